@@ -1,0 +1,53 @@
+"""Nameless plumbing of the models: channel rounding, stochastic depth, recompute that moves statistics once."""
+import paddle
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+
+BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
+
+
+def make_divisible(value, divisor=32):
+    """`value` rounded to a multiple of `divisor`, never below 90 % of `value` (as in MobileNet and the reference)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class DropPath(nn.Layer):
+    """Stochastic depth: in training, a sample's residual branch is zeroed with probability `rate`, else scaled by 1 / (1 - rate)."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = paddle.bernoulli(paddle.full([x.shape[0]] + [1] * (x.ndim - 1), keep, dtype="float32"))
+        return x * (mask / keep).astype(x.dtype)
+
+    def extra_repr(self):
+        return f"rate={self.rate:.4g}"
+
+
+def recompute_block(block, x):
+    """`block(x)` whose activations are computed again in backward instead of being kept.
+
+    Recomputing runs the block twice, first without gradients; the running statistics of its BatchNorms must move only
+    once, so in the first pass their momentum is 1 (old statistics kept).
+    """
+    norms = [layer for layer in block.sublayers() if isinstance(layer, BATCH_NORMS)]
+
+    def run(x):
+        if paddle.is_grad_enabled():
+            return block(x)
+        momenta = [norm._momentum for norm in norms]
+        for norm in norms:
+            norm._momentum = 1.0
+        try:
+            return block(x)
+        finally:
+            for norm, momentum in zip(norms, momenta):
+                norm._momentum = momentum
+
+    return recompute(run, x)

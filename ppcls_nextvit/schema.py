@@ -1,0 +1,157 @@
+"""The signature is the schema: registries whose entries are built from YAML, checked against their own signatures.
+
+A registered class or function takes what the program gives it as positional parameters, and what the user writes
+in YAML as keyword-only parameters. The annotations and defaults of the latter are the schema: unknown keys,
+missing keys and wrong types are `ConfigError`s that name the place, the value and the nearest correct name.
+"""
+import difflib
+import inspect
+import types
+import typing
+
+__all__ = ["ConfigError", "Registry", "coerce", "require_keys", "yaml_parameters"]
+
+
+class ConfigError(ValueError):
+    """A value in a YAML file or an `-o` override that cannot be meant. The message says where, what and what to do."""
+
+
+def nearest(name, options):
+    """' Did you mean ...?' for a name with close relatives among `options`, then the list of all options."""
+    options = [str(option) for option in options]
+    close = difflib.get_close_matches(str(name), options, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Expected one of: {', '.join(options) or '(nothing)'}."
+
+
+def require_keys(given, allowed, where):
+    """Raise ConfigError for the first key of `given` which is not in `allowed`."""
+    for key in given:
+        if key not in allowed:
+            raise ConfigError(f"{where}.{key}: unknown key.{nearest(key, allowed)}")
+
+
+def _quotient(text):
+    """'1e-3' -> 0.001 and '1.0/255.0' -> 0.0039...: YAML 1.1 reads both as strings."""
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / float(denominator) if slash else float(numerator)
+
+
+def coerce(value, annotation, where):
+    """`value` as the type that `annotation` declares.
+
+    Handles bool, int, float (also written '1e-3' or '1.0/255.0'), str, Optional, Union, Literal, list / tuple / dict with
+    element types, and Any. Raises ConfigError naming `where`, the value that came and the type expected.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (typing.Any, inspect.Parameter.empty):
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [arg for arg in args if arg is not type(None)]
+        for option in options:
+            if isinstance(option, type) and type(value) is option:
+                return value
+        for option in options:
+            try:
+                return coerce(value, option, where)
+            except ConfigError:
+                if option is options[-1] and len(options) == 1:
+                    raise
+        raise ConfigError(f"{where}: expected {_describe(annotation)}, got {value!r}")
+    if origin is typing.Literal:
+        if value in args and type(value) in {type(arg) for arg in args}:
+            return value
+        raise ConfigError(f"{where}: got {value!r}.{nearest(value, args)}")
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        if origin is tuple and args and args[-1] is not Ellipsis:
+            if len(value) != len(args):
+                raise ConfigError(f"{where}: expected {len(args)} values, got {len(value)}: {value!r}")
+            return tuple(coerce(item, arg, f"{where}.{i}") for i, (item, arg) in enumerate(zip(value, args)))
+        element = args[0] if args else typing.Any
+        return origin(coerce(item, element, f"{where}.{i}") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+        return {coerce(k, args[0], where): coerce(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if annotation is bool and isinstance(value, bool):
+        return value
+    if annotation is int and not isinstance(value, bool):
+        if isinstance(value, int):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    if annotation is float and not isinstance(value, bool):
+        try:
+            return _quotient(value) if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, ZeroDivisionError):
+            pass
+    if annotation not in (bool, int, float) and isinstance(annotation, type) and isinstance(value, annotation):
+        return value
+    raise ConfigError(f"{where}: expected {_describe(annotation)}, got {value!r}")
+
+
+def _describe(annotation):
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+def yaml_parameters(factory):
+    """The keyword-only parameters of `factory`: what a user may write in YAML, as {name: inspect.Parameter}."""
+    parameters = inspect.signature(factory).parameters
+    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+class Registry:
+    """A dict of named factories. Duplicates are refused; a miss names its neighbours."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self._items = {}
+
+    def register(self, factory=None, *, name=None):
+        """Decorator, bare or with `name=`: adds the factory under its own or the given name."""
+        if factory is None:
+            return lambda f: self.register(f, name=name)
+        key = name or factory.__name__
+        if key in self._items:
+            raise ValueError(f"{self.kind} {key!r} is registered already, by {self._items[key].__module__}")
+        self._items[key] = factory
+        return factory
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __contains__(self, name):
+        return name in self._items
+
+    def get(self, name, where=None):
+        """The factory called `name`. ConfigError (a ValueError) for an unknown name."""
+        if name not in self._items:
+            prefix = f"{where}: " if where else ""
+            raise ConfigError(f"{prefix}unknown {self.kind} {name!r}.{nearest(name, self._items)}")
+        return self._items[name]
+
+    def check(self, name, arguments, where):
+        """The typed keyword arguments of entry `name`, validated against its signature. ConfigError names the key."""
+        schema = yaml_parameters(self.get(name, where))
+        arguments = dict(arguments or {})
+        require_keys(arguments, schema, where)
+        for key, parameter in schema.items():
+            if parameter.default is inspect.Parameter.empty and key not in arguments:
+                raise ConfigError(f"{where}.{key}: missing; {name} needs it ({_describe(parameter.annotation)})")
+        return {key: coerce(value, schema[key].annotation, f"{where}.{key}") for key, value in arguments.items()}
+
+    def build(self, name, arguments, where, *given):
+        """Entry `name`, called with the program's positional `given` and the user's checked `arguments`."""
+        checked = self.check(name, arguments, where)
+        try:
+            return self.get(name)(*given, **checked)
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: {name}: {error}") from error
