@@ -1,0 +1,34 @@
+"""What the programs in tools/ share: the arguments -c and -o, and failure as one line on stderr with exit status 1."""
+import argparse
+import functools
+import sys
+
+__all__ = ["config_parser", "program"]
+
+
+def config_parser(description):
+    """An ArgumentParser with `-c / --config FILE` and the repeatable `-o / --override section.key=value` (args.override is a list)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="configuration in PaddleClas's YAML dialect")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE",
+                        help="change one value, e.g. -o Global.epochs=3; may be repeated; list items by index")
+    return parser
+
+
+def program(main):
+    """Decorator for `main(argv=None) -> int`: what the library raises on purpose becomes `error: ...` and status 1, Ctrl-C status 130.
+
+    On purpose are ValueError (ConfigError, LoadError, ...), OSError (files), ImportError (a missing extra) and FloatingPointError
+    (a loss that is not finite). Anything else is a mistake of ours and keeps its traceback.
+    """
+    @functools.wraps(main)
+    def guarded(argv=None):
+        try:
+            return main(argv)
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+    return guarded
