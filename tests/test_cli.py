@@ -1,5 +1,6 @@
 """The frame of every tool: shared arguments, and one line on stderr for what was raised on purpose."""
 import pytest
+
 from ppcls_nextvit.cli import config_parser, program
 from ppcls_nextvit.schema import ConfigError
 
@@ -15,7 +16,8 @@ def test_arguments():
 @pytest.mark.parametrize("error, line", [
     (ConfigError("a.yaml: Global.epochs: must be 1 or more"), "error: a.yaml: Global.epochs: must be 1 or more\n"),
     (FileNotFoundError(2, "No such file or directory", "x.png"), "error: [Errno 2] No such file or directory: 'x.png'\n"),
-    (ImportError("matplotlib is missing;\n  pip install ppcls_nextvit[train]"), "error: matplotlib is missing; pip install ppcls_nextvit[train]\n"),
+    (ImportError("matplotlib is missing;\n  pip install ppcls_nextvit[train]"),
+     "error: matplotlib is missing; pip install ppcls_nextvit[train]\n"),
     (FloatingPointError("loss is nan"), "error: loss is nan\n"),
     (ValueError(), "error: ValueError\n"),
 ])
