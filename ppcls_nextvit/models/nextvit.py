@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from .layers import DropPath, make_divisible, recompute_block
+from .layers import DropPath, PointwiseConv2D, make_divisible, recompute_block
 
 NORM_EPS = 1e-5
 HEAD_DIM = 32            # channels of one attention head, and of one group of the 3x3 convolution in MHCA
@@ -69,7 +69,7 @@ class PatchEmbed(nn.Layer):
         changes = stride == 2 or in_channels != out_channels
         # exclusive=True (Paddle's default) == torch count_include_pad=False: an odd border averages what is there
         self.avgpool = nn.AvgPool2D(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
-        self.conv = nn.Conv2D(in_channels, out_channels, 1, bias_attr=False) if changes else nn.Identity()
+        self.conv = PointwiseConv2D(in_channels, out_channels, bias_attr=False) if changes else nn.Identity()
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS) if changes else nn.Identity()
 
     def forward(self, x):
@@ -83,7 +83,7 @@ class MHCA(nn.Layer):
         super().__init__()
         self.group_conv3x3 = nn.Conv2D(channels, channels, 3, padding=1, groups=channels // HEAD_DIM, bias_attr=False)
         self.norm = nn.BatchNorm2D(channels, epsilon=NORM_EPS)
-        self.projection = nn.Conv2D(channels, channels, 1, bias_attr=False)
+        self.projection = PointwiseConv2D(channels, channels, bias_attr=False)
 
     def forward(self, x):
         return self.projection(F.relu(self.norm(self.group_conv3x3(x))))
@@ -95,8 +95,8 @@ class Mlp(nn.Layer):
     def __init__(self, channels, ratio, drop_rate):
         super().__init__()
         hidden = make_divisible(channels * ratio)
-        self.conv1 = nn.Conv2D(channels, hidden, 1)
-        self.conv2 = nn.Conv2D(hidden, channels, 1)
+        self.conv1 = PointwiseConv2D(channels, hidden)
+        self.conv2 = PointwiseConv2D(hidden, channels)
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x):
