@@ -1,0 +1,120 @@
+"""The classification task: what the loop needs to know about images and labels.
+
+A task supplies `model`, `train_loader`, `losses(batch)`, `evaluate()` and `report(directory)`; the loop in train.py knows no more. Detection and
+segmentation are further tasks.
+"""
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from ..data import build_loader
+from ..labels import read_labels
+from ..models import create_model
+from ..schema import ConfigError
+from ..weights import load_weights
+from .log import logger
+from .losses import build_loss
+from .metrics import build_metric
+
+IMAGES_IN_REPORT = 40
+
+
+def build_model(config, weights=None):
+    """The model that Arch names, on its initial weights or on `weights` (a file, or None for Global.pretrained_model / Arch.pretrained).
+
+    A head of another class count stays at its initial values, and the report says so.
+    """
+    model = create_model(config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments)
+    source = weights or config.Global.pretrained_model or config.Arch.pretrained
+    if source:
+        logger.info("weights from %s: %s", source, load_weights(model, source, head="skip_mismatch"))
+    elif config.Arch.use_ssld:
+        raise ConfigError("Arch.use_ssld: the SSLD weights cannot be downloaded from here; give their file as Global.pretrained_model")
+    return model
+
+
+def class_names(config):
+    """Names by class index from Infer.PostProcess.class_id_map_file; the index itself where there is no map."""
+    path = config.Infer.class_id_map_file if config.Infer else None
+    return read_labels(path, config.Arch.class_num) if path else [str(index) for index in range(config.Arch.class_num)]
+
+
+class ClassificationTask:
+    """Images in, class logits out. See the module's docstring for the interface."""
+
+    def __init__(self, config, processes, training=True):
+        self.config, self.processes = config, processes
+        self.model = build_model(config)
+        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
+        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
+        evaluates = not training or config.Global.eval_during_train
+        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
+        self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
+        self.metric = build_metric(config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval")
+        self.teacher = self._build_teacher() if training else None
+
+    def _build_teacher(self):
+        arch = self.criterion.teacher
+        if arch is None:
+            return None
+        arguments = dict(arch)
+        name, weights = arguments.pop("name", None), arguments.pop("pretrained", None)
+        if not name or not weights:
+            raise ConfigError("Loss.Train DistillationLoss.teacher: needs `name` (a model) and `pretrained` (its weights' file); a teacher "
+                              "on initial weights teaches noise")
+        arguments.setdefault("num_classes", arguments.pop("class_num", self.config.Arch.class_num))
+        teacher = create_model(name, **arguments)
+        logger.info("teacher %s from %s: %s", name, weights, load_weights(teacher, weights))
+        teacher.eval()
+        for parameter in teacher.parameters():
+            parameter.stop_gradient = True
+        return teacher
+
+    def losses(self, batch):
+        """(total loss, {name: part}, [correct, images]): the training losses of one batch, and its top-1 against the larger label's share."""
+        logits = self.model(batch["image"])
+        if self.teacher is not None:
+            with paddle.no_grad():
+                batch = {**batch, "teacher_logits": self.teacher(batch["image"])}
+        total, parts = self.criterion(logits, batch)
+        label = batch["label"]
+        if "lam" in batch:
+            label = paddle.where(batch["lam"] >= 0.5, label, batch["label_b"])
+        correct = int((logits.argmax(axis=-1) == label).sum())
+        return total, parts, np.array([correct, label.shape[0]], dtype=np.float64)
+
+    def evaluate(self, autocast=contextlib.nullcontext, with_predictions=False):
+        """{top1, ..., loss} over the whole evaluation set, every image exactly once over all processes.
+
+        with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for the confusion matrix of one process).
+        """
+        self.model.eval()
+        self.metric.reset()
+        totals, seen = np.zeros(2), []
+        with paddle.no_grad(), autocast():
+            for batch in self.eval_loader.epoch(0):
+                logits, label = self.model(batch["image"]).astype("float32"), batch["label"]
+                loss, _ = self.eval_criterion(logits, batch)
+                self.metric.update(logits, label)
+                totals += np.array([float(loss) * label.shape[0], label.shape[0]])
+                if with_predictions:
+                    seen.append(np.stack([label.numpy(), logits.argmax(axis=-1).numpy()]))
+        totals = self.processes.sum(totals)
+        result = {**self.metric.result(self.processes.sum(self.metric.counts())), "loss": float(totals[0] / totals[1]), "images": int(totals[1])}
+        if with_predictions:
+            result["labels"], result["predictions"] = np.concatenate(seen, axis=1)
+        return result
+
+    def report(self, directory):
+        """Confusion matrix and a picture of predictions on the first evaluation images, drawn into `directory`."""
+        from .report import draw_confusion, draw_predictions
+        result, names = self.evaluate(with_predictions=True), class_names(self.config)
+        draw_confusion(Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names)
+        stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
+        chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
+        pictures = [self.eval_loader.picture(index) for index in chosen]
+        draw_predictions(Path(directory) / "predictions.png", pictures, [names[i] for i in result["labels"][chosen]],
+                         [names[i] for i in result["predictions"][chosen]])

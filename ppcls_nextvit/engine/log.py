@@ -1,0 +1,102 @@
+"""What a run tells: a line per message, a JSON line per figure, a live bar, VisualDL scalars."""
+import json
+import logging
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import paddle
+import PIL
+
+from .. import __version__
+
+logger = logging.getLogger("ppcls_nextvit")
+
+
+def environment(processes):
+    """Versions and hardware of a run, to be kept beside it."""
+    return {"ppcls_nextvit": __version__, "python": platform.python_version(), "paddle": paddle.__version__, "paddle_commit": paddle.version.commit,
+            "numpy": numpy.__version__, "pillow": PIL.__version__, "platform": platform.platform(), "device": processes.device,
+            "processes": processes.world_size}
+
+
+def peak_memory_mb(device):
+    """Peak memory of this process in MB: the device's allocator on a GPU, the resident set on a CPU."""
+    if device == "gpu":
+        return paddle.device.cuda.max_memory_allocated() / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
+
+
+class RunLog:
+    """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked. Silent but for errors on other ranks."""
+
+    def __init__(self, directory, processes, log_ranks="0", use_visualdl=False):
+        self.directory, self.writer, self._figures, self._file, self._bar = Path(directory), None, None, None, None
+        self._speaks = str(processes.rank) in str(log_ranks).split(",")
+        logger.setLevel(logging.INFO if self._speaks else logging.WARNING)
+        logger.propagate = False
+        logger.handlers = [logging.StreamHandler(sys.stderr)]
+        if processes.is_main:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
+            self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
+            logger.addHandler(self._file)
+            if use_visualdl:
+                self.writer = _visualdl_writer(self.directory / "visualdl")
+        for handler in logger.handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+
+    def figures(self, kind, **values):
+        """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over `update`."""
+        if self._figures:
+            self._figures.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+            self._figures.flush()
+        if self.writer:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and name != "update":
+                    self.writer.add_scalar(f"{kind}/{name}", value, values.get("update", 0))
+
+    def forget_after(self, update):
+        """Drop the figures of a part of the run that is about to be done again."""
+        if self._figures:
+            kept = [line for line in read_figures(self.directory) if line.get("update", 0) <= update]
+            self._figures.close()
+            (self.directory / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
+
+    def bar(self, total, first, epoch, epochs):
+        """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
+        from tqdm import tqdm
+        return tqdm(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
+                    dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
+
+    def close(self):
+        if self._file:
+            logger.removeHandler(self._file)
+            self._file.close()
+            self._figures.close()
+        if self.writer:
+            self.writer.close()
+
+
+def read_figures(directory):
+    """The JSON lines of a run; a last line that was cut by a kill is left out."""
+    figures = []
+    path = Path(directory) / "log.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            figures.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return figures
+
+
+def _visualdl_writer(directory):
+    try:
+        from visualdl import LogWriter
+    except ImportError as error:
+        raise ImportError("Global.use_visualdl needs VisualDL: pip install 'ppcls_nextvit[visualdl]'") from error
+    return LogWriter(logdir=str(directory))
