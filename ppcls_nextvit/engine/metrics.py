@@ -1,0 +1,57 @@
+"""Metrics as integer counts: summed over batches and processes they stay exact, whatever the order or the number of processes."""
+from typing import List, Union
+
+import numpy as np
+import paddle
+
+from ..schema import ConfigError, Registry
+
+__all__ = ["METRICS", "TopkAcc", "build_metric"]
+
+METRICS = Registry("metric")
+
+
+def build_metric(items, where="Metric.Eval"):
+    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result is what chooses the best model."""
+    if not isinstance(items, (list, tuple)) or len(items) != 1 or not isinstance(items[0], dict) or len(items[0]) != 1:
+        raise ConfigError(f"{where}: expected a list of one metric such as [{{TopkAcc: {{topk: [1, 5]}}}}], got {items!r}")
+    (name, arguments), = items[0].items()
+    return METRICS.build(name, arguments, f"{where}.0.{name}")
+
+
+@METRICS.register
+class TopkAcc:
+    """Share of images whose label is among the k classes of highest logit, for every k of `topk`.
+
+    With fewer than k classes every image counts as right, as in PaddleClas ([1, 5] is everyone's default, also for 3 classes). Among
+    equal logits the lower class index comes first. A logit that is not a number makes its image wrong.
+    """
+
+    def __init__(self, *, topk: Union[int, List[int]] = (1, 5)):
+        self.topk = [topk] if isinstance(topk, int) else list(topk)
+        if not self.topk or min(self.topk) < 1 or len(set(self.topk)) != len(self.topk):
+            raise ValueError(f"topk must be different numbers of 1 or more; got {self.topk}")
+        self.reset()
+
+    def reset(self):
+        self._counts = np.zeros(1 + len(self.topk), dtype=np.int64)
+
+    def update(self, logits, label):
+        """logits: [B, C]. label: int64 [B]."""
+        classes = paddle.arange(logits.shape[-1])
+        label, logits = label.reshape([-1, 1]), logits.astype("float32")
+        own = paddle.take_along_axis(logits, label, axis=1)                              # [B, 1]
+        ahead = paddle.logical_or(paddle.logical_not(logits <= own), paddle.logical_and(logits == own, classes < label))
+        rank = ahead.astype("int64").sum(axis=-1).numpy()                                # [B], 0 is the best class
+        right = [rank.size if k > logits.shape[-1] else (rank < k).sum() for k in self.topk]
+        self._counts += np.array([rank.size, *right], dtype=np.int64)
+
+    def counts(self):
+        """int64 [1 + len(topk)]: images seen, then images right for each k. Sum it over the processes."""
+        return self._counts.copy()
+
+    def result(self, counts):
+        """{'top1': share, ...} of a (summed) count vector."""
+        if counts[0] == 0:
+            raise ValueError("no image was evaluated; the data set is empty")
+        return {f"top{k}": int(right) / int(counts[0]) for k, right in zip(self.topk, counts[1:])}
