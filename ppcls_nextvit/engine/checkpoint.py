@@ -4,6 +4,7 @@ Saving writes every file under a temporary name, then a journal that lists them,
 Whatever moment the process dies at, the set is either the old one (no journal: temporary files are leftovers) or the new one
 (journal present: the renames are carried to their end by the next reader). A full disk leaves the old set untouched.
 """
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -40,7 +41,8 @@ def save_checkpoint(prefix, parts):
         os.replace(draft, journal)
     except OSError as error:
         for path in temporary.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise CheckpointError(f"{prefix}: the checkpoint could not be saved ({error}); the previous one is intact") from error
     recover(prefix)
 

@@ -1,0 +1,105 @@
+"""A checkpoint set is replaced as a whole or not at all."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ppcls_nextvit.engine import checkpoint
+from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+
+
+def content(value):
+    return {".pdparams": {"w": np.full([3, 2], value, "float32")}, ".pdopt": {"w.moment1": np.full([3, 2], value, "float32")},
+            ".pdstates": {"epoch": value, "best": value / 3, "name": "raw", "scaler": {}}}
+
+
+def value_of(prefix):
+    """The value all three files agree on."""
+    parts = load_checkpoint(prefix)
+    values = {float(parts[".pdparams"]["w"][0, 0]), float(parts[".pdopt"]["w.moment1"][0, 0]), float(parts[".pdstates"]["epoch"])}
+    assert len(values) == 1, f"a mixture of two checkpoints: {values}"
+    return values.pop()
+
+
+def test_round_trip_keeps_every_bit(tmp_path):
+    parts = content(1)
+    parts[".pdparams"]["w"] = np.random.default_rng(0).standard_normal([5, 4]).astype("float32")
+    save_checkpoint(tmp_path / "latest", parts)
+    loaded = load_checkpoint(tmp_path / "latest.pdparams")
+    np.testing.assert_array_equal(loaded[".pdparams"]["w"], parts[".pdparams"]["w"])
+    assert loaded[".pdstates"] == parts[".pdstates"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the code under test catches it."""
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path, monkeypatch, moment):
+    prefix, count = tmp_path / "latest", 0
+    save_checkpoint(prefix, {**content(1), ".pdema": {"w": np.zeros(2, "float32")}})
+
+    def dying(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count > moment:
+                raise Killed
+            return function(*args, **kwargs)
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", dying(checkpoint.os.replace))
+        patch.setattr(checkpoint.os, "fsync", dying(checkpoint.os.fsync))
+        patch.setattr(checkpoint.paddle, "save", dying(checkpoint.paddle.save))
+        patch.setattr(checkpoint.Path, "unlink", dying(checkpoint.Path.unlink))
+        try:
+            save_checkpoint(prefix, content(2))
+            finished = True
+        except Killed:
+            finished = False
+    value = value_of(prefix)
+    assert value in (1.0, 2.0) and (value == 2.0 or not finished)
+    assert finished == (moment >= 13), "the number of steps changed: widen the range so that every step is tried"
+    save_checkpoint(prefix, content(3))
+    assert value_of(prefix) == 3.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
+    program = """
+import resource, signal, sys, numpy as np
+from ppcls_nextvit.engine.checkpoint import CheckpointError, save_checkpoint
+prefix = sys.argv[1]
+small, large = np.zeros(10, 'float32'), np.zeros(100_000, 'float32')
+save_checkpoint(prefix, {'.pdparams': {'w': small}, '.pdopt': {}, '.pdstates': {'epoch': 1}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(prefix, {'.pdparams': {'w': large}, '.pdopt': {}, '.pdstates': {'epoch': 2}})
+except CheckpointError as error:
+    print('REFUSED', error)
+"""
+    prefix = tmp_path / "latest"
+    done = subprocess.run([sys.executable, "-c", program, str(prefix)], capture_output=True, text=True, check=True)
+    assert "REFUSED" in done.stdout and "the previous one is intact" in done.stdout
+    assert load_checkpoint(prefix)[".pdstates"]["epoch"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+
+
+def test_no_write_permission_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not be saved.*previous one is intact"):
+        save_checkpoint(tmp_path / "file" / "latest", content(1))
+
+
+def test_missing_and_damaged_sets_are_named(tmp_path):
+    prefix = tmp_path / "latest"
+    with pytest.raises(CheckpointError, match=r"no .*latest\.pdparams and no .*latest\.pdopt and no .*latest\.pdstates.*pretrained_model"):
+        load_checkpoint(prefix)
+    save_checkpoint(prefix, content(1))
+    whole = (tmp_path / "latest.pdopt").read_bytes()
+    (tmp_path / "latest.pdopt").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(CheckpointError, match="latest.pdopt"):
+        load_checkpoint(prefix)

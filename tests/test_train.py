@@ -1,0 +1,173 @@
+"""The loop: an interrupted run ends with the same weights, bit for bit; wrong input is one line; what is written is complete."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import paddle
+import pytest
+from tiny import ROOT, write_config
+
+from ppcls_nextvit.config import ConfigError, load_config
+from ppcls_nextvit.engine import train as loop
+from ppcls_nextvit.engine.checkpoint import load_checkpoint
+from ppcls_nextvit.engine.evaluate import evaluate
+from ppcls_nextvit.engine.log import read_figures
+from ppcls_nextvit.engine.train import train
+
+# everything random or stateful at once: drop path, dropout, mixing, erasing, EMA, accumulation over an epoch whose last group is short
+EVERYTHING = {
+    "Global": {"update_freq": 2, "seed": 3},
+    "Arch": {"drop_path_rate": 0.2, "drop_rate": 0.1, "attn_drop_rate": 0.1},
+    "EMA": {"decay": 0.9},
+}
+
+
+def everything(directory):
+    path = write_config(directory, train=56, **{key: dict(value) for key, value in EVERYTHING.items()})
+    import yaml
+    content = yaml.safe_load(path.read_text())
+    content["DataLoader"]["Train"]["dataset"]["transform_ops"].append({"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}})
+    content["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [
+        {"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.5}}}]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def run_tool(*arguments, wait=True, **environment):
+    """tools/train.py in its own process."""
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *map(str, arguments)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if wait:
+        output = process.communicate(timeout=300)[0]
+        return process.returncode, output
+    return process
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.time() < deadline, "the run did not get so far in time"
+        time.sleep(0.02)
+
+
+def assert_same_end(a, b):
+    """Every tensor and every number of two checkpoint sets is the same, bit for bit."""
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    assert a[".pdstates"] == b[".pdstates"]
+    for suffix in (".pdparams", ".pdopt", ".pdema"):
+        assert set(a[suffix]) == set(b[suffix])
+        for key, value in a[suffix].items():
+            np.testing.assert_array_equal(np.asarray(value), np.asarray(b[suffix][key]), err_msg=f"{suffix} {key}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = everything(tmp_path_factory.mktemp("uninterrupted"))
+    status, output = run_tool("-c", path)
+    assert status == 0, output
+    return load_config(path).output_dir
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_the_readme_promises(uninterrupted):
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert {"config.yaml", "environment.json", "train.log", "log.jsonl", "curves.png", "confusion_matrix.png", "predictions.png"} <= names
+    assert {f"{stem}{suffix}" for stem in ("latest", "best_model") for suffix in (".pdparams", ".pdopt", ".pdstates", ".pdema")} <= names
+    assert load_config(uninterrupted / "config.yaml").Arch == load_config(uninterrupted / "config.yaml").Arch
+    figures = read_figures(uninterrupted)
+    train_lines = [line for line in figures if line["kind"] == "train"]
+    assert [line["update"] for line in train_lines] == list(range(1, 9))         # 7 batches in groups of 2: 4 updates in each of 2 epochs
+    assert {line["kind"] for line in figures} == {"train", "eval", "eval_ema"}
+    assert all(line["images"] == 30 for line in figures if line["kind"].startswith("eval"))
+    states = load_checkpoint(uninterrupted / "latest")[".pdstates"]
+    assert states["best"] == max(line["top1"] for line in figures if line["kind"].startswith("eval"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("update", [2, 6])
+def test_an_interrupted_run_ends_with_the_same_bits(uninterrupted, tmp_path, number, update):
+    """Stopped or killed in either epoch, then resumed. After a kill in epoch 1 there is nothing to resume from, so it starts anew."""
+    path = everything(tmp_path)
+    where = load_config(path).output_dir
+    process = run_tool("-c", path, wait=False)
+    wait_for(lambda: any(line.get("update", 0) >= update for line in read_figures(where)), process)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM, output
+        assert f"resume with -o Global.checkpoints={where / 'latest'}" in output
+    resume = ["-o", f"Global.checkpoints={where / 'latest'}"] if (where / "latest.pdstates").exists() else []
+    assert resume or (number == signal.SIGKILL and update == 2)
+    status, output = run_tool("-c", path, *resume)
+    assert status == 0, output
+    assert_same_end(where / "latest", uninterrupted / "latest")
+    assert_same_end(where / "best_model", uninterrupted / "best_model")
+    lines = [line["update"] for line in read_figures(where) if line["kind"] == "train"][-8:]
+    assert lines == list(range(1, 9)), "the log repeats or lacks a step"
+
+
+@pytest.mark.slow
+def test_evaluating_the_saved_model_gives_the_logged_figure(uninterrupted, tmp_path):
+    config = load_config(uninterrupted / "config.yaml", [f"Global.pretrained_model={uninterrupted / 'best_model'}", "Arch.drop_path_rate=0.0"])
+    logged = [line["top1"] for line in read_figures(uninterrupted) if line["kind"].startswith("eval")]
+    assert evaluate(config)["top1"] == max(logged)
+
+
+def quick(tmp_path, *overrides, **sections):
+    return load_config(write_config(tmp_path, train=16, test=10, **sections), ["Global.epochs=1", *overrides])
+
+
+def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path):
+    config = quick(tmp_path, "Optimizer.lr.learning_rate=1e30", "Optimizer.lr.warmup_epoch=0", "Optimizer.clip_global_norm=null",
+                   "Global.eval_during_train=False")
+    with pytest.raises(FloatingPointError, match=r"epoch 1, batch 2 \(step 2, learning rate .*\); last good checkpoint: none yet"):
+        train(config)
+
+
+def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog):
+    from ppcls_nextvit import create_model
+    source = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))
+    paddle.save(source.state_dict(), str(tmp_path / "seven.pdparams"))
+    from ppcls_nextvit.engine.classification import build_model
+    with caplog.at_level("INFO", logger="ppcls_nextvit"):
+        loop.logger.propagate = True
+        model = build_model(quick(tmp_path, f"Global.pretrained_model={tmp_path / 'seven'}"))
+    assert "proj_head.0.weight" in caplog.text
+    np.testing.assert_array_equal(model.stem[0].conv.weight.numpy(), source.stem[0].conv.weight.numpy())
+    assert model.proj_head[0].weight.shape == [1024, 10]
+
+
+def test_evaluation_without_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Global.pretrained_model"):
+        evaluate(quick(tmp_path))
+
+
+def test_ema_follows_its_formula_and_gives_the_weights_back():
+    from ppcls_nextvit.engine.ema import EMA
+    layer = paddle.nn.BatchNorm2D(2)
+    ema, expected = EMA(layer, 0.75), layer.weight.numpy().copy()
+    for value in (3.0, 5.0):
+        layer.weight.set_value(np.full(2, value, "float32"))
+        ema.update()
+        expected = 0.75 * expected + 0.25 * value
+    with ema.weights_in():
+        np.testing.assert_array_equal(layer.weight.numpy(), expected.astype("float32"))
+    np.testing.assert_array_equal(layer.weight.numpy(), [5.0, 5.0])
+    assert {"weight", "bias", "_mean", "_variance"} == set(ema.state())
+
+
+@pytest.mark.slow
+def test_to_static_trains_to_the_same_weights(tmp_path):
+    ends = []
+    for flag in ("False", "True"):
+        config = quick(tmp_path / flag, f"Global.to_static={flag}", "Global.eval_during_train=False", "Arch.drop_path_rate=0.0")
+        assert train(config) == 0
+        ends.append(json.loads((config.output_dir / "log.jsonl").read_text().splitlines()[-1])["loss"])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
