@@ -1,0 +1,201 @@
+"""Batches of Paddle tensors from a `DataLoader.Train` or `DataLoader.Eval` section, the same ones for every number of worker processes."""
+import logging
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from ..preprocess import ImageError, Pipeline
+from ..schema import ConfigError, require_keys
+from .datasets import DATASETS, SECTIONS
+from .mixing import mixing_op
+from .samplers import SAMPLERS, generator
+
+__all__ = ["Loader", "build_loader", "check_loader"]
+
+log = logging.getLogger(__name__)
+
+
+@SECTIONS.register
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """num_workers: processes that load (0: the training process itself); each prepares `prefetch_factor` batches ahead."""
+    num_workers: int = 0
+    use_shared_memory: bool = True
+    prefetch_factor: int = 2
+
+    def __post_init__(self):
+        if self.num_workers < 0 or self.prefetch_factor < 1:
+            raise ValueError(f"expected num_workers >= 0 and prefetch_factor >= 1, got {self.num_workers} and {self.prefetch_factor}")
+
+
+def _named(section, key, where):
+    """(name, other keys, place) of the mapping `section[key]`."""
+    entry, place = section.get(key), f"{where}.{key}"
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{place}: expected a mapping with a name, got {entry!r}")
+    arguments = dict(entry)
+    name = arguments.pop("name", "DistributedBatchSampler" if key == "sampler" else None)      # PaddleClas's samplers may be nameless
+    if not isinstance(name, str):
+        raise ConfigError(f"{place}.name: missing; it says which {key} to build")
+    return name, arguments, place
+
+
+def check_loader(section, mode, where=None):
+    """Verify every name, key and value of a DataLoader section without touching the disk; mode: 'Train' or 'Eval'. Raises ConfigError."""
+    where = where or f"DataLoader.{mode}"
+    if mode not in ("Train", "Eval"):
+        raise ConfigError(f"{where}: the modes are Train and Eval, got {mode!r}")
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where}: expected a mapping, got {section!r}")
+    require_keys(section, ("dataset", "sampler", "loader"), where)
+    name, arguments, place = _named(section, "dataset", where)
+    arguments = DATASETS.check(name, arguments, place)
+    Pipeline(arguments.get("transform_ops"), f"{place}.transform_ops")
+    mix = mixing_op(arguments.get("batch_transform_ops"), f"{place}.batch_transform_ops")
+    bad_images = SECTIONS.build("BadImages", arguments.get("bad_images"), f"{place}.bad_images")
+    if mode == "Eval" and (mix or bad_images.policy == "skip"):
+        key = "batch_transform_ops" if mix else "bad_images"
+        raise ConfigError(f"{place}.{key}: evaluation counts every image once, as it is; remove this")
+    name, arguments, place = _named(section, "sampler", where)
+    SAMPLERS.build(name, arguments, place, 2 ** 62, 0, 1, 0, mode == "Train")      # a set so large that only the keys can be wrong
+    SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
+
+
+def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
+    """The Loader of `section` = the mapping under DataLoader.Train or DataLoader.Eval; mode 'Train' or 'Eval'.
+
+    num_classes: upper bound of the labels (None: unknown). rank, world_size: this process and their number. seed: 0 or more.
+    Raises ConfigError for a wrong key, list or label, FileNotFoundError for a missing list, folder or zip file.
+    """
+    where = f"DataLoader.{mode}"
+    check_loader(section, mode, where)
+    dataset = DATASETS.build(*_named(section, "dataset", where), num_classes)
+    sampler = SAMPLERS.build(*_named(section, "sampler", where), len(dataset), rank, world_size, seed, mode == "Train")
+    return Loader(dataset, sampler, SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader"))
+
+
+class EpochBatches(paddle.io.Dataset):
+    """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch first_step + i, a dict of arrays.
+
+    It holds also `bad`, int64: the numbers of the images that were replaced; and in place of all that `error`, if an image could not be.
+    """
+
+    def __init__(self, dataset, sampler, epoch, first_step):
+        super().__init__()
+        self.dataset, self.sampler, self.epoch, self.first_step = dataset, sampler, epoch, first_step
+        self.indices, self.occurrences = sampler.order(epoch)
+
+    def __len__(self):
+        return max(0, len(self.sampler) - self.first_step)
+
+    def __getitem__(self, i):
+        step = self.first_step + i
+        try:
+            return self.batch(step)
+        except ImageError as error:                     # as data: the training process raises one plain line, not a worker's traceback
+            return {"error": np.frombuffer(str(error).encode(), np.uint8)}
+
+    def batch(self, step):
+        size, seed = self.sampler.batch_size, self.sampler.seed
+        part = slice(step * size, (step + 1) * size)
+        bad, images, labels = [], [], []
+        for index, occurrence in zip(self.indices[part].tolist(), self.occurrences[part].tolist()):
+            used, image = self.sample(index, occurrence, bad)
+            images.append(image)
+            labels.append(self.dataset.labels[used])
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise ImageError(f"the images of one batch differ in shape: {sorted(shapes)[:4]}; "
+                             "add ResizeImage and CropImage to transform_ops")
+        batch = {"image": np.stack(images), "label": np.array(labels, np.int64)}
+        if self.dataset.mix:
+            batch = self.dataset.mix(batch, generator("batch", seed, self.epoch, step, self.sampler.rank))
+        return {**batch, "bad": np.array(bad, np.int64)}
+
+    def sample(self, index, occurrence, bad):
+        """(number, transformed image) of image `index`, or, by the policy, of another one in its place; `bad` gets the unreadable ones."""
+        place = self.sampler.seed, self.epoch, index, occurrence
+        replacements, used = generator("replacement", *place), index
+        while True:
+            try:
+                return used, self.dataset.transform(self.dataset.read(used), generator("sample", *place), self.dataset.name(used))
+            except ImageError as error:
+                bad.append(used)
+                if self.dataset.bad_images.policy == "raise":
+                    raise
+                limit = self.dataset.bad_images.limit
+                if len(set(bad)) > limit:
+                    raise ImageError(f"{error}; more than {limit} bad images (bad_images.limit)") from error
+                used = int(replacements.integers(len(self.dataset)))
+
+
+def _one_thread(worker):
+    """Worker processes are the parallelism: OpenCV's own threads would only compete with them."""
+    try:
+        import cv2
+    except ImportError:
+        return
+    cv2.setNumThreads(0)
+
+
+def _fits_shared_memory(batch_size, options):
+    """Whether /dev/shm has room for the batches in flight (taken as 224 x 224); containers often give it 64 MB."""
+    needed = batch_size * 3 * 224 * 224 * 4 * options.num_workers * options.prefetch_factor
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return False
+    if stat.f_bavail * stat.f_frsize >= needed:
+        return True
+    log.warning("/dev/shm has %d MB free, %d MB may be needed: workers send batches through pipes instead",
+                stat.f_bavail * stat.f_frsize >> 20, needed >> 20)
+    return False
+
+
+class Loader:
+    """`loader.epoch(e)` yields the batches of epoch e: dicts of Paddle tensors, image float32 [B, 3, H, W] and label int64 [B], with
+    label_b int64 [B] and lam float32 [B] where batch_transform_ops are configured.
+
+    num_images: of the whole set, over all processes. batch_size: of this process. bad_images: different images replaced so far.
+    The batches depend on (seed, epoch, step, rank, world_size) alone.
+    """
+
+    def __init__(self, dataset, sampler, options):
+        self.dataset, self.sampler, self.options = dataset, sampler, options
+        self.num_images, self.batch_size = len(dataset), sampler.batch_size
+        self.replaced = set()
+        self.shared_memory = bool(options.num_workers and options.use_shared_memory and _fits_shared_memory(sampler.batch_size, options))
+
+    def __len__(self):
+        """Batches per epoch of this process."""
+        return len(self.sampler)
+
+    @property
+    def bad_images(self):
+        return len(self.replaced)
+
+    def epoch(self, epoch, first_step=0):
+        """Iterate over the batches of `epoch` from `first_step` on; what comes before is not loaded. ImageError names a bad image."""
+        batches = EpochBatches(self.dataset, self.sampler, epoch, first_step)
+        if self.options.num_workers and len(batches):
+            source = paddle.io.DataLoader(batches, batch_size=None, num_workers=min(self.options.num_workers, len(batches)),
+                                          use_shared_memory=self.shared_memory, prefetch_factor=self.options.prefetch_factor,
+                                          worker_init_fn=_one_thread, return_list=True)
+        else:
+            source = (batches[i] for i in range(len(batches)))
+        for batch in source:
+            if "error" in batch:
+                raise ImageError(np.asarray(batch["error"]).tobytes().decode())
+            self._count(np.asarray(batch.pop("bad")).tolist())
+            yield {key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for key, value in batch.items()}
+
+    def _count(self, bad):
+        for index in bad:
+            if index not in self.replaced:
+                self.replaced.add(index)
+                log.warning("%s: bad image, replaced by another (%d of at most %d)", self.dataset.name(index), len(self.replaced),
+                            self.dataset.bad_images.limit)
+        if len(self.replaced) > self.dataset.bad_images.limit:
+            raise ImageError(f"{self.dataset.name(bad[-1])}: more than {self.dataset.bad_images.limit} bad images (bad_images.limit)")
