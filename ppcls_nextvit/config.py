@@ -4,15 +4,15 @@ Global, AMP, EMA, Arch and Infer are dataclasses here. The other sections name e
 transform, ...), whose signatures are the schema (schema.py): everything is checked when the file is loaded, before any work starts.
 """
 import copy
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import yaml
 
-from .schema import ConfigError, coerce, nearest, require_keys
+from .schema import ConfigError, coerce, named_entries, nearest, require_keys, yaml_parameters
 
-__all__ = ["Config", "ConfigError", "dump_config", "load_config", "named_entry"]
+__all__ = ["Config", "ConfigError", "dump_config", "load_config"]
 
 DIALECTS = {"architecture": "PaddleDetection", "train_dataset": "PaddleSeg"}
 REFUSED = {  # keys of PaddleClas which this trainer knows and does not offer: any value but the listed ones is refused by name
@@ -112,7 +112,7 @@ class InferSection:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. Registry-backed sections stay mappings, verified: see `named_entry` for how an entry is written."""
+    """One run. Registry-backed sections stay mappings, verified."""
 
     path: str
     Global: GlobalSection
@@ -138,17 +138,6 @@ class Config:
             if not node:
                 raise ConfigError(f"{self.path}: the section {dotted} is missing or empty, and this command needs it")
         return node
-
-
-def named_entry(item, where):
-    """(name, arguments) of a list entry, written `{CELoss: {weight: 1.0}}`, `{ToCHWImage: }` or just `ToCHWImage`."""
-    if isinstance(item, str):
-        return item, {}
-    if isinstance(item, dict) and len(item) == 1:
-        (name, arguments), = item.items()
-        if isinstance(name, str) and (arguments is None or isinstance(arguments, dict)):
-            return name, arguments or {}
-    raise ConfigError(f"{where}: expected one entry written as `Name:` followed by its indented keys, got {item!r}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -271,51 +260,38 @@ def _arch(content, class_num):
     given = dict(content)
     if class_num is not None:
         given.setdefault("class_num", class_num)
-    arguments = {key: value for key, value in given.items() if key not in own}
     arch = _section(ArchSection, {key: value for key, value in given.items() if key in own}, "Arch")
-    for key in ("num_classes",):
-        if key in arguments:
-            raise ConfigError(f"Arch.{key}: unknown key. Did you mean 'class_num'?")
     if arch.class_num < 1:
         raise ConfigError(f"Arch.class_num: must be 1 or more, got {arch.class_num}")
     if arch.pretrained is True:
         raise ConfigError("Arch.pretrained: True would download weights; give the path of a file, or use Global.pretrained_model")
-    try:
-        arguments = MODELS.check(arch.name, arguments, "Arch")
-    except ConfigError as error:
-        if "unknown key" in str(error):
-            bad = next(key for key in arguments if key not in _keywords(MODELS, arch.name))
-            allowed = sorted(own | set(_keywords(MODELS, arch.name)) - {"num_classes"})
-            raise ConfigError(f"Arch.{bad}: unknown key.{nearest(bad, allowed)}") from None
-        raise
-    return ArchSection(**{**{f.name: getattr(arch, f.name) for f in fields(arch)}, "arguments": arguments})
-
-
-def _keywords(registry, name):
-    from .schema import yaml_parameters
-    return yaml_parameters(registry.get(name))
+    keywords = set(yaml_parameters(MODELS.get(arch.name, "Arch.name"))) - {"num_classes"}      # class_num in this dialect
+    require_keys(given, sorted(own | keywords), "Arch")
+    return replace(arch, arguments=MODELS.check(arch.name, {key: value for key, value in given.items() if key in keywords}, "Arch"))
 
 
 def _check_registry_sections(config):
     """Names, keys and types of everything a registry builds, without touching data or disk."""
-    from .data import check_loader, check_transforms
+    from .data import check_loader
     from .engine.losses import LOSSES
     from .engine.metrics import METRICS
-    from .engine.optim import check_optimizer
+    from .engine.optim import OPTIMIZERS
+    from .engine.schedule import SCHEDULES
+    from .preprocess import Preprocess
     for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
-        content = _mapping(getattr(config, section), section, ("Train", "Eval"))
-        for mode, entries in content.items():
-            for index, item in enumerate(coerce(entries or [], List[Any], f"{section}.{mode}")):
-                where = f"{section}.{mode}.{index}"
-                name, arguments = named_entry(item, where)
-                registry.check(name, arguments, f"{where}.{name}")
+        for mode, entries in _mapping(getattr(config, section), section, ("Train", "Eval")).items():
+            for name, arguments, where in named_entries(entries, f"{section}.{mode}"):
+                registry.check(name, arguments, where)
     if config.Optimizer is not None:
-        check_optimizer(config.Optimizer, "Optimizer")
+        optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
+        schedule = dict(coerce(optimizer.pop("lr", {}), dict, "Optimizer.lr"))
+        OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
+        SCHEDULES.check(schedule.pop("name", "ConstLR"), schedule, "Optimizer.lr")
     for mode, content in _mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
-        check_loader(content, f"DataLoader.{mode}")
+        check_loader(content, mode)
     if config.Infer is not None:
-        check_transforms(config.Infer.transforms, "Infer.transforms")
-        post = _mapping(config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file", "delimiter"))
+        Preprocess(config.Infer.transforms, "Infer.transforms")
+        post = _mapping(config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file"))
         if post.get("name", "Topk") != "Topk":
             raise ConfigError(f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}")
         if coerce(post.get("topk", 5), int, "Infer.PostProcess.topk") < 1:

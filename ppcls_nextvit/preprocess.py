@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Literal, Optional, Union
 import numpy as np
 from PIL import Image, ImageOps
 
-from .schema import ConfigError, Registry, yaml_parameters
+from .schema import ConfigError, Registry, named_entries, yaml_parameters
 
 __all__ = ["MAX_PIXELS", "TRANSFORMS", "ImageError", "Pipeline", "Preprocess", "Resizer", "center_crop", "decode_image", "normalize",
            "open_image", "resize_short"]
@@ -294,19 +294,6 @@ class Pipeline:
             described.append({name: {key: list(value) if isinstance(value, tuple) else value
                                      for key, value in {**defaults, **arguments}.items() if value is not None}})
         return described
-
-
-def named_entries(ops, where):
-    """(name, arguments, place) of every entry of a PaddleClas list of operators [{name: {...} or null}, ...]."""
-    if ops is not None and not isinstance(ops, (list, tuple)):
-        raise ConfigError(f"{where}: expected a list of operators, got {ops!r}")
-    for i, entry in enumerate(ops or []):
-        if not isinstance(entry, dict) or len(entry) != 1:
-            raise ConfigError(f"{where}.{i}: expected one operator, `- Name: {{key: value}}`, got {entry!r}")
-        (name, arguments), = entry.items()
-        if arguments is not None and not isinstance(arguments, dict):
-            raise ConfigError(f"{where}.{i}.{name}: expected a mapping of keys, got {arguments!r}")
-        yield name, arguments, f"{where}.{i}.{name}"
 
 
 class Preprocess(Pipeline):

@@ -9,7 +9,7 @@ import inspect
 import types
 import typing
 
-__all__ = ["ConfigError", "Registry", "coerce", "require_keys", "yaml_parameters"]
+__all__ = ["ConfigError", "Registry", "coerce", "named_entries", "require_keys", "yaml_parameters"]
 
 
 class ConfigError(ValueError):
@@ -98,6 +98,19 @@ def _describe(annotation):
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return str(annotation).replace("typing.", "")
+
+
+def named_entries(ops, where):
+    """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or null}, ...]."""
+    if ops is not None and not isinstance(ops, (list, tuple)):
+        raise ConfigError(f"{where}: expected a list, got {ops!r}")
+    for i, entry in enumerate(ops or []):
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ConfigError(f"{where}.{i}: expected one entry, `- Name: {{key: value}}`, got {entry!r}")
+        (name, arguments), = entry.items()
+        if arguments is not None and not isinstance(arguments, dict):
+            raise ConfigError(f"{where}.{i}.{name}: expected a mapping of keys, got {arguments!r}")
+        yield name, arguments, f"{where}.{i}.{name}"
 
 
 def yaml_parameters(factory):
