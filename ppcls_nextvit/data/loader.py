@@ -79,7 +79,7 @@ def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
 class EpochBatches(paddle.io.Dataset):
     """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch first_step + i, a dict of arrays.
 
-    It holds also `bad`, int64: the numbers of the images that were replaced; and in place of all that `error`, if an image could not be.
+    It holds also `bad`, a list: the numbers of the images that were replaced; and in place of all that `error`, if an image could not be.
     """
 
     def __init__(self, dataset, sampler, epoch, first_step):
@@ -112,7 +112,7 @@ class EpochBatches(paddle.io.Dataset):
         batch = {"image": np.stack(images), "label": np.array(labels, np.int64)}
         if self.dataset.mix:
             batch = self.dataset.mix(batch, generator("batch", seed, self.epoch, step, self.sampler.rank))
-        return {**batch, "bad": np.array(bad, np.int64)}
+        return {**batch, "bad": bad}
 
     def sample(self, index, occurrence, bad):
         """(number, transformed image) of image `index`, or, by the policy, of another one in its place; `bad` gets the unreadable ones."""
@@ -188,7 +188,7 @@ class Loader:
         for batch in source:
             if "error" in batch:
                 raise ImageError(np.asarray(batch["error"]).tobytes().decode())
-            self._count(np.asarray(batch.pop("bad")).tolist())
+            self._count(batch.pop("bad"))
             yield {key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for key, value in batch.items()}
 
     def _count(self, bad):
