@@ -101,7 +101,7 @@ def test_a_list_is_a_weighted_sum_with_named_parts():
     ([{"CEloss": {}}], r"Loss.Train.0.CEloss: unknown loss 'CEloss'. Did you mean 'CELoss'"),
     ([{"CELoss": {"epsilonn": 0.1}}], r"Loss.Train.0.CELoss.epsilonn: unknown key. Did you mean 'epsilon'"),
     ([{"CELoss": {"epsilon": 1.0}}], r"epsilon \(label smoothing\) must be in \[0, 1\); got 1.0"),
-    ([{"CELoss": {}, "MixCELoss": {}}], "expected a list of losses"),
+    ([{"CELoss": {}, "MixCELoss": {}}], "Loss.Train.0: expected one entry"),
     ([], "expected a list of losses"),
     ([{"DistillationLoss": {}}], "DistillationLoss.teacher: missing"),
     ([{"DistillationLoss": {"teacher": {"pretrained": "x"}}}], "teacher needs a name"),

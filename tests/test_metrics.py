@@ -61,7 +61,7 @@ def test_one_number_is_a_list_of_one():
     ([{"TopkAcc": {"topk": [0]}}], "1 or more; got \\[0\\]"),
     ([{"TopkAcc": {"topk": [1, 1]}}], "different numbers"),
     ([{"TopkAcc": {}}, {"TopkAcc": {}}], "expected a list of one metric"),
-    ({"TopkAcc": {}}, "expected a list of one metric"),
+    ({"TopkAcc": {}}, "Metric.Eval: expected a list"),
 ])
 def test_bad_lists_are_refused_by_name(items, message):
     with pytest.raises(ConfigError, match=message):

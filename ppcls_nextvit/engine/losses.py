@@ -8,7 +8,7 @@ from typing import Literal, Optional
 import paddle
 from paddle.nn import functional as F
 
-from ..schema import ConfigError, Registry
+from ..schema import ConfigError, Registry, named_entries
 
 __all__ = ["LOSSES", "CELoss", "CombinedLoss", "DistillationLoss", "build_loss", "target_distribution"]
 
@@ -17,10 +17,10 @@ LOSSES = Registry("loss")
 
 def build_loss(items, where="Loss.Train"):
     """The weighted sum of a YAML list such as [{CELoss: {weight: 1.0, epsilon: 0.1}}, ...]."""
-    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, dict) and len(item) == 1 for item in items):
+    entries = list(named_entries(items, where))
+    if not entries:
         raise ConfigError(f"{where}: expected a list of losses such as [{{CELoss: {{weight: 1.0}}}}], got {items!r}")
-    pairs = [(name, arguments, f"{where}.{i}.{name}") for i, item in enumerate(items) for name, arguments in item.items()]
-    combined = CombinedLoss([(name, LOSSES.build(name, arguments, place)) for name, arguments, place in pairs])
+    combined = CombinedLoss([(name, LOSSES.build(name, arguments, place)) for name, arguments, place in entries])
     if len(combined.teachers) > 1:
         raise ConfigError(f"{where}: {len(combined.teachers)} losses have a teacher; one is supported")
     return combined

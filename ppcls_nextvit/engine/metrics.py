@@ -4,7 +4,7 @@ from typing import List, Union
 import numpy as np
 import paddle
 
-from ..schema import ConfigError, Registry
+from ..schema import ConfigError, Registry, named_entries
 
 __all__ = ["METRICS", "TopkAcc", "build_metric"]
 
@@ -13,10 +13,11 @@ METRICS = Registry("metric")
 
 def build_metric(items, where="Metric.Eval"):
     """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result is what chooses the best model."""
-    if not isinstance(items, (list, tuple)) or len(items) != 1 or not isinstance(items[0], dict) or len(items[0]) != 1:
+    entries = list(named_entries(items, where))
+    if len(entries) != 1:
         raise ConfigError(f"{where}: expected a list of one metric such as [{{TopkAcc: {{topk: [1, 5]}}}}], got {items!r}")
-    (name, arguments), = items[0].items()
-    return METRICS.build(name, arguments, f"{where}.0.{name}")
+    (name, arguments, place), = entries
+    return METRICS.build(name, arguments, place)
 
 
 @METRICS.register
