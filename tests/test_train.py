@@ -138,7 +138,7 @@ def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog
     from ppcls_nextvit.engine.classification import build_model
     with caplog.at_level("INFO", logger="ppcls_nextvit"):
         loop.logger.propagate = True
-        model = build_model(quick(tmp_path, f"Global.pretrained_model={tmp_path / 'seven'}"))
+        model = build_model(quick(tmp_path, f"Global.pretrained_model={tmp_path / 'seven'}"), training=True)
     assert "proj_head.0.weight" in caplog.text
     np.testing.assert_array_equal(model.stem[0].conv.weight.numpy(), source.stem[0].conv.weight.numpy())
     assert model.proj_head[0].weight.shape == [1024, 10]

@@ -12,6 +12,7 @@ import paddle
 from ..data import build_loader
 from ..labels import read_labels
 from ..models import create_model
+from ..preprocess import decode_image
 from ..schema import ConfigError
 from ..weights import load_weights
 from .log import logger
@@ -21,15 +22,16 @@ from .metrics import build_metric
 IMAGES_IN_REPORT = 40
 
 
-def build_model(config, weights=None):
-    """The model that Arch names, on its initial weights or on `weights` (a file, or None for Global.pretrained_model / Arch.pretrained).
+def build_model(config, training=False):
+    """The model that Arch names, with the weights of Global.pretrained_model or Arch.pretrained if one is given.
 
-    A head of another class count stays at its initial values, and the report says so.
+    training: a head of another class count then stays at its initial values, which the logged report says; else it is a LoadError.
     """
     model = create_model(config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments)
-    source = weights or config.Global.pretrained_model or config.Arch.pretrained
+    source = config.Global.pretrained_model or config.Arch.pretrained
     if source:
-        logger.info("weights from %s: %s", source, load_weights(model, source, head="skip_mismatch"))
+        report = load_weights(model, source, head="fresh_on_mismatch" if training else "strict")
+        logger.info("weights from %s: %s", source, report)
     elif config.Arch.use_ssld:
         raise ConfigError("Arch.use_ssld: the SSLD weights cannot be downloaded from here; give their file as Global.pretrained_model")
     return model
@@ -46,7 +48,7 @@ class ClassificationTask:
 
     def __init__(self, config, processes, training=True):
         self.config, self.processes = config, processes
-        self.model = build_model(config)
+        self.model = build_model(config, training)
         place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
         self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
         evaluates = not training or config.Global.eval_during_train
@@ -115,6 +117,7 @@ class ClassificationTask:
         draw_confusion(Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names)
         stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
         chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
-        pictures = [self.eval_loader.picture(index) for index in chosen]
+        dataset = self.eval_loader.dataset
+        pictures = [decode_image(dataset.read(index), name=dataset.name(index)) for index in chosen]
         draw_predictions(Path(directory) / "predictions.png", pictures, [names[i] for i in result["labels"][chosen]],
                          [names[i] for i in result["predictions"][chosen]])
