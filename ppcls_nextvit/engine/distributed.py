@@ -3,7 +3,6 @@
 Gradients are averaged after backward in fused buckets rather than inside it (paddle.DataParallel), because that one way serves
 gradient accumulation, recomputed blocks and frozen parameters alike.
 """
-import copy
 import os
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ import paddle
 from paddle import distributed as dist
 from paddle import nn
 from paddle.autograd import PyLayer
-from paddle.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,12 @@ class Processes:
         if self.many:
             self.sum([0.0])
 
-    def broadcast(self, model, buffers_only=False):
+    def broadcast(self, model, statistics_only=False):
         """Give every process rank 0's weights and BatchNorm statistics (or the statistics alone)."""
         if self.many:
-            for tensor in (model.buffers() if buffers_only else list(model.parameters()) + list(model.buffers())):
-                dist.broadcast(tensor, src=0)
+            for name, tensor in model.state_dict().items():
+                if not statistics_only or name.endswith(("._mean", "._variance")):
+                    dist.broadcast(tensor, src=0)
 
     def average_gradients(self, parameters):
         """Replace each gradient by its mean over the processes."""
@@ -99,40 +98,44 @@ class _SumOverProcesses(PyLayer):
         return total
 
 
-class CPUSyncBatchNorm(nn.BatchNorm2D):
+class _SyncOverProcesses:
     """BatchNorm over the batches of all processes, for devices where Paddle's SyncBatchNorm has no kernel (the CPU).
 
-    Same parameters and keys as BatchNorm2D / BatchNorm1D; x is [B, C, ...]. Sizes may differ between processes.
+    x is [B, C, ...]; B may differ between processes. Parameters and keys are those of the BatchNorm it is mixed into.
     """
-
-    def _check_input_dim(self, x):
-        pass                                                     # [B, C, H, W] maps and [B, C, N] tokens
 
     def forward(self, x):
         if not self.training:
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
         count = paddle.full([1], x.size / x.shape[1], dtype=x.dtype)
-        sums = _SumOverProcesses.apply(paddle.concat([x.sum(axes), (x * x).sum(axes), count]))
-        channels, total = x.shape[1], sums[-1]
-        mean = sums[:channels] / total
-        variance = F.relu(sums[channels:-1] / total - mean * mean)
+        sums = _SumOverProcesses.apply(paddle.concat([x.sum(axes), count]))
+        mean, total = sums[:-1] / sums[-1], sums[-1]
+        centred = x - mean.reshape(shape)                          # in two passes: E[x^2] - E[x]^2 would cancel
+        variance = _SumOverProcesses.apply((centred * centred).sum(axes)) / total
         with paddle.no_grad():
             for running, batch in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(running * self._momentum + batch.detach() * (1 - self._momentum))
-        shape = [1, -1] + [1] * (x.ndim - 2)
         scale = self.weight * paddle.rsqrt(variance + self._epsilon)
-        return x * scale.reshape(shape) + (self.bias - mean * scale).reshape(shape)
+        return centred * scale.reshape(shape) + self.bias.reshape(shape)
+
+
+class SyncBatchNorm1D(_SyncOverProcesses, nn.BatchNorm1D):
+    pass
+
+
+class SyncBatchNorm2D(_SyncOverProcesses, nn.BatchNorm2D):
+    pass
+
+
+SYNCHRONISED = {nn.BatchNorm1D: SyncBatchNorm1D, nn.BatchNorm2D: SyncBatchNorm2D}
 
 
 def synchronise_batch_norms(model, device):
-    """`model` with every BatchNorm replaced by one that sees the batches of all processes; weights and keys stay."""
+    """`model` with every BatchNorm seeing the batches of all processes; weights and keys stay."""
     if device != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for layer in model.sublayers(include_self=True):
-        for name, child in list(layer.named_children()):
-            if isinstance(child, (nn.BatchNorm1D, nn.BatchNorm2D)) and not isinstance(child, CPUSyncBatchNorm):
-                synced = copy.copy(child)                          # shares the parameters and statistics
-                synced.__class__ = CPUSyncBatchNorm
-                setattr(layer, name, synced)
+        layer.__class__ = SYNCHRONISED.get(type(layer), type(layer))
     return model

@@ -138,7 +138,7 @@ def train(config, task_class=ClassificationTask):
                 bar.update(group)
                 if progress.update % run.print_batch_step == 0 or progress.batch == batches:
                     left = (run.epochs - epoch) * batches + batches - progress.batch
-                    figures = window.close(processes.world_size, left)
+                    figures = window.close(processes, left)
                     bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}")
                     log.figures("train", update=progress.update, epoch=epoch, position=round(epoch - 1 + progress.batch / batches, 4), lr=lr,
                                 memory_mb=round(peak_memory_mb(processes.device)), **figures)
@@ -181,30 +181,32 @@ def train(config, task_class=ClassificationTask):
 
 
 class Window:
-    """Averages since the last printed line."""
+    """Averages over all processes since the last printed line."""
 
     def __init__(self):
-        self.started, self.loss, self.batches, self.parts, self.counts = time.time(), 0.0, 0, {}, np.zeros(2)
+        self.started, self.sums, self.parts = time.time(), np.zeros(4), {}
 
     def add(self, loss, parts, counts):
-        self.loss, self.batches, self.counts = self.loss + loss, self.batches + 1, self.counts + counts
+        """One batch: its loss, the loss's parts and [correct, images]."""
+        self.sums += [loss, 1, *counts]
         for name, value in parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + float(value)
 
-    def close(self, world_size, batches_left):
-        """The averages, images per second over all processes and seconds to go; the window begins anew."""
-        seconds = max(time.time() - self.started, 1e-9)
-        figures = {"loss": self.loss / self.batches, "top1": float(self.counts[0] / self.counts[1]),
-                   "images_per_s": round(float(self.counts[1]) * world_size / seconds, 2), "eta_s": round(seconds / self.batches * batches_left)}
+    def close(self, processes, batches_left):
+        """The averages, images per second of all processes and seconds to go; the window begins anew."""
+        seconds, own_batches = max(time.time() - self.started, 1e-9), self.sums[1]
+        loss, batches, correct, images = processes.sum(self.sums)
+        figures = {"loss": float(loss / batches), "top1": float(correct / images), "images_per_s": round(float(images) / seconds, 2),
+                   "eta_s": round(seconds / own_batches * batches_left)}
         if len(self.parts) > 1:
-            figures.update({name: total / self.batches for name, total in self.parts.items()})
+            figures.update({name: total / own_batches for name, total in self.parts.items()})
         self.__init__()
         return figures
 
 
 def _evaluate(task, model, ema, progress, schedule, processes, log, autocast):
     """Evaluate raw and averaged weights; update `progress`; return the state dict that became the best, or None."""
-    processes.broadcast(model, buffers_only=True)                    # BatchNorm statistics differ between processes: rank 0's count
+    processes.broadcast(model, statistics_only=True)                    # BatchNorm statistics differ between processes: rank 0's count
     best = None
     for kind, context in (("raw", contextlib.nullcontext()), ("ema", ema.weights_in() if ema else None)):
         if context is None:
