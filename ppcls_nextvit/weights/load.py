@@ -45,28 +45,27 @@ def load_weights(model, source, allow_missing=(), allow_unexpected=(), head="str
         prefixes do), or a dict of arrays or tensors with such keys.
     allow_missing, allow_unexpected: fnmatch patterns of keys, e.g. ('proj_head.*',), which may be absent from the file or
         have no place in the model.
-    head: 'strict', or 'fresh_on_mismatch': a head of another class count, or none, leaves `proj_head.*` as initialised.
+    head: 'strict', or 'fresh_on_mismatch' for fine-tuning: a head of another class count, or none, is not loaded, and the model's
+        `proj_head.*` keeps its initialisation, which the report names.
     entry, backbone_only: see `translate`.
     Values are assigned in place in the model's dtypes, after every key was checked. Raises LoadError (keys that do not fit,
     values that are not finite), WeightFileError (a file that cannot be read); both are ValueErrors.
     """
-    if head not in ("strict", "fresh_on_mismatch"):
-        raise ValueError(f"head must be 'strict' or 'fresh_on_mismatch'; got {head!r}")
     if isinstance(source, dict):
         where, tree = "the given dict", source
     else:
         where = resolve(source)
         tree = read_file(where)
     try:
-        translation = translate(tree, model, entry, backbone_only)
-        report = check(translation, where, allow_missing, allow_unexpected, head, model)
+        translation = translate(tree, model, head, entry, backbone_only)
+        report = check(translation, model, where, allow_missing, allow_unexpected)
         state = model.state_dict()
-        typed = {key: _typed(translation.arrays[key], state[key], key) for key in report.loaded}
+        values = typed(translation.arrays, state)
     except LoadError as error:
         raise LoadError(f"{where}: {error}") from None
     with paddle.no_grad():
-        for key, value in typed.items():
-            state[key].set_value(value)
+        for key, value in values.items():
+            state[key].set_value(paddle.to_tensor(value).astype("bfloat16") if state[key].dtype == paddle.bfloat16 else value)
     return report
 
 
@@ -76,32 +75,21 @@ def resolve(path):
     return f"{path}.pdparams" if not os.path.isfile(path) and os.path.isfile(f"{path}.pdparams") else path
 
 
-def check(translation, where, allow_missing=(), allow_unexpected=(), head="strict", model=None):
+def check(translation, model, where, allow_missing=(), allow_unexpected=()):
     """The LoadReport of `translation`, or a LoadError that lists what is missing, unexpected and mismatched."""
+    unexpected, mismatched = translation.select("unexpected"), translation.select("mismatched")
     report = LoadReport(where, translation.format, translation.entry, loaded=list(translation.arrays),
-                        transposed=[row.target for row in translation.select("transposed")],
-                        dropped={row.source: row.why for row in translation.select("dropped")})
-    free_head = head == "fresh_on_mismatch"
-    for key in translation.missing:
-        (report.fresh if free_head and key.startswith(HEAD) else report.missing).append(key)
-    for row in translation.select("mismatched"):
-        (report.fresh if free_head and row.target.startswith(HEAD) else report.mismatched).append(row.target)
-    if report.fresh:                            # half a head is no head
-        report.fresh += [key for key in report.loaded if key.startswith(HEAD)]
-        report.loaded = [key for key in report.loaded if not key.startswith(HEAD)]
-    for row in translation.select("unexpected"):
-        if free_head and row.target.startswith(HEAD):
-            report.dropped[row.source] = "this model has no head"
-        else:
-            report.unexpected.append(row.source)
-    missing = [key for key in report.missing if not _matches(key, allow_missing)]
-    targets = {row.source: row.target for row in translation.rows}
-    unexpected = [key for key in report.unexpected if not _matches(key, allow_unexpected) and not _matches(targets[key], allow_unexpected)]
-    if missing or unexpected or report.mismatched:
-        why = {row.target: f"{row.target} {list(row.shape)}, {row.why}" for row in translation.select("mismatched")}
-        parts = [_listing(keys, kind) for kind, keys in (("missing", missing), ("unexpected", unexpected),
-                                                       ("mismatched", [why[key] for key in report.mismatched])) if keys]
-        raise LoadError(f"{'; '.join(parts)}.{_hint(translation, missing, report, model)}")
+                        transposed=[row.target for row in translation.select("transposed")], missing=translation.missing,
+                        unexpected=[row.source for row in unexpected], mismatched=[row.target for row in mismatched],
+                        fresh=translation.fresh, dropped={row.source: row.why for row in translation.select("dropped")})
+    complaints = {
+        "missing": [key for key in report.missing if not _matches(key, allow_missing)],
+        "unexpected": [row.source for row in unexpected
+                       if not _matches(row.source, allow_unexpected) and not _matches(row.target, allow_unexpected)],
+        "mismatched": [f"{row.target} {list(row.shape)}, {row.why}" for row in mismatched]}
+    if any(complaints.values()):
+        listing = "; ".join(_listing(keys, kind) for kind, keys in complaints.items() if keys)
+        raise LoadError(f"{listing}.{_hint(translation, complaints['missing'], report, model)}")
     return report
 
 
@@ -121,7 +109,7 @@ def _hint(translation, missing, report, model):
         return (" One of the two is the window_pool variant (its own weights, key `sr.window`), the other pools the sequence as published:"
                 " use the model of the same kind.")
     found = _variant(targets)
-    if found and model is not None and found != (own := _variant(model.state_dict())):
+    if found and found != (own := _variant(model.state_dict())):
         return f" The file looks like {found}, the model is {own or 'of other depths'}."
     norms = [key for key in missing if ".norm" in f".{key}"]
     if norms and len(norms) == len(missing) and not report.mismatched and len(norms) > 8:
@@ -139,15 +127,17 @@ def _variant(keys):
     return {sum(config.depths): name for name, config in VARIANTS.items()}.get(len(blocks))
 
 
-def _typed(value, parameter, key):
-    """`value` in the parameter's dtype, as set_value wants it; finite, and a number of the same kind."""
-    floating = parameter.dtype in (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
-    if (value.dtype.kind == "f") != floating or value.dtype.kind not in "fiub":
-        raise LoadError(f"{key} is of type {value.dtype}, the model wants {parameter.dtype}")
-    half = parameter.dtype == paddle.bfloat16
-    name = "float32" if half else str(parameter.dtype).replace("paddle.", "")
+def typed(arrays, parameters):
+    """`arrays` in the dtypes of the tensors `parameters` (bfloat16: as float32); LoadError for other kinds and for values not finite."""
+    return {key: _typed(value, parameters[key].dtype, key) for key, value in arrays.items()}
+
+
+def _typed(value, dtype, key):
+    name = "float32" if dtype == paddle.bfloat16 else str(dtype).replace("paddle.", "")
+    if (value.dtype.kind == "f") != name.startswith("float") or value.dtype.kind not in "fiub":
+        raise LoadError(f"{key} is of type {value.dtype}, the model wants {dtype}")
     with np.errstate(over="ignore"):
-        typed = np.ascontiguousarray(value, dtype=name)
-    if floating and not np.isfinite(typed).all():
-        raise LoadError(f"{key} has {int((~np.isfinite(typed)).sum())} values that are not finite in {name}")
-    return paddle.to_tensor(typed).astype("bfloat16") if half else typed
+        value = np.ascontiguousarray(value, dtype=name)
+    if not np.isfinite(value).all():
+        raise LoadError(f"{key} has {int((~np.isfinite(value)).sum())} values that are not finite in {name}")
+    return value

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-__all__ = ["LoadError", "Row", "Translation", "model_weights", "to_torch", "translate"]
+__all__ = ["HEAD", "LoadError", "Row", "Translation", "head_classes", "model_weights", "to_torch", "translate"]
 
 ENTRIES = ("model", "state_dict", "model_ema", "state_dict_ema")        # where training programs put the weights, in this order
 WRAPPERS = ("module.", "_orig_mod.", "backbone.")                       # data parallel, torch.compile, a framework's backbone
@@ -66,6 +66,7 @@ class Translation:
     arrays: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)
     missing: list = field(default_factory=list)
+    fresh: list = field(default_factory=list)   # keys of the head that keep the model's initialisation
 
     def select(self, action):
         return [row for row in self.rows if row.action == action]
@@ -75,11 +76,14 @@ class Translation:
         counts = Counter((row.action, row.why if row.action == "dropped" else "") for row in self.rows)
         lines = [f"format: {TITLES[self.format]}" + (f", entry {self.entry!r}" if self.entry else "")]
         lines += [f"{count:6d}  {action}{f': {why}' if why else ''}" for (action, why), count in sorted(counts.items())]
-        return "\n".join(lines + [f"{len(self.missing):6d}  missing"])
+        for keys, name in ((self.missing, "missing"), (self.fresh, "left at their initialisation")):
+            lines += [f"{len(keys):6d}  {name}"] if keys else []
+        return "\n".join(lines)
 
     def as_dict(self):
         """For JSON."""
-        return {"format": self.format, "entry": self.entry, "missing": self.missing, "keys": [asdict(row) for row in self.rows]}
+        return {"format": self.format, "entry": self.entry, "missing": self.missing, "fresh": self.fresh,
+                "keys": [asdict(row) for row in self.rows]}
 
 
 def model_weights(model):
@@ -88,14 +92,18 @@ def model_weights(model):
     return {key: (tuple(value.shape), key in linear) for key, value in model.state_dict().items()}
 
 
-def translate(tree, model, entry=None, backbone_only=False):
+def translate(tree, model, head="strict", entry=None, backbone_only=False):
     """The weights in `tree` (what `read_file` returns, or a dict of arrays) under the keys of `model`: a Translation.
 
+    head: 'strict', or 'fresh_on_mismatch': where file and model have heads of different class counts, or one has none, the head of
+        the file is dropped and the model's keeps its initialisation.
     entry: which entry of the checkpoint to take, e.g. 'model_ema'; None takes the first of ENTRIES, or the tree itself.
     backbone_only: of a detector's or segmentor's checkpoint, drop what is not its backbone.
     Raises LoadError for a tree without weights and for a format that is not recognised; keys that do not fit are rows.
     """
-    entry, state = _unwrap(tree, entry)
+    if head not in ("strict", "fresh_on_mismatch"):
+        raise ValueError(f"head must be 'strict' or 'fresh_on_mismatch'; got {head!r}")
+    entry, state = unwrap(tree, entry)
     format, stripped = _recognise(state)
     result, wanted = Translation(format, entry), model_weights(model)
     torch_layout = format != "paddle"
@@ -123,8 +131,29 @@ def translate(tree, model, entry=None, backbone_only=False):
                 continue
             result.arrays[target] = value
             result.rows.append(Row(source, target, "transposed" if transposed else "copied", shape, "Linear" if transposed else ""))
+    result.arrays = {key: result.arrays[key] for key in wanted if key in result.arrays}      # the model's order, whatever the file's
     result.missing = [key for key in wanted if key not in taken]
+    if head == "fresh_on_mismatch":
+        _skip_head(result, wanted)
     return result
+
+
+def _skip_head(result, wanted):
+    """Drop the file's head and free the model's, unless they fit each other."""
+    rows = [row for row in result.rows if (row.target or "").startswith(HEAD)]
+    keys = [key for key in wanted if key.startswith(HEAD)]
+    if all(key in result.arrays for key in keys) and len(rows) == len(keys):
+        return
+    why = f"the model's head is {', '.join(f'{key} {list(wanted[key][0])}' for key in keys)}" if keys else "the model has no head"
+    result.rows = [Row(row.source, None, "dropped", row.shape, why) if row in rows else row for row in result.rows]
+    result.arrays = {key: value for key, value in result.arrays.items() if not key.startswith(HEAD)}
+    result.missing, result.fresh = [key for key in result.missing if not key.startswith(HEAD)], keys
+
+
+def head_classes(tree, entry=None):
+    """The number of classes of the head in `tree`; 0 where it has none."""
+    _, state = unwrap(tree, entry)
+    return next((len(state[key]) for key in state if re.search(r"(^|\.)(proj_head\.0|head\.fc)\.bias$", key) and _is_tensor(state[key])), 0)
 
 
 def _array(value):
@@ -143,7 +172,7 @@ def _is_tensor(value):
     return isinstance(value, (np.ndarray, paddle.Tensor))
 
 
-def _unwrap(tree, entry):
+def unwrap(tree, entry):
     """(the entry's name or None, the state dict) of a checkpoint."""
     if not isinstance(tree, dict):
         raise LoadError(f"expected a dict of tensors, the file holds a {type(tree).__name__}")

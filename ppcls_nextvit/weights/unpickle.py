@@ -10,11 +10,12 @@ from collections import OrderedDict
 
 import numpy as np
 
-__all__ = ["Inert", "PickleError", "Unpickler", "numpy_dtype", "strided_array"]
+__all__ = ["BFLOAT16", "Inert", "PickleError", "Unpickler", "numpy_dtype", "strided_array", "widen"]
 
 MAX_OPCODES = 5_000_000             # a checkpoint with its optimiser has about 300 000; bounds what a hostile file can allocate
 VIEW_BYTES = 256                    # byte strings from here on stay views of the file
 NUMBERS = {"b1", "f2", "f4", "f8", "c8", "c16", *(kind + size for kind in "iu" for size in "1248")}
+BFLOAT16 = "bfloat16"               # numpy has no such type: read as uint16, widened to float32 without loss
 SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -106,6 +107,13 @@ def strided_array(data, dtype, offset, shape, strides, limit):
         raise PickleError(f"a tensor of shape {str(shape)[:60]} at offset {offset} does not fit its storage of {stored} elements")
     flat = np.frombuffer(data, dtype, count=stored)
     return np.lib.stride_tricks.as_strided(flat[offset:], shape, [n * dtype.itemsize for n in strides], writeable=False)
+
+
+def widen(bits):
+    """bfloat16 bits (uint16) -> float32: the upper half of a float32 of the same value."""
+    array = (bits.astype(np.uint32) << 16).view(np.float32)
+    array.flags.writeable = False
+    return array
 
 
 def _scalar(dtype, data=b""):

@@ -1,0 +1,62 @@
+"""Convert a weight file into another program's format, with a report of every key."""
+import json
+import os
+
+import paddle
+
+from ..models import create_model
+from .load import check, resolve, typed
+from .reader import read_file
+from .rules import LoadError, head_classes, to_torch, translate
+
+__all__ = ["SUFFIXES", "convert"]
+
+SUFFIXES = {"paddle": ".pdparams", "torch": ".safetensors", "timm": ".safetensors"}      # the file that each target is written to
+
+
+def convert(source, destination, model="NextViT_small", to="paddle", num_classes=None, entry=None, backbone_only=False, report=None):
+    """Write the weights in `source` to `destination`, complete and in float32; returns the Translation (its `table()` sums it up).
+
+    source: any file that `load_weights` takes. model: the name of the architecture it must fit, as for `create_model`.
+    to: 'paddle' (.pdparams, for PaddleClas and this project), 'torch' (official keys, .safetensors) or 'timm' (.safetensors).
+    num_classes: None takes the file's head as it is, 0 leaves it out, another number demands that many classes.
+    entry, backbone_only: see `translate`. report: path of a JSON file with one record per key.
+    Raises LoadError, WeightFileError, ConfigError (an unknown model), all of them ValueErrors; ValueError for a wrong suffix.
+    """
+    if to not in SUFFIXES:
+        raise ValueError(f"to must be one of {', '.join(SUFFIXES)}; got {to!r}")
+    if not os.fspath(destination).endswith(SUFFIXES[to]):
+        raise ValueError(f"{destination}: weights for {to} are written as {SUFFIXES[to]}")
+    source = resolve(source)
+    tree = read_file(source)
+    try:
+        classes = head_classes(tree, entry) if num_classes is None else num_classes
+        with paddle.LazyGuard():                        # only names, shapes and layer types are asked of it: no values are made
+            network = create_model(model, num_classes=classes)
+        translation = translate(tree, network, "strict" if classes else "fresh_on_mismatch", entry, backbone_only)
+        check(translation, network, source, allow_missing=("norm.*",) if backbone_only else ())
+        arrays = typed(translation.arrays, network.state_dict())
+        _write(arrays if to == "paddle" else to_torch(arrays, network, "official" if to == "torch" else "timm"), destination, to)
+    except LoadError as error:
+        raise LoadError(f"{source}: {error}") from None
+    if report is not None:
+        record = {"source": os.fspath(source), "destination": os.fspath(destination), "model": model, "num_classes": classes, "to": to}
+        with open(report, "w", encoding="utf-8") as file:
+            json.dump({**record, **translation.as_dict()}, file, indent=1)
+    return translation
+
+
+def _write(arrays, destination, to):
+    """Under a temporary name first: the source may be the destination, and a reader never sees half a file."""
+    temporary = f"{destination}.tmp"
+    try:
+        if to == "paddle":
+            paddle.save(arrays, temporary)            # arrays load as tensors, and need no second copy here
+        else:
+            from safetensors.numpy import save  # a dependency of Paddle itself
+            with open(temporary, "wb") as file:
+                file.write(save(arrays, metadata={"format": "pt"}))
+        os.replace(temporary, destination)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -1,0 +1,1 @@
+"""The command line of `ppcls_nextvit.weights.convert`: see __main__.py."""
