@@ -32,7 +32,8 @@ def _solarize_add(image, add, fill, resample):
 
 
 def _posterize(image, bits, fill, resample):
-    return image if bits >= 8 else ImageOps.posterize(image, bits)
+    mask = 0xFF00 >> bits & 0xFF                    # ImageOps.posterize of newer Pillow refuses the 0 bits of magnitude 10
+    return image.point([v & mask for v in range(256)] * 3)
 
 
 class Operation(NamedTuple):
