@@ -209,7 +209,7 @@ def load_config(path, overrides=()):
     content = read_yaml(path)
     for key, suite in DIALECTS.items():
         if key in content:
-            raise ConfigError(f"{path}: this is {suite}'s dialect (it has {key!r}); this command reads PaddleClas's, whose model is in Arch")
+            raise ConfigError(f"{path}: this is {suite}'s dialect (it has {key!r}); this command reads PaddleClas's, which has Arch")
     for override in overrides:
         apply_override(content, override)
     try:
@@ -229,7 +229,8 @@ def _typed(path, content):
             raise ConfigError(f"Global.{key}: {content['Global'][key]!r} is PaddleClas's and not supported here; leave the key out")
     config = Config(
         path=path, Global=_section(GlobalSection, run, "Global"), Arch=_arch(content["Arch"], run.get("class_num")),
-        AMP=_optional(AMPSection, content, "AMP"), EMA=_optional(EMASection, content, "EMA"), Infer=_optional(InferSection, content, "Infer"),
+        AMP=_optional(AMPSection, content, "AMP"), EMA=_optional(EMASection, content, "EMA"),
+        Infer=_optional(InferSection, content, "Infer"),
         **{name: copy.deepcopy(content[name]) for name in ("Loss", "Optimizer", "DataLoader", "Metric") if content.get(name) is not None})
     _check_registry_sections(config)
     return config

@@ -15,8 +15,8 @@ from ppcls_nextvit.engine.log import read_figures
 def launch(path, processes, *overrides):
     """tools/train.py under paddle.distributed.launch with so many CPU processes; asserts success and returns the output directory."""
     config = load_config(path, overrides)
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={processes}", "--log_dir", str(path.parent / f"log{processes}"),
-               str(ROOT / "tools" / "train.py"), "-c", str(path)]
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={processes}", "--log_dir",
+               str(path.parent / f"log{processes}"), str(ROOT / "tools" / "train.py"), "-c", str(path)]
     for override in overrides:
         command += ["-o", override]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -20,8 +20,8 @@ def write_config(directory, train=48, test=30, batch_size=8, **sections):
         (directory / f"{name}_list.txt").write_text("\n".join(lines[::len(lines) // count][:count]) + "\n")
 
     def loader(name, transforms, shuffle, **dataset):
-        return {"dataset": {"name": "ImageNetDataset", "image_root": str(DATA / "images.zip"), "cls_label_path": str(directory / f"{name}_list.txt"),
-                            "transform_ops": transforms, **dataset},
+        return {"dataset": {"name": "ImageNetDataset", "image_root": str(DATA / "images.zip"),
+                            "cls_label_path": str(directory / f"{name}_list.txt"), "transform_ops": transforms, **dataset},
                 "sampler": {"name": "DistributedBatchSampler", "batch_size": batch_size, "drop_last": False, "shuffle": shuffle},
                 "loader": {"num_workers": 0}}
 

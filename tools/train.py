@@ -1,4 +1,7 @@
-"""Train from a YAML: `python tools/train.py -c configs/NextViT_small_224.yaml`, or the same through `python -m paddle.distributed.launch`."""
+"""Train from a YAML: `python tools/train.py -c configs/NextViT_small_224.yaml`.
+
+In several processes: `python -m paddle.distributed.launch --nproc_per_node=2 tools/train.py -c ...`.
+"""
 from ppcls_nextvit.cli import config_parser, program
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.train import train

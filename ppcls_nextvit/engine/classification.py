@@ -1,7 +1,7 @@
 """The classification task: what the loop needs to know about images and labels.
 
-A task supplies `model`, `train_loader`, `losses(batch)`, `evaluate()` and `report(directory)`; the loop in train.py knows no more. Detection and
-segmentation are further tasks.
+A task supplies `model`, `train_loader`, `losses(batch)`, `evaluate()` and `report(directory)`; the loop in train.py knows no more.
+Detection and segmentation are further tasks.
 """
 import contextlib
 from pathlib import Path
@@ -49,7 +49,8 @@ class ClassificationTask:
     def __init__(self, config, processes, training=True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
-        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
+        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size,
+                 "seed": config.Global.seed}
         self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
         evaluates = not training or config.Global.eval_during_train
         self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
@@ -76,7 +77,7 @@ class ClassificationTask:
         return teacher
 
     def losses(self, batch):
-        """(total loss, {name: part}, [correct, images]): the training losses of one batch, and its top-1 against the larger label's share."""
+        """(total loss, {name: part}, [correct, images]) of one training batch; a mixed image counts as the label of its larger share."""
         logits = self.model(batch["image"])
         if self.teacher is not None:
             with paddle.no_grad():
@@ -105,13 +106,14 @@ class ClassificationTask:
                 if with_predictions:
                     seen.append(np.stack([label.numpy(), logits.argmax(axis=-1).numpy()]))
         totals = self.processes.sum(totals)
-        result = {**self.metric.result(self.processes.sum(self.metric.counts())), "loss": float(totals[0] / totals[1]), "images": int(totals[1])}
+        result = self.metric.result(self.processes.sum(self.metric.counts()))
+        result.update(loss=float(totals[0] / totals[1]), images=int(totals[1]))
         if with_predictions:
             result["labels"], result["predictions"] = np.concatenate(seen, axis=1)
         return result
 
     def report(self, directory):
-        """Confusion matrix and a picture of predictions on the first evaluation images, drawn into `directory`."""
+        """Confusion matrix and a sheet of predictions on evaluation images, drawn into `directory`."""
         from .report import draw_confusion, draw_predictions
         result, names = self.evaluate(with_predictions=True), class_names(self.config)
         draw_confusion(Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names)
@@ -119,5 +121,5 @@ class ClassificationTask:
         chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
         dataset = self.eval_loader.dataset
         pictures = [decode_image(dataset.read(index), name=dataset.name(index)) for index in chosen]
-        draw_predictions(Path(directory) / "predictions.png", pictures, [names[i] for i in result["labels"][chosen]],
-                         [names[i] for i in result["predictions"][chosen]])
+        truths, guesses = ([names[i] for i in result[key][chosen]] for key in ("labels", "predictions"))
+        draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)

@@ -18,8 +18,8 @@ logger = logging.getLogger("ppcls_nextvit")
 
 def environment(processes):
     """Versions and hardware of a run, to be kept beside it."""
-    return {"ppcls_nextvit": __version__, "python": platform.python_version(), "paddle": paddle.__version__, "paddle_commit": paddle.version.commit,
-            "numpy": numpy.__version__, "pillow": PIL.__version__, "platform": platform.platform(), "device": processes.device,
+    return {"ppcls_nextvit": __version__, "python": platform.python_version(), "paddle": paddle.__version__, "numpy": numpy.__version__,
+            "pillow": PIL.__version__, "platform": platform.platform(), "device": processes.device,
             "processes": processes.world_size}
 
 

@@ -54,7 +54,8 @@ def draw_confusion(path, labels, predictions, names):
     figure, axis = plt.subplots(figsize=(side + 1, side))
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(matrix)):
-        axis.text(column, row, int(matrix[row, column]), ha="center", va="center", fontsize=8, color="white" if share[row, column] > 0.5 else "black")
+        axis.text(column, row, int(matrix[row, column]), ha="center", va="center", fontsize=8,
+                  color="white" if share[row, column] > 0.5 else "black")
     axis.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, xlabel="predicted", ylabel="true",
              title=f"top-1 {100 * np.trace(matrix) / max(matrix.sum(), 1):.2f} % of {int(matrix.sum())} images")
     axis.set_xticklabels(names, rotation=60, ha="right")

@@ -1,4 +1,4 @@
-"""The training loop, read from top to bottom. It knows no task: see classification.py for what a task supplies."""
+"""The training loop. It knows no task: see classification.py for what a task supplies."""
 import contextlib
 import json
 import math
@@ -6,13 +6,13 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import paddle
 
 from ..config import dump_config
 from ..schema import ConfigError
+from ..weights import load_weights
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .classification import ClassificationTask
 from .distributed import start_processes, synchronise_batch_norms
@@ -54,130 +54,194 @@ class Stop:
 def train(config, task_class=ClassificationTask):
     """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop that saved a checkpoint.
 
-    Writes `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml, environment.json, train.log, log.jsonl, curves.png
-    and the task's pictures. Raises ConfigError, CheckpointError, LoadError, ImageError, FloatingPointError, ... with one-line messages.
+    Writes to `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml, environment.json, train.log,
+    log.jsonl, curves.png and the task's pictures. Raises ConfigError, CheckpointError, LoadError, ImageError, FloatingPointError
+    and the like, with messages of one line.
     """
-    # ---- processes, data, model -----------------------------------------------------------------------------------------------------------
-    run, where = config.Global, config.output_dir
     pyplot()                                                        # a missing extra must show now, not after the last epoch
-    processes = start_processes(run.device)
-    log = RunLog(where, processes, run.log_ranks, run.use_visualdl)
-    if run.device not in ("auto", processes.device):
-        logger.warning("Global.device is %s, which this Paddle or machine does not have: running on the CPU", run.device)
-    paddle.seed(run.seed)
-    task = task_class(config, processes)
-    model = task.model
-    if config.Arch.use_sync_bn and processes.many:
-        model = task.model = synchronise_batch_norms(model, processes.device)
-    processes.broadcast(model)
-    batches = min(len(task.train_loader), run.iter_per_epoch or len(task.train_loader))
-    updates_per_epoch = -(-batches // run.update_freq)               # the last step of an epoch may have fewer batches
-    if config.Optimizer is None:
-        raise ConfigError(f"{config.path}: the section Optimizer is missing, and training needs it")
-    schedule = build_schedule(config.Optimizer.get("lr"), run.epochs, updates_per_epoch)
-    optimizer = build_optimizer(config.Optimizer, model)
-    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    model, optimizer, scaler, autocast = _mixed_precision(config.AMP, model, optimizer, processes.device)
-    task.model = model
-    ema = EMA(model, config.EMA.decay) if config.EMA else None
-
-    # ---- resume ---------------------------------------------------------------------------------------------------------------------------
-    progress = Progress()
-    plan = {"seed": run.seed, "world_size": processes.world_size, "batches": batches, "update_freq": run.update_freq}
-    if run.checkpoints:
-        progress = _resume(run.checkpoints, plan, model, optimizer, schedule, scaler, ema)
-        log.forget_after(progress.update)
-        logger.info("resumed from %s: epoch %d, batch %d of %d, best %.4f (epoch %d)", run.checkpoints, progress.epoch, progress.batch, batches,
-                    progress.best, progress.best_epoch)
-    if processes.is_main:
-        (where / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        (where / "environment.json").write_text(json.dumps(environment(processes), indent=1), encoding="utf-8")
-    logger.info("%s: %.2f M parameters, %d training images, %d x %d batches on %d %s process(es), output %s", config.Arch.name,
-                sum(p.size for p in trained) / 1e6, task.train_loader.num_images, run.epochs, batches, processes.world_size, processes.device, where)
-    if run.to_static:
-        model = task.model = paddle.jit.to_static(model, full_graph=True)
-
-    def save(name, weights=None):
-        if processes.is_main:
-            states = {**asdict(progress), **plan, "scaler": scaler.state_dict(), "schedule": schedule.state_dict()}
-            parts = {".pdparams": weights or model.state_dict(), ".pdopt": optimizer_state(optimizer, model), ".pdstates": states}
-            save_checkpoint(where / name, {**parts, ".pdema": ema.state()} if ema else parts)
-        processes.barrier()
-
-    # ---- train ----------------------------------------------------------------------------------------------------------------------------
-    stop, first_epoch, started = Stop(), progress.epoch, time.time()
+    processes = start_processes(config.Global.device)
+    log = RunLog(config.output_dir, processes, config.Global.log_ranks, config.Global.use_visualdl)
+    stop = Stop()
     try:
-        for epoch in range(first_epoch, run.epochs + 1):
-            progress.epoch = epoch
-            bar = log.bar(batches, progress.batch, epoch, run.epochs)
-            model.train()
-            window = Window()
-            loader = iter(task.train_loader.epoch(epoch, first_step=progress.batch))
-            while progress.batch < batches:
-                lr = schedule.lr(progress.update)
-                optimizer.set_lr(lr)
-                group = min(run.update_freq, batches - progress.batch)
-                for position in range(group):
-                    paddle.seed(_stream(run.seed, progress.update, position, processes.rank))
-                    with autocast():
-                        loss, parts, counts = task.losses(next(loader))
-                    if not math.isfinite(float(loss)):
-                        raise FloatingPointError(
-                            f"the loss is {float(loss)} at epoch {epoch}, batch {progress.batch + position + 1} (step {progress.update + 1}, learning rate "
-                            f"{lr:.3g}); last good checkpoint: {_last_saved(where)}. Lower the learning rate, clip gradients or check the images")
-                    scaler.scale(loss / group).backward()
-                    window.add(float(loss), parts, counts)
-                processes.average_gradients(trained)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.clear_grad()
-                if ema:
-                    ema.update()
-                progress.update += 1
-                progress.batch += group
-                bar.update(group)
-                if progress.update % run.print_batch_step == 0 or progress.batch == batches:
-                    left = (run.epochs - epoch) * batches + batches - progress.batch
-                    figures = window.close(processes, left)
-                    bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}")
-                    log.figures("train", update=progress.update, epoch=epoch, position=round(epoch - 1 + progress.batch / batches, 4), lr=lr,
-                                memory_mb=round(peak_memory_mb(processes.device)), **figures)
-                    logger.info("epoch %d/%d batch %d/%d loss %.4f top1 %.4f lr %.3g %.1f img/s eta %s%s", epoch, run.epochs, progress.batch, batches,
-                                figures["loss"], figures["top1"], lr, figures["images_per_s"], _duration(figures["eta_s"]),
-                                f" memory {peak_memory_mb(processes.device):.0f} MB" if run.print_mem_info else "")
-                if processes.any(stop.signal):
-                    break
-            bar.close()
-            if progress.batch < batches:                             # stopped between two steps
-                save("latest")
-                logger.warning("stopped by signal %d; resume with -o Global.checkpoints=%s", stop.signal, where / "latest")
-                return 128 + (stop.signal or signal.SIGTERM)
-
-            # ---- evaluate and save --------------------------------------------------------------------------------------------------------
-            due = epoch >= run.start_eval_epoch and epoch % run.eval_interval == 0 or epoch == run.epochs
-            best_weights = _evaluate(task, model, ema, progress, schedule, processes, log, autocast if _low_precision_eval(config.AMP)
-                                     else contextlib.nullcontext) if run.eval_during_train and due else None
-            progress.epoch, progress.batch = epoch + 1, 0
-            if best_weights is not None:
-                save("best_model", best_weights)
-            if run.save_interval and epoch % run.save_interval == 0:
-                save(f"epoch_{epoch}")
-            save("latest")
-            if processes.any(stop.signal) and epoch < run.epochs:
-                logger.warning("stopped by signal %d; resume with -o Global.checkpoints=%s", stop.signal, where / "latest")
-                return 128 + (stop.signal or signal.SIGTERM)
-        if processes.is_main:
-            draw_curves(where)
-            if run.eval_during_train and not processes.many:
-                task.report(where)
-        if task.train_loader.bad_images:
-            logger.warning("%d bad training images were skipped", task.train_loader.bad_images)
-        logger.info("done in %s; best %.4f at epoch %d (%s weights)", _duration(time.time() - started), progress.best, progress.best_epoch,
-                    progress.best_weights or "no")
-        return 0
+        return Run(config, task_class, processes, log, stop).to_the_end()
     finally:
         stop.restore()
         log.close()
+
+
+class Run:
+    """Everything that one training run holds, from its construction (which may resume another) to its end."""
+
+    def __init__(self, config, task_class, processes, log, stop):
+        self.config, self.processes, self.log, self.stop, self.where = config, processes, log, stop, config.output_dir
+        settings = config.Global
+        if settings.device not in ("auto", processes.device):
+            logger.warning("Global.device is %s, which this Paddle or machine does not have: running on the CPU", settings.device)
+        if config.Optimizer is None:
+            raise ConfigError(f"{config.path}: the section Optimizer is missing, and training needs it")
+        paddle.seed(settings.seed)
+        self.task = task_class(config, processes)
+        if config.Arch.use_sync_bn and processes.many:
+            self.task.model = synchronise_batch_norms(self.task.model, processes.device)
+        processes.broadcast(self.task.model)
+        self.batches = min(len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader))
+        updates_per_epoch = -(-self.batches // settings.update_freq)      # the last step of an epoch may have fewer batches
+        self.schedule = build_schedule(config.Optimizer.get("lr", {}), settings.epochs, updates_per_epoch)
+        optimizer = build_optimizer(config.Optimizer, self.task.model)
+        self.task.model, self.optimizer, self.scaler, self.autocast = _mixed_precision(
+            config.AMP, self.task.model, optimizer, processes.device)
+        self.trained = [parameter for parameter in self.task.model.parameters() if not parameter.stop_gradient]
+        self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
+        self.progress = Progress()
+        self.plan = {"seed": settings.seed, "world_size": processes.world_size, "batches": self.batches,
+                     "update_freq": settings.update_freq}
+        if settings.checkpoints:
+            self._resume(settings.checkpoints)
+        if processes.is_main:
+            (self.where / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            (self.where / "environment.json").write_text(json.dumps(environment(processes), indent=1), encoding="utf-8")
+        logger.info("%s: %.2f M parameters, %d training images, %d epochs of %d batches, %d %s process(es), output in %s", config.Arch.name,
+                    sum(p.size for p in self.trained) / 1e6, self.task.train_loader.num_images, settings.epochs, self.batches,
+                    processes.world_size, processes.device, self.where)
+        if settings.to_static:
+            self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
+
+    def to_the_end(self):
+        """Every epoch that is left, then the pictures. Returns the exit status."""
+        settings, progress, started = self.config.Global, self.progress, time.time()
+        for epoch in range(progress.epoch, settings.epochs + 1):
+            progress.epoch = epoch
+            self._train_epoch(epoch)
+            if progress.batch < self.batches:
+                return self._stopped()
+            due = epoch == settings.epochs or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
+            best = self._evaluate() if settings.eval_during_train and due else None
+            progress.epoch, progress.batch = epoch + 1, 0
+            if best is not None:
+                self._save("best_model", best)
+            if settings.save_interval and epoch % settings.save_interval == 0:
+                self._save(f"epoch_{epoch}")
+            self._save("latest")
+            if self.processes.any(self.stop.signal) and epoch < settings.epochs:
+                return self._stopped(saved=True)
+        if self.processes.is_main:
+            draw_curves(self.where)
+            if settings.eval_during_train and not self.processes.many:
+                self.task.report(self.where)
+        if self.task.train_loader.bad_images:
+            logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
+        logger.info("done in %s; best %.4f at epoch %d (%s weights)", _duration(time.time() - started), progress.best, progress.best_epoch,
+                    progress.best_weights or "no")
+        return 0
+
+    def _train_epoch(self, epoch):
+        """What is left of one epoch, or as much of it as a signal allows."""
+        settings, progress = self.config.Global, self.progress
+        self.task.model.train()
+        window = Window()
+        loader = iter(self.task.train_loader.epoch(epoch, first_step=progress.batch))
+        with self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar:
+            while progress.batch < self.batches:
+                lr = self.schedule.lr(progress.update)
+                self.optimizer.set_lr(lr)
+                group = min(settings.update_freq, self.batches - progress.batch)
+                for position in range(group):
+                    paddle.seed(_stream(settings.seed, progress.update, position, self.processes.rank))
+                    with self.autocast():
+                        loss, parts, counts = self.task.losses(next(loader))
+                    self._check_finite(float(loss), epoch, progress.batch + position + 1, lr)
+                    self.scaler.scale(loss / group).backward()
+                    window.add(float(loss), parts, counts)
+                self.processes.average_gradients(self.trained)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.clear_grad()
+                if self.ema:
+                    self.ema.update()
+                progress.update += 1
+                progress.batch += group
+                bar.update(group)
+                if progress.update % settings.print_batch_step == 0 or progress.batch == self.batches:
+                    left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
+                    self._tell(window.close(self.processes, left), epoch, lr, bar)
+                if self.processes.any(self.stop.signal):
+                    return
+
+    def _check_finite(self, loss, epoch, batch, lr):
+        if not math.isfinite(loss):
+            saved = self.where / "latest" if (self.where / "latest.pdparams").exists() else "none yet"
+            raise FloatingPointError(f"the loss is {loss} at epoch {epoch}, batch {batch} (step {self.progress.update + 1}, learning rate "
+                                     f"{lr:.3g}); last good checkpoint: {saved}. Lower the learning rate, clip gradients or check the data")
+
+    def _tell(self, figures, epoch, lr, bar):
+        memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
+        position = round(epoch - 1 + progress.batch / self.batches, 4)
+        self.log.figures("train", update=progress.update, epoch=epoch, position=position, lr=lr, memory_mb=memory, **figures)
+        bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}")
+        logger.info("epoch %d/%d batch %d/%d loss %.4f top1 %.4f lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
+                    figures["loss"], figures["top1"], lr, figures["images_per_s"], _duration(figures["eta_s"]),
+                    f" memory {memory} MB" if self.config.Global.print_mem_info else "")
+
+    def _evaluate(self):
+        """Evaluate raw and averaged weights. Returns the state dict that became the best so far, or None."""
+        progress, best = self.progress, None
+        self.processes.broadcast(self.task.model, statistics_only=True)  # BatchNorm's differ between processes: rank 0's count
+        kinds = {"raw": contextlib.nullcontext()} | ({"ema": self.ema.weights_in()} if self.ema else {})
+        for kind, weights in kinds.items():
+            with weights:
+                result = self.task.evaluate(self.autocast if _low_precision_eval(self.config.AMP) else contextlib.nullcontext)
+                self.log.figures("eval" if kind == "raw" else "eval_ema", update=progress.update, epoch=progress.epoch, **result)
+                logger.info("epoch %d evaluation (%s weights): %s", progress.epoch, kind,
+                            ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
+                if kind == "raw":
+                    self.schedule.observe(progress.epoch, result["loss"])
+                value = next(iter(result.values()))                      # the first metric decides, as in PaddleClas
+                if value > progress.best:
+                    progress.best, progress.best_epoch, progress.best_weights = value, progress.epoch, kind
+                    best = {name: tensor.numpy() for name, tensor in self.task.model.state_dict().items()}
+        return best
+
+    def _save(self, name, weights=None):
+        if self.processes.is_main:
+            states = {**asdict(self.progress), **self.plan, "scaler": self.scaler.state_dict(), "schedule": self.schedule.state_dict()}
+            parts = {".pdparams": weights or self.task.model.state_dict(), ".pdopt": optimizer_state(self.optimizer, self.task.model),
+                     ".pdstates": states}
+            save_checkpoint(self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts)
+        self.processes.barrier()
+
+    def _stopped(self, saved=False):
+        if not saved:
+            self._save("latest")
+        number = self.stop.signal or signal.SIGTERM                      # another process may have got the signal
+        logger.warning("stopped by signal %d; resume with -o Global.checkpoints=%s", number, self.where / "latest")
+        return 128 + number
+
+    def _resume(self, prefix):
+        """Load a checkpoint set into everything. CheckpointError for another run's or another format's set."""
+        parts, plan = load_checkpoint(prefix), self.plan
+        states = parts[".pdstates"]
+        if not isinstance(states, dict) or not {*asdict(self.progress), *plan} <= set(states):
+            raise CheckpointError(f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to use its weights alone, "
+                                  "give Global.pretrained_model")
+        differ = ", ".join(f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key])
+        if differ and states["batch"]:
+            raise CheckpointError(f"cannot resume from {prefix} in the middle of an epoch with {differ}; keep them as they were")
+        if differ:
+            logger.warning("resuming with %s: the run goes on, but will not equal an uninterrupted one", differ)
+        if (self.ema is not None) != (".pdema" in parts):
+            raise CheckpointError(f"cannot resume from {prefix}: it has {'no' if self.ema else 'an'} EMA, the configuration "
+                                  f"{'has one' if self.ema else 'has none'}")
+        load_weights(self.task.model, parts[".pdparams"])
+        load_optimizer_state(self.optimizer, self.task.model, parts[".pdopt"])
+        self.schedule.load_state_dict(states["schedule"])
+        if self.scaler.is_enable():
+            self.scaler.load_state_dict(states["scaler"])
+        if self.ema:
+            self.ema.load_state(parts[".pdema"])
+        self.progress = Progress(**{name: states[name] for name in asdict(self.progress)})
+        self.log.forget_after(self.progress.update)
+        logger.info("resumed from %s: epoch %d, batch %d of %d, best %.4f (epoch %d)", prefix, self.progress.epoch, self.progress.batch,
+                    self.batches, self.progress.best, self.progress.best_epoch)
 
 
 class Window:
@@ -204,27 +268,6 @@ class Window:
         return figures
 
 
-def _evaluate(task, model, ema, progress, schedule, processes, log, autocast):
-    """Evaluate raw and averaged weights; update `progress`; return the state dict that became the best, or None."""
-    processes.broadcast(model, statistics_only=True)                    # BatchNorm statistics differ between processes: rank 0's count
-    best = None
-    for kind, context in (("raw", contextlib.nullcontext()), ("ema", ema.weights_in() if ema else None)):
-        if context is None:
-            continue
-        with context:
-            result = task.evaluate(autocast)
-            log.figures("eval" if kind == "raw" else "eval_ema", update=progress.update, epoch=progress.epoch, **result)
-            logger.info("epoch %d evaluation%s: %s", progress.epoch, " (EMA)" if kind == "ema" else "",
-                        ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
-            value = next(iter(result.values()))                      # the first metric decides, as in PaddleClas
-            if kind == "raw":
-                schedule.observe(progress.epoch, result["loss"])
-            if value > progress.best:
-                progress.best, progress.best_epoch, progress.best_weights = value, progress.epoch, kind
-                best = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    return best
-
-
 def _mixed_precision(amp, model, optimizer, device):
     """(model, optimizer, scaler, autocast context factory). On a CPU mixed precision does nothing, which is said once."""
     if amp is None or not amp.use_amp or device == "cpu":
@@ -242,39 +285,9 @@ def _low_precision_eval(amp):
     return amp is not None and amp.use_amp and (amp.use_fp16_test or amp.level == "O2")
 
 
-def _resume(prefix, plan, model, optimizer, schedule, scaler, ema):
-    """Load a checkpoint set into everything; returns its Progress. CheckpointError for another run's or another format's set."""
-    from ..weights import load_weights
-    parts = load_checkpoint(prefix)
-    states = parts[".pdstates"]
-    wanted = set(asdict(Progress())) | set(plan)
-    if not isinstance(states, dict) or not wanted <= set(states):
-        raise CheckpointError(f"cannot resume from {prefix}: its .pdstates was not written by this trainer; use Global.pretrained_model for its weights")
-    differ = [f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key]]
-    if differ and states["batch"]:
-        raise CheckpointError(f"cannot resume from {prefix} in the middle of an epoch with {', '.join(differ)}; keep them as they were")
-    if differ:
-        logger.warning("resuming with %s: the run goes on, but will not equal an uninterrupted one", ", ".join(differ))
-    if (ema is not None) != (".pdema" in parts):
-        raise CheckpointError(f"cannot resume from {prefix}: it has {'no' if ema else 'an'} EMA, the configuration {'has one' if ema else 'has none'}")
-    load_weights(model, parts[".pdparams"])
-    load_optimizer_state(optimizer, model, parts[".pdopt"])
-    schedule.load_state_dict(states["schedule"])
-    if scaler.is_enable():
-        scaler.load_state_dict(states["scaler"])
-    if ema:
-        ema.load_state(parts[".pdema"])
-    return Progress(**{name: states[name] for name in asdict(Progress())})
-
-
 def _stream(seed, update, position, rank):
     """A 31-bit seed for Paddle's generator (dropout, drop path), a function of the place in the run alone."""
     return int(np.random.SeedSequence((seed, update, position, rank)).generate_state(1)[0] >> 1)
-
-
-def _last_saved(where):
-    path = Path(where) / "latest.pdparams"
-    return path.with_suffix("") if path.exists() else "none yet"
 
 
 def _duration(seconds):
