@@ -1,6 +1,9 @@
 """Batches of Paddle tensors from a `DataLoader.Train` or `DataLoader.Eval` section, the same ones for every number of worker processes."""
+import functools
 import logging
 import os
+import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,9 +134,17 @@ class EpochBatches(paddle.io.Dataset):
                 used = int(replacements.integers(len(self.dataset)))
 
 
-def _one_thread(worker):
-    """Worker processes are the parallelism: OpenCV's own threads would only compete with them."""
-    try:
+def _start_worker(parent, worker):
+    """Runs first in a worker process. `parent`: process number of the trainer, with which the worker ends.
+
+    Paddle's own watch for a killed parent sits behind a blocking read and never runs (3.3.1).
+    """
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+    try:                                                # workers are the parallelism: OpenCV's threads would only compete with them
         import cv2
     except ImportError:
         return
@@ -182,7 +193,7 @@ class Loader:
         if self.options.num_workers and len(batches):
             source = paddle.io.DataLoader(batches, batch_size=None, num_workers=min(self.options.num_workers, len(batches)),
                                           use_shared_memory=self.shared_memory, prefetch_factor=self.options.prefetch_factor,
-                                          worker_init_fn=_one_thread, return_list=True)
+                                          worker_init_fn=functools.partial(_start_worker, os.getpid()), return_list=True)
         else:
             source = (batches[i] for i in range(len(batches)))
         for batch in source:
