@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from golden import seeded
 from paddle import nn
+
 from ppcls_nextvit import create_model
 
 GOLDEN = Path(__file__).parent / "golden"
