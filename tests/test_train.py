@@ -31,6 +31,7 @@ def everything(directory):
     import yaml
     content = yaml.safe_load(path.read_text())
     content["DataLoader"]["Train"]["dataset"]["transform_ops"].append({"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}})
+    content["DataLoader"]["Train"]["loader"]["num_workers"] = 2
     content["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [
         {"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.5}}}]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -153,13 +154,13 @@ def test_ema_follows_its_formula_and_gives_the_weights_back():
     from ppcls_nextvit.engine.ema import EMA
     layer = paddle.nn.BatchNorm2D(2)
     ema, expected = EMA(layer, 0.75), layer.weight.numpy().copy()
-    for value in (3.0, 5.0):
+    for step, value, decay in ((1, 3.0, 2 / 11), (2, 5.0, 3 / 12), (40, 7.0, 0.75)):
         layer.weight.set_value(np.full(2, value, "float32"))
-        ema.update()
-        expected = 0.75 * expected + 0.25 * value
+        ema.update(step)
+        expected = decay * expected + (1 - decay) * value
     with ema.weights_in():
-        np.testing.assert_array_equal(layer.weight.numpy(), expected.astype("float32"))
-    np.testing.assert_array_equal(layer.weight.numpy(), [5.0, 5.0])
+        np.testing.assert_allclose(layer.weight.numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(layer.weight.numpy(), [7.0, 7.0])
     assert {"weight", "bias", "_mean", "_variance"} == set(ema.state())
 
 

@@ -91,7 +91,7 @@ DecodeImage:
     channel_first: False
 """
 TRAIN_TRANSFORMS = (DECODE, """\
-RandCropImage:
+RandomResizedCrop:
     size: {size}
     interpolation: bicubic
     backend: pil

@@ -2,6 +2,7 @@
 import functools
 import logging
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -138,7 +139,11 @@ def _start_worker(parent, worker):
     """Runs first in a worker process. `parent`: process number of the trainer, with which the worker ends.
 
     Paddle's own watch for a killed parent sits behind a blocking read and never runs (3.3.1).
+    A Ctrl-C in the terminal reaches workers too, and must leave them to serve the trainer, which saves a checkpoint and ends them.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)       # not the trainer's handler, which the worker inherited
+
     def watch():
         while os.getppid() == parent:
             time.sleep(1)

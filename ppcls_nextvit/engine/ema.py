@@ -7,9 +7,10 @@ from ..weights import LoadError
 
 
 class EMA:
-    """average <- decay * average + (1 - decay) * weights, after each optimiser step; BatchNorm statistics included.
+    """average <- d * average + (1 - d) * weights, after each optimiser step; BatchNorm statistics included.
 
-    The averages start as the model's weights, so no bias correction is needed.
+    d = min(decay, (1 + t) / (10 + t)) at step t (1, 2, ...), so that the initial weights and statistics, which are far off, are
+    soon forgotten also where decay is long against the run.
     """
 
     def __init__(self, model, decay):
@@ -18,11 +19,12 @@ class EMA:
         self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
 
     @paddle.no_grad()
-    def update(self):
-        """Move the averages towards the current weights."""
+    def update(self, step):
+        """Move the averages towards the weights after the optimiser step number `step`, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in self._live.items():
             average = self._average[name]
-            average.set_value(average * self.decay + tensor.astype(average.dtype) * (1.0 - self.decay))
+            average.set_value(average * decay + tensor.astype(average.dtype) * (1.0 - decay))
 
     @contextmanager
     def weights_in(self):

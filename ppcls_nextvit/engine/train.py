@@ -156,9 +156,9 @@ class Run:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 self.optimizer.clear_grad()
-                if self.ema:
-                    self.ema.update()
                 progress.update += 1
+                if self.ema:
+                    self.ema.update(progress.update)
                 progress.batch += group
                 bar.update(group)
                 if progress.update % settings.print_batch_step == 0 or progress.batch == self.batches:
@@ -177,7 +177,8 @@ class Run:
         memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
         position = round(epoch - 1 + progress.batch / self.batches, 4)
         self.log.figures("train", update=progress.update, epoch=epoch, position=position, lr=lr, memory_mb=memory, **figures)
-        bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}")
+        bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}",
+                        run_eta=_duration(figures["eta_s"]), memory=f"{memory} MB")
         logger.info("epoch %d/%d batch %d/%d loss %.4f top1 %.4f lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
                     figures["loss"], figures["top1"], lr, figures["images_per_s"], _duration(figures["eta_s"]),
                     f" memory {memory} MB" if self.config.Global.print_mem_info else "")
