@@ -7,6 +7,7 @@ warnings.filterwarnings("ignore", message="When training, we now always track gl
 
 from .models import create_model, fuse_bn, list_models  # noqa: E402
 from .weights import load_weights  # noqa: E402
+from .zoo import list_weights  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "fuse_bn", "list_models", "load_weights"]
+__all__ = ["__version__", "create_model", "fuse_bn", "list_models", "list_weights", "load_weights"]

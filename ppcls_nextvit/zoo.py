@@ -5,14 +5,16 @@ What others *published* and what was *measured* here stand side by side; `measur
 import difflib
 import fnmatch
 import os
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Mapping, Optional
 
-__all__ = ["WEIGHTS", "Preprocessing", "Weights", "file_of", "get", "list_weights"]
+__all__ = ["WEIGHTS", "Preprocessing", "Weights", "file_of", "get", "is_name", "list_weights"]
 
 DIRECTORY_VARIABLE = "PPCLS_NEXTVIT_WEIGHTS"
 DEFAULT_DIRECTORY = "weights"
+FILE_ENDINGS = (".pdparams", ".pth", ".pt", ".safetensors", ".npz")
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -205,6 +207,11 @@ def get(name):
         near = difflib.get_close_matches(name, WEIGHTS) or list(WEIGHTS)[:3]
         raise ValueError(f"unknown weights {name!r}; closest: {', '.join(near)}. All: ppcls_nextvit.list_weights()")
     return WEIGHTS[name]
+
+
+def is_name(text):
+    """Whether `text` is written as a name of the zoo, e.g. 'nextvit_small.in1k_224.official', known or not."""
+    return re.fullmatch(r"nextvit_[a-z]+\.\w+\.[a-z]+", text) is not None and not text.endswith(FILE_ENDINGS)
 
 
 def file_of(name):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import paddle
 
-from ppcls_nextvit import create_model, fuse_bn
+from ppcls_nextvit import create_model, fuse_bn, zoo
 from ppcls_nextvit.cli import program
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
-from ppcls_nextvit.published import PUBLISHED
+from ppcls_nextvit.models.nextvit import VARIANTS
 
 START, END = "<!-- model_info -->", "<!-- /model_info -->"
 HEADER = """\
@@ -33,14 +33,15 @@ def stage_maps(model, size):
 def table():
     """The Markdown table of every variant at the sizes that have published weights; every number but top-1 is computed."""
     rows, models = [], {}
-    for (variant, size), published in PUBLISHED.items():
+    for variant, size in [(variant, size) for size in (224, 384) for variant in VARIANTS]:
+        in1k, ssld = (zoo.get(f"{variant.lower()}.{tag}_{size}.official") for tag in ("in1k", "in1k6m"))
         if variant not in models:
             model = create_model(variant).eval()
             models[variant] = model, fuse_bn(model)
         model, fused = models[variant]
         cells = [f"`{variant}_{size}`", size, *(f"{count_parameters(m):,}" for m in (model, fused)),
-                 *(f"{count_macs(m, size) / 1e9:.2f} G" for m in (model, fused)), stage_maps(fused, size), published.in1k,
-                 published.ssld_6m, "not yet" if published.measured is None else published.measured]
+                 *(f"{count_macs(m, size) / 1e9:.2f} G" for m in (model, fused)), stage_maps(fused, size), in1k.published["imagenet/top1"],
+                 ssld.published["imagenet/top1"], in1k.measured["imagenet/top1"] if in1k.measured else "not yet"]
         rows.append(f"| {' | '.join(map(str, cells))} |\n")
     return HEADER + "".join(rows) + FOOTER
 

@@ -8,6 +8,7 @@ from typing import Optional
 import numpy as np
 import paddle
 
+from .. import zoo
 from ..models.nextvit import VARIANTS
 from .reader import read_file
 from .rules import HEAD, LoadError, translate
@@ -42,14 +43,15 @@ def load_weights(model, source, allow_missing=(), allow_unexpected=(), head="str
     """Fill `model` from `source`; returns a LoadReport.
 
     source: a file (official Next-ViT, timm, mm, PaddleClas or our own; `.pdparams` may be left out, as PaddleClas's
-        prefixes do), or a dict of arrays or tensors with such keys.
+        prefixes do), a name of the zoo whose file is on this disk (`zoo.file_of`), or a dict of arrays or tensors with such keys.
     allow_missing, allow_unexpected: fnmatch patterns of keys, e.g. ('proj_head.*',), which may be absent from the file or
         have no place in the model.
     head: 'strict', or 'fresh_on_mismatch' for fine-tuning: a head of another class count, or none, is not loaded, and the model's
         `proj_head.*` keeps its initialisation, which the report names.
     entry, backbone_only: see `translate`.
     Values are assigned in place in the model's dtypes, after every key was checked. Raises LoadError (keys that do not fit,
-    values that are not finite), WeightFileError (a file that cannot be read); both are ValueErrors.
+    values that are not finite), WeightFileError (a file that cannot be read), both ValueErrors; FileNotFoundError for a name of the
+    zoo whose file is not here.
     """
     if isinstance(source, dict):
         where, tree = "the given dict", source
@@ -70,9 +72,13 @@ def load_weights(model, source, allow_missing=(), allow_unexpected=(), head="str
 
 
 def resolve(path):
-    """`path`, or `path` + '.pdparams' where only that is a file."""
+    """`path` if it exists, else `path` + '.pdparams' if that is a file, else the file of the zoo's weights of that name, else `path`."""
     path = os.fspath(path)
-    return f"{path}.pdparams" if not os.path.isfile(path) and os.path.isfile(f"{path}.pdparams") else path
+    if os.path.exists(path):
+        return path
+    if os.path.isfile(f"{path}.pdparams"):
+        return f"{path}.pdparams"
+    return zoo.file_of(path) if zoo.is_name(path) else path
 
 
 def check(translation, model, where, allow_missing=(), allow_unexpected=()):
@@ -137,7 +143,7 @@ def _typed(value, dtype, key):
     if (value.dtype.kind == "f") != name.startswith("float") or value.dtype.kind not in "fiub":
         raise LoadError(f"{key} is of type {value.dtype}, the model wants {dtype}")
     with np.errstate(over="ignore"):
-        value = np.ascontiguousarray(value, dtype=name)
+        value = np.asarray(value, dtype=name, order="C")
     if not np.isfinite(value).all():
         raise LoadError(f"{key} has {int((~np.isfinite(value)).sum())} values that are not finite in {name}")
     return value
