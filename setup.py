@@ -19,6 +19,7 @@ setup(
         "train": ["tqdm", "matplotlib>=3.8", "psutil"],               # ppcls_nextvit/engine: progress bar, curves, memory
         "cv2": ["opencv-python-headless>=4.10,<5"],                   # ppcls_nextvit/data: backend: cv2
         "visualdl": ["visualdl"],                                     # Global.use_visualdl
+        "devkit": ["scipy"],                                          # ppcls_nextvit/evaluation: meta.mat of the ILSVRC devkit
         "torch": ["torch", "timm", "safetensors"],                    # tests marked `torch`, tools/benchmark.py's peers
         "test": ["pytest>=8", "ruff"],                                # tests/
     },
