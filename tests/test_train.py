@@ -42,7 +42,7 @@ def run_tool(*arguments, wait=True, **environment):
     """tools/train.py in its own process."""
     command = [sys.executable, str(ROOT / "tools" / "train.py"), *map(str, arguments)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     if wait:
         output = process.communicate(timeout=300)[0]
         return process.returncode, output
@@ -99,7 +99,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(uninterrupted, tmp_path, num
     where = load_config(path).output_dir
     process = run_tool("-c", path, wait=False)
     wait_for(lambda: any(line.get("update", 0) >= update for line in read_figures(where)), process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)                                  # to the loader's workers too, as terminals and schedulers do
     output = process.communicate(timeout=120)[0]
     if number == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM, output

@@ -16,6 +16,8 @@ from .datasets import DATASETS, SECTIONS
 from .mixing import mixing_op
 from .samplers import SAMPLERS, generator
 
+GRACE_S = 60             # how long a worker outlives a SIGTERM
+
 __all__ = ["Loader", "build_loader", "check_loader"]
 
 log = logging.getLogger(__name__)
@@ -139,10 +141,16 @@ def _start_worker(parent, worker):
     """Runs first in a worker process. `parent`: process number of the trainer, with which the worker ends.
 
     Paddle's own watch for a killed parent sits behind a blocking read and never runs (3.3.1).
-    A Ctrl-C in the terminal reaches workers too, and must leave them to serve the trainer, which saves a checkpoint and ends them.
+    Ctrl-C in a terminal and a scheduler's SIGTERM reach workers too. They go on, so that the trainer can finish its step, save and
+    end them; a lost worker would end the trainer at once.
     """
+    def leave_later(number, frame):
+        timer = threading.Timer(GRACE_S, os._exit, [128 + number])
+        timer.daemon = True
+        timer.start()
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)       # not the trainer's handler, which the worker inherited
+    signal.signal(signal.SIGTERM, leave_later)
 
     def watch():
         while os.getppid() == parent:
@@ -154,6 +162,14 @@ def _start_worker(parent, worker):
     except ImportError:
         return
     cv2.setNumThreads(0)
+
+
+def _end_workers(source):
+    """End the workers of an iterator that may not be exhausted. Paddle links the last iterator globally, so that it would not do it yet."""
+    if hasattr(source, "_workers"):
+        source._try_shutdown_all(1)
+        for worker in source._workers:
+            worker.kill()
 
 
 def _fits_shared_memory(batch_size, options):
@@ -196,16 +212,20 @@ class Loader:
         """Iterate over the batches of `epoch` from `first_step` on; what comes before is not loaded. ImageError names a bad image."""
         batches = EpochBatches(self.dataset, self.sampler, epoch, first_step)
         if self.options.num_workers and len(batches):
-            source = paddle.io.DataLoader(batches, batch_size=None, num_workers=min(self.options.num_workers, len(batches)),
+            loader = paddle.io.DataLoader(batches, batch_size=None, num_workers=min(self.options.num_workers, len(batches)),
                                           use_shared_memory=self.shared_memory, prefetch_factor=self.options.prefetch_factor,
                                           worker_init_fn=functools.partial(_start_worker, os.getpid()), return_list=True)
+            source = iter(loader)
         else:
             source = (batches[i] for i in range(len(batches)))
-        for batch in source:
-            if "error" in batch:
-                raise ImageError(np.asarray(batch["error"]).tobytes().decode())
-            self._count(batch.pop("bad"))
-            yield {key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for key, value in batch.items()}
+        try:
+            for batch in source:
+                if "error" in batch:
+                    raise ImageError(np.asarray(batch["error"]).tobytes().decode())
+                self._count(batch.pop("bad"))
+                yield {key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for key, value in batch.items()}
+        finally:
+            _end_workers(source)
 
     def _count(self, bad):
         for index in bad:

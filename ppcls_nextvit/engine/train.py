@@ -139,8 +139,8 @@ class Run:
         settings, progress = self.config.Global, self.progress
         self.task.model.train()
         window = Window()
-        loader = iter(self.task.train_loader.epoch(epoch, first_step=progress.batch))
-        with self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar:
+        with (contextlib.closing(self.task.train_loader.epoch(epoch, first_step=progress.batch)) as loader,
+              self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar):
             while progress.batch < self.batches:
                 lr = self.schedule.lr(progress.update)
                 self.optimizer.set_lr(lr)
