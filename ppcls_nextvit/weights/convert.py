@@ -1,12 +1,14 @@
 """Convert a weight file into another program's format, with a report of every key."""
 import json
 import os
+import struct
 
+import numpy as np
 import paddle
 
 from ..models import create_model
 from .load import check, resolve, typed
-from .reader import read_file
+from .reader import SAFETENSORS_TYPES, read_file
 from .rules import LoadError, head_classes, to_torch, translate
 
 __all__ = ["SUFFIXES", "convert"]
@@ -49,14 +51,29 @@ def convert(source, destination, model="NextViT_small", to="paddle", num_classes
 def _write(arrays, destination, to):
     """Under a temporary name first: the source may be the destination, and a reader never sees half a file."""
     temporary = f"{destination}.tmp"
+    os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
     try:
         if to == "paddle":
             paddle.save(arrays, temporary)            # arrays load as tensors, and need no second copy here
         else:
-            from safetensors.numpy import save  # a dependency of Paddle itself
-            with open(temporary, "wb") as file:
-                file.write(save(arrays, metadata={"format": "pt"}))
+            _write_safetensors(arrays, temporary)
         os.replace(temporary, destination)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _write_safetensors(arrays, path):
+    """The format is a length, a JSON header and the tensors; written one by one, so that nothing is held twice."""
+    names = {kind: name for name, kind in SAFETENSORS_TYPES.items()}
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))      # wide types first, so that all are aligned
+    for key, array in arrays.items():
+        header[key] = {"dtype": names[array.dtype.str[1:]], "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
