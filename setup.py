@@ -13,10 +13,10 @@ setup(
         "numpy>=1.26,<2.4",              # Paddle 3.3 cannot turn shape-[1] tensors into numbers with numpy 2.4
         "setuptools<81",                 # imported by paddle, which does not declare it
         "PyYAML>=6",
-        "Pillow>=10",
+        "Pillow>=10.1",
     ],
     extras_require={
-        "train": ["tqdm", "matplotlib>=3.8", "psutil"],               # ppcls_nextvit/engine: progress bar, curves, memory
+        "train": ["tqdm", "matplotlib>=3.8"],                         # ppcls_nextvit/engine: progress bar, curves
         "cv2": ["opencv-python-headless>=4.10,<5"],                   # ppcls_nextvit/data: backend: cv2
         "visualdl": ["visualdl"],                                     # Global.use_visualdl
         "devkit": ["scipy"],                                          # ppcls_nextvit/evaluation: meta.mat of the ILSVRC devkit
