@@ -16,12 +16,16 @@ def test_ci_installs_and_tests_as_the_readme_says():
         assert command in COMMANDS and command in ci
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|tools|deploy|dataset|docs|weight_conversion)/[\w./-]*\w(?![\w{])", README))))
+PATHS = re.findall(r"(?:configs|tools|deploy|dataset|docs|weight_conversion)/[\w./-]*\w(?![\w{])", README)
+TOOLS = {word for command in COMMANDS for word in command.split() if word.startswith(("tools/", "deploy/"))}
+
+
+@pytest.mark.parametrize("path", sorted(set(PATHS)))
 def test_every_path_of_the_readme_exists(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("tool", sorted({word for command in COMMANDS for word in command.split() if word.startswith(("tools/", "deploy/"))}))
+@pytest.mark.parametrize("tool", sorted(TOOLS))
 def test_every_option_of_the_readme_exists(tool):
     text = subprocess.run([sys.executable, str(ROOT / tool), "--help"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     for command in COMMANDS:
