@@ -38,7 +38,7 @@ class RunLog:
         self._speaks = str(processes.rank) in str(log_ranks).split(",")
         logger.setLevel(logging.INFO if self._speaks else logging.WARNING)
         logger.propagate = False
-        logger.handlers = [logging.StreamHandler(sys.stderr)]
+        logger.handlers = [_AboveTheBar()]
         if processes.is_main:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
@@ -69,8 +69,7 @@ class RunLog:
 
     def bar(self, total, first, epoch, epochs):
         """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
-        from tqdm import tqdm
-        return tqdm(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
+        return _tqdm()(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
                     dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
 
     def close(self):
@@ -80,6 +79,21 @@ class RunLog:
             self._figures.close()
         if self.writer:
             self.writer.close()
+
+
+class _AboveTheBar(logging.Handler):
+    """Lines to stderr, above a progress bar if there is one."""
+
+    def emit(self, record):
+        _tqdm().write(self.format(record), file=sys.stderr)
+
+
+def _tqdm():
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("the progress bar needs tqdm: pip install 'ppcls_nextvit[train]'") from error
+    return tqdm
 
 
 def read_figures(directory):

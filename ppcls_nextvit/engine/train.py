@@ -30,9 +30,13 @@ class Progress:
     epoch: int = 1                       # 1-based; the epoch in work
     batch: int = 0                       # batches of it that are done
     update: int = 0                      # optimiser steps done since the beginning
-    best: float = -math.inf              # best evaluated value of `metric`
+    best: float = -math.inf              # best value of the first evaluated metric
     best_epoch: int = 0
     best_weights: str = ""               # 'raw' or 'ema': which weights best_model holds
+
+    @property
+    def best_so_far(self):
+        return f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)" if self.best_epoch else "not evaluated yet"
 
 
 class Stop:
@@ -130,8 +134,7 @@ class Run:
                 self.task.report(self.where)
         if self.task.train_loader.bad_images:
             logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
-        logger.info("done in %s; best %.4f at epoch %d (%s weights)", _duration(time.time() - started), progress.best, progress.best_epoch,
-                    progress.best_weights or "no")
+        logger.info("done in %s; %s", _duration(time.time() - started), progress.best_so_far)
         return 0
 
     def _train_epoch(self, epoch):
@@ -241,8 +244,8 @@ class Run:
             self.ema.load_state(parts[".pdema"])
         self.progress = Progress(**{name: states[name] for name in asdict(self.progress)})
         self.log.forget_after(self.progress.update)
-        logger.info("resumed from %s: epoch %d, batch %d of %d, best %.4f (epoch %d)", prefix, self.progress.epoch, self.progress.batch,
-                    self.batches, self.progress.best, self.progress.best_epoch)
+        logger.info("resumed from %s: epoch %d, batch %d of %d, %s", prefix, self.progress.epoch, self.progress.batch, self.batches,
+                    self.progress.best_so_far)
 
 
 class Window:
