@@ -261,26 +261,21 @@ def test_files_of_torch_itself(tmp_path, small):
 
 @pytest.mark.torch
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(224, 224), (384, 384), (250, 187), (33, 65)])
 @pytest.mark.parametrize("variant", STAGE_DEPTHS)
-def test_live_parity_with_timm_both_ways(tmp_path, variant, size):
+def test_live_parity_with_timm_both_ways(tmp_path, variant):
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
-    theirs = timm.create_model(variant.lower()).eval()
-    state = torch_state_dict(variant)
-    named = {timm_names(variant)[key]: torch.tensor(value) for key, value in state.items()}
+    theirs, back, ours = timm.create_model(variant.lower()).eval(), timm.create_model(variant.lower()).eval(), create_model(variant)
+    named = {timm_names(variant)[key]: torch.tensor(value) for key, value in torch_state_dict(variant).items()}
     theirs.load_state_dict(named, strict=True)
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    ours = create_model(variant)
     load_weights(ours, tmp_path / "timm.pth")
     ours.eval()
-    image = seeded.image((1, 3, *size))
-    with paddle.no_grad(), torch.no_grad():
-        expected = theirs(torch.from_numpy(image)).numpy()
-        assert max_difference(ours(paddle.to_tensor(image)).numpy(), expected) < 1e-5 * max(1.0, float(np.abs(expected).max()))
-
     paddle.save(ours.state_dict(), str(tmp_path / "ours.pdparams"))
     convert(tmp_path / "ours.pdparams", tmp_path / "back.safetensors", variant, to="timm")
-    back = timm.create_model(variant.lower()).eval()
     back.load_state_dict({key: torch.tensor(value) for key, value in load_file(tmp_path / "back.safetensors").items()}, strict=True)
-    with torch.no_grad():
-        assert np.array_equal(back(torch.from_numpy(image)).numpy(), expected)
+    for size in ((224, 224), (384, 384), (250, 187), (33, 65)):
+        image = seeded.image((1, 3, *size))
+        with paddle.no_grad(), torch.no_grad():
+            expected = theirs(torch.from_numpy(image)).numpy()
+            assert np.array_equal(back(torch.from_numpy(image)).numpy(), expected), size
+            assert max_difference(ours(paddle.to_tensor(image)).numpy(), expected) < 1e-5 * max(1.0, float(np.abs(expected).max())), size
