@@ -27,6 +27,7 @@ PROGRESS_SECONDS = 10
 
 def find_record(weights, record=None):
     """The zoo's Weights that `weights`, a name of the zoo or a file, stands for: by `record`, by name, by the file's name, or None."""
+    weights = os.fspath(weights)
     if record is not None:
         return zoo.get(record)
     if zoo.is_name(weights) and not os.path.exists(weights):

@@ -108,6 +108,7 @@ def open_set(kind, root, num_classes=1000, labels=None, synsets=None, real=None)
     if (labels is not None and kind != "imagenet") or (real is not None) != (kind == "real"):
         raise ConfigError(f"set {kind}: labels belong to the set imagenet, and real.json to the set real, which needs it; "
                           f"got labels={labels}, real={real}")
+    root = os.fspath(root)
     synsets = None if synsets is None else read_synsets(synsets, num_classes)
     if kind == "real":
         return _real(root, real, num_classes)
@@ -208,6 +209,7 @@ def _folders(kind, root, num_classes, synsets):
 
 def _listed(root, labels, num_classes):
     """Images of one folder (or several), whose classes a list file or the ILSVRC devkit tells."""
+    labels = os.fspath(labels)
     if os.path.isdir(labels) or os.path.basename(labels) == GROUND_TRUTH:
         numbers = _devkit_classes(labels, num_classes)
         names = _images(root)
