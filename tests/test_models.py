@@ -7,7 +7,7 @@ from helpers import GOLDEN, assert_loads, max_difference, paddle_state_dict, see
 from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
-from ppcls_nextvit.models.layers import BATCH_NORMS, DropPath
+from ppcls_nextvit.models.layers import BATCH_NORMS, LARGE_MAP, Conv2D, DropPath, PointwiseConv2D
 from ppcls_nextvit.models.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 
 CONV_NORMS = ("patch_embed.norm", "projection.norm", "mhca.norm")
@@ -340,6 +340,34 @@ def test_bad_arguments_are_named(arguments, message):
 def test_an_unknown_model_names_its_neighbours():
     with pytest.raises(ValueError, match="unknown model 'NextViT_smal'. Did you mean 'NextViT_small'?"):
         create_model("NextViT_smal")
+
+
+# ---------------------------------------------------------------- faster convolutions
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", [(3, 5), (12, 11)])                       # below and above LARGE_MAP
+@pytest.mark.parametrize("bias", [None, False])
+def test_convolutions_equal_paddles_own(batch, size, bias):
+    """Values and all gradients, in training and evaluation, of both kinds."""
+    assert 3 * 5 < LARGE_MAP <= 12 * 11
+    pointwise, grouped = PointwiseConv2D(8, 12, bias_attr=bias), Conv2D(8, 12, 3, stride=2, padding=1, groups=4, bias_attr=bias)
+    plain = nn.Conv2D(8, 12, 1, bias_attr=bias), nn.Conv2D(8, 12, 3, stride=2, padding=1, groups=4, bias_attr=bias)
+    for ours, paddles in zip((pointwise, grouped), plain):
+        for number, parameter in enumerate(ours.parameters()):
+            parameter.set_value(image(*parameter.shape, seed=number) if parameter.ndim == 4 else np.arange(12, dtype=np.float32))
+        paddles.set_state_dict(ours.state_dict())
+        for mode in ("train", "eval"):
+            results = []
+            for layer in (ours, paddles):
+                getattr(layer, mode)()
+                layer.clear_gradients()
+                x = image(batch, 8, *size)
+                x.stop_gradient = False
+                y = layer(x)
+                (y * y).sum().backward()
+                results.append([y, x.grad, *(p.grad for p in layer.parameters())])
+            for a, b in zip(*results, strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-3)
 
 
 # ---------------------------------------------------------------- the two pools

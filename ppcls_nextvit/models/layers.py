@@ -2,8 +2,10 @@
 import paddle
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
+from paddle.nn import functional as F
 
 BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
+LARGE_MAP = 128                # tokens from which one product per image is fast and, in evaluation, spares two transposes
 
 
 def make_divisible(value, divisor=32):
@@ -12,20 +14,35 @@ def make_divisible(value, divisor=32):
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
+def eager_on_cpu(x):
+    return paddle.in_dynamic_mode() and x.place.is_cpu_place()
+
+
+class Conv2D(nn.Conv2D):
+    """Convolution. On a CPU, eagerly, the bias is added to [B, C, H * W], where Paddle's adding to [B, C, H, W] is slow."""
+
+    def forward(self, x):
+        if self.bias is None or not eager_on_cpu(x):
+            return super().forward(x)
+        out = F.conv2d(x, self.weight, None, self._stride, self._padding, self._dilation, self._groups)
+        return (out.flatten(2) + self.bias.unsqueeze(-1)).reshape(out.shape)
+
+
 class PointwiseConv2D(nn.Conv2D):
-    """1x1 convolution. On a CPU, eagerly, a batch is one matrix product instead of Paddle's one per image (docs/performance.md)."""
+    """1x1 convolution. On a CPU, eagerly, it is a matrix product, which is faster there (docs/performance.md)."""
 
     def __init__(self, in_channels, out_channels, bias_attr=None):
         super().__init__(in_channels, out_channels, 1, bias_attr=bias_attr)
 
     def forward(self, x):
-        if not paddle.in_dynamic_mode() or not x.place.is_cpu_place() or x.shape[0] == 1:
+        if not eager_on_cpu(x):
             return super().forward(x)
         batch, channels, height, width = x.shape
+        weight, bias = self.weight.flatten(1), 0.0 if self.bias is None else self.bias.unsqueeze(-1)
+        if batch == 1 or (not self.training and height * width >= LARGE_MAP):
+            return (paddle.matmul(weight, x.flatten(2)) + bias).reshape([batch, -1, height, width])
         columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])                  # [C_in, B * H * W]
-        out = paddle.matmul(self.weight.flatten(1), columns)                         # [C_out, B * H * W]
-        if self.bias is not None:
-            out = out + self.bias.unsqueeze(-1)
+        out = paddle.matmul(weight, columns) + bias                                  # [C_out, B * H * W]
         return out.reshape([-1, batch, height, width]).transpose([1, 0, 2, 3])
 
 

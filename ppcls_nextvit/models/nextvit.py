@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from .layers import DropPath, PointwiseConv2D, make_divisible, recompute_block
+from .layers import Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
 
 NORM_EPS = 1e-5
 HEAD_DIM = 32            # channels of one attention head, and of one group of the 3x3 convolution in MHCA
@@ -54,7 +54,7 @@ class ConvBNReLU(nn.Layer):
 
     def __init__(self, in_channels, out_channels, stride):
         super().__init__()
-        self.conv = nn.Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
+        self.conv = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS)
 
     def forward(self, x):
@@ -81,7 +81,7 @@ class MHCA(nn.Layer):
 
     def __init__(self, channels):
         super().__init__()
-        self.group_conv3x3 = nn.Conv2D(channels, channels, 3, padding=1, groups=channels // HEAD_DIM, bias_attr=False)
+        self.group_conv3x3 = Conv2D(channels, channels, 3, padding=1, groups=channels // HEAD_DIM, bias_attr=False)
         self.norm = nn.BatchNorm2D(channels, epsilon=NORM_EPS)
         self.projection = PointwiseConv2D(channels, channels, bias_attr=False)
 
