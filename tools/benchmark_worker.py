@@ -1,0 +1,198 @@
+"""One engine of tools/benchmark.py in a process of its own, so that its thread settings hold and its libraries meet no others.
+
+    python tools/benchmark_worker.py ENGINE VARIANT SIZE THREADS
+
+Reads one JSON request per line, {"task": "latency" | "train", "batch": B, "runs": R}, and answers each with the milliseconds of R runs.
+The interpreter may be a peer's, without this project, so only the standard library is imported at the top.
+"""
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+
+WARM_UP = 3         # runs before a batch size is timed for the first time
+SETTLE = 1          # runs before every later round: other engines have had the caches
+
+
+def create_ours(variant):
+    from ppcls_nextvit import create_model
+    return create_model(variant)
+
+
+def create_ours_fused(variant):
+    from ppcls_nextvit import fuse_bn
+    return fuse_bn(create_ours(variant))
+
+
+def create_paddleclas(variant):
+    path = "ppcls.arch.backbone.model_zoo.nextvit"
+    try:
+        module = importlib.import_module(f"paddleclas.{path}")             # the wheel
+    except ModuleNotFoundError:
+        module = importlib.import_module(path)                             # a clone on PYTHONPATH
+    return getattr(module, f"{variant}_224")()
+
+
+def create_timm(variant):
+    import timm
+    return timm.create_model(variant.lower())
+
+
+def create_timm_fused(variant):
+    model = create_timm(variant).eval()
+    for layer in model.modules():
+        if hasattr(layer, "reparameterize"):
+            layer.reparameterize()
+    return model
+
+
+class PaddleEager:
+    """Paddle, operator by operator. `self.model` is built anew for each task, so that training changes no later measurement."""
+
+    def __init__(self, create, variant, size, threads):
+        import numpy
+        import paddle
+        self.create, self.variant, self.size, self.paddle, self.rng = create, variant, size, paddle, numpy.random.default_rng(0)
+        self.version = f"paddlepaddle {paddle.__version__}"
+        paddle.seed(0)
+        self.model = create(variant)
+
+    def images(self, batch):
+        return self.rng.standard_normal((batch, 3, self.size, self.size)).astype("float32")
+
+    def latency(self, batch):
+        self.model.eval()
+        images = self.paddle.to_tensor(self.images(batch))
+
+        def run():
+            with self.paddle.no_grad():
+                self.model(images).numpy()                                 # .numpy() waits for the device
+        return run
+
+    def train(self, batch):
+        self.model.train()
+        images, labels = self.paddle.to_tensor(self.images(batch)), self.paddle.to_tensor(self.rng.integers(0, 1000, batch))
+        optimizer = self.paddle.optimizer.AdamW(1e-4, weight_decay=0.05, parameters=self.model.parameters())
+
+        def run():
+            loss = self.paddle.nn.functional.cross_entropy(self.model(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            float(loss)
+        return run
+
+
+class PaddleInference(PaddleEager):
+    """The same model as a static graph, any batch, in Paddle Inference with oneDNN (CPU)."""
+
+    def __init__(self, create, variant, size, threads):
+        super().__init__(create, variant, size, threads)
+        paddle = self.paddle
+        self.model.eval()
+        spec = [paddle.static.InputSpec([None, 3, size, size], "float32", "x")]
+        with tempfile.TemporaryDirectory() as directory:
+            prefix = os.path.join(directory, "inference")
+            paddle.jit.save(paddle.jit.to_static(self.model, input_spec=spec, full_graph=True), prefix)
+            config = paddle.inference.Config(f"{prefix}.json", f"{prefix}.pdiparams")
+            config.disable_glog_info()
+            config.disable_gpu()
+            config.enable_mkldnn()
+            config.set_cpu_math_library_num_threads(threads)
+            self.predictor = paddle.inference.create_predictor(config)
+
+    def latency(self, batch):
+        images = self.images(batch)
+        given = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+        result = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+
+        def run():
+            given.copy_from_cpu(images)
+            self.predictor.run()
+            result.copy_to_cpu()
+        return run
+
+
+class TorchEager(PaddleEager):
+    """PyTorch, operator by operator."""
+
+    def __init__(self, create, variant, size, threads):
+        import numpy
+        import timm
+        import torch
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self.size, self.torch, self.rng = size, torch, numpy.random.default_rng(0)
+        self.version = f"timm {timm.__version__}, torch {torch.__version__}"
+        self.model = create(variant)
+
+    def latency(self, batch):
+        self.model.eval()
+        images = self.torch.from_numpy(self.images(batch))
+
+        def run():
+            with self.torch.inference_mode():
+                self.model(images).numpy()
+        return run
+
+    def train(self, batch):
+        self.model.train()
+        images, labels = self.torch.from_numpy(self.images(batch)), self.torch.from_numpy(self.rng.integers(0, 1000, batch))
+        optimizer = self.torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05)
+
+        def run():
+            loss = self.torch.nn.functional.cross_entropy(self.model(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+        return run
+
+
+ENGINES = {                                                                # name: (kind, model, whether it can train)
+    "ours eager": (PaddleEager, create_ours, True),
+    "ours fused": (PaddleEager, create_ours_fused, False),
+    "ours inference": (PaddleInference, create_ours_fused, False),
+    "paddleclas eager": (PaddleEager, create_paddleclas, True),
+    "paddleclas inference": (PaddleInference, create_paddleclas, False),
+    "timm eager": (TorchEager, create_timm, True),
+    "timm fused": (TorchEager, create_timm_fused, False),
+}
+
+
+def serve(requests, replies, engine):
+    """Answer requests until there are no more."""
+    runs = {}
+    for line in requests:
+        request = json.loads(line)
+        key = request["task"], request["batch"]
+        warm_up = SETTLE if key in runs else WARM_UP
+        if key not in runs:
+            runs[key] = getattr(engine, request["task"])(request["batch"])
+        for _ in range(warm_up):
+            runs[key]()
+        milliseconds = []
+        for _ in range(request["runs"]):
+            start = time.perf_counter()
+            runs[key]()
+            milliseconds.append(1e3 * (time.perf_counter() - start))
+        print(json.dumps(milliseconds), file=replies, flush=True)
+
+
+def main(name, variant, size, threads):
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                                                          # what libraries print must not mix with the answers
+    kind, create, _ = ENGINES[name]
+    try:
+        engine = kind(create, variant, int(size), int(threads))
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), file=replies, flush=True)
+        return
+    print(json.dumps({"version": engine.version}), file=replies, flush=True)
+    serve(sys.stdin, replies, engine)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
