@@ -323,6 +323,7 @@ def test_accuracy_by_hand():
     predictions, labels = [[0, 1, 2, 3, 4, 5], [3, 0, 1, 2, 4, 5], [5, 4, 3, 2, 1, 0], [1, 2, 3, 4, 5, 0]], [(0,), (0,), (0,), (1,)]
     assert accuracy(predictions, labels) == 50 and accuracy(predictions, labels, top=5) == 75
     assert per_class(predictions, labels) == {0: pytest.approx(100 / 3), 1: 100}
+    assert per_class([[2], [1], [3]], [(0, 2), (0, 2), (3,)]) == {0: 50, 3: 100}
 
 
 def test_a_limit_is_spread_over_the_classes(tmp_path):
