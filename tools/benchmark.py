@@ -84,15 +84,15 @@ def run_engines(args):
         workers = []
         try:
             for name in args.engine:
-                if set(args.task) == {"train"} and not ENGINES[name][2]:
+                if not set(args.task) & set(ENGINES[name][2]):
                     continue
                 try:
                     python = args.peer_python.get(name.split()[0], sys.executable)
                     workers.append(Worker(name, args.model, args.size, threads, python))
                 except ImportError as error:
                     absent[name] = str(error)
-            for task, batches in (("latency", args.batch), ("train", args.train_batch)):
-                chosen = [worker for worker in workers if task == "latency" or ENGINES[worker.name][2]]
+            for task, batches in (("latency", args.batch), ("train", args.train_batch), ("data", args.train_batch)):
+                chosen = [worker for worker in workers if task in ENGINES[worker.name][2]]
                 for batch in batches if task in args.task and chosen else ():
                     for name, result in compare(task, chosen, batch, args.rounds, args.runs).items():
                         version = next(worker.version for worker in chosen if worker.name == name)
@@ -124,7 +124,8 @@ def peer(text):
 
 def parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", nargs="+", choices=("latency", "train"), default=["latency", "train"])
+    parser.add_argument("--task", nargs="+", choices=("latency", "train", "data"), default=["latency", "train"],
+                        help="data: the transforms of the 224 recipe on one core, images per second")
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME",
                         help=f"the first is what the others are compared with; of {', '.join(ENGINES)}")
     parser.add_argument("--model", default="NextViT_small")

@@ -2,10 +2,12 @@
 
     python tools/benchmark_worker.py ENGINE VARIANT SIZE THREADS
 
-Reads one JSON request per line, {"task": "latency" | "train", "batch": B, "runs": R}, and answers each with the milliseconds of R runs.
+Reads one JSON request per line, {"task": "latency" | "train" | "data", "batch": B, "runs": R}, and answers each with the
+milliseconds of R runs.
 The interpreter may be a peer's, without this project, so only the standard library is imported at the top.
 """
 import importlib
+import io
 import json
 import os
 import sys
@@ -151,14 +153,83 @@ class TorchEager(PaddleEager):
         return run
 
 
-ENGINES = {                                                                # name: (kind, model, whether it can train)
-    "ours eager": (PaddleEager, create_ours, True),
-    "ours fused": (PaddleEager, create_ours_fused, False),
-    "ours inference": (PaddleInference, create_ours_fused, False),
-    "paddleclas eager": (PaddleEager, create_paddleclas, True),
-    "paddleclas inference": (PaddleInference, create_paddleclas, False),
-    "timm eager": (TorchEager, create_timm, True),
-    "timm fused": (TorchEager, create_timm_fused, False),
+def pictures(count, width=500, height=375):
+    """Made-up photos, as JPEG files in memory: smooth colours under noise, of the size that ImageNet's have on average."""
+    import numpy
+    from PIL import Image
+    rng, files = numpy.random.default_rng(0), []
+    for _ in range(count):
+        smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), numpy.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        noisy = numpy.asarray(smooth) + rng.normal(0, 12, (height, width, 3))
+        file = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+class OursPipeline:
+    """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32 array, with Pillow or OpenCV."""
+
+    def __init__(self, backend, variant, size, threads):
+        from pathlib import Path
+
+        import numpy
+        import PIL
+
+        from ppcls_nextvit.config import load_config
+        from ppcls_nextvit.preprocess import Pipeline
+        config = load_config(Path(__file__).parents[1] / "configs" / "NextViT_small_224.yaml")
+        recipe = config.DataLoader["Train"]["dataset"]["transform_ops"]
+        for entry in recipe:
+            for name, arguments in entry.items():
+                if "backend" in (arguments or {}):
+                    entry[name] = {**arguments, "backend": backend}
+        self.transform, self.version = Pipeline(recipe), f"Pillow {PIL.__version__}"
+        self.rng = numpy.random.default_rng(0)
+
+    def data(self, batch):
+        files = pictures(batch)
+
+        def run():
+            for file in files:
+                self.transform(file, self.rng)
+        return run
+
+
+class TimmPipeline:
+    """timm's own transform with the recipe's settings; it needs torchvision."""
+
+    def __init__(self, backend, variant, size, threads):
+        import timm
+        import torch
+        import torchvision
+        from PIL import Image
+        from timm.data import create_transform
+        torch.set_num_threads(threads)
+        self.open, self.version = Image.open, f"timm {timm.__version__}, torchvision {torchvision.__version__}"
+        self.transform = create_transform(size, is_training=True, interpolation="bicubic", auto_augment="rand-m9-mstd0.5-inc1",
+                                          re_prob=0.25, re_mode="pixel", re_count=1)
+
+    def data(self, batch):
+        files = pictures(batch)
+
+        def run():
+            for file in files:
+                self.transform(self.open(io.BytesIO(file)).convert("RGB"))
+        return run
+
+
+ENGINES = {                                                                # name: (kind, model or backend, tasks)
+    "ours eager": (PaddleEager, create_ours, ("latency", "train")),
+    "ours fused": (PaddleEager, create_ours_fused, ("latency",)),
+    "ours inference": (PaddleInference, create_ours_fused, ("latency",)),
+    "paddleclas eager": (PaddleEager, create_paddleclas, ("latency", "train")),
+    "paddleclas inference": (PaddleInference, create_paddleclas, ("latency",)),
+    "timm eager": (TorchEager, create_timm, ("latency", "train")),
+    "timm fused": (TorchEager, create_timm_fused, ("latency",)),
+    "ours data": (OursPipeline, "pil", ("data",)),
+    "ours data cv2": (OursPipeline, "cv2", ("data",)),
+    "timm data": (TimmPipeline, "pil", ("data",)),
 }
 
 
