@@ -11,6 +11,7 @@ TOOLS = Path(__file__).parent.parent / "tools"
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
+    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))                    # the engines' processes find this project uninstalled, too
     import benchmark
     return benchmark
 
