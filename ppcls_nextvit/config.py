@@ -65,7 +65,11 @@ class AMPSection:
     scale_loss: float = 1.0
     use_dynamic_loss_scaling: bool = False
     use_promote: bool = False
-    use_fp16_test: bool = False                # evaluate in the low precision too
+    use_fp16_test: bool = False                # evaluate in the low precision too, while training; tools/eval.py is float32
+
+    def __post_init__(self):
+        if self.scale_loss <= 0:
+            raise ConfigError(f"AMP.scale_loss: must be above 0, got {self.scale_loss}")
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,13 @@ class InferSection:
     batch_size: int = 10
     PostProcess: Dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ConfigError(f"Infer.batch_size: must be 1 or more, got {self.batch_size}")
+
     @property
     def topk(self):
-        return self.PostProcess.get("topk", 5)
+        return int(self.PostProcess.get("topk", 5))
 
     @property
     def class_id_map_file(self):
@@ -277,7 +285,7 @@ def _check_registry_sections(config):
     from .engine.losses import LOSSES
     from .engine.metrics import METRICS
     from .engine.optim import OPTIMIZERS
-    from .engine.schedule import SCHEDULES
+    from .engine.schedule import build_schedule
     from .preprocess import Preprocess
     for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
         for mode, entries in _mapping(getattr(config, section), section, ("Train", "Eval")).items():
@@ -285,9 +293,8 @@ def _check_registry_sections(config):
                 registry.check(name, arguments, where)
     if config.Optimizer is not None:
         optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
-        schedule = dict(coerce(optimizer.pop("lr", {}), dict, "Optimizer.lr"))
+        build_schedule(optimizer.pop("lr", {}), config.Global.epochs, steps_per_epoch=100)
         OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
-        SCHEDULES.check(schedule.pop("name", "ConstLR"), schedule, "Optimizer.lr")
     for mode, content in _mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
         check_loader(content, mode)
     if config.Infer is not None:
@@ -308,7 +315,7 @@ def _mapping(content, where, allowed):
 
 
 def dump_config(config):
-    """The resolved configuration, defaults included, as YAML text that load_config reads back to the same Config."""
+    """The resolved configuration as YAML text that load_config reads back to the same Config."""
     content = {key: value for key, value in asdict(config).items() if value is not None and key != "path"}
     content["Arch"].update(content["Arch"].pop("arguments"))
     content["Global"]["image_shape"] = list(content["Global"]["image_shape"])

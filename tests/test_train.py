@@ -172,3 +172,75 @@ def test_to_static_trains_to_the_same_weights(tmp_path):
         assert train(config) == 0
         ends.append(json.loads((config.output_dir / "log.jsonl").read_text().splitlines()[-1])["loss"])
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_averaged_weights_are_not_resumed_from(uninterrupted, tmp_path):
+    states = load_checkpoint(uninterrupted / "best_model")[".pdstates"]
+    config = load_config(everything(tmp_path), [f"Global.checkpoints={uninterrupted / 'best_model'}"])
+    if states["weights"] == "ema":
+        with pytest.raises(loop.CheckpointError, match="averaged \\(EMA\\) weights.*resume from latest"):
+            train(config)
+    assert load_checkpoint(uninterrupted / "latest")[".pdstates"]["weights"] == "raw"
+
+
+def test_a_launcher_that_repeats_its_sigterm_still_gets_a_checkpoint():
+    stop = loop.Stop()
+    try:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        stop.restore()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_evaluating_a_checkpoint_prefix_loads_it_or_says_it_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="latest"):
+        evaluate(quick(tmp_path, f"Global.checkpoints={tmp_path / 'latest'}"))
+
+
+def test_a_shuffled_or_cut_epoch_does_what_it_says(tmp_path):
+    config = quick(tmp_path, "Global.iter_per_epoch=1", "Global.eval_during_train=False")
+    assert train(config) == 0
+    assert [line["update"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1]
+
+
+def test_a_distilled_step_uses_the_teacher(tmp_path):
+    from ppcls_nextvit import create_model
+    from ppcls_nextvit.engine.classification import ClassificationTask
+    from ppcls_nextvit.engine.distributed import Processes
+    teacher = create_model("NextViT_small", num_classes=10, depths=(1, 1, 5, 1))
+    paddle.save(teacher.state_dict(), str(tmp_path / "teacher.pdparams"))
+    arch = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "pretrained": str(tmp_path / "teacher.pdparams")}
+    losses = {"Train": [{"CELoss": {"weight": 0.5}}, {"DistillationLoss": {"teacher": arch, "weight": 2.0, "temperature": 1.0}}]}
+    task = ClassificationTask(quick(tmp_path, "Global.eval_during_train=False", Loss=losses), Processes())
+    task.model.eval()
+    batch = next(task.train_loader.epoch(1))
+    total, parts, _ = task.losses(batch)
+    with paddle.no_grad():
+        teacher.eval()
+        p, q = (paddle.nn.functional.softmax(model(batch["image"]), axis=-1).numpy() for model in (teacher, task.model))
+    assert float(parts["DistillationLoss"]) == pytest.approx(2.0 * float((p * np.log(p / q)).sum(-1).mean()), rel=1e-3, abs=1e-6)
+    assert float(total) == pytest.approx(float(parts["CELoss"]) + float(parts["DistillationLoss"]), rel=1e-6)
+    assert all(parameter.stop_gradient for parameter in task.teacher.parameters())
+
+
+def test_low_precision_weights_are_averaged_in_float32_and_saved_as_float32():
+    """What AMP O2 makes of a model on a GPU, made by hand: float16 parameters beside float32 statistics."""
+    from ppcls_nextvit.engine.ema import EMA
+    layer = paddle.nn.Linear(2, 2)
+    layer.to(dtype="float16")
+    ema = EMA(layer, 0.999)
+    start = ema.state()["weight"]
+    assert start.dtype == np.float32
+    layer.weight.set_value(np.full([2, 2], 2.0, "float16"))
+    ema.update(10 ** 6)
+    np.testing.assert_allclose(ema.state()["weight"], 0.999 * start + 0.001 * 2.0, rtol=1e-6)
+    with ema.weights_in():
+        assert layer.weight.dtype == paddle.float16
+    assert float(layer.weight[0, 0].astype("float32")) == 2.0
+    assert {value.dtype for value in loop._float32_state(layer).values()} == {np.dtype("float32")}

@@ -173,8 +173,8 @@ def _end_workers(source):
 
 
 def _fits_shared_memory(batch_size, options):
-    """Whether /dev/shm has room for the batches in flight (taken as 224 x 224); containers often give it 64 MB."""
-    needed = batch_size * 3 * 224 * 224 * 4 * options.num_workers * options.prefetch_factor
+    """Whether /dev/shm has room for the batches in flight (taken as 384 x 384); containers often give it 64 MB."""
+    needed = batch_size * 3 * 384 * 384 * 4 * options.num_workers * options.prefetch_factor
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:

@@ -2,7 +2,7 @@
 
 Saving writes every file under a temporary name, then a journal that lists them, then renames them, then removes the journal.
 Whatever moment the process dies at, the set is either the old one (no journal: temporary files are leftovers) or the new one
-(journal present: the renames are carried to their end by the next reader). A full disk leaves the old set untouched.
+(journal present: the renames are carried to their end before the set is used again). A full disk leaves the old set untouched.
 """
 import contextlib
 import json
@@ -48,7 +48,7 @@ def save_checkpoint(prefix, parts):
 
 
 def recover(prefix):
-    """Carry an interrupted save to its end, or do nothing. Every reader calls this first."""
+    """Carry an interrupted save to its end, or do nothing. Whoever resumes or saves calls this first."""
     prefix = Path(prefix)
     journal = _beside(prefix, ".journal")
     if not journal.exists():

@@ -23,12 +23,13 @@ IMAGES_IN_REPORT = 40
 
 
 def build_model(config, training=False):
-    """The model that Arch names, with the weights of Global.pretrained_model or Arch.pretrained if one is given.
+    """The model that Arch names, with the weights of Global.pretrained_model, Arch.pretrained or Global.checkpoints if one is given.
 
     training: a head of another class count then stays at its initial values, which the logged report says; else it is a LoadError.
+    Global.checkpoints is then the loop's to load.
     """
     model = create_model(config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments)
-    source = config.Global.pretrained_model or config.Arch.pretrained
+    source = config.Global.pretrained_model or config.Arch.pretrained or (None if training else config.Global.checkpoints)
     if source:
         report = load_weights(model, source, head="fresh_on_mismatch" if training else "strict")
         logger.info("weights from %s: %s", source, report)
@@ -57,7 +58,9 @@ class ClassificationTask:
         self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
         self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
         self.metric = build_metric(config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval")
+        self.train_metric = build_metric(config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train")
         self.teacher = self._build_teacher() if training else None
+        self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
 
     def _build_teacher(self):
         arch = self.criterion.teacher
@@ -77,7 +80,7 @@ class ClassificationTask:
         return teacher
 
     def losses(self, batch):
-        """(total loss, {name: part}, [correct, images]) of one training batch; a mixed image counts as the label of its larger share."""
+        """(total loss, {name: part}, counts of `train_metric`) of one training batch; a mixed image counts as its larger share's label."""
         logits = self.model(batch["image"])
         if self.teacher is not None:
             with paddle.no_grad():
@@ -86,10 +89,11 @@ class ClassificationTask:
         label = batch["label"]
         if "lam" in batch:
             label = paddle.where(batch["lam"] >= 0.5, label, batch["label_b"])
-        correct = int((logits.argmax(axis=-1) == label).sum())
-        return total, parts, np.array([correct, label.shape[0]], dtype=np.float64)
+        self.train_metric.reset()
+        self.train_metric.update(logits.detach(), label)
+        return total, parts, self.train_metric.counts()
 
-    def evaluate(self, autocast=contextlib.nullcontext, with_predictions=False):
+    def evaluate(self, with_predictions=False):
         """{top1, ..., loss} over the whole evaluation set, every image exactly once over all processes.
 
         with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for the confusion matrix of one process).
@@ -97,7 +101,7 @@ class ClassificationTask:
         self.model.eval()
         self.metric.reset()
         totals, seen = np.zeros(2), []
-        with paddle.no_grad(), autocast():
+        with paddle.no_grad(), self.eval_autocast():
             for batch in self.eval_loader.epoch(0):
                 logits, label = self.model(batch["image"]).astype("float32"), batch["label"]
                 loss, _ = self.eval_criterion(logits, batch)
@@ -119,7 +123,7 @@ class ClassificationTask:
         draw_confusion(Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names)
         stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
         chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
-        dataset = self.eval_loader.dataset
-        pictures = [decode_image(dataset.read(index), name=dataset.name(index)) for index in chosen]
+        dataset, order = self.eval_loader.dataset, self.eval_loader.sampler.order(0)[0]
+        pictures = [decode_image(dataset.read(order[index]), name=dataset.name(order[index])) for index in chosen]
         truths, guesses = ([names[i] for i in result[key][chosen]] for key in ("labels", "predictions"))
         draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)

@@ -12,6 +12,8 @@ from paddle import distributed as dist
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from .log import logger
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -63,14 +65,15 @@ class Processes:
 def start_processes(device="auto"):
     """Choose the device and join the processes that `paddle.distributed.launch` started.
 
-    device: auto, cpu, gpu, xpu, npu, mlu. A device that this Paddle cannot drive is replaced by the CPU with a warning from the
-    caller: compare the `device` of the result. Returns Processes.
+    device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced by the CPU, with a warning.
+    Returns Processes.
     """
     compiled = {"gpu": paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0, "xpu": paddle.is_compiled_with_xpu()}
     present = compiled.get(device, False) if device in ("gpu", "xpu") else device in paddle.device.get_all_custom_device_type()
     if device == "auto":
         device = "gpu" if compiled["gpu"] else "cpu"
     elif device != "cpu" and not present:
+        logger.warning("Global.device is %s, which this Paddle or machine does not have: running on the CPU", device)
         device = "cpu"
     world_size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if world_size == 1:
@@ -78,6 +81,7 @@ def start_processes(device="auto"):
         return Processes(device=device)
     if device == "cpu":
         paddle.set_device("cpu")
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"                 # a GPU build would choose NCCL
     dist.init_parallel_env()
     return Processes(dist.get_rank(), dist.get_world_size(), device)
 

@@ -16,7 +16,7 @@ class EMA:
     def __init__(self, model, decay):
         self.decay = decay
         self._live = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-        self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        self._average = {name: tensor.detach().clone().astype("float32") for name, tensor in self._live.items()}
 
     @paddle.no_grad()
     def update(self, step):
@@ -24,7 +24,7 @@ class EMA:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in self._live.items():
             average = self._average[name]
-            average.set_value(average * decay + tensor.astype(average.dtype) * (1.0 - decay))
+            average.set_value(average * decay + tensor.astype("float32") * (1.0 - decay))
 
     @contextmanager
     def weights_in(self):
@@ -51,4 +51,4 @@ class EMA:
 
 def _assign(targets, values):
     for name, tensor in targets.items():
-        tensor.set_value(values[name])
+        tensor.set_value(values[name].astype(tensor.dtype))

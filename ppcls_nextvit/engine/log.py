@@ -35,10 +35,10 @@ class RunLog:
 
     def __init__(self, directory, processes, log_ranks="0", use_visualdl=False):
         self.directory, self.writer, self._figures, self._file, self._bar = Path(directory), None, None, None, None
-        self._speaks = str(processes.rank) in str(log_ranks).split(",")
-        logger.setLevel(logging.INFO if self._speaks else logging.WARNING)
+        self._speaks = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
+        logger.setLevel(logging.INFO)
         logger.propagate = False
-        logger.handlers = [_AboveTheBar()]
+        logger.handlers = [_AboveTheBar(logging.INFO if self._speaks else logging.WARNING)]
         if processes.is_main:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")

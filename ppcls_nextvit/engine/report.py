@@ -25,14 +25,15 @@ def draw_curves(directory):
     figure, axes = plt.subplots(1, 3, figsize=(15, 4))
     epochs = [f["position"] for f in train]
     axes[0].plot(epochs, [f["loss"] for f in train], label="train", alpha=0.7)
-    axes[1].plot(epochs, [100 * f["top1"] for f in train], label="train (augmented)", alpha=0.7)
+    metric = next((name for f in train for name in f if name.startswith("top")), "top1")
+    axes[1].plot(epochs, [100 * f[metric] for f in train], label="train (augmented)", alpha=0.7)
     axes[2].plot(epochs, [f["lr"] for f in train])
     for kind, label in (("eval", "evaluation"), ("eval_ema", "evaluation, EMA")):
         rows = [f for f in figures if f["kind"] == kind]
         if rows:
             axes[0].plot([f["epoch"] for f in rows], [f["loss"] for f in rows], "o-", label=label)
-            axes[1].plot([f["epoch"] for f in rows], [100 * f["top1"] for f in rows], "o-", label=label)
-    for axis, title in zip(axes, ("loss", "top-1 (%)", "learning rate")):
+            axes[1].plot([f["epoch"] for f in rows], [100 * f.get(metric, float("nan")) for f in rows], "o-", label=label)
+    for axis, title in zip(axes, ("loss", f"{metric} (%)", "learning rate")):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
     for axis in axes[:2]:

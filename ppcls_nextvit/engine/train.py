@@ -13,7 +13,7 @@ import paddle
 from ..config import dump_config
 from ..schema import ConfigError
 from ..weights import load_weights
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint
 from .classification import ClassificationTask
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
@@ -40,15 +40,19 @@ class Progress:
 
 
 class Stop:
-    """Notes SIGTERM and SIGINT, so that the loop can save and leave between two optimiser steps; a second one kills at once."""
+    """Notes SIGTERM and SIGINT, so that the loop can save and leave between two optimiser steps.
+
+    Launchers repeat their SIGTERM within a second, so only a second Ctrl-C ends the process at once.
+    """
 
     def __init__(self):
         self.signal = 0
         self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
 
     def _note(self, number, frame):
-        self.signal = number
-        self.restore()
+        if number == signal.SIGINT and self.signal:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
 
     def restore(self):
         for number, handler in self._previous.items():
@@ -79,8 +83,6 @@ class Run:
     def __init__(self, config, task_class, processes, log, stop):
         self.config, self.processes, self.log, self.stop, self.where = config, processes, log, stop, config.output_dir
         settings = config.Global
-        if settings.device not in ("auto", processes.device):
-            logger.warning("Global.device is %s, which this Paddle or machine does not have: running on the CPU", settings.device)
         if config.Optimizer is None:
             raise ConfigError(f"{config.path}: the section Optimizer is missing, and training needs it")
         paddle.seed(settings.seed)
@@ -95,6 +97,8 @@ class Run:
         self.task.model, self.optimizer, self.scaler, self.autocast = _mixed_precision(
             config.AMP, self.task.model, optimizer, processes.device)
         self.trained = [parameter for parameter in self.task.model.parameters() if not parameter.stop_gradient]
+        if _low_precision_eval(config.AMP):
+            self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
         self.progress = Progress()
         self.plan = {"seed": settings.seed, "world_size": processes.world_size, "batches": self.batches,
@@ -116,18 +120,19 @@ class Run:
         for epoch in range(progress.epoch, settings.epochs + 1):
             progress.epoch = epoch
             self._train_epoch(epoch)
-            if progress.batch < self.batches:
+            self._save("latest")                                         # before a long evaluation; resuming would go on with that
+            if progress.batch < self.batches or self.processes.any(self.stop.signal):
                 return self._stopped()
             due = epoch == settings.epochs or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
             best = self._evaluate() if settings.eval_during_train and due else None
             progress.epoch, progress.batch = epoch + 1, 0
             if best is not None:
-                self._save("best_model", best)
+                self._save("best_model", best, progress.best_weights)
             if settings.save_interval and epoch % settings.save_interval == 0:
                 self._save(f"epoch_{epoch}")
             self._save("latest")
             if self.processes.any(self.stop.signal) and epoch < settings.epochs:
-                return self._stopped(saved=True)
+                return self._stopped()
         if self.processes.is_main:
             draw_curves(self.where)
             if settings.eval_during_train and not self.processes.many:
@@ -141,7 +146,7 @@ class Run:
         """What is left of one epoch, or as much of it as a signal allows."""
         settings, progress = self.config.Global, self.progress
         self.task.model.train()
-        window = Window()
+        window = Window(self.task.train_metric)
         with (contextlib.closing(self.task.train_loader.epoch(epoch, first_step=progress.batch)) as loader,
               self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar):
             while progress.batch < self.batches:
@@ -164,10 +169,11 @@ class Run:
                     self.ema.update(progress.update)
                 progress.batch += group
                 bar.update(group)
-                if progress.update % settings.print_batch_step == 0 or progress.batch == self.batches:
+                tells = progress.update % settings.print_batch_step == 0 or progress.batch == self.batches
+                if tells:
                     left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
                     self._tell(window.close(self.processes, left), epoch, lr, bar)
-                if self.processes.any(self.stop.signal):
+                if (tells or not self.processes.many) and self.processes.any(self.stop.signal):      # many must agree, which costs
                     return
 
     def _check_finite(self, loss, epoch, batch, lr):
@@ -180,53 +186,60 @@ class Run:
         memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
         position = round(epoch - 1 + progress.batch / self.batches, 4)
         self.log.figures("train", update=progress.update, epoch=epoch, position=position, lr=lr, memory_mb=memory, **figures)
-        bar.set_postfix(loss=f"{figures['loss']:.3f}", top1=f"{figures['top1']:.3f}", img_s=f"{figures['images_per_s']:.0f}",
+        shares = {name: f"{value:.4f}" for name, value in figures.items() if name.startswith("top")}
+        bar.set_postfix(loss=f"{figures['loss']:.3f}", **shares, img_s=f"{figures['images_per_s']:.0f}",
                         run_eta=_duration(figures["eta_s"]), memory=f"{memory} MB")
-        logger.info("epoch %d/%d batch %d/%d loss %.4f top1 %.4f lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
-                    figures["loss"], figures["top1"], lr, figures["images_per_s"], _duration(figures["eta_s"]),
-                    f" memory {memory} MB" if self.config.Global.print_mem_info else "")
+        logger.info("epoch %d/%d batch %d/%d loss %.4f %s lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
+                    figures["loss"], " ".join(f"{name} {value}" for name, value in shares.items()), lr, figures["images_per_s"],
+                    _duration(figures["eta_s"]), f" memory {memory} MB" if self.config.Global.print_mem_info else "")
 
     def _evaluate(self):
         """Evaluate raw and averaged weights. Returns the state dict that became the best so far, or None."""
         progress, best = self.progress, None
-        self.processes.broadcast(self.task.model, statistics_only=True)  # BatchNorm's differ between processes: rank 0's count
         kinds = {"raw": contextlib.nullcontext()} | ({"ema": self.ema.weights_in()} if self.ema else {})
         for kind, weights in kinds.items():
             with weights:
-                result = self.task.evaluate(self.autocast if _low_precision_eval(self.config.AMP) else contextlib.nullcontext)
+                self.processes.broadcast(self.task.model, statistics_only=True)  # they differ between processes: rank 0's are saved
+                result = self.task.evaluate()
                 self.log.figures("eval" if kind == "raw" else "eval_ema", update=progress.update, epoch=progress.epoch, **result)
                 logger.info("epoch %d evaluation (%s weights): %s", progress.epoch, kind,
                             ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
-                if kind == "raw":
-                    self.schedule.observe(progress.epoch, result["loss"])
                 value = next(iter(result.values()))                      # the first metric decides, as in PaddleClas
+                if kind == "raw":
+                    self.schedule.observe(progress.epoch, value)
                 if value > progress.best:
                     progress.best, progress.best_epoch, progress.best_weights = value, progress.epoch, kind
-                    best = {name: tensor.numpy() for name, tensor in self.task.model.state_dict().items()}
+                    best = _float32_state(self.task.model)
         return best
 
-    def _save(self, name, weights=None):
+    def _save(self, name, weights=None, kind="raw"):
+        """Write a checkpoint set; `weights` may stand for the model's own, being of `kind` 'raw' or 'ema'."""
         if self.processes.is_main:
-            states = {**asdict(self.progress), **self.plan, "scaler": self.scaler.state_dict(), "schedule": self.schedule.state_dict()}
-            parts = {".pdparams": weights or self.task.model.state_dict(), ".pdopt": optimizer_state(self.optimizer, self.task.model),
+            states = {**asdict(self.progress), **self.plan, "weights": kind, "scaler": self.scaler.state_dict(),
+                      "schedule": self.schedule.state_dict()}
+            parts = {".pdparams": weights or _float32_state(self.task.model), ".pdopt": optimizer_state(self.optimizer, self.task.model),
                      ".pdstates": states}
             save_checkpoint(self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts)
         self.processes.barrier()
 
-    def _stopped(self, saved=False):
-        if not saved:
-            self._save("latest")
+    def _stopped(self):
         number = self.stop.signal or signal.SIGTERM                      # another process may have got the signal
         logger.warning("stopped by signal %d; resume with -o Global.checkpoints=%s", number, self.where / "latest")
         return 128 + number
 
     def _resume(self, prefix):
         """Load a checkpoint set into everything. CheckpointError for another run's or another format's set."""
+        if self.processes.is_main:
+            recover(prefix)                                              # one process alone may finish an interrupted save
+        self.processes.barrier()
         parts, plan = load_checkpoint(prefix), self.plan
         states = parts[".pdstates"]
         if not isinstance(states, dict) or not {*asdict(self.progress), *plan} <= set(states):
             raise CheckpointError(f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to use its weights alone, "
                                   "give Global.pretrained_model")
+        if states.get("weights") == "ema":
+            raise CheckpointError(f"cannot resume from {prefix}: it holds averaged (EMA) weights, which were evaluated best; "
+                                  "resume from latest, or give it as Global.pretrained_model")
         differ = ", ".join(f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key])
         if differ and states["batch"]:
             raise CheckpointError(f"cannot resume from {prefix} in the middle of an epoch with {differ}; keep them as they were")
@@ -249,26 +262,28 @@ class Run:
 
 
 class Window:
-    """Averages over all processes since the last printed line."""
+    """Averages over all processes since the last printed line. metric: turns summed counts into shares."""
 
-    def __init__(self):
-        self.started, self.sums, self.parts = time.time(), np.zeros(4), {}
+    def __init__(self, metric):
+        self.metric, self.started, self.sums, self.counts, self.parts = metric, time.time(), np.zeros(2), 0, {}
 
     def add(self, loss, parts, counts):
-        """One batch: its loss, the loss's parts and [correct, images]."""
-        self.sums += [loss, 1, *counts]
+        """One batch: its loss, the loss's parts and the metric's counts, of which the first is the number of images."""
+        self.sums += [loss, 1]
+        self.counts = self.counts + counts
         for name, value in parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + float(value)
 
     def close(self, processes, batches_left):
         """The averages, images per second of all processes and seconds to go; the window begins anew."""
         seconds, own_batches = max(time.time() - self.started, 1e-9), self.sums[1]
-        loss, batches, correct, images = processes.sum(self.sums)
-        figures = {"loss": float(loss / batches), "top1": float(correct / images), "images_per_s": round(float(images) / seconds, 2),
+        loss, batches, *parts = processes.sum([*self.sums, *self.parts.values()])
+        counts = processes.sum(self.counts)
+        figures = {"loss": float(loss / batches), **self.metric.result(counts), "images_per_s": round(float(counts[0]) / seconds, 2),
                    "eta_s": round(seconds / own_batches * batches_left)}
-        if len(self.parts) > 1:
-            figures.update({name: total / own_batches for name, total in self.parts.items()})
-        self.__init__()
+        if len(parts) > 1:
+            figures.update({name: float(part / batches) for name, part in zip(self.parts, parts)})
+        self.__init__(self.metric)
         return figures
 
 
@@ -279,10 +294,17 @@ def _mixed_precision(amp, model, optimizer, device):
             logger.warning("AMP: Paddle has no mixed precision on a CPU; training in float32")
         return model, optimizer, paddle.amp.GradScaler(enable=False), contextlib.nullcontext
     if amp.level == "O2":
-        model, optimizer = paddle.amp.decorate(model, optimizers=optimizer, level="O2", dtype=amp.dtype, save_dtype="float32")
+        # no save_dtype: its hook would make state_dict() return copies, which EMA and loading must not get
+        model, optimizer = paddle.amp.decorate(model, optimizers=optimizer, level="O2", dtype=amp.dtype)
     scaler = paddle.amp.GradScaler(enable=amp.dtype == "float16", init_loss_scaling=amp.scale_loss,
                                    use_dynamic_loss_scaling=amp.use_dynamic_loss_scaling)
     return model, optimizer, scaler, partial(paddle.amp.auto_cast, level=amp.level, dtype=amp.dtype, use_promote=amp.use_promote)
+
+
+def _float32_state(model):
+    """The model's state dict as arrays, low-precision weights (AMP O2) in float32."""
+    return {name: (tensor.astype("float32") if tensor.is_floating_point() and tensor.dtype != paddle.float64 else tensor).numpy()
+            for name, tensor in model.state_dict().items()}
 
 
 def _low_precision_eval(amp):
