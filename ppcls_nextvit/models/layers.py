@@ -38,12 +38,15 @@ class PointwiseConv2D(nn.Conv2D):
         if not eager_on_cpu(x):
             return super().forward(x)
         batch, channels, height, width = x.shape
-        weight, bias = self.weight.flatten(1), 0.0 if self.bias is None else self.bias.unsqueeze(-1)
         if batch == 1 or (not self.training and height * width >= LARGE_MAP):
-            return (paddle.matmul(weight, x.flatten(2)) + bias).reshape([batch, -1, height, width])
+            return self._product(x.flatten(2)).reshape([batch, -1, height, width])
         columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])                  # [C_in, B * H * W]
-        out = paddle.matmul(weight, columns) + bias                                  # [C_out, B * H * W]
-        return out.reshape([-1, batch, height, width]).transpose([1, 0, 2, 3])
+        return self._product(columns).reshape([-1, batch, height, width]).transpose([1, 0, 2, 3])
+
+    def _product(self, columns):
+        """columns: [..., C_in, M] -> [..., C_out, M]."""
+        out = paddle.matmul(self.weight.flatten(1), columns)
+        return out if self.bias is None else out + self.bias.unsqueeze(-1)
 
 
 class DropPath(nn.Layer):
