@@ -9,6 +9,7 @@ from tiny import ROOT, write_config
 
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
+from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
 
 
@@ -42,3 +43,13 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     weights = [load_checkpoint(where / "latest")[".pdparams"] for where in (one, two)]
     for key in weights[0]:
         np.testing.assert_allclose(weights[0][key], weights[1][key], atol=2e-5, rtol=2e-3, err_msg=key)
+
+
+@pytest.mark.slow
+def test_the_saved_best_model_is_the_one_that_was_measured(tmp_path):
+    """Without synchronised BatchNorm each process has statistics of its own; evaluation uses those that are saved, for EMA weights too."""
+    path = write_config(tmp_path, train=32, test=27, EMA={"decay": 0.5}, Optimizer={"name": "AdamW", "lr": {"learning_rate": 1e-3}})
+    where = launch(path, 2)
+    logged = [line["top1"] for line in read_figures(where) if line["kind"].startswith("eval")]
+    assert len(logged) == 4
+    assert evaluate(load_config(path, [f"Global.pretrained_model={where / 'best_model'}"]))["top1"] == pytest.approx(max(logged), abs=1e-9)
