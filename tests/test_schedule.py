@@ -144,7 +144,7 @@ def test_other_schedules_need_no_memory_and_refuse_a_foreign_one():
     ({"name": "Piecewise", "decay_epochs": [2], "values": [2, 1], "learning_rate": 0.1}, "either decay_epochs and values, or"),
     ({"name": "Step", "learning_rate": 0.1, "step_size": 0.1, "gamma": 0.1}, "at least one step"),
     ({"name": "OneCycleLR", "max_learning_rate": 0.1, "phase_pct": 0.01}, "phase_pct"),
-    ({"name": "TimmCosine", "learning_rate": 0.1, "warmup_epoch": 7}, r"between 0 and Global.epochs \(6\)"),
+    ({"name": "TimmCosine", "learning_rate": 0.1, "warmup_epoch": -7}, "warmup_epoch must be 0 or more; got -7"),
     (0.1, "expected a mapping"),
 ])
 def test_bad_sections_are_refused_by_name(section, message):
@@ -155,3 +155,10 @@ def test_bad_sections_are_refused_by_name(section, message):
 def test_a_run_without_steps_is_refused():
     with pytest.raises(ConfigError, match="3 epochs of 0"):
         build_schedule({"learning_rate": 0.1}, 3, 0)
+
+
+def test_the_official_recipe_in_a_run_shorter_than_its_warm_up():
+    """`-o Global.epochs=3` on the 300-epoch file: three epochs of its warm-up, the first two at its start."""
+    section = {"name": "TimmCosine", "learning_rate": 2e-3, "eta_min": 1e-5, "warmup_epoch": 20, "warmup_start_lr": 1e-6}
+    schedule = build_schedule(section, 3, 10)
+    assert [schedule.lr(step) for step in (0, 19, 20, 29)] == pytest.approx([1e-6, 1e-6, 1.0095e-4, 1.0095e-4], rel=1e-9)

@@ -244,3 +244,17 @@ def test_low_precision_weights_are_averaged_in_float32_and_saved_as_float32():
         assert layer.weight.dtype == paddle.float16
     assert float(layer.weight[0, 0].astype("float32")) == 2.0
     assert {value.dtype for value in loop._float32_state(layer).values()} == {np.dtype("float32")}
+
+
+def test_the_official_recipe_takes_a_step_on_real_images(tmp_path):
+    """configs/NextViT_small_224.yaml as it is, but for the data, the batch size and the length."""
+    write_config(tmp_path, train=4, test=2)
+    train_set = "DataLoader.Train.dataset"
+    config = load_config(ROOT / "configs" / "NextViT_small_224.yaml", [
+        "Global.epochs=3", "Arch.class_num=10", "Global.iter_per_epoch=1", "Global.eval_during_train=False", "Global.save_interval=0",
+        f"Global.output_dir={tmp_path}", f"{train_set}.image_root={ROOT / 'dataset/fashion_mnist/images.zip'}",
+        f"{train_set}.cls_label_path={tmp_path / 'train_list.txt'}", "DataLoader.Train.sampler.batch_size=2"])
+    assert train(config) == 0
+    lines = [line for line in read_figures(config.output_dir) if line["kind"] == "train"]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-6, 1e-6, 1.0095e-4])
+    assert all(1.5 < line["loss"] < 4 for line in lines)

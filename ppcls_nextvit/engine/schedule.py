@@ -110,9 +110,10 @@ def TimmCosine(epochs, steps_per_epoch, *, learning_rate: float, eta_min: float 
 
     late_start: the reference tells its scheduler the epoch just finished, so epochs 0 and 1 both run at warmup_start_lr and
     epoch e > 0 at what was meant for e - 1 (its logs: 1.01e-4 at epoch 2, 1.978e-3 at epoch 21). False: epoch e runs at its own.
+    A run shorter than its warm-up ends within it, as in timm.
     """
-    if not 0 <= warmup_epoch <= epochs:
-        raise ValueError(f"warmup_epoch must be between 0 and Global.epochs ({epochs}); got {warmup_epoch}")
+    if warmup_epoch < 0:
+        raise ValueError(f"warmup_epoch must be 0 or more; got {warmup_epoch}")
 
     def curve(epoch):
         epoch = max(0, epoch - 1) if late_start else epoch
