@@ -9,8 +9,7 @@ from typing import Literal, Optional
 
 import numpy as np
 
-from ..preprocess import named_entries
-from ..schema import ConfigError, Registry
+from ..schema import ConfigError, Registry, named_entries
 
 __all__ = ["BATCH_TRANSFORMS", "cutmix", "cutmix_box", "mixup"]
 

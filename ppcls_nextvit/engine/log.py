@@ -34,7 +34,7 @@ class RunLog:
     """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked. Silent but for errors on other ranks."""
 
     def __init__(self, directory, processes, log_ranks="0", use_visualdl=False):
-        self.directory, self.writer, self._figures, self._file, self._bar = Path(directory), None, None, None, None
+        self.directory, self.writer, self._figures, self._file = Path(directory), None, None, None
         self._speaks = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -70,7 +70,7 @@ class RunLog:
     def bar(self, total, first, epoch, epochs):
         """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
         return _tqdm()(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
-                    dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
+                       dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
 
     def close(self):
         if self._file:

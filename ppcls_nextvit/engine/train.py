@@ -120,11 +120,14 @@ class Run:
         for epoch in range(progress.epoch, settings.epochs + 1):
             progress.epoch = epoch
             self._train_epoch(epoch)
-            self._save("latest")                                         # before a long evaluation; resuming would go on with that
-            if progress.batch < self.batches or self.processes.any(self.stop.signal):
+            stops = progress.batch < self.batches or self.processes.any(self.stop.signal)
+            due = settings.eval_during_train and (
+                epoch == settings.epochs or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0))
+            if stops or due:
+                self._save("latest")                                     # before a long evaluation; resuming would go on with that
+            if stops:
                 return self._stopped()
-            due = epoch == settings.epochs or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
-            best = self._evaluate() if settings.eval_during_train and due else None
+            best = self._evaluate() if due else None
             progress.epoch, progress.batch = epoch + 1, 0
             if best is not None:
                 self._save("best_model", best, progress.best_weights)
@@ -157,9 +160,10 @@ class Run:
                     paddle.seed(_stream(settings.seed, progress.update, position, self.processes.rank))
                     with self.autocast():
                         loss, parts, counts = self.task.losses(next(loader))
-                    self._check_finite(float(loss), epoch, progress.batch + position + 1, lr)
+                    value = float(loss)                              # waits for the device, so once
+                    self._check_finite(value, epoch, progress.batch + position + 1, lr)
                     self.scaler.scale(loss / group).backward()
-                    window.add(float(loss), parts, counts)
+                    window.add(value, parts, counts)
                 self.processes.average_gradients(self.trained)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
