@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from .layers import Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
+from .layers import BATCH_NORMS, Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
 
 NORM_EPS = 1e-5
 HEAD_DIM = 32            # channels of one attention head, and of one group of the 3x3 convolution in MHCA
@@ -215,23 +215,34 @@ def stage_plan(depths):
 
 
 class NextViT(nn.Layer):
-    """Next-ViT classifier and backbone.
+    """Next-ViT: a classifier, or the backbone of a detector or segmentor. Any H and W of 32 or more, square or not.
 
-    config: the variant. num_classes: 0 leaves the head out (forward then returns the pooled [B, 1024] features).
-    recompute: trade time for memory, block by block, in training. Any H and W of 32 or more, square or not.
+    config: the variant. num_classes: 0 leaves the Linear out (forward then returns the pooled [B, 1024] features); None leaves out all
+    that follows the stages: a backbone, whose forward returns the four maps.
+    recompute: trade time for memory, block by block, in training.
+    frozen_stages: the stem and the first so many stages neither train nor change their statistics; 0 freezes nothing.
+    norm_eval: BatchNorm statistics stay as they are in training too, while weights and biases train.
+    extra_norms, for a backbone: a BatchNorm after every stage, whose output the next stage consumes too (reference:
+    segmentation/nextvit.py). The last is `norm`, as in the published files; the fourth of their list is never used and not built.
     """
 
     stage_channels = (96, 256, 512, 1024)
     stage_strides = (4, 8, 16, 32)
 
-    def __init__(self, config, num_classes=1000, in_channels=3, drop_rate=0.0, attn_drop_rate=0.0, recompute=False):
+    def __init__(self, config, num_classes=1000, in_channels=3, drop_rate=0.0, attn_drop_rate=0.0, recompute=False, frozen_stages=0,
+                 norm_eval=False, extra_norms=False):
         super().__init__()
-        if num_classes < 0 or in_channels < 1:
+        if (num_classes or 0) < 0 or in_channels < 1:
             raise ValueError(f"num_classes must be 0 or more and in_channels 1 or more; got {num_classes} and {in_channels}")
         for name, rate in (("drop_rate", drop_rate), ("attn_drop_rate", attn_drop_rate)):
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"{name} must be in [0, 1); got {rate}")
+        if not 0 <= frozen_stages <= 4:
+            raise ValueError(f"frozen_stages must be from 0 (nothing) to 4 (stem and all stages); got {frozen_stages}")
+        if extra_norms and num_classes is not None:
+            raise ValueError("extra_norms are for a backbone (num_classes=None); a classifier norms its last map alone")
         self.config, self.num_classes, self.in_channels, self.recompute = config, num_classes, in_channels, recompute
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         c1, c2, c3 = config.stem_channels
         self.stem = nn.Sequential(ConvBNReLU(in_channels, c1, 2), ConvBNReLU(c1, c2, 1), ConvBNReLU(c2, c3, 1), ConvBNReLU(c3, c3, 2))
 
@@ -248,28 +259,60 @@ class NextViT(nn.Layer):
         self.features = nn.Sequential(*blocks)
         self.stage_ends = tuple(int(end) - 1 for end in np.cumsum(config.depths))
 
-        self.norm = nn.BatchNorm2D(channels, epsilon=NORM_EPS)
-        self.avgpool = nn.AdaptiveAvgPool2D(1)
-        self.proj_head = nn.Sequential(nn.Linear(channels, num_classes)) if num_classes else nn.Identity()
+        self.extra_norm_list = nn.LayerList([nn.BatchNorm2D(c, epsilon=NORM_EPS) for c in self.stage_channels[:-1]] if extra_norms else [])
+        if extra_norms or num_classes is not None:
+            self.norm = nn.BatchNorm2D(channels, epsilon=NORM_EPS)
+        if num_classes is not None:
+            self.avgpool = nn.AdaptiveAvgPool2D(1)
+            self.proj_head = nn.Sequential(nn.Linear(channels, num_classes)) if num_classes else nn.Identity()
         self.apply(_initialise)
+        for parameter in (parameter for layer in self._frozen() for parameter in layer.parameters()):
+            parameter.stop_gradient = True
+
+    def _frozen(self):
+        """The layers that `frozen_stages` holds still."""
+        if not self.frozen_stages:
+            return []
+        last = self.stage_ends[self.frozen_stages - 1]
+        norms = [*self.extra_norm_list, self.norm][:self.frozen_stages] if self.extra_norm_list else []
+        return [self.stem, *self.features[:last + 1], *norms]
+
+    def train(self, mode=True):
+        """Training mode, but for what `frozen_stages` and `norm_eval` hold still. Returns self.
+
+        A Layer sets the mode of those below it without calling their train(): whoever holds a backbone calls this one's in its own.
+        """
+        if not mode:
+            return self.eval()
+        super().train()
+        held = [layer for part in self._frozen() for layer in part.sublayers(include_self=True)]
+        if self.norm_eval:
+            held += [layer for layer in self.sublayers() if isinstance(layer, BATCH_NORMS)]
+        for layer in held:
+            layer.training = False                   # not eval(), which would set Paddle's global tracer to evaluation
+        return self
 
     def forward_features(self, x):
         """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), channels (96, 256, 512, 1024), sizes rounded up."""
         height, width = x.shape[2:]
         if 0 <= height < MIN_INPUT_SIZE or 0 <= width < MIN_INPUT_SIZE:     # negative: unknown while an export is traced
             raise ValueError(f"the input must be at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels; got {height} x {width}")
+        norms = [*self.extra_norm_list, self.norm] if self.extra_norm_list else [nn.Identity()] * len(self.stage_ends)
         x = self.stem(x)
         maps = []
         for index, block in enumerate(self.features):
-            x = recompute_block(block, x) if self.recompute and self.training else block(x)
+            x = recompute_block(block, x) if self.recompute and block.training else block(x)
             if index in self.stage_ends:
+                x = norms[len(maps)](x)
                 maps.append(x)
         return maps
 
     def forward(self, x):
-        """x: [B, in_channels, H, W] -> logits [B, num_classes]."""
-        x = self.norm(self.forward_features(x)[-1])
-        return self.proj_head(self.avgpool(x).flatten(1))
+        """x: [B, in_channels, H, W] -> logits [B, num_classes]; of a backbone, forward_features(x)."""
+        maps = self.forward_features(x)
+        if self.num_classes is None:
+            return maps
+        return self.proj_head(self.avgpool(self.norm(maps[-1])).flatten(1))
 
 
 def _initialise(layer):
