@@ -117,7 +117,7 @@ def test_two_processes_see_the_batches_of_one_with_the_double_batch(images):
 
 
 def sampler(name, count, rank=0, world=1, pad=True, **arguments):
-    return SAMPLERS.build(name, {"batch_size": 4, **arguments}, "sampler", count, rank, world, 0, pad)
+    return SAMPLERS.build(name, {"batch_size": 4, **arguments}, "sampler", range(count), rank, world, 0, pad)
 
 
 def test_repeated_augmentation():

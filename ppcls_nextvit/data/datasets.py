@@ -1,4 +1,9 @@
-"""Sets of labelled image files. `len(set)`, `set.labels` (int64 [n]), `set.name(i)` (for messages) and `set.read(i)` (the file's bytes)."""
+"""Sets of labelled image files.
+
+What a loader needs of a set: `len(set)`, `set.name(i)` (for messages), `set.load(i, rng)` (one sample, transformed, as a dict),
+`set.collate(samples, rng)` (a batch as a dict of arrays), `set.bad_images`, and the static `check(arguments, mode, where)`, which verifies
+more of its keys than their types (ConfigError) before the disk is touched.
+"""
 import os
 import struct
 import zipfile
@@ -17,6 +22,7 @@ __all__ = ["DATASETS", "BadImages", "ImageFolder", "ImageNetDataset"]
 DATASETS = Registry("dataset")
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SECTIONS = Registry("section")
+ONCE = "evaluation counts every image once, as it is; remove this"
 
 
 @SECTIONS.register
@@ -95,7 +101,7 @@ class ZipFiles:
 
 
 class LabelledFiles:
-    """What the datasets share: files, labels, and the transforms to apply. class_num: number of classes of the model, None if unknown."""
+    """What sets of classified images share: files, labels, and transforms. class_num: the number of classes of the model, or None."""
 
     def __init__(self, files, names, labels, transform_ops, batch_transform_ops, bad_images):
         files.check(names)
@@ -103,6 +109,12 @@ class LabelledFiles:
         self.transform = Pipeline(transform_ops)
         self.mix = mixing_op(batch_transform_ops, "batch_transform_ops")
         self.bad_images = SECTIONS.build("BadImages", bad_images, "bad_images")
+
+    @staticmethod
+    def check(arguments, mode, where):
+        Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
+        if mixing_op(arguments.get("batch_transform_ops"), f"{where}.batch_transform_ops") and mode == "Eval":
+            raise ConfigError(f"{where}.batch_transform_ops: {ONCE}")
 
     def __len__(self):
         return len(self.names)
@@ -112,6 +124,20 @@ class LabelledFiles:
 
     def read(self, i):
         return self.files.read(self.names[i])
+
+    def load(self, i, rng):
+        """One sample, {image: float32 [3, H, W], label: int}; rng: the numpy Generator that its transforms draw from."""
+        return {"image": self.transform(self.read(i), rng, self.name(i)), "label": self.labels[i]}
+
+    def collate(self, samples, rng):
+        """The batch of `samples` as arrays, mixed where batch_transform_ops are configured. ImageError if the images differ in shape."""
+        images = [sample["image"] for sample in samples]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise ImageError(f"the images of one batch differ in shape: {sorted(shapes)[:4]}; "
+                             "add ResizeImage and CropImage to transform_ops")
+        batch = {"image": np.stack(images), "label": np.array([sample["label"] for sample in samples], np.int64)}
+        return self.mix(batch, rng) if self.mix else batch
 
 
 def open_files(image_root):

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from ..preprocess import ImageError, Pipeline
+from ..preprocess import ImageError
 from ..schema import ConfigError, require_keys
-from .datasets import DATASETS, SECTIONS
-from .mixing import mixing_op
+from .datasets import DATASETS, ONCE, SECTIONS
 from .samplers import SAMPLERS, generator
 
 GRACE_S = 60             # how long a worker outlives a SIGTERM
@@ -58,14 +57,12 @@ def check_loader(section, mode, where=None):
     require_keys(section, ("dataset", "sampler", "loader"), where)
     name, arguments, place = _named(section, "dataset", where)
     arguments = DATASETS.check(name, arguments, place)
-    Pipeline(arguments.get("transform_ops"), f"{place}.transform_ops")
-    mix = mixing_op(arguments.get("batch_transform_ops"), f"{place}.batch_transform_ops")
+    DATASETS.get(name).check(arguments, mode, place)
     bad_images = SECTIONS.build("BadImages", arguments.get("bad_images"), f"{place}.bad_images")
-    if mode == "Eval" and (mix or bad_images.policy == "skip"):
-        key = "batch_transform_ops" if mix else "bad_images"
-        raise ConfigError(f"{place}.{key}: evaluation counts every image once, as it is; remove this")
+    if mode == "Eval" and bad_images.policy == "skip":
+        raise ConfigError(f"{place}.bad_images: {ONCE}")
     name, arguments, place = _named(section, "sampler", where)
-    SAMPLERS.build(name, arguments, place, 2 ** 62, 0, 1, 0, mode == "Train")      # a set so large that only the keys can be wrong
+    SAMPLERS.build(name, arguments, place, range(2 ** 62), 0, 1, 0, mode == "Train")      # a set so large that only the keys can be wrong
     SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
 
 
@@ -78,7 +75,7 @@ def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
     where = f"DataLoader.{mode}"
     check_loader(section, mode, where)
     dataset = DATASETS.build(*_named(section, "dataset", where), num_classes)
-    sampler = SAMPLERS.build(*_named(section, "sampler", where), len(dataset), rank, world_size, seed, mode == "Train")
+    sampler = SAMPLERS.build(*_named(section, "sampler", where), dataset, rank, world_size, seed, mode == "Train")
     return Loader(dataset, sampler, SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader"))
 
 
@@ -105,28 +102,18 @@ class EpochBatches(paddle.io.Dataset):
 
     def batch(self, step):
         size, seed = self.sampler.batch_size, self.sampler.seed
-        part = slice(step * size, (step + 1) * size)
-        bad, images, labels = [], [], []
-        for index, occurrence in zip(self.indices[part].tolist(), self.occurrences[part].tolist()):
-            used, image = self.sample(index, occurrence, bad)
-            images.append(image)
-            labels.append(self.dataset.labels[used])
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
-            raise ImageError(f"the images of one batch differ in shape: {sorted(shapes)[:4]}; "
-                             "add ResizeImage and CropImage to transform_ops")
-        batch = {"image": np.stack(images), "label": np.array(labels, np.int64)}
-        if self.dataset.mix:
-            batch = self.dataset.mix(batch, generator("batch", seed, self.epoch, step, self.sampler.rank))
-        return {**batch, "bad": bad}
+        part, bad = slice(step * size, (step + 1) * size), []
+        samples = [self.sample(index, occurrence, bad)
+                   for index, occurrence in zip(self.indices[part].tolist(), self.occurrences[part].tolist())]
+        return {**self.dataset.collate(samples, generator("batch", seed, self.epoch, step, self.sampler.rank)), "bad": bad}
 
     def sample(self, index, occurrence, bad):
-        """(number, transformed image) of image `index`, or, by the policy, of another one in its place; `bad` gets the unreadable ones."""
+        """What the dataset loads as number `index`, or, by the policy, as another in its place; `bad` gets the unreadable ones."""
         place = self.sampler.seed, self.epoch, index, occurrence
         replacements, used = generator("replacement", *place), index
         while True:
             try:
-                return used, self.dataset.transform(self.dataset.read(used), generator("sample", *place), self.dataset.name(used))
+                return self.dataset.load(used, generator("sample", *place))
             except ImageError as error:
                 bad.append(used)
                 if self.dataset.bad_images.policy == "raise":
@@ -187,8 +174,8 @@ def _fits_shared_memory(batch_size, options):
 
 
 class Loader:
-    """`loader.epoch(e)` yields the batches of epoch e: dicts of Paddle tensors, image float32 [B, 3, H, W] and label int64 [B], with
-    label_b int64 [B] and lam float32 [B] where batch_transform_ops are configured.
+    """`loader.epoch(e)` yields the batches of epoch e: dicts of Paddle tensors, of a set of classified images image float32 [B, 3, H, W]
+    and label int64 [B], with label_b int64 [B] and lam float32 [B] where batch_transform_ops are configured.
 
     num_images: of the whole set, over all processes. batch_size: of this process. bad_images: different images replaced so far.
     The batches depend on (seed, epoch, step, rank, world_size) alone.

@@ -20,9 +20,10 @@ def generator(stream, *place):
 
 
 class BatchSampler:
-    """What the samplers share. num_images: of the whole set; pad: in training, all processes get equally many."""
+    """What the samplers share. dataset: the whole set; pad: in training, all processes get equally many."""
 
-    def __init__(self, num_images, rank, world_size, seed, pad, batch_size, drop_last, shuffle):
+    def __init__(self, dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle):
+        num_images = len(dataset)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}")
         if num_images < world_size:
@@ -53,8 +54,8 @@ class DistributedBatchSampler(BatchSampler):
     image is counted exactly once, and their numbers of batches may differ.
     """
 
-    def __init__(self, num_images, rank, world_size, seed, pad, *, batch_size: int, drop_last: bool = False, shuffle: bool = False):
-        super().__init__(num_images, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
+    def __init__(self, dataset, rank, world_size, seed, pad, *, batch_size: int, drop_last: bool = False, shuffle: bool = False):
+        super().__init__(dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
 
     def images_per_epoch(self):
         """Images of this process."""
@@ -78,14 +79,14 @@ class RASampler(BatchSampler):
     images as the set has (rounded down to a multiple of 256, as in DeiT, if it has 256), so that not all images come up in each.
     """
 
-    def __init__(self, num_images, rank, world_size, seed, pad, *, batch_size: int, drop_last: bool = False, shuffle: bool = False,
+    def __init__(self, dataset, rank, world_size, seed, pad, *, batch_size: int, drop_last: bool = False, shuffle: bool = False,
                  num_repeats: int = 3):
         if num_repeats < 1:
             raise ConfigError(f"num_repeats must be 1 or more, got {num_repeats}")
         if not pad:
             raise ConfigError("RASampler is for training; evaluation needs DistributedBatchSampler, which sees every image once")
         self.num_repeats = num_repeats
-        super().__init__(num_images, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
+        super().__init__(dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
 
     def images_per_epoch(self):
         """Images of this process."""

@@ -46,7 +46,7 @@ def predict_set(model, images, transform_ops, path, settings, batch_size=64, num
     todo = [index for index in range(len(images)) if index not in done]
     if todo:
         dataset = images.dataset(todo, transform_ops)
-        sampler = DistributedBatchSampler(len(todo), 0, 1, 0, False, batch_size=batch_size)
+        sampler = DistributedBatchSampler(todo, 0, 1, 0, False, batch_size=batch_size)
         rivals = None if images.classes is None else np.array(images.classes)
         with open(path, "a", encoding="utf-8") as file:
             for batch in Loader(dataset, sampler, LoaderOptions(num_workers=num_workers)).epoch(0):
