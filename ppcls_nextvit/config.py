@@ -12,7 +12,7 @@ import yaml
 
 from .schema import ConfigError, coerce, named_entries, nearest, require_keys, yaml_parameters
 
-__all__ = ["Config", "ConfigError", "dump_config", "load_config"]
+__all__ = ["Config", "ConfigError", "check_entries", "check_mapping", "dump_config", "load_config"]
 
 DIALECTS = {"architecture": "PaddleDetection", "train_dataset": "PaddleSeg"}
 REFUSED = {  # keys of PaddleClas which this trainer knows and does not offer: any value but the listed ones is refused by name
@@ -260,7 +260,7 @@ def _optional(cls, content, where):
 
 
 def _arch(content, class_num):
-    from .models import MODELS
+    from .models import MODELS, check_backbone
     own = {f.name for f in fields(ArchSection)} - {"arguments"}
     if "name" not in content:
         raise ConfigError("Arch.name: missing; it names the model, e.g. NextViT_small")
@@ -276,38 +276,36 @@ def _arch(content, class_num):
         raise ConfigError("Arch.pretrained: True would download weights; give the path of a file, or use Global.pretrained_model")
     keywords = set(yaml_parameters(MODELS.get(arch.name, "Arch.name"))) - {"num_classes"}      # class_num in this dialect
     require_keys(given, sorted(own | keywords), "Arch")
-    return replace(arch, arguments=MODELS.check(arch.name, {key: value for key, value in given.items() if key in keywords}, "Arch"))
+    arguments = MODELS.check(arch.name, {key: value for key, value in given.items() if key in keywords}, "Arch")
+    if "backbone" in keywords:
+        check_backbone(arguments.get("backbone"))
+    return replace(arch, arguments=arguments)
 
 
 def _check_registry_sections(config):
     """Names, keys and types of everything a registry builds, without touching data or disk."""
     from .data import check_loader
-    from .engine.losses import LOSSES
-    from .engine.metrics import METRICS
     from .engine.optim import OPTIMIZERS
     from .engine.schedule import build_schedule
-    from .preprocess import Preprocess
-    for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
-        for mode, entries in _mapping(getattr(config, section), section, ("Train", "Eval")).items():
-            for name, arguments, where in named_entries(entries, f"{section}.{mode}"):
-                registry.check(name, arguments, where)
+    from .engine.tasks import task_of
     if config.Optimizer is not None:
         optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
         build_schedule(optimizer.pop("lr", {}), config.Global.epochs, steps_per_epoch=100)
         OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
-    for mode, content in _mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
+    for mode, content in check_mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
         check_loader(content, mode)
-    if config.Infer is not None:
-        Preprocess(config.Infer.transforms, "Infer.transforms")
-        post = _mapping(config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file"))
-        if post.get("name", "Topk") != "Topk":
-            raise ConfigError(f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}")
-        if coerce(post.get("topk", 5), int, "Infer.PostProcess.topk") < 1:
-            raise ConfigError(f"Infer.PostProcess.topk: must be 1 or more, got {post['topk']}")
-        coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
+    task_of(config).check(config)
 
 
-def _mapping(content, where, allowed):
+def check_entries(content, where, registry):
+    """Verify a section {Train: [...], Eval: [...]} whose entries `registry` builds, e.g. Loss and Metric."""
+    for mode, entries in check_mapping(content, where, ("Train", "Eval")).items():
+        for name, arguments, place in named_entries(entries, f"{where}.{mode}"):
+            registry.check(name, arguments, place)
+
+
+def check_mapping(content, where, allowed):
+    """`content`, which must be a mapping with no other keys than `allowed`."""
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: expected keys and values, got {content!r}")
     require_keys(content, allowed, where)

@@ -1,23 +1,25 @@
 """The classification task: what the loop needs to know about images and labels.
 
-A task supplies `model`, `train_loader`, `losses(batch)`, `evaluate()` and `report(directory)`; the loop in train.py knows no more.
-Detection and segmentation are further tasks.
+A task supplies the static `check(config)`, `model`, `train_loader`, `train_metric`, `losses(batch)`, `evaluate()` and `report(directory)`,
+and takes `eval_autocast`; the loop in train.py knows no more. Detection and segmentation are further tasks.
 """
 import contextlib
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import paddle
 
+from ..config import check_entries, check_mapping
 from ..data import build_loader
 from ..labels import read_labels
 from ..models import create_model
-from ..preprocess import decode_image
-from ..schema import ConfigError
+from ..preprocess import Preprocess, decode_image
+from ..schema import ConfigError, coerce
 from ..weights import load_weights
 from .log import logger
-from .losses import build_loss
-from .metrics import build_metric
+from .losses import LOSSES, build_loss
+from .metrics import METRICS, build_metric
 
 IMAGES_IN_REPORT = 40
 
@@ -61,6 +63,21 @@ class ClassificationTask:
         self.train_metric = build_metric(config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train")
         self.teacher = self._build_teacher() if training else None
         self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
+
+    @staticmethod
+    def check(config):
+        """Verify the sections that are this task's own, without touching data or disk: Loss, Metric and Infer. Raises ConfigError."""
+        check_entries(config.Loss, "Loss", LOSSES)
+        check_entries(config.Metric, "Metric", METRICS)
+        if config.Infer is None:
+            return
+        Preprocess(config.Infer.transforms, "Infer.transforms")
+        post = check_mapping(config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file"))
+        if post.get("name", "Topk") != "Topk":
+            raise ConfigError(f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}")
+        if coerce(post.get("topk", 5), int, "Infer.PostProcess.topk") < 1:
+            raise ConfigError(f"Infer.PostProcess.topk: must be 1 or more, got {post['topk']}")
+        coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
 
     def _build_teacher(self):
         arch = self.criterion.teacher

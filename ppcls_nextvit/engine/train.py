@@ -14,13 +14,13 @@ from ..config import dump_config
 from ..schema import ConfigError
 from ..weights import load_weights
 from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint
-from .classification import ClassificationTask
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
 from .log import RunLog, environment, logger, peak_memory_mb
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .report import draw_curves, pyplot
 from .schedule import build_schedule
+from .tasks import task_of
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Stop:
             signal.signal(number, handler)
 
 
-def train(config, task_class=ClassificationTask):
+def train(config):
     """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop that saved a checkpoint.
 
     Writes to `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml, environment.json, train.log,
@@ -71,7 +71,7 @@ def train(config, task_class=ClassificationTask):
     log = RunLog(config.output_dir, processes, config.Global.log_ranks, config.Global.use_visualdl)
     stop = Stop()
     try:
-        return Run(config, task_class, processes, log, stop).to_the_end()
+        return Run(config, processes, log, stop).to_the_end()
     finally:
         stop.restore()
         log.close()
@@ -80,13 +80,13 @@ def train(config, task_class=ClassificationTask):
 class Run:
     """Everything that one training run holds, from its construction (which may resume another) to its end."""
 
-    def __init__(self, config, task_class, processes, log, stop):
+    def __init__(self, config, processes, log, stop):
         self.config, self.processes, self.log, self.stop, self.where = config, processes, log, stop, config.output_dir
         settings = config.Global
         if config.Optimizer is None:
             raise ConfigError(f"{config.path}: the section Optimizer is missing, and training needs it")
         paddle.seed(settings.seed)
-        self.task = task_class(config, processes)
+        self.task = task_of(config)(config, processes)
         if config.Arch.use_sync_bn and processes.many:
             self.task.model = synchronise_batch_norms(self.task.model, processes.device)
         processes.broadcast(self.task.model)
