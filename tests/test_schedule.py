@@ -84,6 +84,24 @@ def test_timm_cosine_spans_all_epochs_and_the_late_start_can_be_switched_off():
     assert prompt.lr(300) == pytest.approx(1e-5)
 
 
+POLY_UPERNET = {"name": "MMCVPoly", "learning_rate": "6e-5", "power": 1.0, "min_lr": 0.0, "warmup_iters": 1500, "warmup_ratio": "1e-6"}
+POLY_FPN = {"name": "MMCVPoly", "learning_rate": "1e-4", "power": 0.9, "min_lr": "1e-6"}
+STEP_MASK_RCNN = {"name": "MMCVStep", "learning_rate": "1e-4", "milestones": [8, 11], "warmup_iters": 500, "warmup_ratio": "1e-6"}
+MM_LOGS = [  # (section, epochs, steps per epoch, {1-based iteration: rate}) of the reference's published training logs
+    (POLY_UPERNET, 10, 16000, {50: 1.959e-06, 100: 3.958e-06, 1000: 3.971e-05, 1500: 5.940e-05, 1550: 5.942e-05, 160000: 3.750e-10}),
+    (POLY_FPN, 10, 4000, {50: 9.989e-05, 1000: 9.777e-05, 1550: 9.654e-05, 40000: 1.007e-06}),
+    (STEP_MASK_RCNN, 12, 7330, {50: 9.800e-06, 500: 9.980e-05, 7 * 7330 + 50: 1e-4, 8 * 7330 + 50: 1e-5, 11 * 7330 + 50: 1e-6}),
+]
+
+
+@pytest.mark.parametrize("section, epochs, steps, logged", MM_LOGS, ids=["upernet", "semantic_fpn", "mask_rcnn"])
+def test_the_dense_recipes_run_at_the_logged_rates(section, epochs, steps, logged):
+    schedule = build_schedule(section, epochs, steps)
+    for iteration, rate in logged.items():
+        assert schedule.lr(iteration - 1) == pytest.approx(rate, rel=5e-4), iteration          # the logs have four digits
+    assert build_schedule(POLY_UPERNET, 10, 16000).lr(0) == pytest.approx(6e-11)       # 1e-6 of the rate, not 0
+
+
 def test_a_section_without_a_name_is_a_constant():
     assert build_schedule({"learning_rate": "1e-5"}, 30, 1251).lr(30_000) == 1e-5
 
@@ -145,6 +163,8 @@ def test_other_schedules_need_no_memory_and_refuse_a_foreign_one():
     ({"name": "Step", "learning_rate": 0.1, "step_size": 0.1, "gamma": 0.1}, "at least one step"),
     ({"name": "OneCycleLR", "max_learning_rate": 0.1, "phase_pct": 0.01}, "phase_pct"),
     ({"name": "TimmCosine", "learning_rate": 0.1, "warmup_epoch": -7}, "warmup_epoch must be 0 or more; got -7"),
+    ({"name": "MMCVPoly", "learning_rate": 0.1, "warmup_ratio": 0}, "warmup_ratio above 0"),
+    ({"name": "MMCVStep", "learning_rate": 0.1, "milestones": [11, 8]}, "must be increasing"),
     (0.1, "expected a mapping"),
 ])
 def test_bad_sections_are_refused_by_name(section, message):

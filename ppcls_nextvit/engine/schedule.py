@@ -1,8 +1,9 @@
 """Learning rate schedules: lr is a function of the optimiser step, so resuming needs the step number alone.
 
 Names, keys and values are PaddleClas's (its classes wrap paddle.optimizer.lr; the numbers agree step by step), plus `TimmCosine`,
-the official Next-ViT recipe. A tick is what a schedule counts: an optimiser step, or with `by_epoch` an epoch. The first
-`warmup_epoch` epochs rise linearly from `warmup_start_lr`; what follows starts at its own tick 0.
+the official Next-ViT recipe, and `MMCVPoly` and `MMCVStep`, those of its segmentors and detectors. A tick is what a schedule counts: an
+optimiser step, or with `by_epoch` an epoch. The first `warmup_epoch` epochs rise linearly from `warmup_start_lr`; what follows starts at
+its own tick 0.
 
 Where PaddleClas counts ticks of one kind as the other (`by_epoch` with OneCycleLR, CosineFixmatch, or Linear and a warm-up), `by_epoch`
 here means epochs throughout. ReduceOnPlateau, which PaddleClas can only run by epoch and without warm-up, runs with either.
@@ -223,6 +224,37 @@ def CosineFixmatch(epochs, steps_per_epoch, *, learning_rate: float, num_warmup_
 
     schedule.curve = curve
     return schedule
+
+
+@SCHEDULES.register
+def MMCVPoly(epochs, steps_per_epoch, *, learning_rate: float, power: float = 1.0, min_lr: float = 0.0, warmup_iters: int = 0,
+             warmup_ratio: float = 0.1):
+    """mmcv's `poly` by iteration: polynomial of `power` from learning_rate at step 0 to min_lr after the last, warmed up as in _mmcv."""
+    steps = epochs * steps_per_epoch
+    return _mmcv(lambda step: (learning_rate - min_lr) * (1 - min(step, steps) / steps) ** power + min_lr,
+                 epochs, steps_per_epoch, learning_rate, warmup_iters, warmup_ratio)
+
+
+@SCHEDULES.register
+def MMCVStep(epochs, steps_per_epoch, *, learning_rate: float, milestones: List[int], gamma: float = 0.1, warmup_iters: int = 0,
+             warmup_ratio: float = 0.1):
+    """mmcv's `step` by epoch: times gamma at each of the milestones (0-based epochs of the run), warmed up as in _mmcv."""
+    _check_increasing("milestones", milestones)
+    return _mmcv(lambda step: learning_rate * gamma ** sum(step // steps_per_epoch >= m for m in milestones),
+                 epochs, steps_per_epoch, learning_rate, warmup_iters, warmup_ratio)
+
+
+def _mmcv(regular, epochs, steps_per_epoch, learning_rate, warmup_iters, warmup_ratio):
+    """mmcv's linear warm-up: the first warmup_iters steps scale `regular(step)`, which runs on beneath, from warmup_ratio to 1."""
+    if warmup_iters < 0 or not 0 < warmup_ratio <= 1:
+        raise ValueError(f"expected warmup_iters >= 0 and warmup_ratio above 0, at most 1; got {warmup_iters} and {warmup_ratio}")
+
+    def curve(step):
+        if step >= warmup_iters:
+            return regular(step)
+        return regular(step) * (1 - (1 - step / warmup_iters) * (1 - warmup_ratio))
+
+    return Schedule(epochs, steps_per_epoch, learning_rate, curve=curve)
 
 
 @SCHEDULES.register
