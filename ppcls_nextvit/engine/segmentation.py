@@ -1,0 +1,105 @@
+"""The segmentation task: what the loop needs to know about images and label maps. See classification.py for the interface."""
+import contextlib
+from pathlib import Path
+from typing import Optional
+
+import paddle
+
+from ..config import check_entries, check_mapping
+from ..data import build_loader
+from ..data.dense import DensePipeline
+from ..preprocess import ImageError
+from ..schema import coerce
+from ..segmentation.heads import resize
+from ..segmentation.inference import Inference, segment
+from ..segmentation.losses import LOSSES, build_loss
+from ..segmentation.metrics import METRICS, build_metric
+from ..segmentation.views import Views
+from .classification import build_model, class_names
+
+IMAGES_IN_REPORT = 4
+
+
+class SegmentationTask:
+    """Images in, a class for every pixel out."""
+
+    def __init__(self, config, processes, training=True):
+        self.config, self.processes, num_classes = config, processes, config.Arch.class_num
+        self.model = build_model(config, training)
+        place = {"num_classes": num_classes, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
+        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
+        evaluates = not training or config.Global.eval_during_train
+        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
+        self.metric = build_metric(config.Metric.get("Eval") or [{"MeanIoU": {}}], num_classes, "Metric.Eval")
+        self.train_metric = build_metric(config.Metric.get("Train") or [{"PixelAccuracy": {}}], num_classes, "Metric.Train")
+        self.inference = self.model.inference
+        self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
+
+    @staticmethod
+    def check(config):
+        """Verify the sections that are this task's own, without touching data or disk. Raises ConfigError."""
+        check_entries(config.Loss, "Loss", LOSSES)
+        check_entries(config.Metric, "Metric", METRICS)
+        inference = Inference.from_yaml(config.Arch.arguments.get("inference"))
+        if config.Infer is not None:
+            DensePipeline(config.Infer.transforms, "Infer.transforms")
+            Views(config.Infer.transforms, inference, "Infer.transforms")
+            post = check_mapping(config.Infer.PostProcess, "Infer.PostProcess", ("class_id_map_file",))
+            coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
+
+    def losses(self, batch):
+        """(total loss, {head: part}, counts of `train_metric`) of one training batch."""
+        label = batch["segmentation"]
+        maps = [resize(logits.astype("float32"), label.shape[1:]) for logits in self.model(batch["image"])]
+        total, parts = self.criterion(maps, label)
+        self.train_metric.reset()
+        self.train_metric.update(maps[0].argmax(axis=1).numpy(), label.numpy())
+        return total, parts, self.train_metric.counts()
+
+    def evaluate(self):
+        """{mIoU, mAcc, aAcc, class_iou, class_acc, images} over the whole evaluation set, every image exactly once over all processes.
+
+        The labels are compared at the images' original sizes. class_iou, class_acc: {class name: share, or None}.
+        """
+        self.model.eval()
+        self.metric.reset()
+        dataset = self.eval_loader.dataset
+        for index, prediction in self.predictions():
+            label = dataset.label(index)
+            if label.shape != prediction.shape:
+                raise ImageError(f"{dataset.name(index)}: {prediction.shape[1]} x {prediction.shape[0]} pixels, but its labels are "
+                                 f"{label.shape[1]} x {label.shape[0]}")
+            self.metric.update(prediction, label)
+        counts = self.processes.sum(self.metric.counts())
+        result, names = self.metric.result(counts), class_names(self.config)
+        for key in ("class_iou", "class_acc"):
+            result[key] = dict(zip(names, result[key]))
+        return {**result, "images": int(counts[0])}
+
+    def predictions(self):
+        """(index in the set, labels int64 [H, W] at the original size) of every evaluation image of this process."""
+        dataset = self.eval_loader.dataset
+        views = None
+        if self.inference.ratios != (1.0,):                          # the batch holds one view of each image; make all of them here
+            views = Views(self.config.section("DataLoader.Eval.dataset.transform_ops"), self.inference, "DataLoader.Eval.dataset")
+        with paddle.no_grad(), self.eval_autocast():
+            for batch in self.eval_loader.epoch(0):
+                indices, originals = batch["index"].tolist(), batch["original"].tolist()
+                if views is None:
+                    labels = segment(self.model, [(batch["image"], batch["shape"].tolist())], originals, self.inference)
+                else:
+                    labels = [segment(self.model, views(dataset.image(i), dataset.name(i)), [original], self.inference)[0]
+                              for i, original in zip(indices, originals)]
+                yield from ((i, label.numpy()) for i, label in zip(indices, labels))
+
+    def report(self, directory):
+        """Evaluation images beside their truth and prediction, drawn into `directory`/predictions.png."""
+        from ..segmentation.predict import comparison_sheet
+        self.model.eval()
+        dataset, rows = self.eval_loader.dataset, []
+        for index, prediction in self.predictions():
+            rows.append((dataset.image(index), dataset.label(index), prediction))
+            if len(rows) == IMAGES_IN_REPORT:
+                break
+        comparison_sheet(rows, class_names(self.config)).save(Path(directory) / "predictions.png")

@@ -1,0 +1,1 @@
+"""Semantic segmentation: Semantic FPN and UPerNet on Next-ViT, their losses and metric, inference, prediction, export."""

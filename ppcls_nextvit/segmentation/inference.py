@@ -1,0 +1,86 @@
+"""From a network's logits to a label for each pixel: whole or by windows, at several scales, mirrored; as in mmsegmentation."""
+from dataclasses import dataclass
+from typing import Literal, Tuple
+
+import paddle
+from paddle.nn import functional as F
+
+from ..schema import Registry
+from .heads import resize
+
+__all__ = ["Inference", "segment", "window_starts"]
+
+_INFERENCE = Registry("inference")
+
+
+@_INFERENCE.register
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a segmentor is asked.
+
+    mode: 'whole' image, or overlapping windows ('slide') of `crop_size` (height, width) every `stride` pixels, whose logits are averaged.
+    ratios: the scales, relative to the one of the evaluation transforms; flip: mirrored too. With more than one view of an image
+    their probabilities are averaged.
+    """
+    mode: Literal["whole", "slide"] = "whole"
+    crop_size: Tuple[int, int] = (512, 512)
+    stride: Tuple[int, int] = (341, 341)
+    ratios: Tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if not all(0 < step <= size for step, size in zip(self.stride, self.crop_size)):
+            raise ValueError(f"stride must be from 1 to crop_size, or pixels are left out; got stride {self.stride} and "
+                             f"crop_size {self.crop_size}")
+        if not self.ratios or min(self.ratios) <= 0:
+            raise ValueError(f"ratios must be positive numbers; got {self.ratios}")
+
+    @classmethod
+    def from_yaml(cls, section, where="Arch.inference"):
+        return _INFERENCE.build("Inference", section, where)
+
+
+def window_starts(length, size, stride):
+    """Where the windows of a side begin: every `stride`, the last one moved back to end with the image."""
+    count = max(length - size + stride - 1, 0) // stride + 1
+    return [max(min(i * stride + size, length) - size, 0) for i in range(count)]
+
+
+def view_logits(model, images, inference):
+    """images: [B, C, H, W] -> logits [B, num_classes, H, W], float32, of the whole images or averaged over the windows."""
+    if inference.mode == "whole":
+        return model(images).astype("float32")
+    (height, width), (size_y, size_x) = images.shape[2:], inference.crop_size
+    total = paddle.zeros([images.shape[0], model.num_classes, height, width])
+    count = paddle.zeros([height, width])
+    for top in window_starts(height, size_y, inference.stride[0]):
+        for left in window_starts(width, size_x, inference.stride[1]):
+            rows, columns = slice(top, top + size_y), slice(left, left + size_x)
+            total[:, :, rows, columns] += model(images[:, :, rows, columns]).astype("float32")
+            count[rows, columns] += 1
+    return total / count
+
+
+def mirrored(images, shapes):
+    """Images [B, C, H, W] flipped left to right within their shapes (height, width); what is padded stays at the right and bottom."""
+    out = images.clone()
+    for i, (height, width) in enumerate(shapes):
+        out[i, :, :height, :width] = images[i, :, :height, :width].flip(-1)
+    return out
+
+
+def segment(model, views, originals, inference):
+    """The label of every pixel: for each of B images int64 [H, W], in its original size.
+
+    model: image -> logits, a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
+    views: per ratio of it (images [B, C, H, W], and B times the (height, width) that is image, not padding).
+    """
+    totals, average = [0.0] * len(originals), len(views) > 1 or inference.flip
+    for images, shapes in views:
+        for flip in (False, True)[:1 + inference.flip]:
+            logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)
+            for i, ((height, width), original) in enumerate(zip(shapes, originals)):
+                scores = resize(logits[i:i + 1, :, :height, :width], original)
+                scores = F.softmax(scores, axis=1) if average else scores
+                totals[i] = totals[i] + (scores.flip(-1) if flip else scores)
+    return [total[0].argmax(axis=0) for total in totals]

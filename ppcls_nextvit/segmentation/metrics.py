@@ -1,0 +1,89 @@
+"""Metrics of the segmentors as integer counts: summed over images and processes they stay exact, in whatever order.
+
+A metric has reset(), update(...), counts() -> int64 vector whose first entry is the number of images, and result(summed counts).
+"""
+import numpy as np
+
+from ..schema import ConfigError, Registry, named_entries
+
+__all__ = ["METRICS", "MeanIoU", "PixelAccuracy", "build_metric"]
+
+METRICS = Registry("segmentation metric")
+
+
+def build_metric(items, num_classes, where="Metric.Eval"):
+    """The metric of a YAML list with one entry, such as [{MeanIoU: {}}]."""
+    entries = list(named_entries(items, where))
+    if len(entries) != 1:
+        raise ConfigError(f"{where}: expected a list of one metric such as [{{MeanIoU: {{}}}}], got {items!r}")
+    (name, arguments, place), = entries
+    return METRICS.build(name, arguments, place, num_classes)
+
+
+@METRICS.register
+class PixelAccuracy:
+    """Share of the pixels not labelled `ignore_index` whose best class is the label: cheap enough for every training batch."""
+
+    def __init__(self, num_classes, *, ignore_index: int = 255):
+        self.ignore_index = ignore_index
+        self.reset()
+
+    def reset(self):
+        self._counts = np.zeros(3, dtype=np.int64)
+
+    def update(self, prediction, label):
+        """prediction, label: integer arrays [B, H, W]."""
+        counted = label != self.ignore_index
+        self._counts += np.array([len(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
+
+    def counts(self):
+        """int64 [3]: images, pixels right, pixels counted."""
+        return self._counts.copy()
+
+    def result(self, counts):
+        return {"aAcc": float(counts[1]) / max(float(counts[2]), 1.0)}
+
+
+@METRICS.register
+class MeanIoU:
+    """mIoU, mAcc and aAcc over all pixels of the set that are not labelled `ignore_index`, as mmsegmentation's IoUMetric counts them.
+
+    A class in neither labels nor predictions has no IoU, one not in the labels no accuracy: they are None, and the means leave them out.
+    """
+
+    def __init__(self, num_classes, *, ignore_index: int = 255):
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.reset()
+
+    def reset(self):
+        self._images, self._areas = 0, np.zeros((3, self.num_classes), dtype=np.int64)
+
+    def update(self, prediction, label):
+        """prediction, label: integer arrays [H, W] of one image; labels below num_classes or ignore_index."""
+        counted = label != self.ignore_index
+        prediction, label = prediction[counted], label[counted]
+        self._images += 1
+        for area, pixels in zip(self._areas, (label[prediction == label], prediction, label)):
+            area += np.bincount(pixels, minlength=self.num_classes)
+
+    def counts(self):
+        """int64 [1 + 3 * num_classes]: images; then per class the pixels of intersection, of prediction, of label."""
+        return np.concatenate([[self._images], self._areas.reshape(-1)])
+
+    def result(self, counts):
+        """{'mIoU', 'mAcc', 'aAcc', 'class_iou', 'class_acc'} as shares; the last two are lists by class."""
+        if counts[0] == 0:
+            raise ValueError("no image was evaluated; the data set is empty")
+        both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(3, self.num_classes)
+        iou, accuracy = _quotients(both, predicted + labelled - both), _quotients(both, labelled)
+        return {"mIoU": _mean(iou), "mAcc": _mean(accuracy), "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
+                "class_iou": iou, "class_acc": accuracy}
+
+
+def _quotients(numerators, denominators):
+    return [float(n / d) if d else None for n, d in zip(numerators, denominators)]
+
+
+def _mean(values):
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else 0.0

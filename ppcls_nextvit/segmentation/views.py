@@ -1,0 +1,31 @@
+"""The views of an image that multi-scale inference takes: the evaluation transforms at every ratio."""
+import numpy as np
+import paddle
+
+from ..data.dense import DensePipeline
+from ..schema import ConfigError
+
+__all__ = ["Views"]
+
+
+class Views:
+    """The evaluation transforms at every ratio of an Inference. transform_ops: a YAML list; where there are ratios, with Resize in it."""
+
+    def __init__(self, transform_ops, inference, where):
+        names = [name for entry in transform_ops for name in entry]
+        if inference.ratios != (1.0,) and "Resize" not in names:
+            raise ConfigError(f"{where}: Arch.inference.ratios scale the size that Resize has, and there is no Resize")
+        self.pipelines = [DensePipeline(_scaled(transform_ops, ratio), where) for ratio in inference.ratios]
+
+    def __call__(self, image, name):
+        """image: uint8 [H, W, 3], RGB -> what `segment` takes. ImageError, beginning with `name`, for an image no transform can take."""
+        for pipeline in self.pipelines:
+            sample = pipeline({"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name)
+            array = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], np.float32)
+            yield paddle.to_tensor(array), [sample.get("shape", array.shape[2:])]
+
+
+def _scaled(transform_ops, ratio):
+    """The transforms with the scale of Resize multiplied and cut to whole pixels."""
+    return [{name: {**arguments, "scale": [int(side * ratio) for side in arguments["scale"]]} if name == "Resize" else arguments}
+            for entry in transform_ops for name, arguments in entry.items()]
