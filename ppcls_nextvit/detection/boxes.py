@@ -1,0 +1,71 @@
+"""Boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels; a width is x2 - x1. Anchors, overlaps, delta coding, suppression.
+
+Reference: mmdetection (AnchorGenerator, DeltaXYWHBBoxCoder, bbox_overlaps, batched_nms). All of it is Paddle operators on sizes that may
+be unknown, so that an export records it as it is.
+"""
+import math
+
+import numpy as np
+import paddle
+from paddle.vision.ops import nms
+
+MAX_LOG_RATIO = abs(math.log(16 / 1000))       # of a decoded side to the coded one
+EPS = 1e-6
+
+
+def base_anchors(stride, scales, ratios):
+    """float32 [len(ratios) * len(scales), 4] around (0, 0). ratios: height / width, at the area of (stride * scale)^2."""
+    heights = np.sqrt(np.asarray(ratios, np.float32))[:, None]
+    scales = np.asarray(scales, np.float32)[None]
+    h, w = (stride * heights * scales).reshape(-1), (stride * (1 / heights) * scales).reshape(-1)
+    return np.stack([-0.5 * w, -0.5 * h, 0.5 * w, 0.5 * h], axis=-1)
+
+
+def grid_anchors(base, height, width, stride):
+    """[height * width * A, 4]: the A base anchors around each cell's (column * stride, row * stride), row by row."""
+    x, y = (paddle.arange(size, dtype="float32") * stride for size in (width, height))
+    y, x = paddle.meshgrid(y, x)
+    shifts = paddle.stack([x, y, x, y], axis=-1).reshape([-1, 1, 4])
+    return (paddle.to_tensor(base).unsqueeze(0) + shifts).reshape([-1, 4])
+
+
+def pairwise_iou(a, b):
+    """[K, 4], [N, 4] -> intersection over union [K, N]."""
+    low = paddle.maximum(a[:, None, :2], b[None, :, :2])
+    high = paddle.minimum(a[:, None, 2:], b[None, :, 2:])
+    size = paddle.clip(high - low, min=0)
+    intersection = size[..., 0] * size[..., 1]
+    union = _area(a)[:, None] + _area(b)[None] - intersection
+    return intersection / paddle.clip(union, min=EPS)
+
+
+def _area(boxes):
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def encode(boxes, targets, stds):
+    """Deltas [N, 4] that turn `boxes` into `targets`: shifts of the centre in sides, logarithms of the sides' ratios; each over its std."""
+    size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    shift = (targets[:, :2] + targets[:, 2:]) * 0.5 - (boxes[:, :2] + boxes[:, 2:]) * 0.5
+    return paddle.concat([shift / size, paddle.log(target_size / size)], axis=-1) / paddle.to_tensor(stds, dtype="float32")
+
+
+def decode(boxes, deltas, stds, limit):
+    """The inverse of `encode`, cut to the image. boxes: [N, 4]; deltas: [N, C * 4]. limit: float32 [4], the image's (w, h, w, h).
+
+    Returns [N, C, 4].
+    """
+    deltas = deltas.reshape([deltas.shape[0], -1, 4]) * paddle.to_tensor(stds, dtype="float32")
+    centre, size = ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1), (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
+    centre = centre + size * deltas[:, :, :2]
+    half = size * paddle.exp(paddle.clip(deltas[:, :, 2:], -MAX_LOG_RATIO, MAX_LOG_RATIO)) * 0.5
+    return paddle.minimum(paddle.clip(paddle.concat([centre - half, centre + half], axis=-1), min=0), limit)
+
+
+def batched_nms(boxes, scores, groups, threshold):
+    """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N]) do not suppress each other."""
+    if boxes.shape[0] == 0:                     # never so while an export is traced, whose sizes are -1
+        return paddle.zeros([0], dtype="int64")
+    offset = groups.astype(boxes.dtype) * (boxes.max() + 1)         # moves the groups apart
+    order = paddle.argsort(scores, descending=True, stable=True)
+    return order[nms((boxes + offset.unsqueeze(-1))[order], threshold)]
