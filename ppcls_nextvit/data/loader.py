@@ -82,7 +82,8 @@ def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
 class EpochBatches(paddle.io.Dataset):
     """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch first_step + i, a dict of arrays.
 
-    It holds also `bad`, a list: the numbers of the images that were replaced; and in place of all that `error`, if an image could not be.
+    It holds also `bad`, a list: the numbers of the images that were replaced; `empty`: {key: (shape, type)} of the arrays without elements,
+    which Paddle 3.3 cannot bring from a worker; and in place of all that `error`, if an image could not be replaced.
     """
 
     def __init__(self, dataset, sampler, epoch, first_step):
@@ -105,7 +106,9 @@ class EpochBatches(paddle.io.Dataset):
         part, bad = slice(step * size, (step + 1) * size), []
         samples = [self.sample(index, occurrence, bad)
                    for index, occurrence in zip(self.indices[part].tolist(), self.occurrences[part].tolist())]
-        return {**self.dataset.collate(samples, generator("batch", seed, self.epoch, step, self.sampler.rank)), "bad": bad}
+        batch = self.dataset.collate(samples, generator("batch", seed, self.epoch, step, self.sampler.rank))
+        empty = {key: (list(array.shape), str(array.dtype)) for key, array in batch.items() if not array.size}
+        return {**{key: array for key, array in batch.items() if key not in empty}, "empty": empty, "bad": bad}
 
     def sample(self, index, occurrence, bad):
         """What the dataset loads as number `index`, or, by the policy, as another in its place; `bad` gets the unreadable ones."""
@@ -210,6 +213,7 @@ class Loader:
                 if "error" in batch:
                     raise ImageError(np.asarray(batch["error"]).tobytes().decode())
                 self._count(batch.pop("bad"))
+                batch.update({key: np.zeros(*described) for key, described in batch.pop("empty").items()})
                 yield {key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value) for key, value in batch.items()}
         finally:
             _end_workers(source)

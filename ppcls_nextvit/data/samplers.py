@@ -8,7 +8,7 @@ import numpy as np
 
 from ..schema import ConfigError, Registry
 
-__all__ = ["SAMPLERS", "DistributedBatchSampler", "RASampler", "generator"]
+__all__ = ["SAMPLERS", "AspectRatioSampler", "DistributedBatchSampler", "IterationSampler", "RASampler", "generator"]
 
 SAMPLERS = Registry("sampler")
 STREAMS = {"order": 1, "sample": 2, "batch": 3, "replacement": 4}
@@ -95,3 +95,63 @@ class RASampler(BatchSampler):
     def order(self, epoch):
         mine = np.arange(self.images_per_epoch()) * self.world_size + self.rank
         return self.permutation(epoch)[mine // self.num_repeats], mine % self.num_repeats
+
+
+@SAMPLERS.register
+class AspectRatioSampler(BatchSampler):
+    """Batches of images that are all wider than high, or none of them, so that little padding is needed; for sets with `aspect_ratios`.
+
+    As mmdetection's (Distributed)GroupSampler: every image once an epoch, each of the two groups filled up with repetitions of its own
+    images to whole batches of all processes, and the batches in random order.
+    """
+
+    def __init__(self, dataset, rank, world_size, seed, pad, *, batch_size: int, shuffle: bool = True):
+        if not pad:
+            raise ConfigError("AspectRatioSampler is for training; evaluation needs DistributedBatchSampler, which sees every image once")
+        if not hasattr(dataset, "aspect_ratios") and not isinstance(dataset, range):               # a range: only the keys are checked
+            raise ConfigError("AspectRatioSampler needs a dataset that knows the sizes of its images, such as COCODataset")
+        ratios = getattr(dataset, "aspect_ratios", np.ones(1))
+        self.groups = [group for group in (np.flatnonzero(ratios <= 1), np.flatnonzero(ratios > 1)) if group.size]
+        super().__init__(dataset, rank, world_size, seed, pad, batch_size, False, shuffle)
+
+    def images_per_epoch(self):
+        """Images of this process."""
+        together = self.batch_size * self.world_size
+        return sum(-(-len(group) // together) for group in self.groups) * self.batch_size
+
+    def order(self, epoch):
+        rng, together = generator("order", self.seed, epoch, 0, 0), self.batch_size * self.world_size
+        indices, occurrences = [], []
+        for group in self.groups:
+            group = rng.permutation(group) if self.shuffle else group
+            positions = np.arange(-(-len(group) // together) * together)
+            indices.append(group[positions % len(group)])
+            occurrences.append(positions // len(group))
+        indices, occurrences = (np.concatenate(parts).reshape(-1, together) for parts in (indices, occurrences))
+        batches = rng.permutation(len(indices)) if self.shuffle else np.arange(len(indices))
+        return tuple(part[batches, self.rank::self.world_size].ravel() for part in (indices, occurrences))
+
+
+@SAMPLERS.register
+class IterationSampler(BatchSampler):
+    """Epochs of `iterations` batches, for recipes that count iterations: one goes on where the last ended in an endless sequence of passes
+    over the set, each shuffled anew. Batches reach across the end of a pass."""
+
+    def __init__(self, dataset, rank, world_size, seed, pad, *, batch_size: int, iterations: int, shuffle: bool = True):
+        if iterations < 1:
+            raise ConfigError(f"iterations must be 1 or more, got {iterations}")
+        if not pad:
+            raise ConfigError("IterationSampler is for training; evaluation needs DistributedBatchSampler, which sees every image once")
+        self.iterations = iterations
+        super().__init__(dataset, rank, world_size, seed, pad, batch_size, False, shuffle)
+
+    def images_per_epoch(self):
+        """Images of this process."""
+        return self.iterations * self.batch_size
+
+    def order(self, epoch):
+        count = self.images_per_epoch()
+        passes, places = np.divmod((epoch * count + np.arange(count)) * self.world_size + self.rank, self.num_images)
+        first = passes[0]
+        order = np.stack([self.permutation(number) for number in range(first, passes[-1] + 1)])
+        return order[passes - first, places], passes - first

@@ -1,0 +1,221 @@
+"""Sets of images with objects in COCO's json format: boxes, classes and masks (polygons, or run lengths plain or compressed)."""
+import contextlib
+import io
+import json
+import logging
+import math
+from collections import Counter
+from typing import Literal, Optional
+
+import numpy as np
+
+from ..preprocess import ImageError
+from ..schema import ConfigError
+from .datasets import DATASETS, open_files
+from .dense import DenseDataset, padded
+
+__all__ = ["COCODataset", "mask_tools"]
+
+KEYS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"),
+        "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation")}
+TOLERATED = 0.01         # share of annotations that may contradict their image or themselves: large sets have some
+
+log = logging.getLogger(__name__)
+
+
+def mask_tools():
+    """The module pycocotools.mask. ImportError names the extra."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ImportError("masks in COCO's format need pycocotools: install ppcls_nextvit[det]") from error
+    return mask
+
+
+def read_coco(path):
+    """The content of a COCO json with its structure verified: keys, types, unique ids, references. ConfigError names file and entry."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise FileNotFoundError(f"annotation_path: {path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:                                        # of json's and of UTF-8's decoder
+        raise ConfigError(f"{path}: not a JSON file: {error}") from error
+    for section, keys in KEYS.items():
+        entries = content.get(section) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigError(f"{path}: not a COCO file: expected a mapping in which {section!r} is a list of mappings")
+        if not entries and section != "annotations":
+            raise ConfigError(f"{path}: {section!r} is empty")
+        for number, entry in enumerate(entries):
+            missing = [key for key in keys if key not in entry]
+            if missing:
+                raise ConfigError(f"{path}: {section}[{number}] (id {entry.get('id')}) has no {missing[0]!r}")
+            if not isinstance(entry["id"], int):
+                raise ConfigError(f"{path}: {section}[{number}]: the id must be an integer, got {entry['id']!r}")
+        id, count = max(Counter(entry["id"] for entry in entries).items(), key=lambda item: item[1], default=(None, 0))
+        if count > 1:
+            raise ConfigError(f"{path}: {section} has the id {id} {count} times")
+    for image in content["images"]:
+        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("width", "height")):
+            raise ConfigError(f"{path}: image {image['id']}: expected width and height in pixels, got {image['width']!r} and "
+                              f"{image['height']!r}")
+    return content
+
+
+def is_box(box):
+    """Whether `box` is a list of four finite numbers."""
+    return (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in box))
+
+
+def mask_bounds(segmentation, height, width):
+    """(left, top, right, bottom) of a mask in any of COCO's formats, None for an empty one. ValueError if it is not of this image."""
+    if isinstance(segmentation, list):
+        if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
+            raise ValueError("a polygon is a list of three or more points, [x, y, x, y, x, y, ...]")
+        xs, ys = [x for polygon in segmentation for x in polygon[::2]], [y for polygon in segmentation for y in polygon[1::2]]
+        return min(xs), min(ys), max(xs), max(ys)
+    left, top, w, h = mask_tools().toBbox(run_lengths(segmentation, height, width)).tolist()
+    return (left, top, left + w, top + h) if w and h else None
+
+
+def run_lengths(segmentation, height, width):
+    """pycocotools' compressed run lengths of a mask in any of COCO's formats. ValueError if it is not of this image."""
+    tools = mask_tools()
+    if isinstance(segmentation, list):
+        return tools.merge(tools.frPyObjects(segmentation, height, width))
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
+        raise ValueError("expected polygons, or run lengths as {size, counts}")
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"a mask of size {segmentation['size']} in an image of height {height} and width {width}")
+    if isinstance(segmentation["counts"], list):
+        if sum(segmentation["counts"]) != height * width or min(segmentation["counts"]) < 0:
+            raise ValueError(f"run lengths that add up to {sum(segmentation['counts'])} pixels of {height * width}")
+        return tools.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
+def disagreement(annotation, image):
+    """What is wrong between an annotation's box, its mask and its image, in words, or None. ValueError for a malformed mask."""
+    x, y, w, h = annotation["bbox"]
+    width, height = image["width"], image["height"]
+    if w > 0 and h > 0 and not (x < width and y < height and x + w > 0 and y + h > 0):
+        return f"its box {annotation['bbox']} (left, top, width, height) lies outside the image of {width} x {height} pixels"
+    if annotation.get("iscrowd"):
+        return None
+    bounds = mask_bounds(annotation["segmentation"], height, width)
+    if bounds is None:
+        return None
+    left, top, right, bottom = bounds
+    overlap = max(0, min(right, x + w) - max(left, x)) * max(0, min(bottom, y + h) - max(top, y))
+    union = w * h + (right - left) * (bottom - top) - overlap
+    apart = max(abs(left - x), abs(top - y), abs(right - x - w), abs(bottom - y - h))
+    if apart > 2 and overlap < 0.5 * union:                            # 2 pixels: masks of tiny objects are coarse
+        return (f"its mask extends over x {left:g} to {right:g}, y {top:g} to {bottom:g}, its box {annotation['bbox']} (left, top, width, "
+                "height) elsewhere")
+    return None
+
+
+@DATASETS.register
+class COCODataset(DenseDataset):
+    """The images of the folder or zip file `image_root` that the COCO json `annotation_path` describes.
+
+    Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images without any annotation (filter_empty)
+    and those with a side below `min_size` pixels, and objects with a side below one pixel; crowds become `ignore_boxes`.
+    Raises FileNotFoundError, or ConfigError for a json with another structure, unknown ids, or masks, boxes and sizes that contradict each
+    other (in more than 1 % of the annotations; else a warning names the first).
+    """
+
+    def __init__(self, class_num, *, image_root: str, annotation_path: str, mode: Literal["train", "val"],
+                 transform_ops: Optional[list] = None, filter_empty: bool = True, min_size: int = 32, bad_images: Optional[dict] = None):
+        self.annotation_path, self.content = annotation_path, read_coco(annotation_path)
+        categories = sorted(self.content["categories"], key=lambda category: category["id"])
+        self.class_names, self.category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
+        if class_num is not None and class_num != len(categories):
+            raise ConfigError(f"{annotation_path}: {len(categories)} categories, but the model has {class_num} classes; set Arch.class_num")
+        of_image = self._annotations_by_image()
+        images = self.content["images"]
+        if mode == "train":
+            images = [image for image in images if min(image["width"], image["height"]) >= min_size
+                      and (of_image[image["id"]] or not filter_empty)]
+            if not images:
+                raise ConfigError(f"{annotation_path}: no image has an annotation and {min_size} pixels (filter_empty, min_size)")
+        self.images, self.annotations = images, [of_image[image["id"]] for image in images]
+        self.image_ids = [image["id"] for image in images]
+        self.aspect_ratios = np.array([image["width"] / image["height"] for image in images])
+        super().__init__(open_files(image_root), [image["file_name"] for image in images], mode, transform_ops, bad_images)
+
+    def _annotations_by_image(self):
+        """{image id: its annotations}, each annotation verified."""
+        images, categories = {image["id"]: image for image in self.content["images"]}, set(self.category_ids)
+        of_image, wrong = {id: [] for id in images}, []
+        for annotation in self.content["annotations"]:
+            where = f"{self.annotation_path}: annotation {annotation['id']}"
+            if annotation["image_id"] not in images:
+                raise ConfigError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
+            if annotation["category_id"] not in categories:
+                raise ConfigError(f"{where}: category_id {annotation['category_id']!r} is not among the categories")
+            if not is_box(annotation["bbox"]):
+                raise ConfigError(f"{where}: bbox must be [left, top, width, height], got {annotation['bbox']!r}")
+            image = images[annotation["image_id"]]
+            try:
+                contradiction = disagreement(annotation, image)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{where}: segmentation: {error}") from error
+            if contradiction:
+                wrong.append(f"{where} of {image['file_name']}: {contradiction}")
+            annotation.setdefault("iscrowd", 0)
+            of_image[image["id"]].append(annotation)
+        if len(wrong) > TOLERATED * len(self.content["annotations"]):
+            raise ConfigError(f"{wrong[0]} ({len(wrong)} of {len(self.content['annotations'])} annotations are like this)")
+        if wrong:
+            log.warning("%s (%d annotations are like this)", wrong[0], len(wrong))
+        return of_image
+
+    def image(self, i):
+        pixels, described = super().image(i), self.images[i]
+        if pixels.shape[:2] != (described["height"], described["width"]):
+            raise ImageError(f"{self.name(i)}: {pixels.shape[1]} x {pixels.shape[0]} pixels, but {self.annotation_path} says "
+                             f"{described['width']} x {described['height']}")
+        return pixels
+
+    def truth(self, i, shape):
+        height, width = shape
+        boxes, labels, masks, crowds = [], [], [], []
+        for annotation in self.annotations[i]:
+            x, y, w, h = annotation["bbox"]
+            inside = x < width and y < height and x + w > 0 and y + h > 0
+            if annotation.get("ignore") or annotation["area"] <= 0 or w < 1 or h < 1 or not inside:
+                continue
+            box = [x, y, x + w, y + h]
+            if annotation["iscrowd"]:
+                crowds.append(box)
+            else:
+                boxes.append(box)
+                labels.append(self.category_ids.index(annotation["category_id"]))
+                masks.append(run_lengths(annotation["segmentation"], height, width))
+        pixels = mask_tools().decode(masks).transpose(2, 0, 1) if masks else np.zeros((0, height, width), np.uint8)
+        return {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int64),
+                "masks": np.ascontiguousarray(pixels), "ignore_boxes": np.array(crowds, np.float32).reshape(-1, 4)}
+
+    def collate(self, samples, rng):
+        """DenseDataset's batch; in training with boxes float32 [N, 4], labels int64 [N], masks uint8 [N, H, W] of all images together,
+        counts int32 [B] (objects per image), ignore_boxes float32 [M, 4] and ignore_counts int32 [B]."""
+        batch = super().collate(samples, rng)
+        if self.training:
+            size = batch["image"].shape[2:]
+            batch.update({key: np.concatenate([sample[key] for sample in samples]) for key in ("boxes", "labels", "ignore_boxes")})
+            batch["masks"] = np.concatenate([padded(sample["masks"], size) for sample in samples])
+            batch["counts"] = np.array([len(sample["boxes"]) for sample in samples], np.int32)
+            batch["ignore_counts"] = np.array([len(sample["ignore_boxes"]) for sample in samples], np.int32)
+        return batch
+
+    def ground_truth(self):
+        """The annotations as a pycocotools.coco.COCO, for its evaluation. ImportError names the extra."""
+        mask_tools()
+        from pycocotools.coco import COCO
+        coco = COCO()
+        coco.dataset = self.content
+        with contextlib.redirect_stdout(io.StringIO()):                # it prints its progress
+            coco.createIndex()
+        return coco
