@@ -1,29 +1,23 @@
-"""Predict: `python tools/infer.py -c CONFIG -o Global.pretrained_model=WEIGHTS -o Infer.infer_imgs=FILE_OR_DIRECTORY`."""
+"""Predict: `python tools/infer.py -c CONFIG -o Global.pretrained_model=WEIGHTS -o Infer.infer_imgs=FILE_OR_DIRECTORY`.
+
+Classification prints the best names (--sheet draws them). Detection and segmentation draw into --out what they found.
+"""
 import sys
 
 from ppcls_nextvit.cli import config_parser, program
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.classification import class_names
 from ppcls_nextvit.engine.distributed import start_processes
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.predict import contact_sheet, list_images, predict_files, preprocess_of, trained_model, write_json
 from ppcls_nextvit.schema import ConfigError
 
 
-@program
-def main(argv=None) -> int:
-    parser = config_parser(__doc__)
-    parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
-    parser.add_argument("--sheet", metavar="FILE", help="draw the images with their best names and probabilities, as PNG")
-    args = parser.parse_args(argv)
-    config = load_config(args.config, args.override)
-    infer = config.section("Infer")
-    source = infer.infer_imgs or config.Global.infer_imgs
-    if not source:
-        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
-    paths, names, preprocess = list_images(source), class_names(config), preprocess_of(config)
-    start_processes(config.Global.device)
+def classify(config, args):
+    """Top-k of every image, printed, as JSON and as a contact sheet."""
+    infer = config.Infer
+    paths, names, preprocess = list_images(infer.infer_imgs or config.Global.infer_imgs), class_names(config), preprocess_of(config)
     model, _ = trained_model(config)
-
     results = []
     for result in predict_files(model, paths, preprocess, infer.batch_size, min(infer.topk, len(names)), names):
         results.append(result)
@@ -37,6 +31,41 @@ def main(argv=None) -> int:
     if args.sheet:
         contact_sheet(results).save(args.sheet, "png")
     return int(any("error" in result for result in results))
+
+
+def detect(config, args):
+    """Boxes and masks, drawn on every image, and as JSON."""
+    from ppcls_nextvit.detection.predict import infer
+    return infer(config, args.out, args.json)
+
+
+def segment(config, args):
+    """Labels, coloured over every image with a legend and as PNGs of class numbers, and as JSON."""
+    from ppcls_nextvit.segmentation.predict import infer
+    return infer(config, args.out, args.json)
+
+
+TASKS = {"classification": (classify, ("json", "sheet")), "detection": (detect, ("json", "out")), "segmentation": (segment, ("json", "out"))}
+
+
+@program
+def main(argv=None) -> int:
+    parser = config_parser(__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
+    parser.add_argument("--sheet", metavar="FILE", help="classification: draw the images with their best names and probabilities, as PNG")
+    parser.add_argument("--out", metavar="DIRECTORY", help="detection, segmentation: where the drawn images go (default: output/infer)")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, args.override)
+    task = MODELS.get(config.Arch.name).task
+    run, options = TASKS[task]
+    for option in ("sheet", "out"):
+        if getattr(args, option) and option not in options:
+            raise ConfigError(f"--{option} is not for {task}, which has {', '.join(f'--{name}' for name in options)}")
+    args.out = args.out or "output/infer"
+    if not (config.section("Infer").infer_imgs or config.Global.infer_imgs):
+        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
+    start_processes(config.Global.device)
+    return run(config, args)
 
 
 if __name__ == "__main__":
