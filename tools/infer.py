@@ -45,7 +45,9 @@ def segment(config, args):
     return infer(config, args.out, args.json)
 
 
-TASKS = {"classification": (classify, ("json", "sheet")), "detection": (detect, ("json", "out")), "segmentation": (segment, ("json", "out"))}
+TASKS = {"classification": (classify, ("json", "sheet")),      # what runs, and the options it has
+         "detection": (detect, ("json", "out")),
+         "segmentation": (segment, ("json", "out"))}
 
 
 @program
