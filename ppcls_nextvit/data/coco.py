@@ -14,7 +14,7 @@ from ..schema import ConfigError
 from .datasets import DATASETS, open_files
 from .dense import DenseDataset, padded
 
-__all__ = ["COCODataset", "mask_tools"]
+__all__ = ["COCODataset", "coco_index", "mask_tools"]
 
 KEYS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"),
         "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation")}
@@ -30,6 +30,17 @@ def mask_tools():
     except ImportError as error:
         raise ImportError("masks in COCO's format need pycocotools: install ppcls_nextvit[det]") from error
     return mask
+
+
+def coco_index(content):
+    """The parsed json `content` as a pycocotools.coco.COCO. ImportError names the extra."""
+    mask_tools()
+    from pycocotools.coco import COCO
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):                    # it prints its progress
+        coco.createIndex()
+    return coco
 
 
 def read_coco(path):
@@ -211,11 +222,5 @@ class COCODataset(DenseDataset):
         return batch
 
     def ground_truth(self):
-        """The annotations as a pycocotools.coco.COCO, for its evaluation. ImportError names the extra."""
-        mask_tools()
-        from pycocotools.coco import COCO
-        coco = COCO()
-        coco.dataset = self.content
-        with contextlib.redirect_stdout(io.StringIO()):                # it prints its progress
-            coco.createIndex()
-        return coco
+        """The annotations as a pycocotools.coco.COCO, for its evaluation."""
+        return coco_index(self.content)
