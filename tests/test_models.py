@@ -168,7 +168,7 @@ def test_parameter_counts(variant, parameters, published_m):
 
 def test_every_name_makes_the_network_it_says():
     names = [f"NextViT_{variant}{suffix}" for variant in ("small", "base", "large") for suffix in ("", "_224", "_384", "_window_pool")]
-    assert list_models() == sorted(names)
+    assert list_models("classification") == sorted(names)
     for name in names:
         size = name.split("_")[1]
         with paddle.LazyGuard():                                           # the structure alone, not 24 s of random numbers
@@ -392,3 +392,44 @@ def test_window_pool_is_another_model():
         assert b.set_state_dict(a.state_dict()) == (unexpected, missing)
     images = image(1, 3, 64, 64)
     assert max_difference(published(images), window(images)) > 1e-3        # same weights, another function
+
+
+def test_the_tasks_divide_the_models():
+    assert list_models("detection") == ["MaskRCNN"] and list_models("segmentation") == ["SemanticFPN", "UPerNet"]
+    assert list_models() == sorted(name for task in ("classification", "detection", "segmentation") for name in list_models(task))
+
+
+def test_frozen_stages_and_fixed_statistics():
+    """frozen_stages counts stages after the stem; norm_eval fixes statistics everywhere and lets weights train."""
+    model = create_model("NextViT_small", num_classes=None, frozen_stages=1, norm_eval=True)
+    assert sum(p.size for p in model.parameters() if p.stop_gradient and not is_statistic(model, p)) == 361_024      # stem + 3 NCB
+    assert model.train() is model and model.training and model.features[3].training
+    assert not model.stem.training and not model.features[2].training
+    norms = [layer for layer in model.sublayers() if isinstance(layer, BATCH_NORMS)]
+    assert not any(layer.training for layer in norms)
+    assert any(not layer.weight.stop_gradient for layer in norms)
+    assert model.eval() is model and not model.train(False).training
+
+
+def is_statistic(model, parameter):
+    return any(parameter is tensor for name, tensor in model.state_dict().items() if name.endswith(("._mean", "._variance")))
+
+
+def test_what_is_held_still_stays_still():
+    model = create_model("NextViT_small", num_classes=None, frozen_stages=2, norm_eval=True, extra_norms=True, depths=(1, 1, 5, 1)).train()
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    optimizer = paddle.optimizer.SGD(0.1, parameters=[p for p in model.parameters() if not p.stop_gradient])
+    sum((x ** 2).sum() for x in model(paddle.to_tensor(seeded.image((2, 3, 64, 64), 0)))).backward()
+    optimizer.step()
+    frozen = ("stem.", "features.0.", "features.1.", "extra_norm_list.0.", "extra_norm_list.1.")
+    for name, tensor in model.state_dict().items():
+        still = name.startswith(frozen) or name.endswith(("._mean", "._variance"))
+        assert (tensor.numpy() == before[name]).all() == still, name
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"frozen_stages": 5}, "from 0 .* to 4"), ({"frozen_stages": -1}, "from 0"), ({"extra_norms": True}, "num_classes=None"),
+])
+def test_bad_backbone_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("NextViT_small", **arguments)
