@@ -1,0 +1,527 @@
+"""deploy/serving: copied away and started as its README says, then tried by clients good and bad. Needs the extra `serving`."""
+import ast
+import base64
+import concurrent.futures
+import http.client
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from predicting import program_at, random_weights, varied_pictures
+from test_deploy_python import PIPELINES
+from tiny import ROOT, write_config
+
+from ppcls_nextvit.preprocess import Preprocess
+
+pytest.importorskip("litserve", reason="needs the extra `serving`")
+pytest.importorskip("prometheus_client", reason="needs the extra `serving`")
+pytest.importorskip("python_multipart", reason="needs the extra `serving`")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc (Linux)")
+
+FOLDER = ROOT / "deploy" / "serving"
+PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+classifier = program_at("deploy/serving/classifier.py")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The tiny configuration, exported by the tool for Paddle Inference, which every installation has."""
+    folder = tmp_path_factory.mktemp("exported")
+    arguments = ["-c", str(write_config(folder)), "-o", f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}"]
+    arguments += ["-o", f"Global.save_inference_dir={folder / 'model'}", "--size", "32"]
+    assert program_at("tools/export_model.py").main(arguments) == 0
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The program, copied away."""
+    folder = tmp_path_factory.mktemp("copied")
+    return [shutil.copy(FOLDER / name, folder) for name in ("server.py", "classifier.py")] and folder
+
+
+class Service:
+    """A running server.py on a free port of the loopback."""
+
+    def __init__(self, copy, model, *options):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = copy / f"{self.port}.log"
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        command = [sys.executable, "server.py", "--model", str(model), "--port", str(self.port), *map(str, options)]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, env=environment)
+        self.wait_for(lambda: self.get("/health")[0] == 200, 60)
+
+    def wait_for(self, condition, seconds):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except OSError:
+                pass
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.1)
+
+    def request(self, method, path, body=None, kind=None, timeout=30):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        return response.status, data
+
+    def get(self, path):
+        return self.request("GET", path)
+
+    def predict(self, body, kind="application/octet-stream", query=""):
+        status, data = self.request("POST", "/predict" + query, body, kind)
+        return status, json.loads(data)
+
+    def metrics(self):
+        rows = (line.rpartition(" ") for line in self.get("/metrics")[1].decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in rows}
+
+    def send(self, data):
+        """A connection on which `data` was sent and nothing was read."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.sendall(data)
+        return connection
+
+    def children(self, mark):
+        """Process ids below the server whose command line contains `mark`."""
+        family, found = {self.process.pid}, []
+        parents = {int(path.parent.name): parent_of(path) for path in Path("/proc").glob("[0-9]*/status")}
+        for _ in range(3):
+            family |= {pid for pid, parent in parents.items() if parent in family}
+        for pid in sorted(family - {self.process.pid}):
+            try:
+                found += [pid] if mark in Path(f"/proc/{pid}/cmdline").read_text() else []
+            except OSError:
+                pass
+        return found
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(60)
+
+
+def parent_of(status):
+    try:
+        return int(re.search(r"PPid:\s*(\d+)", status.read_text()).group(1))
+    except (OSError, AttributeError):
+        return 0
+
+
+def post(body, announced=None):
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {announced or len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def multipart(data, field="file"):
+    head = f'--limit\r\nContent-Disposition: form-data; name="{field}"; filename="a.png"\r\n\r\n'
+    return head.encode() + data + b"\r\n--limit--\r\n", "multipart/form-data; boundary=limit"
+
+
+def encoded(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def service(copy, exported):
+    service = Service(copy, exported, "--batch-ms", 20, "--max-bytes", 200_000, "--max-pixels", 1_000_000, "--upload-timeout", 1.5,
+                      "--max-in-flight", 40)
+    yield service
+    assert service.stop() == 0, service.log.read_text()
+    assert "Traceback" not in service.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def expected(exported):
+    """For each photo the probabilities of deploy/python, one photo at a time."""
+    program = program_at("deploy/python/predict.py")
+    description = program.read_description(exported)
+    preprocess = program.Preprocess(description["PreProcess"]["transform_ops"])
+    predictor = program.Predictor(exported, description)
+    return {photo: predictor(preprocess(photo)[None])[0] for photo in PHOTOS}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path, name):
+    if "OpenCV" in name:
+        pytest.importorskip("cv2")
+    ours = Preprocess(PIPELINES[name])
+    theirs = classifier.Preprocess(json.loads(json.dumps(ours.describe())))
+    files = [*sorted(varied_pictures(tmp_path).iterdir()), *PHOTOS]
+    assert len(files) == 18
+    for file in files:
+        expected, got = ours(str(file)), theirs(file.read_bytes())
+        assert (got.dtype, got.shape, got.flags.c_contiguous) == (np.float32, expected.shape, True), file.name
+        assert got.tobytes() == expected.tobytes(), file.name
+
+
+def test_four_ways_of_sending_a_photo(service, expected):
+    for photo, row in expected.items():
+        order = np.argsort(-row)[:3].tolist()
+        data, text = photo.read_bytes(), base64.b64encode(photo.read_bytes()).decode()
+        for body, kind in ((data, "image/jpeg"), multipart(data), (json.dumps({"image": text}), "application/json"),
+                           (json.dumps({"image": "data:image/jpeg;base64," + text}), "application/json; charset=utf-8")):
+            status, answer = service.predict(body, kind)
+            assert status == 200 and [found["class_id"] for found in answer["predictions"]] == order
+            assert np.allclose([found["score"] for found in answer["predictions"]], row[order], atol=1e-5)
+            assert answer["predictions"][0]["label"] == service_labels()[order[0]]
+    assert len({tuple(np.argsort(-row)[:3]) for row in expected.values()}) > 1, "photos all alike would show nothing"
+    assert [len(service.predict(PHOTOS[0].read_bytes(), query=f"?topk={k}")[1]["predictions"]) for k in (1, 7, 99)] == [1, 7, 10]
+
+
+def service_labels():
+    return [line.partition(" ")[2] for line in (ROOT / "dataset/fashion_mnist/labels.txt").read_text().splitlines()]
+
+
+def bomb():
+    """A PNG of 70 bytes that says it has 30,000 x 30,000 pixels."""
+    header = b"IHDR" + (30000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big") + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+JSON = "application/json"
+
+
+@pytest.mark.parametrize("body, kind, query, status, reason", [
+    (b"", "image/png", "", 400, "empty"),
+    (b"no image at all", "image/png", "", 415, "not an image"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", "", 415, "not an image"),
+    (PHOTOS[0].read_bytes()[:-9000], "image/jpeg", "", 422, "truncated"),
+    (PHOTOS[0].read_bytes()[:200], "image/jpeg", "", 422, "damaged"),
+    (encoded(Image.new("RGB", (90, 90)))[:-40], "image/png", "", 422, "truncated"),
+    (encoded(Image.new("F", (9, 9)), "tiff"), "image/tiff", "", 415, "floating point"),
+    (bomb(), "image/png", "", 413, "limit of 1000000: Image size (900000000 pixels)"),
+    (encoded(Image.new("L", (1001, 1000))), "image/png", "", 413, "1001 x 1000"),
+    (encoded(Image.fromarray(NOISE)), "image/png", "", 413, "200000"),
+    (PHOTOS[0].read_bytes(), "text/plain", "", 415, "text/plain"),
+    (PHOTOS[0].read_bytes(), "", "", 415, "Content-Type"),
+    (b"{", JSON, "", 400, "expected JSON"),
+    (b"[" * 50_000, JSON, "", 400, "expected JSON"),
+    (b'{"picture": ""}', JSON, "", 400, "expected JSON"),
+    (b'{"image": 3}', JSON, "", 400, "expected JSON"),
+    (b'{"image": "a*b"}', JSON, "", 400, "expected JSON"),
+    (b'{"image": ""}', JSON, "", 400, "empty"),
+    (b"--limit", "multipart/form-data", "", 400, "boundary"),
+    (b"nothing of the kind", "multipart/form-data; boundary=limit", "", 400, "multipart"),
+    (multipart(b"data", "picture")[0], multipart(b"")[1], "", 400, "`file`"),
+    (multipart(b"")[0], multipart(b"")[1], "", 400, "empty"),
+    (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=0", 422, "greater than or equal to 1"),
+    (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=many", 422, "integer"),
+], ids=lambda value: value[:30].replace(" ", "-") if isinstance(value, str) else "")
+def test_bad_uploads_get_a_reason(service, body, kind, query, status, reason):
+    found, answer = service.predict(body, kind, query)
+    assert (found, reason in json.dumps(answer["detail"])) == (status, True), answer
+
+
+def test_a_strip_does_not_explode():
+    """The resized picture is limited too: 1 x 50,000 pixels with their short side at 256 would be 3 billion."""
+    preprocess = classifier.Preprocess([{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256, "backend": "pil"}}])
+    with pytest.raises(classifier.ImageError, match="the resized image has 256 x 12800000 pixels"):
+        preprocess(encoded(Image.new("L", (1, 50_000))))
+
+
+def test_oversized_without_an_announced_length(service):
+    chunk = b"%x\r\n%s\r\n" % (50_000, bytes(50_000))
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection = service.send(head + chunk * 5)
+    assert b" 413 " in connection.recv(1000)
+    connection.close()
+
+
+def test_other_methods_and_paths(service):
+    assert [service.get(path)[0] for path in ("/", "/health", "/info", "/metrics", "/predict", "/elsewhere")] == [200] * 4 + [405, 404]
+    assert json.loads(service.get("/info")[1])["model"] == {"model": "NextViT_small", "classes": 10, "max_bytes": 200_000,
+                                                            "max_pixels": 1_000_000}
+
+
+def test_concurrent_requests_are_batched_and_a_bad_one_fails_alone(service, expected):
+    """24 clients at once: fewer batches than pictures, and everybody gets the answer to their own picture."""
+    before = service.metrics()
+    photos = PHOTOS * 6
+
+    def ask(index):
+        return service.predict(b"bad" if index % 8 == 7 else photos[index].read_bytes())
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(24)))
+    for index, (status, answer) in enumerate(answers):
+        assert status == (415 if index % 8 == 7 else 200)
+        if status == 200:
+            assert answer["predictions"][0]["class_id"] == int(np.argmax(expected[photos[index]]))
+    after = service.metrics()
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown["nextvit_batch_size_sum"] == 21 and grown["nextvit_batch_size_count"] <= 14
+    assert max(answer.get("batch_size", 0) for _, answer in answers) >= 2
+    assert (grown['nextvit_requests_total{status="200"}'], grown['nextvit_requests_total{status="415"}']) == (21, 3)
+
+
+def test_slow_clients_do_not_hold_up_others_and_are_cut_off(service):
+    slow = [service.send(post(b"half", announced=100)) for _ in range(3)]
+    start = time.monotonic()
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200 and time.monotonic() - start < 1.4
+    for connection in slow:
+        answer = b""
+        while received := connection.recv(1000):                # the server closes it: nothing more is expected of that upload
+            answer += received
+        assert b" 408 " in answer and b"not complete after 1.5 s" in answer
+
+
+def test_clients_that_hang_up(service):
+    before = service.metrics()
+    for _ in range(5):
+        service.send(post(b"half", announced=100)).close()                          # during the upload
+        waiting = service.send(post(PHOTOS[0].read_bytes()))
+        time.sleep(0.01)
+        waiting.close()                                                             # before the answer, or during it
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 0, 10)
+    grown = {name: value - before.get(name, 0) for name, value in service.metrics().items() if name.startswith("nextvit_requests_total")}
+    assert grown['nextvit_requests_total{status="499"}'] >= 5 and sum(grown.values()) == 10
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+
+
+def test_requests_beyond_the_limit_are_refused_at_once(service):
+    held = [service.send(post(b"half", announced=100)) for _ in range(40)]
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 40, 5)
+    status, answer = service.predict(PHOTOS[0].read_bytes())
+    assert status == 503 and "busy: 40 requests" in answer["detail"]
+    for connection in held:
+        connection.close()
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 0, 10)
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_a_killed_http_process_ends_all(copy, exported):
+    service = Service(copy, exported, "--batch-ms", 800, "--timeout", 20)
+    (worker,) = service.children("spawn_main")
+    waiting = [service.send(post(PHOTOS[0].read_bytes())) for _ in range(3)]
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 3, 5)
+    time.sleep(0.3)                                             # the worker has them and waits for more
+    os.kill(worker, signal.SIGKILL)
+    start = time.monotonic()
+    for connection in waiting:
+        answer = connection.recv(1000)
+        assert b" 503 " in answer and b"the worker that had this request died; try again" in answer
+    assert time.monotonic() - start < 15, "not only when they time out"
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200    # waits until the new worker has the model
+    assert service.metrics()["nextvit_worker_starts_total"] == 2 and service.children("spawn_main") != [worker]
+
+    processes = service.children("")
+    (http_process,) = [pid for pid in service.children("server.py") if has_event_loop(pid)]
+    os.kill(http_process, signal.SIGKILL)
+    assert service.process.wait(30) == 1
+    assert_gone(processes)
+
+
+def has_event_loop(pid):
+    return any("eventpoll" in os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def assert_gone(processes):
+    end = time.monotonic() + 5
+    while left := [pid for pid in processes if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
+    service = Service(copy, exported, "--batch-ms", 700)
+    accepted = [service.send(post(PHOTOS[index % 4].read_bytes())) for index in range(32)]
+    upload = post(PHOTOS[0].read_bytes())
+    half = service.send(upload[:-5000])
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 33, 10)
+    processes = service.children("")
+    service.process.terminate()
+    time.sleep(0.5)
+    half.sendall(upload[-5000:])
+    with pytest.raises(OSError):
+        service.get("/health")
+    for connection in [*accepted, half]:
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == 200
+    assert service.process.wait(30) == 0, service.log.read_text()
+    assert_gone(processes)
+    assert "Traceback" not in service.log.read_text()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda f: shutil.rmtree(f), "export.json: no such file"),
+    (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
+    (lambda f: os.truncate(f / "inference.pdiparams", 100), "inference.pdiparams: does not match export.json"),
+    (lambda f: (f / "export.json").write_text("{"), "not the description of an exported classifier"),
+    (lambda f: (f / "export.json").write_text("[]"), "not the description of an exported classifier"),
+    (lambda f: edit(f, lambda d: d["Export"].update(target="tensorrt")), "an export to tensorrt; this program runs onnx and paddle"),
+    (lambda f: edit(f, lambda d: d["Model"]["input"]["shape"].__setitem__(0, 4)), "the batch is fixed at 4"),
+])
+def test_models_that_cannot_be_served(exported, tmp_path, change, message):
+    model = shutil.copytree(exported, tmp_path / "model")
+    change(model)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        classifier.read_description(model)
+
+
+def edit(folder, change):
+    description = json.loads((folder / "export.json").read_text())
+    change(description)
+    (folder / "export.json").write_text(json.dumps(description))
+
+
+def test_a_start_that_fails_is_one_line(copy, tmp_path):
+    done = subprocess.run([sys.executable, "server.py", "--model", str(tmp_path)], cwd=copy, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {tmp_path}/export.json: no such file; expected a folder that "
+                                                                  "tools/export_model.py wrote\n")
+
+
+def test_the_program_imports_only_what_its_requirements_name():
+    found = set()
+    for name in ("server.py", "classifier.py"):
+        nodes = ast.walk(ast.parse((FOLDER / name).read_text()))
+        found |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        found |= {node.module for node in ast.walk(ast.parse((FOLDER / name).read_text())) if isinstance(node, ast.ImportFrom)}
+    roots = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names)
+    assert roots == {"PIL", "classifier", "cv2", "fastapi", "litserve", "numpy", "onnxruntime", "paddle", "prometheus_client", "starlette"}
+    listed = {re.match(r"[\w-]+", line).group().lower() for line in (FOLDER / "requirements.txt").read_text().splitlines()}
+    assert listed == {"litserve", "prometheus-client", "python-multipart", "numpy", "pillow", "onnxruntime"}
+
+
+def test_load_test_program(service, monkeypatch, tmp_path, capsys):
+    bench = program_at("deploy/serving/bench.py")
+    arguments = ["--images", str(ROOT / "dataset/fashion_mnist/pictures"), "--port", str(service.port), "--requests", "300",
+                 "--pid", str(service.process.pid)]
+    assert bench.main(arguments) == 0
+    single, many = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (single["clients"], single["requests"], single["pictures_a_batch"]) == (1, 30, 1)
+    assert (many["clients"], many["statuses"]) == (32, {"200": 300}) and many["pictures_a_batch"] > 2
+    assert 100 < many["memory_mb"] < 3000 and many["p50_ms"] <= many["p99_ms"] <= many["max_ms"]
+
+
+def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
+    for package in ("onnxruntime", "paddle2onnx", "onnxslim"):
+        pytest.importorskip(package, reason="needs the extra `onnx`")
+    config = str(write_config(tmp_path))
+    weights = random_weights(tmp_path / "w.pdparams")
+    assert program_at("tools/export_model.py").main(["-c", config, "-o", f"Global.pretrained_model={weights}", "--to", "onnx",
+                                                     "-o", f"Global.save_inference_dir={tmp_path / 'onnx'}"]) == 0
+    description = classifier.read_description(tmp_path / "onnx")
+    preprocess = classifier.Preprocess(description["PreProcess"]["transform_ops"])
+    rows = classifier.Classifier(tmp_path / "onnx", description)([preprocess(photo.read_bytes()) for photo in PHOTOS])
+    for photo, row in zip(PHOTOS, rows):
+        assert np.allclose(row, expected[photo], atol=1e-5)
+
+
+def test_logits_and_pictures_of_several_sizes():
+    several = object.__new__(classifier.Classifier)
+    several.softmax, seen = False, []
+    several.run = lambda batch: seen.append(batch.shape) or np.stack([batch.mean((1, 2, 3)), np.zeros(len(batch), np.float32)], axis=1)
+    images = [np.full((3, size, size), size, np.float32) for size in (2, 3, 2)]
+    rows = several(images)
+    assert seen == [(2, 3, 2, 2), (1, 3, 3, 3)]
+    assert np.allclose([row[0] for row in rows], [1 / (1 + np.exp(-size)) for size in (2, 3, 2)])
+
+
+# Triton and Kubernetes: what can be checked without them
+
+@pytest.fixture
+def repository(exported, tmp_path):
+    """A repository of an export that says it is ONNX."""
+    model = shutil.copytree(exported, tmp_path / "model")
+    (model / "inference.onnx").write_bytes(b"graph")
+    edit(model, lambda d: d["Export"].update(target="onnx", inputs={"x": [None, 3, 48, 32]}))
+    edit(model, lambda d: d["Model"]["input"].update(image_size=[48, 32]))
+    assert program_at("deploy/serving/triton/make_repository.py").main(["--model", str(model), "--out", str(tmp_path / "repository")]) == 0
+    return tmp_path / "repository"
+
+
+def test_triton_repository(repository, exported, tmp_path, capsys):
+    names = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+    assert names == {"nextvit/config.pbtxt", "nextvit/labels.txt", "nextvit_model/1/model.onnx", "nextvit_model/config.pbtxt",
+                     "nextvit_model/labels.txt", "nextvit_preprocess/1/classifier.py", "nextvit_preprocess/1/export.json",
+                     "nextvit_preprocess/1/model.py", "nextvit_preprocess/config.pbtxt"}
+    assert (repository / "nextvit" / "1").is_dir(), "Triton wants a version of an ensemble too"
+    configs = {folder.name: " ".join((folder / "config.pbtxt").read_text().split()) for folder in repository.iterdir()}
+    assert not any("$" in text for text in configs.values())
+    assert 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]' in configs["nextvit_model"]
+    assert 'output [ { name: "PIXELS" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]' in configs["nextvit_preprocess"]
+    assert 'output_map { key: "probabilities" value: "PROBABILITIES" }' in configs["nextvit"] and "dims: [ 10 ]" in configs["nextvit"]
+    assert (repository / "nextvit" / "labels.txt").read_text().splitlines() == service_labels()
+    make = program_at("deploy/serving/triton/make_repository.py")
+    assert make.main(["--model", str(exported), "--out", str(tmp_path / "new")]) == 1
+    assert "expected an export --to onnx" in capsys.readouterr().err
+    assert make.main(["--model", str(tmp_path / "model"), "--out", str(repository)]) == 1 and "exists" in capsys.readouterr().err
+
+
+def test_triton_configurations_are_what_triton_reads(repository):
+    configuration = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]")
+    from google.protobuf import text_format
+    for path in repository.glob("*/config.pbtxt"):
+        parsed = text_format.Parse(path.read_text(), configuration.ModelConfig())
+        assert parsed.name == path.parent.name and parsed.max_batch_size == 16
+
+
+def test_triton_preprocessing(repository, monkeypatch):
+    """model.py in place, between stand-ins for Triton's own classes."""
+    backend = types.ModuleType("triton_python_backend_utils")
+    backend.get_input_tensor_by_name = lambda request, name: request[name]
+    backend.Tensor = lambda name, array: (name, array)
+    backend.InferenceResponse = lambda tensors=(), error=None: {"tensors": tensors, "error": error}
+    backend.TritonError = type("TritonError", (Exception,), {"INVALID_ARG": 3})
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
+    monkeypatch.syspath_prepend(str(repository / "nextvit_preprocess" / "1"))
+    monkeypatch.delitem(sys.modules, "classifier", raising=False)
+    spec = importlib.util.spec_from_file_location("triton_model", repository / "nextvit_preprocess" / "1" / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.TritonPythonModel()
+    model.initialize({"model_config": json.dumps({"parameters": {"max_pixels": {"string_value": "1000000"}}})})
+
+    def request(*pictures):
+        array = np.array([[picture] for picture in pictures], object)
+        return {"IMAGE": types.SimpleNamespace(as_numpy=lambda: array)}
+
+    good, bad = model.execute([request(*(photo.read_bytes() for photo in PHOTOS)), request(PHOTOS[0].read_bytes(), b"bad")])
+    (name, pixels), = good["tensors"]
+    ours = Preprocess(json.loads((repository / "nextvit_preprocess" / "1" / "export.json").read_text())["PreProcess"]["transform_ops"])
+    assert name == "PIXELS" and pixels.tobytes() == b"".join(ours(str(photo)).tobytes() for photo in PHOTOS)
+    assert "not an image" in str(bad["error"]) and not bad["tensors"]
+
+
+def test_manifests_name_what_the_server_has():
+    deployment, service = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    template = deployment["spec"]["template"]
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")} == {"/health", "/"}
+    stop = int(container["args"][container["args"].index("--stop-timeout") + 1])
+    assert pod["terminationGracePeriodSeconds"] >= stop + 5
+    docker = (FOLDER / "Dockerfile").read_text()
+    for name in re.findall(r"--[a-z-]+", " ".join(container["args"]) + docker.splitlines()[-1]):
+        assert f'"{name}"' in (FOLDER / "server.py").read_text(), name
