@@ -1,0 +1,150 @@
+"""Objects in image files: boxes and masks drawn on the pictures, and as JSON with scores, class names and run-length masks."""
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import paddle
+from PIL import Image, ImageDraw, ImageFont
+
+from ..config import check_mapping
+from ..data.dense import DensePipeline
+from ..engine.classification import class_names
+from ..engine.distributed import start_processes
+from ..models.nextvit import MIN_INPUT_SIZE
+from ..predict import list_images, trained_model, write_json
+from ..preprocess import ImageError, decode_image
+from ..schema import ConfigError, coerce
+from ..segmentation.predict import palette
+from .masks import encode_rle, full, paste
+
+__all__ = ["check_post_process", "comparison_sheet", "draw_objects", "infer", "pasted", "predict_image"]
+
+SCORE_SHOWN = 0.3           # objects below are neither drawn nor written, unless Infer.PostProcess.score_threshold says otherwise
+OPACITY = 0.45
+LINE, GAP = 18, 4           # of text, and between pictures, in pixels
+
+log = logging.getLogger(__name__)
+
+
+def check_post_process(post):
+    """Infer.PostProcess verified: the score from which objects are shown. Raises ConfigError."""
+    check_mapping(post, "Infer.PostProcess", ("score_threshold", "class_id_map_file"))
+    coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
+    threshold = coerce(post.get("score_threshold", SCORE_SHOWN), float, "Infer.PostProcess.score_threshold")
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"Infer.PostProcess.score_threshold: must be in [0, 1], got {threshold}")
+    return threshold
+
+
+def pasted(found, height, width, threshold=0.0):
+    """(boxes float32 [n, 4], scores [n], labels int64 [n], masks) of the Detections that score `threshold` or more, as arrays.
+
+    masks: n times what `paste` returns for an image of that size.
+    """
+    boxes, scores, labels, masks = (part.numpy() for part in found)
+    shown = scores >= threshold
+    boxes, masks = boxes[shown], [paste(mask, box, height, width) for mask, box in zip(masks[shown], boxes[shown])]
+    return boxes, scores[shown], labels[shown], masks
+
+
+def predict_image(model, image, transforms, name):
+    """Detections in one image, uint8 [H, W, 3]. transforms: a DensePipeline. ImageError for what the model cannot take."""
+    sample = transforms({"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name)
+    pixels, shape = sample["image"], sample.get("shape", sample["image"].shape[:2])
+    if min(shape) < MIN_INPUT_SIZE:
+        raise ImageError(f"{name}: {shape[0]} x {shape[1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
+    batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+    with paddle.no_grad():
+        found, = model(paddle.to_tensor(batch), paddle.to_tensor([shape]), paddle.to_tensor([sample["scale"]], dtype="float32"))
+    return found
+
+
+def draw_objects(image, boxes, scores, labels, masks, names):
+    """The picture with its objects as a PIL image: masks coloured by class and, where there are scores, boxes under name and score.
+
+    image: uint8 [H, W, 3]; boxes: [n, 4]; scores: [n] or None; masks: uint8 [n, H, W].
+    """
+    colours = palette(len(names))
+    pixels = image.astype(np.float32)
+    for mask, label in zip(masks, labels):
+        inside = mask > 0
+        pixels[inside] = (1 - OPACITY) * pixels[inside] + OPACITY * colours[label]
+    picture = Image.fromarray(np.round(pixels).astype(np.uint8))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for i, (box, label) in enumerate(zip(boxes, labels)):
+        draw.rectangle([float(side) for side in box], outline=tuple(colours[label].tolist()))
+        if scores is not None:
+            draw.text((float(box[0]) + 2, float(box[1]) + 1), f"{names[label]} {scores[i]:.2f}", "white", font, stroke_width=1,
+                      stroke_fill="black")
+    return picture
+
+
+def comparison_sheet(rows, names, threshold=SCORE_SHOWN, smallest=256):
+    """A PIL image with a row for each (image uint8 [H, W, 3], truth, found): the picture, its true objects, those that were found.
+
+    truth: a sample with boxes, labels and masks; found: Detections. smallest: side in pixels to which small pictures grow by whole factors.
+    """
+    font, pictures = ImageFont.load_default(13), []
+    for image, truth, found in rows:
+        height, width = image.shape[:2]
+        factor = max(1, smallest // max(height, width))
+        boxes, _, labels, masks = pasted(found, height, width, threshold)
+        objects = [(truth["boxes"], truth["labels"], truth["masks"]), (boxes, labels, [full(mask, height, width) for mask in masks])]
+        large = _grown(image, factor)
+        pictures.append([Image.fromarray(large)])
+        for boxes, labels, masks in objects:
+            masks = [_grown(mask, factor) for mask in masks]
+            pictures[-1].append(draw_objects(large, factor * boxes, None, labels, masks, names))
+    width, height = max(row[0].width for row in pictures) + GAP, sum(row[0].height + GAP for row in pictures)
+    sheet, top = Image.new("RGB", (3 * width - GAP, LINE + height), "white"), LINE
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(("image", "truth", f"prediction (score {threshold} or more)")):
+        draw.text((column * width, 1), title, "black", font)
+    for row in pictures:
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * width, top))
+        top += row[0].height + GAP
+    return sheet
+
+
+def _grown(pixels, factor):
+    return pixels.repeat(factor, 0).repeat(factor, 1)
+
+
+def infer(config, out, json=None):
+    """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory `out`. Returns the exit status: 1 if an
+    image could not be read.
+
+    json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score, box: [x1, y1, x2, y2], mask:
+    {size, counts}}, ...]}, best first, or {file_name, error}.
+    """
+    infer = config.section("Infer")
+    source = infer.infer_imgs or config.Global.infer_imgs
+    if not source:
+        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
+    paths, names, threshold = list_images(source), class_names(config), check_post_process(infer.PostProcess)
+    transforms, out, results = DensePipeline(infer.transforms, "Infer.transforms"), Path(out), []
+    start_processes(config.Global.device)
+    model, _ = trained_model(config)
+    out.mkdir(parents=True, exist_ok=True)
+    stems = Counter(path.stem for path in paths)
+    for path in paths:
+        try:
+            image = decode_image(str(path))
+            found = predict_image(model, image, transforms, str(path))
+        except ImageError as error:
+            log.error("%s", error)
+            results.append({"file_name": str(path), "error": str(error)})
+            continue
+        height, width = image.shape[:2]
+        boxes, scores, labels, masks = pasted(found, height, width, threshold)
+        stem = path.stem if stems[path.stem] == 1 else path.name                  # a.jpg and a.png each keep their own
+        draw_objects(image, boxes, scores, labels, [full(mask, height, width) for mask in masks], names).save(out / f"{stem}_objects.png")
+        objects = [{"class_id": int(label), "label_name": names[label], "score": float(score), "box": box.tolist(),
+                    "mask": encode_rle(mask, height, width)} for box, score, label, mask in zip(boxes, scores, labels, masks)]
+        results.append({"file_name": str(path), "height": height, "width": width, "objects": objects})
+    if json:
+        write_json(json, results)
+    return int(any("error" in result for result in results))

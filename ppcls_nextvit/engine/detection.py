@@ -1,0 +1,91 @@
+"""The detection task: what the loop needs to know about images, boxes and masks. See classification.py for the interface."""
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from ..data import build_loader
+from ..data.dense import DensePipeline
+from ..detection.masks import encode_rle
+from ..detection.predict import check_post_process, comparison_sheet, pasted
+from ..evaluation.coco import coco_map, gathered, result_records
+from ..schema import ConfigError
+from .classification import build_model
+
+IMAGES_IN_REPORT = 4
+
+
+class ProposalAccuracy:
+    """Share of the sampled proposals whose class, or background, the box head tells; mmdetection's `acc`. Counts of one batch at a time."""
+
+    def __init__(self):
+        self._counts = np.zeros(3, dtype=np.int64)
+
+    def set(self, counts):
+        self._counts = np.array([int(count) for count in counts], dtype=np.int64)
+
+    def counts(self):
+        """int64 [3]: images, proposals told right, proposals."""
+        return self._counts.copy()
+
+    def result(self, counts):
+        return {"acc": float(counts[1]) / max(float(counts[2]), 1.0)}
+
+
+class DetectionTask:
+    """Images in, boxes with classes and masks out."""
+
+    def __init__(self, config, processes, training=True):
+        self.config, self.processes = config, processes
+        self.model = build_model(config, training)
+        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size,
+                 "seed": config.Global.seed}
+        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
+        evaluates = not training or config.Global.eval_during_train
+        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.train_metric = ProposalAccuracy()
+        self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
+
+    @staticmethod
+    def check(config):
+        """Verify the sections that are this task's own, without touching data or disk. Raises ConfigError."""
+        for name in ("Loss", "Metric"):
+            if getattr(config, name):
+                raise ConfigError(f"{name}: {config.Arch.name} brings its own losses and is measured by COCO's mAP; leave the section out")
+        if config.Infer is not None:
+            DensePipeline(config.Infer.transforms, "Infer.transforms")
+            check_post_process(config.Infer.PostProcess)
+
+    def losses(self, batch):
+        """(total loss, {name: part}, counts of `train_metric`) of one training batch."""
+        parts, counts = self.model.losses(batch)
+        self.train_metric.set(counts)
+        return sum(parts.values()), parts, self.train_metric.counts()
+
+    def evaluate(self):
+        """{box_map, ..., mask_map, ..., images}: COCO's averages over the whole evaluation set, every image once over all processes."""
+        dataset, records, images = self.eval_loader.dataset, [], 0
+        for index, size, found in self.predictions():
+            *found, masks = pasted(found, *size)
+            records += result_records(dataset, index, *found, [encode_rle(mask, *size) for mask in masks])
+            images += 1
+        result = coco_map(dataset, gathered(records, self.processes))
+        return {**result, "images": int(self.processes.sum([images])[0])}
+
+    def predictions(self):
+        """(index in the set, (height, width), Detections) of every evaluation image of this process, at its original size."""
+        self.model.eval()
+        with paddle.no_grad(), self.eval_autocast():
+            for batch in self.eval_loader.epoch(0):
+                found = self.model(batch["image"], batch["shape"], batch["scale"])
+                yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
+
+    def report(self, directory):
+        """Evaluation images with their true and their predicted objects, drawn into `directory`/predictions.png."""
+        dataset, rows = self.eval_loader.dataset, []
+        for index, size, found in self.predictions():
+            rows.append((dataset.image(index), dataset.truth(index, size), found))
+            if len(rows) == IMAGES_IN_REPORT:
+                break
+        comparison_sheet(rows, dataset.class_names).save(Path(directory) / "predictions.png")
