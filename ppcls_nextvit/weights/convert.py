@@ -6,43 +6,59 @@ import struct
 import numpy as np
 import paddle
 
-from ..models import create_model
+from ..models import MODELS, create_model
 from .load import check, resolve, typed
 from .reader import SAFETENSORS_TYPES, read_file
-from .rules import LoadError, head_classes, to_torch, translate
+from .rules import LoadError, head_classes, to_torch, translate, unwrap
 
-__all__ = ["SUFFIXES", "convert"]
+__all__ = ["TARGETS", "convert"]
 
-SUFFIXES = {"paddle": ".pdparams", "torch": ".safetensors", "timm": ".safetensors"}      # the file that each target is written to
+TARGETS = {"classification": ("paddle", "torch", "timm"), "detection": ("paddle", "mmdet"), "segmentation": ("paddle", "mmseg")}
 
 
-def convert(source, destination, model="NextViT_small", to="paddle", num_classes=None, entry=None, backbone_only=False, report=None):
+def convert(source, destination, model="NextViT_small", to="paddle", num_classes=None, entry=None, backbone_only=False, report=None,
+            backbone=None):
     """Write the weights in `source` to `destination`, complete and in float32; returns the Translation (its `table()` sums it up).
 
     source: any file that `load_weights` takes. model: the name of the architecture it must fit, as for `create_model`.
-    to: 'paddle' (.pdparams, for PaddleClas and this project), 'torch' (official keys, .safetensors) or 'timm' (.safetensors).
+    to: 'paddle' (.pdparams, for PaddleClas and this project), 'torch' (official keys, .safetensors) or 'timm' (.safetensors);
+        of a detector 'paddle' or 'mmdet', of a segmentor 'paddle' or 'mmseg' (both .safetensors).
     num_classes: None takes the file's head as it is, 0 leaves it out, another number demands that many classes.
     entry, backbone_only: see `translate`. report: path of a JSON file with one record per key.
+    backbone: the name of a detector's or segmentor's backbone, e.g. NextViT_small.
     Raises LoadError, WeightFileError, ConfigError (an unknown model), all of them ValueErrors; ValueError for a wrong suffix.
     """
-    if to not in SUFFIXES:
-        raise ValueError(f"to must be one of {', '.join(SUFFIXES)}; got {to!r}")
-    if not os.fspath(destination).endswith(SUFFIXES[to]):
-        raise ValueError(f"{destination}: weights for {to} are written as {SUFFIXES[to]}")
+    task = MODELS.get(model).task
+    if to not in TARGETS[task]:
+        raise ValueError(f"to must be one of {', '.join(TARGETS[task])} for {model}; got {to!r}")
+    suffix = ".pdparams" if to == "paddle" else ".safetensors"
+    if not os.fspath(destination).endswith(suffix):
+        raise ValueError(f"{destination}: weights for {to} are written as {suffix}")
+    if backbone and task == "classification":
+        raise ValueError(f"{model} is no detector or segmentor; leave backbone (--backbone) out")
+    if not backbone and task != "classification":
+        raise ValueError(f"{model} needs the name of its backbone (--backbone NextViT_small)")
+    if backbone and backbone_only:
+        raise ValueError(f"{model} without its heads would be incomplete: convert the backbone alone with --model {backbone}")
     source = resolve(source)
     tree = read_file(source)
     try:
-        classes = head_classes(tree, entry) if num_classes is None else num_classes
+        arguments = {"num_classes": num_classes}
+        if num_classes is None:
+            arguments["num_classes"] = 0 if backbone_only else head_classes(tree, entry)
+        if backbone:
+            norms = any("extra_norm_list." in key for key in unwrap(tree, entry)[1])
+            arguments["backbone"] = {"name": backbone, "extra_norms": norms}
         with paddle.LazyGuard():                        # only names, shapes and layer types are asked of it: no values are made
-            network = create_model(model, num_classes=classes)
-        translation = translate(tree, network, "strict" if classes else "fresh_on_mismatch", entry, backbone_only)
-        check(translation, network, source, allow_missing=("norm.*",) if backbone_only else ())
+            network = create_model(model, **arguments)
+        translation = translate(tree, network, "strict" if arguments["num_classes"] else "fresh_on_mismatch", entry, backbone_only)
+        check(translation, network, source)
         arrays = typed(translation.arrays, network.state_dict())
-        _write(arrays if to == "paddle" else to_torch(arrays, network, "official" if to == "torch" else "timm"), destination, to)
+        _write(arrays if to == "paddle" else to_torch(arrays, network, "timm" if to == "timm" else "official"), destination, to)
     except LoadError as error:
         raise LoadError(f"{source}: {error}") from None
     if report is not None:
-        record = {"source": os.fspath(source), "destination": os.fspath(destination), "model": model, "num_classes": classes, "to": to}
+        record = {"source": os.fspath(source), "destination": os.fspath(destination), "model": model, **arguments, "to": to}
         with open(report, "w", encoding="utf-8") as file:
             json.dump({**record, **translation.as_dict()}, file, indent=1)
     return translation

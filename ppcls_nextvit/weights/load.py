@@ -2,6 +2,7 @@
 import fnmatch
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -11,11 +12,12 @@ import paddle
 from .. import zoo
 from ..models.nextvit import VARIANTS
 from .reader import read_file
-from .rules import HEAD, LoadError, translate
+from .rules import LoadError, class_layer, translate
 
 __all__ = ["LoadReport", "load_weights"]
 
 SHOWN = 5           # keys that an error names of each kind
+SHOWN_FRESH = 10    # keys at their initialisation that a report's line names one by one: a detector's class layers are six
 
 
 @dataclass
@@ -30,13 +32,17 @@ class LoadReport:
     missing: list = field(default_factory=list)
     unexpected: list = field(default_factory=list)
     mismatched: list = field(default_factory=list)
-    fresh: list = field(default_factory=list)               # head keys that keep their initialisation
+    fresh: list = field(default_factory=list)               # keys that keep their initialisation, as was asked for
     dropped: dict = field(default_factory=dict)
 
     def __str__(self):
         text = (f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unexpected)} unexpected, "
                 f"{len(self.mismatched)} mismatched")
-        return f"{text}; at their initialisation: {', '.join(self.fresh)}" if self.fresh else text
+        fresh = self.fresh
+        if len(fresh) > SHOWN_FRESH:
+            parts = Counter(re.match(r"(backbone\.)?[^.]+", key)[0] for key in fresh)
+            fresh = [f"{part}.* ({count})" for part, count in parts.items()]
+        return f"{text}; at their initialisation: {', '.join(fresh)}" if fresh else text
 
 
 def load_weights(model, source, allow_missing=(), allow_unexpected=(), head="strict", entry=None, backbone_only=False):
@@ -46,9 +52,10 @@ def load_weights(model, source, allow_missing=(), allow_unexpected=(), head="str
         prefixes do), a name of the zoo whose file is on this disk (`zoo.file_of`), or a dict of arrays or tensors with such keys.
     allow_missing, allow_unexpected: fnmatch patterns of keys, e.g. ('proj_head.*',), which may be absent from the file or
         have no place in the model.
-    head: 'strict', or 'fresh_on_mismatch' for fine-tuning: a head of another class count, or none, is not loaded, and the model's
-        `proj_head.*` keeps its initialisation, which the report names.
-    entry, backbone_only: see `translate`.
+    head: 'strict', or 'fresh_on_mismatch' for fine-tuning: layers for another class count, or none, are not loaded, and the model's keep
+        their initialisation, which the report names (a classifier's `proj_head`; a detector's fc_cls, fc_reg and conv_logits; a
+        segmentor's conv_seg, of the auxiliary head too).
+    backbone_only: take the backbone alone, of whatever file into whatever model; see `translate`, also for entry.
     Values are assigned in place in the model's dtypes, after every key was checked. Raises LoadError (keys that do not fit,
     values that are not finite), WeightFileError (a file that cannot be read), both ValueErrors; FileNotFoundError for a name of the
     zoo whose file is not here.
@@ -117,20 +124,39 @@ def _hint(translation, missing, report, model):
     found = _variant(targets)
     if found and found != (own := _variant(model.state_dict())):
         return f" The file looks like {found}, the model is {own or 'of other depths'}."
+    heads, own_heads = _heads(targets), _heads(model.state_dict())
+    if own_heads and heads != own_heads and any(not key.startswith("backbone.") for key in (*missing, *unexpected)):
+        return f" The file is {heads}, the model {own_heads}." if heads else (
+            f" The file is a classifier or a backbone, the model {own_heads}: to fill its backbone alone, pass backbone_only=True "
+            "(in YAML: Arch.pretrained).")
+    if any("extra_norm_list." in key for key in (*missing, *unexpected)):
+        return " One of the two has norms after its stages, the other none: build the backbone with extra_norms as the file has it."
     norms = [key for key in missing if ".norm" in f".{key}"]
     if norms and len(norms) == len(missing) and not report.mismatched and len(norms) > 8:
         return " The file is a fused model (merge_bn, reparameterize or fuse_bn); load the unfused weights, or into fuse_bn(model)."
     if unexpected and all(".norm" in f".{key}" for key in unexpected) and len(unexpected) > 8:
         return " The model is fused already; load before fuse_bn."
-    if report.mismatched and all(key.startswith(HEAD) for key in report.mismatched):
+    if unexpected and "proj_head.0.weight" not in model.state_dict() and all(key.startswith(("norm.", "proj_head.")) for key in unexpected):
+        return " The file is a classifier, the model has no head: head='fresh_on_mismatch' leaves it out, backbone_only=True the norm too."
+    if report.mismatched and all(map(class_layer, report.mismatched)):
         return " The file's head has another class count: pass num_classes, or head='fresh_on_mismatch' to fine-tune."
     return ""
 
 
 def _variant(keys):
     """The name of the variant with as many blocks as `keys` tell of; None if there is none."""
-    blocks = {match[0] for match in (re.match(r"features\.\d+|stages\.\d+\.blocks\.\d+", key) for key in keys) if match}
+    blocks = {match[0] for match in (re.match(r"(backbone\.)?(features\.\d+|stages\.\d+\.blocks\.\d+)", key) for key in keys) if match}
     return {sum(config.depths): name for name, config in VARIANTS.items()}.get(len(blocks))
+
+
+HEADS = {"roi_head.mask_head.": "Mask R-CNN", "roi_head.": "a detector with RoI heads", "rpn_head.": "a detector",
+         "decode_head.psp_modules.": "UPerNet", "decode_head.scale_heads.": "Semantic FPN", "decode_head.": "a segmentor"}
+
+
+def _heads(keys):
+    """What the heads among `keys` belong to; '' for none."""
+    keys = list(keys)
+    return next((name for prefix, name in HEADS.items() if any(key.startswith(prefix) for key in keys)), "")
 
 
 def typed(arrays, parameters):

@@ -12,35 +12,20 @@ import numpy as np
 import paddle
 from paddle import nn
 
-__all__ = ["HEAD", "LoadError", "Row", "Translation", "head_classes", "model_weights", "to_torch", "translate"]
+__all__ = ["CLASS_LAYERS", "LoadError", "Row", "Translation", "class_layer", "head_classes", "model_weights", "to_torch", "translate"]
 
 ENTRIES = ("model", "state_dict", "model_ema", "state_dict_ema")        # where training programs put the weights, in this order
 WRAPPERS = ("module.", "_orig_mod.", "backbone.")                       # data parallel, torch.compile, a framework's backbone
-HEAD = "proj_head."
+CLASS_LAYERS = ("proj_head.", "roi_head.bbox_head.fc_cls.", "roi_head.bbox_head.fc_reg.", "roi_head.mask_head.conv_logits.",
+                "decode_head.conv_seg.", "auxiliary_head.conv_seg.")    # layers whose size follows the number of classes
 
 
 class LoadError(ValueError):
     """Weights that do not fit the model. The message counts and names the keys, and says what to do where that is known."""
 
 
-@dataclass(frozen=True)
-class Rename:
-    pattern: str
-    to: str
-
-
-@dataclass(frozen=True)
-class Drop:
-    pattern: str
-    why: str
-
-
-TORCH_RULES = (
-    Rename(r"\.running_mean$", "._mean"),
-    Rename(r"\.running_var$", "._variance"),
-    Drop(r"\.num_batches_tracked$", "Paddle's BatchNorm keeps no step counter"),
-)
-TIMM_RULES = (Rename(r"\.mlp\.fc([12])\.", r".mlp.conv\1."), Rename(r"^head\.fc\.", "proj_head.0."), *TORCH_RULES)
+TORCH_RULES = ((r"\.running_mean$", "._mean"), (r"\.running_var$", "._variance"))            # (pattern, what Paddle calls it)
+TIMM_RULES = ((r"\.mlp\.fc([12])\.", r".mlp.conv\1."), (r"^head\.fc\.", "proj_head.0."), *TORCH_RULES)
 RULES = {"official": TORCH_RULES, "timm": TIMM_RULES, "mmdet": TORCH_RULES, "mmseg": TORCH_RULES, "paddle": ()}
 TITLES = {"official": "official Next-ViT (PyTorch)", "timm": "timm", "paddle": "PaddleClas / ppcls_nextvit",
           "mmdet": "mmdet detector", "mmseg": "mmseg segmentor"}
@@ -66,7 +51,7 @@ class Translation:
     arrays: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)
     missing: list = field(default_factory=list)
-    fresh: list = field(default_factory=list)   # keys of the head that keep the model's initialisation
+    fresh: list = field(default_factory=list)   # keys that keep the model's initialisation: class layers, or all beside a backbone
 
     def select(self, action):
         return [row for row in self.rows if row.action == action]
@@ -95,10 +80,11 @@ def model_weights(model):
 def translate(tree, model, head="strict", entry=None, backbone_only=False):
     """The weights in `tree` (what `read_file` returns, or a dict of arrays) under the keys of `model`: a Translation.
 
-    head: 'strict', or 'fresh_on_mismatch': where file and model have heads of different class counts, or one has none, the head of
-        the file is dropped and the model's keeps its initialisation.
+    head: 'strict', or 'fresh_on_mismatch': where file and model have layers for different class counts (CLASS_LAYERS), or one has none,
+        those of the file are dropped and the model's keep their initialisation.
     entry: which entry of the checkpoint to take, e.g. 'model_ema'; None takes the first of ENTRIES, or the tree itself.
-    backbone_only: of a detector's or segmentor's checkpoint, drop what is not its backbone.
+    backbone_only: take the stem and the stages, and the norms of the stages where both have them. What else the file holds is dropped,
+        what else the model has keeps its initialisation. File and model may each be a classifier, a backbone, a detector or a segmentor.
     Raises LoadError for a tree without weights and for a format that is not recognised; keys that do not fit are rows.
     """
     if head not in ("strict", "fresh_on_mismatch"):
@@ -106,10 +92,11 @@ def translate(tree, model, head="strict", entry=None, backbone_only=False):
     entry, state = unwrap(tree, entry)
     format, stripped = _recognise(state)
     result, wanted = Translation(format, entry), model_weights(model)
+    place = _Place(format, stripped.values(), model, wanted, backbone_only)
     torch_layout = format != "paddle"
     taken = {}
     for source, key in stripped.items():
-        target, why = _apply(key, source, format, stripped, model, wanted, backbone_only)
+        target, why = place(key, source)
         value = _array(state[source])
         shape = () if value is None else value.shape
         if target is None:
@@ -133,27 +120,39 @@ def translate(tree, model, head="strict", entry=None, backbone_only=False):
             result.rows.append(Row(source, target, "transposed" if transposed else "copied", shape, "Linear" if transposed else ""))
     result.arrays = {key: result.arrays[key] for key in wanted if key in result.arrays}      # the model's order, whatever the file's
     result.missing = [key for key in wanted if key not in taken]
+    if backbone_only:
+        result.fresh = [key for key in result.missing if not place.is_body(key)]
     if head == "fresh_on_mismatch":
-        _skip_head(result, wanted)
+        for layer in CLASS_LAYERS:
+            _skip_layer(result, wanted, layer)
+    result.missing = [key for key in result.missing if key not in set(result.fresh)]
     return result
 
 
-def _skip_head(result, wanted):
-    """Drop the file's head and free the model's, unless they fit each other."""
-    rows = [row for row in result.rows if (row.target or "").startswith(HEAD)]
-    keys = [key for key in wanted if key.startswith(HEAD)]
+def _skip_layer(result, wanted, layer):
+    """Drop the file's class layer and free the model's, unless they fit each other."""
+    rows = [row for row in result.rows if (row.target or "").startswith(layer)]
+    keys = [key for key in wanted if key.startswith(layer)]
     if all(key in result.arrays for key in keys) and len(rows) == len(keys):
         return
     why = f"the model's head is {', '.join(f'{key} {list(wanted[key][0])}' for key in keys)}" if keys else "the model has no head"
     result.rows = [Row(row.source, None, "dropped", row.shape, why) if row in rows else row for row in result.rows]
-    result.arrays = {key: value for key, value in result.arrays.items() if not key.startswith(HEAD)}
-    result.missing, result.fresh = [key for key in result.missing if not key.startswith(HEAD)], keys
+    result.arrays = {key: value for key, value in result.arrays.items() if not key.startswith(layer)}
+    result.fresh += [key for key in keys if key not in result.fresh]
+
+
+def class_layer(key):
+    """Whether `key` belongs to a layer whose size follows the number of classes."""
+    return key.startswith(CLASS_LAYERS)
 
 
 def head_classes(tree, entry=None):
-    """The number of classes of the head in `tree`; 0 where it has none."""
+    """The number of classes of the head in `tree`; 0 where it has none. A detector's count leaves the background out."""
     _, state = unwrap(tree, entry)
-    return next((len(state[key]) for key in state if re.search(r"(^|\.)(proj_head\.0|head\.fc)\.bias$", key) and _is_tensor(state[key])), 0)
+    heads = r"(^|\.)(proj_head\.0|head\.fc|decode_head\.conv_seg|bbox_head\.fc_cls)\.bias$"
+    sizes = {match[2]: len(state[key]) for key in state if (match := re.search(heads, key)) and _is_tensor(state[key])}
+    # a detector or segmentor may still carry the classification head of its pretraining
+    return next((size - (name == "bbox_head.fc_cls") for name, size in sorted(sizes.items())), 0)
 
 
 def _array(value):
@@ -198,64 +197,110 @@ def _recognise(state):
             if keys and all(key.startswith(wrapper) for key in keys.values()):
                 keys = {source: key[len(wrapper):] for source, key in keys.items()}
     names = list(keys.values())
+    ours = not any(name.endswith(".running_mean") for name in names)
     if any(re.match(r"backbone\.(features|stem)\.", name) for name in names):
-        format = "mmseg" if any(name.startswith(("decode_head.", "auxiliary_head.")) for name in names) else "mmdet"
+        mm = "mmseg" if any(name.startswith(("decode_head.", "auxiliary_head.")) for name in names) else "mmdet"
+        format = "paddle" if ours else mm
     elif any(re.match(r"stages\.\d+\.blocks\.\d+\.", name) for name in names):
         format = "timm"
     elif any(name.startswith("features.") for name in names):
-        format = "official" if any(name.endswith(".running_mean") for name in names) else "paddle"
+        format = "paddle" if ours else "official"
     else:
         raise LoadError("not a Next-ViT checkpoint (official, timm, PaddleClas, mmdet or mmseg): its keys are "
                         f"{', '.join(map(repr, names[:4]))}, ...")
     return format, keys
 
 
-def _apply(key, source, format, stripped, model, wanted, backbone_only):
-    """(the model's key, '') or (None, the reason why the key is dropped)."""
-    if format in ("mmdet", "mmseg"):
-        if not key.startswith("backbone."):
-            if backbone_only:
-                return None, f"head of the {'detector' if format == 'mmdet' else 'segmentor'}; not part of a classifier"
-            raise LoadError(f"a checkpoint of an {TITLES[format]}, with keys beside its backbone ({source!r}); "
-                            "to take the backbone alone, pass backbone_only=True (--backbone-only)")
-        key = key[len("backbone."):]
-    if key.startswith("extra_norm_list.") and key not in wanted:
-        own_norm = {name.removeprefix("backbone.") for name in stripped.values()} & {"norm.weight"}
-        if not key.startswith("extra_norm_list.3.") or own_norm:
-            return None, "norm of a segmentor's stage output; this model has none"
-        key = "norm." + key.removeprefix("extra_norm_list.3.")
+class _Place:
+    """Finds the model's place for a key of the file. keys: all of the file's; wanted: of model_weights.
+
+    Of detectors and segmentors, in files and here, the backbone's keys begin with `backbone.`; its own are the same everywhere.
+    """
+
+    def __init__(self, format, keys, model, wanted, backbone_only):
+        bodies = {_renamed(key.removeprefix("backbone."), format, model) for key in keys}
+        self.format, self.model, self.wanted, self.backbone_only = format, model, wanted, backbone_only
+        self.file_has_heads = any(key.startswith("backbone.") for key in keys)
+        self.prefix = "backbone." if _with_heads(model) else ""
+        self.file_has_stage_norms = any(body.startswith("extra_norm_list.") for body in bodies)
+        self.file_has_norm = "norm.weight" in bodies
+        self.has_stage_norms = f"{self.prefix}extra_norm_list.0.weight" in wanted
+
+    def __call__(self, key, source):
+        """(the model's key, '') or (None, the reason why the key is dropped)."""
+        if key.endswith(".num_batches_tracked") and self.format != "paddle":
+            return None, "Paddle's BatchNorm keeps no step counter"
+        if self.file_has_heads and not key.startswith("backbone."):
+            if self.backbone_only:
+                return None, "head of a detector or segmentor; not part of the backbone"
+            if not self.prefix:
+                raise LoadError(f"a detector or segmentor ({TITLES[self.format]}), with keys beside its backbone ({source!r}); "
+                                "to take the backbone alone, pass backbone_only=True (--backbone-only)")
+            return _renamed(key, self.format, self.model), ""
+        body = _renamed(key.removeprefix("backbone."), self.format, self.model)
+        if body.startswith("extra_norm_list.3."):
+            if self.file_has_norm:
+                return None, "the fourth of the list, unused beside `norm`"
+            body = "norm." + body.removeprefix("extra_norm_list.3.")
+        target = self.prefix + body
+        if body.startswith("norm.") and self.backbone_only and self.has_stage_norms and not self.file_has_stage_norms:
+            return None, "norm before the classification head; the norms of the stages start anew"
+        if target not in self.wanted and (self.backbone_only or self.file_has_heads):
+            if body.startswith("proj_head.") or body.startswith("norm.") and not self.file_has_stage_norms:
+                return None, "of the classification head; not part of the backbone"
+            if body.startswith(("extra_norm_list.", "norm.")) and self.backbone_only:
+                return None, "norm of a segmentor's stage output; this model has none"
+        return target, ""
+
+    def is_body(self, key):
+        """Whether the file must fill this key of the model under backbone_only."""
+        body = key.removeprefix("backbone.")
+        stage_norm = self.has_stage_norms and self.file_has_stage_norms and body.startswith(("extra_norm_list.", "norm."))
+        return key.startswith(self.prefix) and (stage_norm or body.startswith(("stem.", "features.")))
+
+
+def _with_heads(model):
+    """Whether `model` is a detector or a segmentor, whose Next-ViT is its `backbone`."""
+    return hasattr(model, "backbone")
+
+
+def _renamed(key, format, model):
+    """`key` of that format under Paddle's names."""
     if format == "timm":
         key = re.sub(r"^stages\.(\d+)\.blocks\.(\d+)\.", lambda match: _block(model, int(match[1]), int(match[2])), key)
-    for rule in RULES[format]:
-        if isinstance(rule, Drop) and re.search(rule.pattern, key):
-            return None, rule.why
-        if isinstance(rule, Rename):
-            key = re.sub(rule.pattern, rule.to, key)
-    return key, ""
+    for pattern, name in RULES[format]:
+        key = re.sub(pattern, name, key)
+    return key
 
 
 def _block(model, stage, position):
     """timm numbers blocks within a stage, the reference throughout."""
+    model = model.backbone if _with_heads(model) else model
     starts = (0, *(end + 1 for end in model.stage_ends))
     inside = stage < len(model.stage_ends) and position <= model.stage_ends[stage] - starts[stage]
     return f"features.{starts[stage] + position}." if inside else f"stages.{stage}.blocks.{position}."
 
 
 def to_torch(arrays, model, style="official"):
-    """The reverse: {key of `model`: array} under official (style 'official') or timm ('timm') keys and in torch's layout.
+    """The reverse: {key of `model`: array} under the reference's keys (style 'official', also mmdet's and mmseg's) or timm's ('timm').
 
-    Paddle has no num_batches_tracked; it is written as 0, so that torch's strict load finds every key.
+    Arrays are in torch's layout. Paddle has no num_batches_tracked; it is written as 0, so that torch's strict load finds every key.
+    A segmentor's last norm is written under both of its names (see _Place).
     """
     wanted, result = model_weights(model), {}
-    if "stem.0.norm._mean" not in arrays:
+    prefix = "backbone." if _with_heads(model) else ""
+    if f"{prefix}stem.0.norm._mean" not in arrays:
         raise LoadError("a fused model is not exported to PyTorch keys, which would not tell it from another; export it before fuse_bn")
+    if f"{prefix}extra_norm_list.0.weight" in arrays:
+        arrays = {**arrays, **{key.replace("norm.", "extra_norm_list.3.", 1): value for key, value in arrays.items()
+                               if key.startswith(f"{prefix}norm.")}}
     for key, value in arrays.items():
-        value = np.ascontiguousarray(value.T) if wanted[key][1] else value
-        prefix, _, leaf = key.rpartition(".")
-        prefix = _timm_prefix(prefix, model) if style == "timm" else prefix
-        result[f"{prefix}.{ {'_mean': 'running_mean', '_variance': 'running_var'}.get(leaf, leaf) }"] = value
+        value = np.ascontiguousarray(value.T) if key in wanted and wanted[key][1] else value
+        layer, _, leaf = key.rpartition(".")
+        layer = _timm_prefix(layer, model) if style == "timm" else layer
+        result[f"{layer}.{ {'_mean': 'running_mean', '_variance': 'running_var'}.get(leaf, leaf) }"] = value
         if leaf == "_variance":
-            result[f"{prefix}.num_batches_tracked"] = np.zeros((), np.int64)
+            result[f"{layer}.num_batches_tracked"] = np.zeros((), np.int64)
     return result
 
 
