@@ -1,0 +1,129 @@
+"""The target `onnx`: inference.onnx, made by Paddle2ONNX and onnxslim, for ONNX Runtime and whatever else reads ONNX.
+
+Nothing is installed or fetched: Paddle2ONNX's own optimiser, which would, is not used.
+"""
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from .static import save_program
+from .target import STEM, Target
+from .verify import ExportError
+
+__all__ = ["OPSET", "TARGET", "load", "to_onnx"]
+
+OPSET = 17
+EXTRA = "pip install 'ppcls_nextvit[onnx]'"
+
+
+def to_onnx(layer, signature, precision="fp32"):
+    """`layer` as an onnx.ModelProto with the names of `signature`.
+
+    precision: 'fp32', or 'fp16': then inputs and outputs stay float32, and so does a Softmax that makes an output.
+    ImportError that names the extra; ExportError with the converter's own words if it cannot convert.
+    """
+    try:
+        import onnx
+        import onnxslim
+        import paddle2onnx
+    except ImportError as error:
+        raise ImportError(f"exporting to ONNX needs paddle2onnx, onnx and onnxslim: {EXTRA} ({error})") from error
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder) / STEM
+        save_program(layer, prefix, signature)
+        with _captured() as words:
+            try:
+                data = paddle2onnx.export(f"{prefix}.json", f"{prefix}.pdiparams", opset_version=OPSET, optimize_tool="None")
+            except UnboundLocalError:                   # how it says that it failed, after printing why
+                data = b""
+    model = onnx.load_from_string(data)
+    if not model.graph.node:
+        raise ExportError(f"Paddle2ONNX cannot convert this model: {' '.join(words())}")
+    _rename(model.graph, dict(zip((value.name for value in model.graph.output), signature.outputs)))
+    model = onnxslim.slim(model)
+    if precision == "fp16":
+        model = _half(model)
+    model.producer_name, model.graph.name = "ppcls_nextvit", STEM
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _rename(graph, names):
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in graph.output:
+        value.name = names[value.name]
+
+
+def _half(model):
+    """`model` in float16 between float32 inputs and outputs; a Softmax at its end stays float32, as small probabilities need."""
+    import warnings
+
+    import onnxslim
+    from onnxconverter_common import float16
+    last = [node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in {v.name for v in model.graph.output}]
+    for node in last:
+        model.graph.node.remove(node)
+        _value(model.graph.output, node.output[0]).name = node.input[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)        # one for each weight below 1e-7
+        model = float16.convert_float_to_float16(model, keep_io_types=True)
+    for node in last:
+        model.graph.node.append(node)
+        _value(model.graph.output, node.input[0]).name = node.output[0]
+    return onnxslim.slim(model)
+
+
+def _value(values, name):
+    return next(value for value in values if value.name == name)
+
+
+@contextmanager
+def _captured():
+    """Keep what a C++ library prints from the user's screen; yields a function that returns it, as lines."""
+    with tempfile.TemporaryFile() as file:
+        kept = [os.dup(1), os.dup(2)]
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        lines = []
+        try:
+            yield lambda: lines
+        finally:
+            for number, copy in enumerate(kept, start=1):
+                os.dup2(copy, number)
+                os.close(copy)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+
+
+def write(layer, folder, signature, precision, images, engine="onnxruntime"):
+    model = to_onnx(layer, signature, "fp32" if precision == "int8" else precision)
+    import onnx
+    path = folder / f"{STEM}.onnx"
+    onnx.save(model, str(path))
+    if precision == "int8":
+        from .quantize import quantize_onnx
+        quantize_onnx(path, images, engine)
+        model = onnx.load(str(path))
+    return len(model.graph.node)
+
+
+def load(folder, signature, precision="fp32", threads=1):
+    """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU. ExportError if it does not run."""
+    try:
+        import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException
+    except ImportError as error:
+        raise ImportError(f"running an exported ONNX model needs onnxruntime: {EXTRA}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(str(folder / f"{STEM}.onnx"), options, providers=["CPUExecutionProvider"])
+    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException) as error:
+        raise ExportError(f"the exported file does not run: {error}") from error
+    return lambda batch: dict(zip(signature.outputs, session.run(list(signature.outputs), batch)))
+
+
+TARGET = Target("onnx", ("fp32", "fp16", "int8"), write, load, ("paddle2onnx", "onnx", "onnxslim", "onnxruntime"))
