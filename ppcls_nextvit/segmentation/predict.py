@@ -99,7 +99,7 @@ def predict_image(model, image, views, name):
     made = list(views(image, name))
     for _, shapes in made:
         if min(shapes[0]) < MIN_INPUT_SIZE:
-            raise ImageError(f"{name}: {shapes[0][0]} x {shapes[0][1]} pixels after the transforms; the model needs {MIN_INPUT_SIZE} or more")
+            raise ImageError(f"{name}: {shapes[0][0]} x {shapes[0][1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
     with paddle.no_grad():
         return segment(model, made, [image.shape[:2]], model.inference)[0].numpy()
 

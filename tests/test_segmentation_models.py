@@ -1,0 +1,104 @@
+"""Semantic FPN and UPerNet against mmsegmentation 1.2 on the reference backbone (tests/golden), and what training needs of them."""
+import json
+
+import numpy as np
+import paddle
+import pytest
+from golden import seeded
+from helpers import GOLDEN, assert_loads, paddle_state_dict
+from paddle.nn import functional as F
+
+from ppcls_nextvit import create_model
+from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.segmentation.heads import adaptive_average
+
+TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
+NARROW = {"SemanticFPN": {"fpn_channels": 32, "channels": 16}, "UPerNet": {"channels": 16, "auxiliary_channels": 16}}
+UNUSED = "backbone.extra_norm_list.3."          # in the reference's state dict, never used by it, not built here
+
+
+def tiny(name, **arguments):
+    return create_model(name, num_classes=5, backbone=TINY, **NARROW[name], **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, golden", [("SemanticFPN", "fpn"), ("UPerNet", "upernet")])
+def test_logits_equal_the_reference(name, golden):
+    manifest = json.loads((GOLDEN / f"{golden}_nextvit_small_manifest.json").read_text())
+    expected = np.load(GOLDEN / f"{golden}_nextvit_small_256x320_seed0.npz")
+    model = create_model(name, num_classes=150, backbone={"name": "NextViT_small", "extra_norms": True})
+    state = seeded.state_dict({key: shape for key, shape in manifest.items() if not key.startswith(UNUSED)})
+    assert_loads(model, paddle_state_dict(model, state))
+    model.eval()
+    image = paddle.to_tensor(seeded.image((1, 3, 256, 320)))
+    with paddle.no_grad():
+        heads, full = model.forward_heads(image), model(image)
+    keys = [key for key in ("logits", "aux_logits") if f"{key}.sample" in expected]
+    assert len(heads) == len(keys)
+    for key, logits in zip(keys, heads):
+        sample = expected[f"{key}.sample"]
+        assert list(logits.shape) == expected[f"{key}.shape"].tolist()
+        assert np.abs(seeded.sample(logits.numpy()) - sample).max() < 1e-4 * np.abs(sample).max()
+    assert full.shape == [1, 150, 256, 320]
+    assert np.array_equal(seeded.sample(full.argmax(axis=1).numpy(), 2048), expected["argmax_sample"])
+
+
+@pytest.mark.parametrize("name, variant, parameters", [
+    ("SemanticFPN", "small", 35.23), ("SemanticFPN", "base", 48.28), ("SemanticFPN", "large", 61.34),
+    ("UPerNet", "small", 65.26), ("UPerNet", "base", 78.31), ("UPerNet", "large", 91.37)])
+def test_parameter_totals(name, variant, parameters):
+    """Trainable, in millions: with the norms after the stages and the auxiliary head. The reference's README counts 1.03 M more, the
+    classifier's last norm and head, which nothing uses."""
+    with paddle.LazyGuard():                                                    # shapes without values
+        model = create_model(name, num_classes=150, backbone={"name": f"NextViT_{variant}", "extra_norms": True})
+    assert round(sum(p.size for p in model.parameters() if not p.stop_gradient) / 1e6, 2) == parameters
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 16), (13, 3)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_pools_are_adaptive_average_pools(size, bins):
+    x = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, *size), dtype=np.float32))
+    np.testing.assert_allclose(adaptive_average(x, bins).numpy(), F.adaptive_avg_pool2d(x, bins).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_parameter_learns_and_training_has_all_heads(name):
+    paddle.seed(0)
+    model = tiny(name)
+    assert model.train() is model
+    maps = model(paddle.randn([2, 3, 64, 96]))
+    assert [m.shape for m in maps] == [[2, 5, 16, 24], [2, 5, 4, 6]][:len(maps)] and len(maps) == 1 + (name == "UPerNet")
+    sum((m * paddle.randn(m.shape)).sum() for m in maps).backward()
+    without = [key for key, p in model.named_parameters() if not p.stop_gradient and (p.grad is None or not float(p.grad.abs().sum()))]
+    # a key's bias shifts every score of a query alike, and softmax does not see it
+    assert [key for key in without if not key.endswith("e_mhsa.k.bias")] == []
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_any_size_of_image(name):
+    model = tiny(name)
+    model.eval()
+    with paddle.no_grad():
+        assert model(paddle.randn([1, 3, 45, 70])).shape == [1, 5, 45, 70]
+
+
+def test_the_backbone_holds_still_what_it_is_told_to():
+    model = create_model("UPerNet", num_classes=5, backbone={**TINY, "frozen_stages": 1, "norm_eval": True}, **NARROW["UPerNet"])
+    model.train()
+    assert model.decode_head.training and model.decode_head.bottleneck.bn.training
+    assert not model.backbone.norm.training and not model.backbone.stem.training and model.backbone.features[-1].training
+    assert all(p.stop_gradient for p in model.backbone.stem.parameters())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"backbone": {"name": "NextViT_smal"}}, "NextViT_small"),
+    ({"backbone": {"name": "NextViT_small", "num_classes": 3}}, "without num_classes"),
+    ({"backbone": TINY, "num_classes": 1}, "num_classes must be 2 or more"),
+    ({"backbone": TINY, "chanels": 64}, "Did you mean 'channels'"),
+    ({"backbone": TINY, "inference": {"mode": "slid"}}, "Arch.inference.mode"),
+    ({"backbone": TINY, "inference": {"crop_size": [64, 64], "stride": [65, 64]}}, "pixels are left out"),
+    ({"backbone": TINY, "inference": {"ratios": [1.0, 0.0]}}, "ratios must be positive"),
+])
+def test_bad_arguments_are_refused_by_name(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        create_model("SemanticFPN", **arguments)
