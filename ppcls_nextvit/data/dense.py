@@ -52,7 +52,7 @@ class Resize:
 
     def __init__(self, *, scale: Union[List[int], List[List[int]]], ratio_range: Optional[List[float]] = None,
                  multiscale_mode: Literal["value", "range"] = "value", keep_ratio: bool = True):
-        self.scales = [scale] if isinstance(scale[0], int) else scale
+        self.scales = [scale] if scale and isinstance(scale[0], int) else scale
         if not self.scales or any(len(one) != 2 or min(one) < 1 for one in self.scales):
             raise ValueError(f"scale: expected [longer, shorter side] or a list of such pairs, 1 or more; got {scale}")
         if multiscale_mode == "range" and len(self.scales) != 2:
