@@ -120,6 +120,7 @@ open(f"{sys.argv[1]}/{processes.rank}", "w").close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_gather_the_records_of_both(tmp_path):
     (tmp_path / "gather.py").write_text(GATHER)
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2", "--log_dir", str(tmp_path / "logs"),

@@ -68,15 +68,17 @@ def read_coco(path):
         if count > 1:
             raise ConfigError(f"{path}: {section} has the id {id} {count} times")
     for image in content["images"]:
+        if not isinstance(image["file_name"], str):
+            raise ConfigError(f"{path}: image {image['id']}: expected a file_name, got {image['file_name']!r}")
         if not all(isinstance(image[key], int) and image[key] > 0 for key in ("width", "height")):
             raise ConfigError(f"{path}: image {image['id']}: expected width and height in pixels, got {image['width']!r} and "
                               f"{image['height']!r}")
     return content
 
 
-def is_box(box):
-    """Whether `box` is a list of four finite numbers."""
-    return (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in box))
+def are_numbers(values, count):
+    """Whether `values` is a list of `count` finite numbers."""
+    return isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
 
 
 def mask_bounds(segmentation, height, width):
@@ -99,11 +101,31 @@ def run_lengths(segmentation, height, width):
         raise ValueError("expected polygons, or run lengths as {size, counts}")
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"a mask of size {segmentation['size']} in an image of height {height} and width {width}")
-    if isinstance(segmentation["counts"], list):
-        if sum(segmentation["counts"]) != height * width or min(segmentation["counts"]) < 0:
-            raise ValueError(f"run lengths that add up to {sum(segmentation['counts'])} pixels of {height * width}")
-        return tools.frPyObjects(segmentation, height, width)
-    return segmentation
+    counts = segmentation["counts"]
+    if not isinstance(counts, list):                                   # pycocotools trusts such a text, to the point of a crash
+        counts = decompressed(counts if isinstance(counts, bytes) else counts.encode())
+    if sum(counts) != height * width or min(counts) < 0:
+        raise ValueError(f"run lengths that add up to {sum(counts)} pixels of {height * width}")
+    return tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def decompressed(text):
+    """The run lengths in COCO's compressed bytes: 5-bit digits from '0' on, lowest first; from the fourth number on less the one two
+    before. ValueError for other bytes."""
+    counts, value, shift = [], 0, 0
+    for digit in text:
+        digit -= 48
+        if not 0 <= digit < 64:
+            raise ValueError(f"{text[:20]!r}... is not COCO's compressed form of run lengths")
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:                                             # the last digit, whose highest bit is the sign
+            value -= (digit & 16) << (shift - 4)
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift or not counts:
+        raise ValueError(f"{text[:20]!r}... ends in the middle of a number")
+    return counts
 
 
 def disagreement(annotation, image):
@@ -166,8 +188,9 @@ class COCODataset(DenseDataset):
                 raise ConfigError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
             if annotation["category_id"] not in categories:
                 raise ConfigError(f"{where}: category_id {annotation['category_id']!r} is not among the categories")
-            if not is_box(annotation["bbox"]):
-                raise ConfigError(f"{where}: bbox must be [left, top, width, height], got {annotation['bbox']!r}")
+            if not are_numbers(annotation["bbox"], 4) or not are_numbers([annotation["area"]], 1):
+                raise ConfigError(f"{where}: expected bbox [left, top, width, height] and an area, got {annotation['bbox']!r} and "
+                                  f"{annotation['area']!r}")
             image = images[annotation["image_id"]]
             try:
                 contradiction = disagreement(annotation, image)
