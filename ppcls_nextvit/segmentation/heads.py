@@ -67,6 +67,13 @@ class DecodeHead(nn.Layer):
         return self.conv_seg(self.dropout(x))
 
 
+class Doubling(nn.Layer):
+    """Twice the height and width. By size, not by nn.Upsample's factor, over which Paddle2ONNX (2.1) ends the process."""
+
+    def forward(self, x):
+        return resize(x, paddle.shape(x)[2:] * 2)
+
+
 class FPNHead(DecodeHead):
     """Every level passes as many (3x3 convolution, x2 upsampling) as it takes to the finest level's stride; all are added."""
 
@@ -78,7 +85,7 @@ class FPNHead(DecodeHead):
             for i in range(max(1, doublings)):
                 layers.append(ConvModule(channels if i else in_channels, channels, 3))
                 if doublings:
-                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+                    layers.append(Doubling())
             self.scale_heads.append(nn.Sequential(*layers))
 
     def forward(self, maps):
