@@ -1,0 +1,27 @@
+"""Run a program of a suite with Next-ViT registered: `python -m ppcls_nextvit.hosts paddleclas tools/train.py -c my.yaml`.
+
+In the suite's checkout, or with it on PYTHONPATH; what follows the program is the program's.
+"""
+import argparse
+import importlib
+import runpy
+import sys
+
+from ..cli import program
+
+
+@program
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ppcls_nextvit.hosts", description=__doc__)
+    parser.add_argument("suite", choices=("paddleclas", "paddledet", "paddleseg"))
+    parser.add_argument("program", help="a program of the suite, e.g. tools/train.py")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    args = parser.parse_args(argv)
+    importlib.import_module(f"ppcls_nextvit.hosts.{args.suite}").register()
+    sys.argv = [args.program, *args.arguments]
+    runpy.run_path(args.program, run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
