@@ -199,6 +199,13 @@ def test_same_place_same_sample():
     assert first["image"].shape != other["image"].shape or not np.array_equal(first["image"], other["image"])
 
 
+@pytest.mark.parametrize("ops, expected", [
+    (DETECTION, 128 * 80), (SEGMENTATION, 64 * 64), ([{"Normalize": None}], 96 * 128), ([{"RandomCrop": {"size": [10, 20]}}], 200)])
+def test_largest_size(ops, expected):
+    assert DensePipeline(ops).pixels(96 * 128) == expected
+    assert max(np.prod(run(ops, seed)["image"].shape[:2]) for seed in range(8)) <= expected
+
+
 @pytest.mark.parametrize("ops, message", [
     ([{"Resise": {"scale": [8, 8]}}], "unknown transform of detection and segmentation 'Resise'. Did you mean 'Resize'"),
     ([{"Resize": {}}], "transform_ops.0.Resize.scale: missing"),

@@ -1,8 +1,8 @@
 """Sets of labelled image files.
 
 What a loader needs of a set: `len(set)`, `set.name(i)` (for messages), `set.load(i, rng)` (one sample, transformed, as a dict),
-`set.collate(samples, rng)` (a batch as a dict of arrays), `set.bad_images`, and the static `check(arguments, mode, where)`, which verifies
-more of its keys than their types (ConfigError) before the disk is touched.
+`set.collate(samples, rng)` (a batch as a dict of arrays), `set.bad_images`, `set.sample_bytes` (about), and the static
+`check(arguments, mode, where)`, which verifies more of its keys than their types (ConfigError) before the disk is touched.
 """
 import os
 import struct
@@ -102,6 +102,8 @@ class ZipFiles:
 
 class LabelledFiles:
     """What sets of classified images share: files, labels, and transforms. class_num: the number of classes of the model, or None."""
+
+    sample_bytes = 3 * 384 * 384 * 4                            # the largest that recipes use
 
     def __init__(self, files, names, labels, transform_ops, batch_transform_ops, bad_images):
         files.check(names)

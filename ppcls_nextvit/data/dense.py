@@ -63,6 +63,10 @@ class Resize:
         self.random = len(self.scales) > 1 or ratio_range is not None
         opencv()
 
+    def pixels(self, before):
+        """At most so many pixels has an image after this."""
+        return max(a * b for a, b in self.scales) * (self.ratio_range[1] if self.ratio_range else 1) ** 2
+
     def draw(self, rng):
         """The scale for one image."""
         if self.ratio_range is not None:
@@ -139,6 +143,9 @@ class RandomCrop:
             raise ValueError(f"cat_max_ratio: expected above 0 and at most 1, got {cat_max_ratio}")
         self.size, self.between, self.cat_max_ratio = size, crop_type == "absolute_range", cat_max_ratio
 
+    def pixels(self, before):
+        return min(before, self.size[1] * (self.size[1] if self.between else self.size[0]))
+
     def __call__(self, sample, rng):
         height, width = sample["image"].shape[:2]
         h, w = min(self.size[0], height), min(self.size[1], width)
@@ -182,6 +189,9 @@ class AutoAugment:
         if not policies:
             raise ValueError("policies: expected one or more lists of transforms, got none")
         self.policies = [DensePipeline(policy, f"AutoAugment.policies.{i}") for i, policy in enumerate(policies)]
+
+    def pixels(self, before):
+        return max(policy.pixels(before) for policy in self.policies)
 
     def __call__(self, sample, rng):
         return self.policies[rng.integers(len(self.policies))].apply(sample, rng)
@@ -303,6 +313,12 @@ class DensePipeline:
         if "Pad" in names[:-1] and any(name not in ("Pad", "Normalize") for name in names[names.index("Pad"):]):
             raise ConfigError(f"{where}: Pad must come last (but for Normalize), or the padding would be taken for a part of the image")
 
+    def pixels(self, before):
+        """At most about so many pixels has an image of `before` pixels afterwards."""
+        for _, transform in self.transforms:
+            before = transform.pixels(before) if hasattr(transform, "pixels") else before
+        return before
+
     def apply(self, sample, rng):
         for _, transform in self.transforms:
             sample = transform(sample, rng)
@@ -327,6 +343,7 @@ class DenseDataset:
         self.files, self.names, self.training = files, names, mode == "train"
         self.transform = DensePipeline(transform_ops)
         self.bad_images = SECTIONS.build("BadImages", bad_images, "bad_images")
+        self.sample_bytes = int(self.transform.pixels(1 << 20) * 20)           # three channels in float32, eight masks
 
     @staticmethod
     def check(arguments, mode, where):

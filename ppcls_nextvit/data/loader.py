@@ -162,9 +162,9 @@ def _end_workers(source):
             worker.kill()
 
 
-def _fits_shared_memory(batch_size, options):
-    """Whether /dev/shm has room for the batches in flight (taken as 384 x 384); containers often give it 64 MB."""
-    needed = batch_size * 3 * 384 * 384 * 4 * options.num_workers * options.prefetch_factor
+def _fits_shared_memory(sample_bytes, batch_size, options):
+    """Whether /dev/shm has room for the batches in flight; containers often give it 64 MB."""
+    needed = batch_size * sample_bytes * options.num_workers * options.prefetch_factor
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:
@@ -188,7 +188,8 @@ class Loader:
         self.dataset, self.sampler, self.options = dataset, sampler, options
         self.num_images, self.batch_size = len(dataset), sampler.batch_size
         self.replaced = set()
-        self.shared_memory = bool(options.num_workers and options.use_shared_memory and _fits_shared_memory(sampler.batch_size, options))
+        self.shared_memory = bool(options.num_workers and options.use_shared_memory
+                                  and _fits_shared_memory(dataset.sample_bytes, sampler.batch_size, options))
 
     def __len__(self):
         """Batches per epoch of this process."""
