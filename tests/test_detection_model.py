@@ -1,0 +1,129 @@
+"""Mask R-CNN against mmdetection 3.3 on the seeded weights: every stage's outputs, then what is found."""
+import json
+
+import numpy as np
+import paddle
+import pytest
+from golden import seeded
+from helpers import GOLDEN, assert_loads, paddle_state_dict
+
+from ppcls_nextvit.detection import MaskRCNN
+from ppcls_nextvit.detection.masks import paste
+from ppcls_nextvit.detection.roi import align
+
+SIZE = (256, 320)
+MANIFEST = json.loads((GOLDEN / "mask_rcnn_nextvit_small_manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "mask_rcnn_nextvit_small_256x320_seed0.npz")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = MaskRCNN(backbone={"name": "NextViT_small"})
+    assert_loads(model, paddle_state_dict(model, seeded.state_dict(MANIFEST)))
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def image():
+    return paddle.to_tensor(seeded.image((1, 3, *SIZE)))
+
+
+@pytest.fixture(scope="module")
+def maps(model, image):
+    with paddle.no_grad():
+        return model.neck(model.backbone(image))
+
+
+def assert_equals(tensor, golden, name):
+    """A whole tensor against the golden's sample, shape and statistics of it: 1e-4 of its scale."""
+    array, sample = tensor.numpy(), golden[f"{name}.sample"]
+    assert list(array.shape) == golden[f"{name}.shape"].tolist()
+    scale = np.abs(sample).max()
+    np.testing.assert_allclose(seeded.sample(array), sample, rtol=0, atol=1e-4 * scale)
+    np.testing.assert_allclose([array.mean(), array.std(), np.abs(array).max()], golden[f"{name}.stats"], rtol=0, atol=1e-4 * scale)
+
+
+def assert_same_boxes(found, expected, atol):
+    """Every expected box is found, each another one, in whatever order."""
+    distances = np.abs(found[None] - expected[:, None]).max(axis=-1)
+    free = np.ones(len(found), bool)
+    for row in distances:
+        nearest = np.where(free, row, np.inf).argmin()
+        assert row[nearest] <= atol
+        free[nearest] = False
+
+
+def test_pyramid_and_proposal_maps(model, maps, golden):
+    assert len(maps) == 5
+    with paddle.no_grad():
+        logits, deltas = model.rpn_head(maps)
+    for level in range(5):
+        assert_equals(maps[level], golden, f"fpn{level}")
+        assert_equals(logits[level], golden, f"rpn_cls{level}")
+        assert_equals(deltas[level], golden, f"rpn_reg{level}")
+
+
+def test_proposals(model, maps, golden):
+    with paddle.no_grad():
+        logits, deltas, anchors = model.rpn_head.flat(*model.rpn_head(maps))
+        boxes, scores = model.rpn_head.proposals([x[0] for x in logits], [x[0] for x in deltas], anchors,
+                                                 paddle.to_tensor([SIZE[1], SIZE[0]] * 2, dtype="float32"), *model.test_proposals)
+    assert len(boxes) == golden["proposal_count"]
+    np.testing.assert_allclose(scores[:100].numpy(), golden["proposal_scores_top100"], atol=1e-5)
+    # random deltas make boxes up to a hundred times the image's size before they are cut, hence more than 1e-3
+    assert_same_boxes(boxes.numpy()[:100], golden["proposals_top100"], atol=2e-3 * SIZE[1])
+
+
+def test_second_stage_on_given_boxes(model, maps, golden):
+    rois, strides = paddle.to_tensor(golden["fixed_rois_xyxy"]), model.roi_head.strides
+    with paddle.no_grad():
+        assert_equals(align(maps[:4], strides, rois, [12], 7), golden, "roi_features")
+        logits, deltas = model.roi_head.boxes(maps[:4], rois, [12])
+        assert_equals(model.roi_head.mask_head(align(maps[:4], strides, rois, [12], 14)), golden, "mask_logits")
+        labels = paddle.to_tensor(np.arange(12) * 7 % 80)
+        chosen = model.roi_head.masks(maps[:4], rois, [12], labels)
+        whole = model.roi_head.mask_head(align(maps[:4], strides, rois, [12], 14))
+    for tensor, name in ((logits, "roi_cls_score"), (deltas, "roi_bbox_pred")):
+        np.testing.assert_allclose(tensor.numpy(), golden[name], rtol=0, atol=1e-4 * np.abs(golden[name]).max())
+    np.testing.assert_array_equal(chosen.numpy(), whole.numpy()[np.arange(12), labels.numpy()])
+
+
+def test_detections(model, image, golden):
+    with paddle.no_grad():
+        (found,) = model(image)
+    boxes, scores, labels, masks = (part.numpy() for part in found)
+    assert_same_boxes(np.c_[boxes, 1000 * labels], np.c_[golden["det_boxes"], 1000 * golden["det_labels"]], atol=1e-3 * SIZE[1])
+    np.testing.assert_allclose(scores, golden["det_scores"], atol=1e-3)
+    areas = [paste(mask, box, *SIZE)[0].sum() for mask, box in zip(masks, boxes)]
+    np.testing.assert_allclose(sorted(areas), sorted(golden["det_mask_areas"]), rtol=5e-3, atol=8)
+
+
+def test_scale_divides_the_boxes_and_leaves_the_masks(model, image):
+    scale = paddle.to_tensor([[0.5, 2.0]])                              # y, x
+    with paddle.no_grad():
+        (plain,), (scaled,) = model(image), model(image, scale=scale)
+    assert len(scaled.boxes) == 100 and set(scaled.labels.tolist()) & set(plain.labels.tolist())
+    best = plain.boxes.numpy()[0] / [2.0, 0.5, 2.0, 0.5]
+    assert np.abs(scaled.boxes.numpy() - best).max(axis=1).min() < 0.05
+    same = np.abs(scaled.boxes.numpy() - best).max(axis=1).argmin()
+    np.testing.assert_allclose(scaled.masks.numpy()[same], plain.masks.numpy()[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("backbone, millions", [("NextViT_small", 51.12), ("NextViT_base", 64.18), ("NextViT_large", 77.24)])
+def test_parameter_totals(backbone, millions):
+    with paddle.LazyGuard():
+        model = MaskRCNN(backbone={"name": backbone})
+    sizes = {name: p.size for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))}
+    assert round(sum(sizes.values()) / 1e6, 2) == millions
+
+
+def test_keys_are_the_references():
+    with paddle.LazyGuard():
+        model = MaskRCNN(backbone={"name": "NextViT_small"})
+    torch_names = {key.replace("._mean", ".running_mean").replace("._variance", ".running_var") for key in model.state_dict()}
+    assert torch_names == {key for key in MANIFEST if not key.endswith("num_batches_tracked")}
