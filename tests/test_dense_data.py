@@ -108,6 +108,18 @@ def test_training_leaves_out_empty_and_tiny_images_and_evaluation_none(tmp_path)
     assert len(coco(tmp_path, "val")) == 3
 
 
+def test_a_sample_of_the_images(tmp_path, labelled):
+    write(tmp_path, [annotation(n, n + 1, (5, 5, 9, 9)) for n in range(5)], [(60, 80)] * 5)
+    data = coco(tmp_path, "val", sample_num=2)
+    assert data.image_ids == [1, 3] and coco(tmp_path, "val", sample_num=9).image_ids == [1, 2, 3, 4, 5]
+    truth = data.ground_truth()                                                 # the others do not count as missed
+    assert sorted(truth.imgs) == [1, 3] and sorted(truth.anns) == [0, 2]
+    (labelled / "list.txt").write_text("images/training/one.jpg annotations/training/one.png\n" * 4)
+    assert len(listed(labelled, sample_num=3)) == 3 and len(listed(labelled)) == 4
+    with pytest.raises(ConfigError, match="sample_num: expected 1 or more images, got 0"):
+        coco(tmp_path, sample_num=0)
+
+
 def test_training_batch(tmp_path):
     write(tmp_path, [annotation(1, 1, (5, 5, 20, 30)), annotation(2, 1, (30, 2, 9, 9), 7), annotation(3, 2, (1, 2, 3, 4), iscrowd=1),
                      annotation(4, 3, (40, 30, 20, 20))])

@@ -12,7 +12,7 @@ import numpy as np
 from ..preprocess import ImageError
 from ..schema import ConfigError
 from .datasets import DATASETS, open_files
-from .dense import DenseDataset, padded
+from .dense import DenseDataset, padded, thinned
 
 __all__ = ["COCODataset", "coco_index", "mask_tools"]
 
@@ -155,12 +155,14 @@ class COCODataset(DenseDataset):
 
     Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images without any annotation (filter_empty)
     and those with a side below `min_size` pixels, and objects with a side below one pixel; crowds become `ignore_boxes`.
+    sample_num: take only so many images, at equal distances.
     Raises FileNotFoundError, or ConfigError for a json with another structure, unknown ids, or masks, boxes and sizes that contradict each
     other (in more than 1 % of the annotations; else a warning names the first).
     """
 
     def __init__(self, class_num, *, image_root: str, annotation_path: str, mode: Literal["train", "val"],
-                 transform_ops: Optional[list] = None, filter_empty: bool = True, min_size: int = 32, bad_images: Optional[dict] = None):
+                 transform_ops: Optional[list] = None, filter_empty: bool = True, min_size: int = 32,
+                 sample_num: Optional[int] = None, bad_images: Optional[dict] = None):
         self.annotation_path, self.content = annotation_path, read_coco(annotation_path)
         categories = sorted(self.content["categories"], key=lambda category: category["id"])
         self.class_names, self.category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
@@ -173,6 +175,7 @@ class COCODataset(DenseDataset):
                       and (of_image[image["id"]] or not filter_empty)]
             if not images:
                 raise ConfigError(f"{annotation_path}: no image has an annotation and {min_size} pixels (filter_empty, min_size)")
+        images = thinned(images, sample_num)
         self.images, self.annotations = images, [of_image[image["id"]] for image in images]
         self.image_ids = [image["id"] for image in images]
         self.aspect_ratios = np.array([image["width"] / image["height"] for image in images])
@@ -245,5 +248,5 @@ class COCODataset(DenseDataset):
         return batch
 
     def ground_truth(self):
-        """The annotations as a pycocotools.coco.COCO, for its evaluation."""
-        return coco_index(self.content)
+        """The annotations of these images as a pycocotools.coco.COCO, for its evaluation."""
+        return coco_index({**self.content, "images": self.images, "annotations": [a for of_image in self.annotations for a in of_image]})

@@ -19,7 +19,7 @@ from ..preprocess import ImageError, decode_image, normalize
 from ..schema import ConfigError, Registry, named_entries
 from .datasets import SECTIONS
 
-__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "rescaled_size"]
+__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "rescaled_size", "thinned"]
 
 DENSE_TRANSFORMS = Registry("transform of detection and segmentation")
 IGNORE = 255             # the label of a pixel that neither loss nor metric counts
@@ -330,6 +330,13 @@ class DensePipeline:
             return self.apply(sample, rng)
         except ValueError as error:
             raise ImageError(f"{name}: {error}") from error
+
+
+def thinned(items, count):
+    """`count` of the items at equal distances; all of them for None, or if there are no more."""
+    if count is not None and count < 1:
+        raise ConfigError(f"sample_num: expected 1 or more images, got {count}")
+    return items if count is None or count >= len(items) else [items[i * len(items) // count] for i in range(count)]
 
 
 class DenseDataset:

@@ -9,7 +9,7 @@ from PIL import Image
 from ..preprocess import DECODER_ERRORS, MAX_PIXELS, ImageError
 from ..schema import ConfigError
 from .datasets import DATASETS, EXTENSIONS, open_files
-from .dense import IGNORE, DenseDataset
+from .dense import IGNORE, DenseDataset, thinned
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
 
@@ -17,7 +17,8 @@ __all__ = ["ADE20KDataset", "SegmentationDataset"]
 class LabelledPixels(DenseDataset):
     """What the two datasets share. class_num: of the model, or None; labels: names of the label PNGs."""
 
-    def __init__(self, class_num, files, names, labels, mode, transform_ops, reduce_zero_label, bad_images):
+    def __init__(self, class_num, files, names, labels, mode, transform_ops, reduce_zero_label, sample_num, bad_images):
+        names, labels = thinned(names, sample_num), thinned(labels, sample_num)
         super().__init__(files, names, mode, transform_ops, bad_images)
         files.check(labels)
         self.class_num, self.labels, self.reduce_zero_label = class_num, labels, reduce_zero_label
@@ -75,11 +76,12 @@ class SegmentationDataset(LabelledPixels):
     """The images below the folder or zip file `dataset_root` that the list `list_path` names, one `image label` a line, both paths
     below dataset_root.
 
-    reduce_zero_label: 0 is no class, and 1 becomes class 0, as in ADE20K.
+    reduce_zero_label: 0 is no class, and 1 becomes class 0, as in ADE20K. sample_num: take only so many images, at equal distances.
     """
 
     def __init__(self, class_num, *, dataset_root: str, list_path: str, mode: Literal["train", "val"], delimiter: Optional[str] = None,
-                 transform_ops: Optional[list] = None, reduce_zero_label: bool = False, bad_images: Optional[dict] = None):
+                 transform_ops: Optional[list] = None, reduce_zero_label: bool = False, sample_num: Optional[int] = None,
+                 bad_images: Optional[dict] = None):
         names, labels = [], []
         try:
             with open(list_path, encoding="utf-8") as file:
@@ -97,7 +99,7 @@ class SegmentationDataset(LabelledPixels):
                 labels.append(parts[1].strip())
         if not names:
             raise ConfigError(f"{list_path}: the list is empty; expected lines 'image{delimiter or ' '}label'")
-        super().__init__(class_num, open_files(dataset_root), names, labels, mode, transform_ops, reduce_zero_label, bad_images)
+        super().__init__(class_num, open_files(dataset_root), names, labels, mode, transform_ops, reduce_zero_label, sample_num, bad_images)
 
 
 @DATASETS.register
@@ -106,7 +108,7 @@ class ADE20KDataset(LabelledPixels):
     annotations/{training,validation}/NAME.png."""
 
     def __init__(self, class_num, *, dataset_root: str, mode: Literal["train", "val"], transform_ops: Optional[list] = None,
-                 reduce_zero_label: bool = True, bad_images: Optional[dict] = None):
+                 reduce_zero_label: bool = True, sample_num: Optional[int] = None, bad_images: Optional[dict] = None):
         split = {"train": "training", "val": "validation"}[mode]
         folders = [os.path.join(dataset_root, kind, split) for kind in ("images", "annotations")]
         missing = [folder for folder in folders if not os.path.isdir(folder)]
@@ -121,4 +123,4 @@ class ADE20KDataset(LabelledPixels):
         if alone:
             raise FileNotFoundError(f"{os.path.join(folders[1], alone[0])}: no such file; {len(alone)} of {len(names)} images lack labels")
         super().__init__(class_num, open_files(dataset_root), [f"images/{split}/{name}" for name in names],
-                         [f"annotations/{split}/{name}" for name in labels], mode, transform_ops, reduce_zero_label, bad_images)
+                         [f"annotations/{split}/{name}" for name in labels], mode, transform_ops, reduce_zero_label, sample_num, bad_images)
