@@ -1,0 +1,93 @@
+#include "files.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <system_error>
+
+#include "preprocess.h"
+
+namespace nextvit {
+namespace {
+
+constexpr std::array<uint32_t, 64> ROUND_CONSTANTS = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
+    0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
+    0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85,
+    0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3,
+    0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
+    0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+uint32_t rotate(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
+
+void add_block(const uint8_t* block, std::array<uint32_t, 8>& state) {
+  std::array<uint32_t, 64> w;
+  for (int i = 0; i < 16; ++i) w[i] = block[4 * i] << 24 | block[4 * i + 1] << 16 | block[4 * i + 2] << 8 | block[4 * i + 3];
+  for (int i = 16; i < 64; ++i) {
+    const uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
+    const uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
+    w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+  }
+  auto [a, b, c, d, e, f, g, h] = state;
+  for (int i = 0; i < 64; ++i) {
+    const uint32_t t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + ROUND_CONSTANTS[i] + w[i];
+    const uint32_t t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+    h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
+  }
+  const std::array<uint32_t, 8> added = {a, b, c, d, e, f, g, h};
+  for (int i = 0; i < 8; ++i) state[i] += added[i];
+}
+
+}  // namespace
+
+std::string read_file(const std::string& path) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  std::string data;
+  std::array<char, 1 << 16> block;
+  while (file) {
+    const size_t count = std::fread(block.data(), 1, block.size(), file.get());
+    if (count == 0) break;
+    data.append(block.data(), count);
+  }
+  if (!file || std::ferror(file.get())) throw Error(path + ": cannot be read: " + std::generic_category().message(errno));
+  return data;
+}
+
+std::string sha256(const std::string& data) {
+  std::array<uint32_t, 8> state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  const size_t whole = data.size() / 64 * 64;
+  for (size_t i = 0; i < whole; i += 64) add_block(reinterpret_cast<const uint8_t*>(data.data()) + i, state);
+  std::string end = data.substr(whole) + '\x80';  // a one bit, zeros, the length in bits
+  end.resize(end.size() <= 56 ? 56 : 120);
+  for (int shift = 56; shift >= 0; shift -= 8) end.push_back(static_cast<char>(static_cast<uint64_t>(data.size()) * 8 >> shift));
+  for (size_t i = 0; i < end.size(); i += 64) add_block(reinterpret_cast<const uint8_t*>(end.data()) + i, state);
+  std::string text(64, '0');
+  for (int i = 0; i < 64; ++i) text[i] = "0123456789abcdef"[state[i / 8] >> (28 - i % 8 * 4) & 15];
+  return text;
+}
+
+std::vector<std::string> list_images(const std::string& source) {
+  static const std::vector<std::string> endings = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"};
+  std::error_code error;
+  if (!std::filesystem::exists(source, error)) throw Error(source + ": no such file or directory");
+  if (!std::filesystem::is_directory(source, error)) return {source};
+  std::vector<std::string> found;
+  for (const auto& entry : std::filesystem::directory_iterator(source, error)) {
+    std::string ending = entry.path().extension().string();
+    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (std::find(endings.begin(), endings.end(), ending) != endings.end() && entry.path().filename().string()[0] != '.') {
+      found.push_back(entry.path().string());
+    }
+  }
+  if (error) throw Error(source + ": cannot be listed: " + error.message());
+  if (found.empty()) throw Error(source + ": no images in this directory; expected files ending in .jpg, .jpeg or .png");
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace nextvit

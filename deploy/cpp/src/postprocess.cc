@@ -1,0 +1,27 @@
+#include "postprocess.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace nextvit {
+
+std::vector<float> softmax(std::vector<float> logits) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float& x : logits) sum += x = std::exp(x - largest);
+  for (float& x : logits) x = static_cast<float>(x / sum);
+  return logits;
+}
+
+std::vector<int> top_k(const std::vector<float>& scores, int k) {
+  std::vector<int> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  k = std::min<int>(k, static_cast<int>(order.size()));
+  std::partial_sort(order.begin(), order.begin() + k, order.end(),
+                    [&](int a, int b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  order.resize(k);
+  return order;
+}
+
+}  // namespace nextvit

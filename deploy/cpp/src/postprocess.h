@@ -1,0 +1,14 @@
+// From the model's output to the best classes. Nothing but the standard library.
+#pragma once
+
+#include <vector>
+
+namespace nextvit {
+
+// exp(x) / sum of exp(x), without overflow.
+std::vector<float> softmax(std::vector<float> logits);
+
+// The indices of the `k` largest scores, best first; of equal scores the lower index first.
+std::vector<int> top_k(const std::vector<float>& scores, int k);
+
+}  // namespace nextvit

@@ -1,0 +1,302 @@
+#include "program.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "files.h"
+#include "image.h"
+#include "postprocess.h"
+
+namespace nextvit {
+namespace {
+
+constexpr char HELP[] =
+    "usage: %s --model DIR --images FILE|DIR [options]\n"
+    "  --model DIR        what tools/export_model.py wrote\n"
+    "  --images FILE|DIR  JPEG and PNG files\n"
+    "  --batch-size N     images per run (8)\n"
+    "  --threads N        on a CPU (1)\n"
+    "%s"
+    "  --topk N           default: what the model was exported with\n"
+    "  --json FILE        write the predictions as JSON\n"
+    "  --repeat N         run each batch N times more, timed, and print the latency\n"
+    "  --warmup N         untimed runs before the first of them (1)\n";
+constexpr char INFERENCE_HELP[] =
+    "  --device cpu|gpu   (cpu)\n"
+    "  --no-onednn        on a CPU: Paddle's own kernels\n";
+
+// A wrong command line; exit status 2.
+struct UsageError : Error {
+  using Error::Error;
+};
+
+int whole_number(const std::string& flag, const std::string& text, int least) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < least) {
+    throw UsageError(flag + ": expected a whole number of " + std::to_string(least) + " or more, got '" + text + "'");
+  }
+  return value;
+}
+
+Options parse(int argc, char** argv, bool inference_flags) {
+  Options options;
+  std::map<std::string, std::string*> texts = {{"--model", &options.model}, {"--images", &options.images}, {"--json", &options.json}};
+  std::map<std::string, std::pair<int*, int>> numbers = {{"--batch-size", {&options.batch_size, 1}},
+                                                         {"--threads", {&options.threads, 1}},
+                                                         {"--topk", {&options.topk, 1}},
+                                                         {"--repeat", {&options.repeat, 1}},
+                                                         {"--warmup", {&options.warmup, 0}}};
+  if (inference_flags) texts["--device"] = &options.device;
+  for (int i = 1; i < argc; ++i) {
+    std::string flag = argv[i], value;
+    if (inference_flags && (flag == "--onednn" || flag == "--no-onednn")) {
+      options.onednn = flag == "--onednn";
+      continue;
+    }
+    const size_t equals = flag.find('=');
+    if (!texts.count(flag.substr(0, equals)) && !numbers.count(flag.substr(0, equals)))
+      throw UsageError("unknown option '" + flag + "'; see --help");
+    if (equals != std::string::npos) {
+      value = flag.substr(equals + 1);
+      flag.resize(equals);
+    } else if (i + 1 < argc) {
+      value = argv[++i];
+    } else {
+      throw UsageError(flag + ": expected a value");
+    }
+    if (texts.count(flag)) {
+      *texts[flag] = value;
+    } else {
+      *numbers[flag].first = whole_number(flag, value, numbers[flag].second);
+    }
+  }
+  if (options.model.empty() || options.images.empty()) throw UsageError("--model and --images are needed; see --help");
+  if (options.device != "cpu" && options.device != "gpu") throw UsageError("--device: expected cpu or gpu, got '" + options.device + "'");
+  return options;
+}
+
+// Paddle's messages are a traceback; the line that says what is behind the summary's rule, where there is one.
+std::string one_line(const std::string& text) {
+  const size_t summary = text.find("Error Message Summary:");
+  std::istringstream lines(summary == std::string::npos ? text : text.substr(summary + 22));
+  std::string line;
+  while (std::getline(lines, line)) {
+    if (line.find_first_not_of("- \t\r") != std::string::npos) return line;
+  }
+  return text;
+}
+
+const std::string& checked_folder(const std::string& folder) {
+  if (!std::filesystem::is_directory(folder))
+    throw Error(folder + ": no such directory; expected the one that tools/export_model.py wrote");
+  return folder;
+}
+
+struct Result {
+  std::string file_name, error;
+  std::vector<int> class_ids;
+  std::vector<float> scores;
+};
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    char escaped[8];
+    if (static_cast<unsigned char>(c) < 0x20) {
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", c);
+      result += escaped;
+    } else {
+      if (c == '"' || c == '\\') result += '\\';
+      result += c;
+    }
+  }
+  return result + '"';
+}
+
+std::string number(float value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);  // what float needs to come back the same
+  return text;
+}
+
+std::string json(const std::vector<Result>& results, const std::vector<std::string>& labels) {
+  auto list = [](const auto& values, const auto& text) {
+    std::string joined;
+    for (const auto& value : values) joined += (joined.empty() ? "" : ", ") + text(value);
+    return "[" + joined + "]";
+  };
+  std::string text;
+  for (const Result& result : results) {
+    text += (text.empty() ? "[\n {\"file_name\": " : ",\n {\"file_name\": ") + quoted(result.file_name);
+    if (result.error.empty()) {
+      text += ", \"class_ids\": " + list(result.class_ids, [](int id) { return std::to_string(id); }) +
+              ", \"scores\": " + list(result.scores, number) +
+              ", \"label_names\": " + list(result.class_ids, [&](int id) { return quoted(labels[id]); }) + "}";
+    } else {
+      text += ", \"error\": " + quoted(result.error) + "}";
+    }
+  }
+  return text + "\n]\n";
+}
+
+using Clock = std::chrono::steady_clock;
+
+double milliseconds(Clock::time_point since) { return std::chrono::duration<double, std::milli>(Clock::now() - since).count(); }
+
+class Program {
+ public:
+  Program(const Options& options, const MakeEngine& make_engine)
+      : options_(options),
+        description_(read_description(checked_folder(options.model) + "/inference.yml")),
+        paths_(list_images(options.images)) {
+    engine_ = make_engine(options_, description_);
+    topk_ = std::min<int>(options.topk ? options.topk : description_.topk, static_cast<int>(description_.labels.size()));
+  }
+
+  // 0, or 1 if an image failed.
+  int run() {
+    std::ofstream file;
+    if (!options_.json.empty()) {
+      file.open(options_.json, std::ios::binary);
+      if (!file) throw Error(options_.json + ": cannot be written");
+    }
+    for (size_t start = 0; start < paths_.size(); start += options_.batch_size) predict(start);
+    if (!options_.json.empty() && !(file << json(results_, description_.labels)).flush())
+      throw Error(options_.json + ": cannot be written");
+    if (!run_ms_.empty()) print_latency();
+    return std::any_of(results_.begin(), results_.end(), [](const Result& result) { return !result.error.empty(); });
+  }
+
+ private:
+  // The batch that begins with paths_[start]. Images that preprocessing leaves at different sizes run one size at a time.
+  void predict(size_t start) {
+    const size_t end = std::min(start + options_.batch_size, paths_.size());
+    std::map<std::array<int, 2>, std::pair<std::vector<size_t>, std::vector<float>>> by_size;
+    for (size_t i = start; i < end; ++i) {
+      results_.push_back({paths_[i], "", {}, {}});
+      try {
+        const Clock::time_point since = Clock::now();
+        const Image image = read_image(paths_[i]);
+        Input input;
+        try {
+          input = description_.preprocess(image);
+        } catch (const Error& error) {
+          throw Error(paths_[i] + ": " + error.what());
+        }
+        preprocess_ms_.push_back(milliseconds(since));
+        auto& [members, values] = by_size[{input.height, input.width}];
+        members.push_back(i);
+        values.insert(values.end(), input.values.begin(), input.values.end());
+      } catch (const Error& error) {
+        results_[i].error = error.what();
+      }
+    }
+    for (const auto& [size, group] : by_size) {
+      const auto& [members, values] = group;
+      const std::array<int, 4> shape = {static_cast<int>(members.size()), 3, size[0], size[1]};
+      const std::vector<float> scores = engine_->run(values, shape);
+      interpret(scores, members);
+      if (options_.repeat) measure(values, shape);
+    }
+    for (size_t i = start; i < end; ++i) print(results_[i]);
+  }
+
+  void interpret(const std::vector<float>& scores, const std::vector<size_t>& members) {
+    const size_t classes = description_.labels.size();
+    if (scores.size() != members.size() * classes) {
+      throw Error("the model's output has " + std::to_string(scores.size()) + " values; inference.yml has " + std::to_string(classes) +
+                  " names for each of " + std::to_string(members.size()) + " images");
+    }
+    for (size_t row = 0; row < members.size(); ++row) {
+      std::vector<float> values(scores.begin() + row * classes, scores.begin() + (row + 1) * classes);
+      if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }))
+        throw Error("the model's output is not finite");
+      if (!description_.softmax) values = softmax(values);
+      Result& result = results_[members[row]];
+      result.class_ids = top_k(values, topk_);
+      for (const int id : result.class_ids) result.scores.push_back(values[id]);
+    }
+  }
+
+  void measure(const std::vector<float>& values, const std::array<int, 4>& shape) {
+    if (run_ms_.empty()) {
+      for (int i = 0; i < options_.warmup; ++i) engine_->run(values, shape);
+    }
+    for (int i = 0; i < options_.repeat; ++i) {
+      const Clock::time_point since = Clock::now();
+      engine_->run(values, shape);
+      run_ms_.push_back(milliseconds(since));
+      images_run_ += shape[0];
+      largest_batch_ = std::max(largest_batch_, shape[0]);
+    }
+  }
+
+  void print(const Result& result) const {
+    if (!result.error.empty()) {
+      std::cerr << "error: " << result.error << std::endl;
+      return;
+    }
+    std::cout << result.file_name << ':';
+    for (size_t i = 0; i < result.class_ids.size(); ++i) {
+      char score[16];
+      std::snprintf(score, sizeof score, "%.4f", result.scores[i]);
+      std::cout << (i ? ", " : " ") << description_.labels[result.class_ids[i]] << ' ' << score;
+    }
+    std::cout << std::endl;
+  }
+
+  void print_latency() {
+    std::sort(run_ms_.begin(), run_ms_.end());
+    std::sort(preprocess_ms_.begin(), preprocess_ms_.end());
+    double total = 0;
+    for (const double ms : run_ms_) total += ms;
+    auto quantile = [](const std::vector<double>& sorted, double q) { return sorted[std::lround(q * (sorted.size() - 1))]; };
+    std::printf(
+        "latency_ms: runs=%zu batch=%d threads=%d min=%.2f median=%.2f p95=%.2f p99=%.2f max=%.2f mean=%.2f images_per_s=%.1f "
+        "preprocess_median=%.2f\n",
+        run_ms_.size(), largest_batch_, options_.threads, run_ms_.front(), quantile(run_ms_, 0.5), quantile(run_ms_, 0.95),
+        quantile(run_ms_, 0.99), run_ms_.back(), total / run_ms_.size(), 1000 * images_run_ / total, quantile(preprocess_ms_, 0.5));
+  }
+
+  const Options options_;
+  const Description description_;
+  const std::vector<std::string> paths_;
+  std::unique_ptr<Engine> engine_;
+  int topk_;
+  std::vector<Result> results_;
+  std::vector<double> run_ms_, preprocess_ms_;
+  long images_run_ = 0;
+  int largest_batch_ = 0;
+};
+
+}  // namespace
+
+int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& make_engine) {
+  for (int i = 1; i < argc; ++i) {
+    if (argv[i] == std::string("--help")) {
+      std::printf(HELP, argv[0], inference_flags ? INFERENCE_HELP : "");
+      return 0;
+    }
+  }
+  try {
+    return Program(parse(argc, argv, inference_flags), make_engine).run();
+  } catch (const UsageError& error) {
+    std::cerr << "error: " << error.what() << std::endl;
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "error: " << one_line(error.what()) << std::endl;
+    return 1;
+  }
+}
+
+}  // namespace nextvit

@@ -1,0 +1,36 @@
+// The program around an engine: options, batches, results, latency. Paddle Inference and Paddle Lite share it.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "description.h"
+
+namespace nextvit {
+
+struct Options {
+  std::string model, images, json;
+  int batch_size = 8, threads = 1, topk = 0, warmup = 1, repeat = 0;
+  std::string device = "cpu";
+  bool onednn = true;
+};
+
+// Runs the network. Throws std::exception with any text; the program prints one line of it.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  // batch: [count, 3, height, width]. Returns [count, classes].
+  virtual std::vector<float> run(const std::vector<float>& batch, const std::array<int, 4>& shape) = 0;
+};
+
+using MakeEngine = std::function<std::unique_ptr<Engine>(const Options&, const Description&)>;
+
+// The whole of main(). Exit status: 0, 1 if an image or the model failed, 2 for a wrong command line.
+// inference_flags: accept --device and --[no-]onednn.
+int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& make_engine);
+
+}  // namespace nextvit
