@@ -18,22 +18,25 @@ def pyplot():
 
 
 def draw_curves(directory):
-    """`curves.png` from `log.jsonl`: loss, accuracy and learning rate over epochs."""
+    """`curves.png` from `log.jsonl`: loss, the metrics of training and evaluation, and learning rate over epochs."""
     plt = pyplot()
     figures = read_figures(directory)
     train = [f for f in figures if f["kind"] == "train"]
     figure, axes = plt.subplots(1, 3, figsize=(15, 4))
     epochs = [f["position"] for f in train]
     axes[0].plot(epochs, [f["loss"] for f in train], label="train", alpha=0.7)
-    metric = next((name for f in train for name in f if name.startswith("top")), "top1")
-    axes[1].plot(epochs, [100 * f[metric] for f in train], label="train (augmented)", alpha=0.7)
+    measured = _following("loss", train)
+    if measured != "images_per_s":                                      # a task may measure nothing in training
+        axes[1].plot(epochs, [100 * f[measured] for f in train], label=f"{measured}, train (augmented)", alpha=0.7)
     axes[2].plot(epochs, [f["lr"] for f in train])
     for kind, label in (("eval", "evaluation"), ("eval_ema", "evaluation, EMA")):
         rows = [f for f in figures if f["kind"] == kind]
         if rows:
-            axes[0].plot([f["epoch"] for f in rows], [f["loss"] for f in rows], "o-", label=label)
-            axes[1].plot([f["epoch"] for f in rows], [100 * f.get(metric, float("nan")) for f in rows], "o-", label=label)
-    for axis, title in zip(axes, ("loss", f"{metric} (%)", "learning rate")):
+            if "loss" in rows[0]:
+                axes[0].plot([f["epoch"] for f in rows], [f["loss"] for f in rows], "o-", label=label)
+            metric = _following("epoch", rows)                          # the one that chooses the best model
+            axes[1].plot([f["epoch"] for f in rows], [100 * f[metric] for f in rows], "o-", label=f"{metric}, {label}")
+    for axis, title in zip(axes, ("loss", "metric (%)", "learning rate")):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
     for axis in axes[:2]:
@@ -41,6 +44,12 @@ def draw_curves(directory):
     figure.tight_layout()
     figure.savefig(directory / "curves.png", dpi=90)
     plt.close(figure)
+
+
+def _following(key, rows):
+    """The name that comes after `key` in the figures of the first row: there the log has the first metric."""
+    names = list(rows[0]) if rows else [key, "top1"]
+    return names[names.index(key) + 1]
 
 
 def draw_confusion(path, labels, predictions, names):

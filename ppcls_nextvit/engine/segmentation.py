@@ -33,7 +33,10 @@ class SegmentationTask:
         self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
         self.metric = build_metric(config.Metric.get("Eval") or [{"MeanIoU": {}}], num_classes, "Metric.Eval")
         self.train_metric = build_metric(config.Metric.get("Train") or [{"PixelAccuracy": {}}], num_classes, "Metric.Train")
-        self.inference = self.model.inference
+        self.inference, self.views = self.model.inference, None
+        if evaluates and self.inference.ratios != (1.0,):           # a batch holds one view of each image; these make all
+            place = "DataLoader.Eval.dataset.transform_ops"
+            self.views = Views(config.section(place), self.inference, place)
         self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
 
     @staticmethod
@@ -41,10 +44,9 @@ class SegmentationTask:
         """Verify the sections that are this task's own, without touching data or disk. Raises ConfigError."""
         check_entries(config.Loss, "Loss", LOSSES)
         check_entries(config.Metric, "Metric", METRICS)
-        inference = Inference.from_yaml(config.Arch.arguments.get("inference"))
+        Inference.from_yaml(config.Arch.arguments.get("inference"))
         if config.Infer is not None:
             DensePipeline(config.Infer.transforms, "Infer.transforms")
-            Views(config.Infer.transforms, inference, "Infer.transforms")
             post = check_mapping(config.Infer.PostProcess, "Infer.PostProcess", ("class_id_map_file",))
             coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
 
@@ -80,16 +82,13 @@ class SegmentationTask:
     def predictions(self):
         """(index in the set, labels int64 [H, W] at the original size) of every evaluation image of this process."""
         dataset = self.eval_loader.dataset
-        views = None
-        if self.inference.ratios != (1.0,):                          # the batch holds one view of each image; make all of them here
-            views = Views(self.config.section("DataLoader.Eval.dataset.transform_ops"), self.inference, "DataLoader.Eval.dataset")
         with paddle.no_grad(), self.eval_autocast():
             for batch in self.eval_loader.epoch(0):
                 indices, originals = batch["index"].tolist(), batch["original"].tolist()
-                if views is None:
+                if self.views is None:
                     labels = segment(self.model, [(batch["image"], batch["shape"].tolist())], originals, self.inference)
                 else:
-                    labels = [segment(self.model, views(dataset.image(i), dataset.name(i)), [original], self.inference)[0]
+                    labels = [segment(self.model, self.views(dataset.image(i), dataset.name(i)), [original], self.inference)[0]
                               for i, original in zip(indices, originals)]
                 yield from ((i, label.numpy()) for i, label in zip(indices, labels))
 

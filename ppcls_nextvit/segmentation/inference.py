@@ -75,7 +75,7 @@ def segment(model, views, originals, inference):
     model: image -> logits, a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
     views: per ratio of it (images [B, C, H, W], and B times the (height, width) that is image, not padding).
     """
-    totals, average = [0.0] * len(originals), len(views) > 1 or inference.flip
+    totals, average = [0.0] * len(originals), len(inference.ratios) > 1 or inference.flip
     for images, shapes in views:
         for flip in (False, True)[:1 + inference.flip]:
             logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)

@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..engine.classification import class_names
 from ..engine.distributed import start_processes
-from ..models.nextvit import MIN_INPUT_SIZE
 from ..predict import list_images, trained_model, write_json
 from ..preprocess import ImageError, decode_image
 from ..schema import ConfigError
@@ -96,12 +95,8 @@ def label_png(labels, num_classes):
 
 def predict_image(model, image, views, name):
     """image: uint8 [H, W, 3] -> labels int64 [H, W]. views: Views of the model's inference. ImageError for what the model cannot take."""
-    made = list(views(image, name))
-    for _, shapes in made:
-        if min(shapes[0]) < MIN_INPUT_SIZE:
-            raise ImageError(f"{name}: {shapes[0][0]} x {shapes[0][1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
     with paddle.no_grad():
-        return segment(model, made, [image.shape[:2]], model.inference)[0].numpy()
+        return segment(model, views(image, name), [image.shape[:2]], model.inference)[0].numpy()
 
 
 def infer(config, out, json=None):

@@ -3,6 +3,8 @@ import numpy as np
 import paddle
 
 from ..data.dense import DensePipeline
+from ..models.nextvit import MIN_INPUT_SIZE
+from ..preprocess import ImageError
 from ..schema import ConfigError
 
 __all__ = ["Views"]
@@ -18,11 +20,15 @@ class Views:
         self.pipelines = [DensePipeline(_scaled(transform_ops, ratio), where) for ratio in inference.ratios]
 
     def __call__(self, image, name):
-        """image: uint8 [H, W, 3], RGB -> what `segment` takes. ImageError, beginning with `name`, for an image no transform can take."""
+        """image: uint8 [H, W, 3], RGB -> what `segment` takes. ImageError, beginning with `name`, for an image that is too small, or that a
+        transform cannot take."""
         for pipeline in self.pipelines:
             sample = pipeline({"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name)
             array = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], np.float32)
-            yield paddle.to_tensor(array), [sample.get("shape", array.shape[2:])]
+            height, width = array.shape[2:]
+            if min(height, width) < MIN_INPUT_SIZE:
+                raise ImageError(f"{name}: {height} x {width} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
+            yield paddle.to_tensor(array), [sample.get("shape", (height, width))]
 
 
 def _scaled(transform_ops, ratio):
