@@ -12,9 +12,9 @@ import yaml
 
 from .schema import ConfigError, coerce, named_entries, nearest, require_keys, yaml_parameters
 
-__all__ = ["Config", "ConfigError", "check_entries", "check_mapping", "dump_config", "load_config"]
+__all__ = ["Config", "ConfigError", "check_entries", "check_mapping", "dialect_of", "dump_config", "load_config"]
 
-DIALECTS = {"architecture": "PaddleDetection", "train_dataset": "PaddleSeg"}
+DIALECTS = {"architecture": "PaddleDetection", "_BASE_": "PaddleDetection", "train_dataset": "PaddleSeg", "_base_": "PaddleSeg"}
 REFUSED = {  # keys of PaddleClas which this trainer knows and does not offer: any value but the listed ones is refused by name
     "use_dali": (False, None), "train_mode": (None,), "eval_mode": (None, "classification"), "use_multilabel": (False, None),
     "export_for_fd": (False, None), "uniform_output_enabled": (False, None), "profiler_options": (None,), "use_static": (False, None),
@@ -178,6 +178,15 @@ def read_yaml(path):
     return content
 
 
+def dialect_of(path):
+    """Whose YAML the file is, by its keys: 'PaddleDetection', 'PaddleSeg' or, as ours and for all else, 'PaddleClas'."""
+    return _dialect(read_yaml(path))
+
+
+def _dialect(content):
+    return next((suite for key, suite in DIALECTS.items() if key in content), "PaddleClas")
+
+
 def apply_override(content, override):
     """Set one `a.b.c=value` in place. List items go by index. The path must lead through what exists; checks of the key follow."""
     path, equals, text = override.partition("=")
@@ -215,9 +224,8 @@ def load_config(path, overrides=()):
     name for anything that cannot be meant; nothing is ignored.
     """
     content = read_yaml(path)
-    for key, suite in DIALECTS.items():
-        if key in content:
-            raise ConfigError(f"{path}: this is {suite}'s dialect (it has {key!r}); this command reads PaddleClas's, which has Arch")
+    if _dialect(content) != "PaddleClas":
+        raise ConfigError(f"{path}: this is {_dialect(content)}'s dialect; this command reads PaddleClas's, which has Arch")
     for override in overrides:
         apply_override(content, override)
     try:
