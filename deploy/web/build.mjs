@@ -1,0 +1,11 @@
+// Bundles the page into dist/, which then needs no network: `npm ci && npm run build`. The model comes from prepare.py.
+import {cp, mkdir} from "node:fs/promises";
+import {build} from "esbuild";
+
+await mkdir("dist", {recursive: true});
+await build({entryPoints: ["src/page.js", "src/worker.js"], outdir: "dist", bundle: true, minify: true, format: "esm", target: "es2022"});
+for (const name of ["index.html", "style.css"]) {
+  await cp(name, `dist/${name}`);
+}
+const runtime = "ort-wasm-simd-threaded.wasm";
+await cp(`node_modules/onnxruntime-web/dist/${runtime}`, `dist/${runtime}`);
