@@ -22,9 +22,10 @@ SHEET_LIMIT = 400       # pictures on a contact sheet
 def trained_model(config):
     """(model in eval mode, path of the weights' file) for Global.pretrained_model, or a file in Arch.pretrained; every key must fit.
 
-    ConfigError without weights: an untrained model predicts noise.
+    Arch.pretrained of a detector or segmentor is its backbone's, and not enough. ConfigError without weights: an untrained model
+    predicts noise.
     """
-    source = config.Global.pretrained_model or config.Arch.pretrained
+    source = config.Global.pretrained_model or ("backbone" not in config.Arch.arguments and config.Arch.pretrained)
     if not source:
         raise ConfigError(f"{config.path}: no weights, and an untrained model predicts noise; give -o Global.pretrained_model=FILE")
     model = build_model(config)

@@ -118,6 +118,19 @@ def test_images_of_any_size_are_scored_at_their_own(tmp_path, overrides):
     assert {key: result[key] for key in ("mIoU", "mAcc", "aAcc")} == {key: expected[key] for key in ("mIoU", "mAcc", "aAcc")}
 
 
+def test_pretrained_weights_fill_the_backbone_to_train_from_and_no_more(tmp_path):
+    paddle.seed(5)
+    classifier = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))
+    paddle.save(classifier.state_dict(), str(tmp_path / "classifier.pdparams"))
+    config = config_of(tmp_path, f"Arch.pretrained={tmp_path / 'classifier'}")
+    backbone = SegmentationTask(config, Processes()).model.backbone.state_dict()
+    for key in ("stem.0.conv.weight", "features.7.e_mhsa.q.weight"):
+        assert np.array_equal(backbone[key].numpy(), classifier.state_dict()[key].numpy())
+    for use in (evaluate, lambda config: infer(config, tmp_path / "out")):
+        with pytest.raises(ConfigError, match="no weights"):
+            use(config)
+
+
 def test_scales_need_a_resize(tmp_path):
     with pytest.raises(ConfigError, match="DataLoader.Eval.dataset.transform_ops: .* there is no Resize"):
         SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes(), training=False)
@@ -135,7 +148,8 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path):
 def test_two_processes_evaluate_every_image_once(trained, tmp_path):
     config, where = trained
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2", "--log_dir", str(tmp_path),
-               str(ROOT / "tools" / "eval.py"), "-c", config.path, "-o", f"Global.pretrained_model={where / 'best_model'}", "-o", "DataLoader.Eval.sampler.batch_size=3"]
+               str(ROOT / "tools" / "eval.py"), "-c", config.path, "-o", f"Global.pretrained_model={where / 'best_model'}",
+               "-o", "DataLoader.Eval.sampler.batch_size=3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
