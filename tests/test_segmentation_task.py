@@ -23,6 +23,7 @@ from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.segmentation.benchmark import measure
 from ppcls_nextvit.segmentation.export import LabelMap, difference, export, export_segmentor
 from ppcls_nextvit.segmentation.metrics import MeanIoU
 from ppcls_nextvit.segmentation.predict import class_areas, draw_labels, infer, overlay, palette, predict_image
@@ -264,6 +265,13 @@ def test_export_from_a_configuration_describes_its_preprocessing(trained, tmp_pa
     assert description["PreProcess"]["transform_ops"] == [{"Normalize": None}]
     assert description["PostProcess"]["label_list"] == ["background", "nucleus"] and description["Weights"]["file"] == "best_model.pdparams"
     assert len(exported.report.shapes) == 6                                     # random ones and the photo, at three sizes
+
+
+@pytest.mark.parametrize("train, names", [(False, {"network", "postprocessing", "peak_memory_mb"}), (True, {"step", "peak_memory_mb"})])
+def test_the_benchmark_times_every_part(train, names):
+    measured = measure(random_segmentor("SemanticFPN", fpn_channels=32, channels=16), size=(64, 64), original=(70, 80), runs=2, train=train)
+    assert set(measured) == names and measured.pop("peak_memory_mb") > 0
+    assert all(len(times) == 2 and min(times) > 0 for times in measured.values())
 
 
 def test_labels_and_scores_are_each_compared_in_their_way():
