@@ -1,0 +1,50 @@
+"""The committed ADE20K recipes: in step with their table, loadable, and the published ones to the last hyperparameter."""
+import pytest
+from predicting import program_at
+from tiny import ROOT
+
+from ppcls_nextvit.config import load_config
+from ppcls_nextvit.data.dense import opencv
+from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.labels import read_labels
+
+make_configs = program_at("tools/make_segmentation_configs.py")
+FILES = make_configs.all_configs()
+
+
+def test_there_are_six_and_no_others():
+    assert set((ROOT / "configs" / "segmentation").glob("*.yaml")) == set(FILES) and len(FILES) == 6
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_committed_files_are_what_the_tool_writes_and_load(path):
+    opencv()
+    assert path.read_text(encoding="utf-8") == FILES[path], "run tools/make_segmentation_configs.py"
+    config = load_config(path)
+    train, evaluation = config.DataLoader["Train"], config.DataLoader["Eval"]
+    assert [name for op in train["dataset"]["transform_ops"] for name in op] == [
+        "Resize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion", "Normalize", "Pad"]
+    assert evaluation["dataset"]["transform_ops"] == config.Infer.transforms and evaluation["sampler"]["batch_size"] == 1
+    assert config.Arch.arguments["backbone"] == {"name": f"NextViT_{path.stem.split('_')[3]}", "extra_norms": True, "drop_path_rate": 0.2}
+    assert config.Arch.use_sync_bn and config.AMP is None and "clip_global_norm" not in config.Optimizer
+    steps = train["sampler"]["iterations"]
+    schedule = build_schedule(config.Optimizer["lr"], config.Global.epochs, steps)
+    if path.stem.startswith("semfpn_80k"):
+        assert (config.Global.epochs * steps, 8 * train["sampler"]["batch_size"]) == (40_000, 32)
+        assert [schedule.lr(0), schedule.lr(40_000)] == pytest.approx([1e-4, 1e-6])
+    else:
+        assert (config.Global.epochs * steps, 8 * train["sampler"]["batch_size"]) == (160_000, 16)
+        assert [schedule.lr(1500), schedule.lr(160_000)] == pytest.approx([6e-5 * (1 - 1500 / 160_000), 0.0])
+        assert config.Loss["Train"] == [{"CrossEntropyLoss": {"weight": 1.0, "auxiliary_weight": 0.4}}]
+
+
+def test_ade20k_has_150_names():
+    names = read_labels(ROOT / "configs" / "segmentation" / "ade20k_labels.txt", 150)
+    assert [names[i] for i in (0, 1, 2, 12, 20, 149)] == ["wall", "building", "sky", "person", "car", "flag"] and len(set(names)) == 150
+
+
+def test_check_mode_reports_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_configs, "CONFIGS", tmp_path)
+    assert make_configs.main(["--check"]) == 1
+    assert "upernet_160k_nextvit_base_ade20k.yaml" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert make_configs.main([]) == 0 and make_configs.main(["--check"]) == 0
