@@ -111,7 +111,7 @@ def test_onednn_is_really_off(exported, monkeypatch):
     monkeypatch.setattr(inference, "create_predictor", lambda config: seen.append(config.onednn_enabled()) or create(config))
     description = deploy.read_description(exported[0])
     for onednn in (True, False):
-        deploy.Predictor(exported[0], description, onednn=onednn)
+        deploy.paddle_engine(exported[0], description, onednn=onednn)
     assert seen == [True, False]
 
 
@@ -149,12 +149,13 @@ def flip_byte(path):
 
 @pytest.mark.parametrize("change, message", [
     (lambda f: shutil.rmtree(f), "no such directory"),
-    (lambda f: [path.unlink() for path in f.iterdir()], "inference.json: no such file"),
+    (lambda f: [path.unlink() for path in f.iterdir()], "inference.yml: no such file"),
+    (lambda f: (f / "inference.json").unlink(), "inference.json: no such file"),
     (lambda f: (f / "inference.yml").unlink(), "inference.yml: no such file"),
     (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
-    (lambda f: (f / "inference.yml").write_text(""), "not a description of an exported model"),
-    (lambda f: (f / "inference.yml").write_text("a: [1"), "not a description of an exported model"),
-    (lambda f: (f / "inference.yml").write_text("!!python/object/apply:os.getcwd []"), "not a description of an exported model"),
+    (lambda f: (f / "inference.yml").write_text(""), "not a description of an exported classifier"),
+    (lambda f: (f / "inference.yml").write_text("a: [1"), "not a description of an exported classifier"),
+    (lambda f: (f / "inference.yml").write_text("!!python/object/apply:os.getcwd []"), "not a description of an exported classifier"),
     (lambda f: os.truncate(f / "inference.json", 5000), "inference.json: does not match inference.yml"),
     (lambda f: os.truncate(f / "inference.pdiparams", 0), "inference.pdiparams: does not match inference.yml"),
     (lambda f: flip_byte(f / "inference.pdiparams"), "inference.pdiparams: does not match inference.yml"),

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from .static import save_program
+from .static import in_own_process, operators, save_program
 from .target import STEM, Target
 from .verify import ExportError
 
@@ -26,20 +26,20 @@ def to_onnx(layer, signature, precision="fp32"):
     try:
         import onnx
         import onnxslim
-        import paddle2onnx
+        import paddle2onnx  # noqa: F401
     except ImportError as error:
         raise ImportError(f"exporting to ONNX needs paddle2onnx, onnx and onnxslim: {EXTRA} ({error})") from error
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / STEM
         save_program(layer, prefix, signature)
-        with _captured() as words:
-            try:
-                data = paddle2onnx.export(f"{prefix}.json", f"{prefix}.pdiparams", opset_version=OPSET, optimize_tool="None")
-            except UnboundLocalError:                   # how it says that it failed, after printing why
-                data = b""
-    model = onnx.load_from_string(data)
-    if not model.graph.node:
-        raise ExportError(f"Paddle2ONNX cannot convert this model: {' '.join(words())}")
+        try:
+            with _captured() as words:
+                in_own_process(_convert, str(prefix))           # an operator that it does not know ends the process
+            model = onnx.load(f"{prefix}.onnx")
+        except (ExportError, FileNotFoundError):
+            reason = " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
+            names = sorted({name.partition(".")[2] for name in operators(f"{prefix}.json")})
+            raise ExportError(f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}") from None
     _rename(model.graph, dict(zip((value.name for value in model.graph.output), signature.outputs)))
     model = onnxslim.slim(model)
     if precision == "fp16":
@@ -47,6 +47,15 @@ def to_onnx(layer, signature, precision="fp32"):
     model.producer_name, model.graph.name = "ppcls_nextvit", STEM
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _convert(prefix):
+    """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx. It prints what it does, and why if it fails; then there is no file."""
+    import paddle2onnx
+    try:
+        paddle2onnx.export(f"{prefix}.json", f"{prefix}.pdiparams", f"{prefix}.onnx", opset_version=OPSET, optimize_tool="None")
+    except UnboundLocalError:                           # of its own, after it caught and printed another error
+        pass
 
 
 def _rename(graph, names):
@@ -82,14 +91,13 @@ def _value(values, name):
 
 @contextmanager
 def _captured():
-    """Keep what a C++ library prints from the user's screen; yields a function that returns it, as lines."""
+    """Keep what programs and C++ libraries print off the user's screen; yields a list that holds its lines afterwards."""
     with tempfile.TemporaryFile() as file:
-        kept = [os.dup(1), os.dup(2)]
+        kept, lines = [os.dup(1), os.dup(2)], []
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        lines = []
         try:
-            yield lambda: lines
+            yield lines
         finally:
             for number, copy in enumerate(kept, start=1):
                 os.dup2(copy, number)

@@ -17,9 +17,10 @@ from paddle import nn
 from .target import STEM, Target
 from .verify import ExportError
 
-__all__ = ["TARGET", "load", "save_program"]
+__all__ = ["TARGET", "in_own_process", "load", "operators", "save_program"]
 
 SUFFIXES = {"pir": ".json", "pdmodel": ".pdmodel"}
+OPERANDS = ("p", "1.data", "1.fetch", "1.full", "1.full_int_array", "0.combine", "0.split")       # operators by name in PIR alone
 
 
 class _Recorded(nn.Layer):
@@ -45,22 +46,28 @@ class _Recorded(nn.Layer):
 def save_program(layer, prefix, signature, format="pir"):
     """Write `layer` as PREFIX.json (`pdmodel`: PREFIX.pdmodel) and PREFIX.pdiparams; returns the number of operators.
 
-    format: 'pir', or 'pdmodel', which Paddle writes only in a process that was started for it, as is done here. A script that asks
-    for it needs `if __name__ == "__main__":`, as for any such process.
+    format: 'pir', or 'pdmodel', which Paddle writes only in a process that was started for it (see in_own_process). A script that asks
+    for it needs `if __name__ == "__main__":`, as Python does for any such process.
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be one of {', '.join(SUFFIXES)}; got {format!r}")
     if format == "pir":
         return _save(layer, str(prefix), signature)
-    flag, before = "FLAGS_enable_pir_api", os.environ.get("FLAGS_enable_pir_api")
-    os.environ[flag] = "0"                          # read when the new process imports paddle
+    return in_own_process(_save, layer, str(prefix), signature, FLAGS_enable_pir_api="0")
+
+
+def in_own_process(function, *arguments, **environment):
+    """`function(*arguments)`, run in a process started for it, with `environment` added to its own. ExportError if that process dies."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)                  # Paddle reads its flags when the new process imports it
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_save, layer, str(prefix), signature).result()
+            return pool.submit(function, *arguments).result()
     except BrokenProcessPool as error:
-        raise ExportError("the process that writes the .pdmodel ended; is there enough memory?") from error
+        raise ExportError("the process that writes the files ended before it was done; is there enough memory?") from error
     finally:
-        os.environ.pop(flag) if before is None else os.environ.update({flag: before})
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _save(layer, prefix, signature):
@@ -72,10 +79,14 @@ def _save(layer, prefix, signature):
     if os.path.exists(f"{prefix}.pdmodel"):
         names = [operator.type for operator in recorded.forward.concrete_program.main_program.global_block().ops]
         return sum(name not in ("feed", "fetch") for name in names)
-    with open(f"{prefix}.json", encoding="utf-8") as file:
-        operators = json.load(file)["program"]["regions"][0]["blocks"][0]["ops"]
-    constants = {"p", "1.data", "1.fetch", "1.full", "1.full_int_array", "0.combine", "0.split"}      # and what unpacks lists
-    return sum(operator["#"] not in constants for operator in operators)
+    return len(operators(f"{prefix}.json"))
+
+
+def operators(path):
+    """The names of the operators of a .json program, in order, with their dialect: '1.conv2d'. Constants and parameters are none."""
+    with open(path, encoding="utf-8") as file:
+        found = json.load(file)["program"]["regions"][0]["blocks"][0]["ops"]
+    return [operator["#"] for operator in found if operator["#"] not in OPERANDS]
 
 
 def write(layer, folder, signature, precision, images, format="pir"):
