@@ -200,7 +200,8 @@ def test_wrong_requests_are_one_line(weights, data, tmp_path, monkeypatch, capsy
     monkeypatch.delenv("PPCLS_NEXTVIT_WEIGHTS", raising=False)
     for given, message in (
             (arguments("nextvit_small.in1k_224.official", data, tmp_path), "nextvit_small_in1k_224.pth is not there, and nothing is"),
-            (arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path), "weights for detection; this evaluates classification"),
+            (arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path, "--set", "imagenet"), "ImageNet-1K validation is for class"),
+            (arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path), "mask_rcnn_1x_nextvit_small.pth is not there"),
             (arguments("nextvit_smal.in1k_224.official", data, tmp_path), "closest: nextvit_small.in1k_224.official"),
             (arguments(tmp_path / "none.pth", data, tmp_path), "none.pth: no such file"),
             (arguments(weights, tmp_path / "none", tmp_path), "none: no such folder; expected the images of ImageNet-1K validation"),

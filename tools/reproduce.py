@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ppcls_nextvit.cli import program
 from ppcls_nextvit.engine.distributed import start_processes
-from ppcls_nextvit.evaluation import SETS, reproduce
+from ppcls_nextvit.evaluation import DENSE_SETS, SETS, default_set, reproduce
 from ppcls_nextvit.zoo import Preprocessing
 
 
@@ -17,7 +17,7 @@ def parser():
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--weights", required=True, metavar="NAME|FILE", help="a name of docs/model_zoo.md, or a file of any known format")
     result.add_argument("--data", required=True, metavar="DIR", help="folder of the images")
-    result.add_argument("--set", default="imagenet", choices=SETS, help="which set DIR is (default: imagenet)")
+    result.add_argument("--set", choices=[*SETS, *DENSE_SETS], help="which set DIR is (default: as the weights)")
     result.add_argument("--labels", metavar="PATH", help="imagenet in one folder: a list of lines `path class`, or the ILSVRC devkit")
     result.add_argument("--synsets", metavar="PATH", help="the 1000 WordNet ids: a text file, or a folder with one subfolder per class; "
                                                           "needed for a and r")
@@ -29,7 +29,7 @@ def parser():
     result.add_argument("--crop-ratio", type=float, metavar="RATIO", help="for a FILE without record: crop / shorter side (default 0.875)")
     result.add_argument("--tolerance", type=float, default=0.1, metavar="POINTS", help="percentage points (default 0.1)")
     result.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spread")
-    result.add_argument("--batch-size", type=int, default=64)
+    result.add_argument("--batch-size", type=int, help="default 64; for detection and segmentation 1")
     result.add_argument("--num-workers", type=int, default=4)
     result.add_argument("--device", default="auto", help="auto, cpu, gpu, xpu, ... (default: auto)")
     return result
@@ -42,14 +42,16 @@ def main(argv=None) -> int:
     processes = start_processes(args.device)
     if args.device not in ("auto", processes.device):
         raise ValueError(f"--device {args.device}: this Paddle cannot drive it here; use --device {processes.device}")
-    out = args.out or Path("output", "reproduce", Path(args.weights).name, args.set)
+    kind = args.set or default_set(args.weights, args.record)
+    out = args.out or Path("output", "reproduce", Path(args.weights).name, kind)
     given = args.crop is not None or args.crop_ratio is not None
     preprocessing = Preprocessing(args.crop or 224, args.crop_ratio or 0.875) if given else None
     layout = {key: value for key in ("labels", "synsets", "real") if (value := getattr(args, key)) is not None}
-    report = reproduce(args.weights, args.data, out, args.set, args.model, args.record, preprocessing, args.tolerance, args.limit,
-                       args.batch_size, args.num_workers, **layout)
-    print((Path(out) / "report.md").read_text(encoding="utf-8").rpartition("![")[0].rstrip())
-    print(f"- details: {out}")
+    report = reproduce(args.weights, args.data, out, kind, args.model, args.record, preprocessing, args.tolerance, args.limit,
+                       args.batch_size, args.num_workers, processes, **layout)
+    if processes.is_main:
+        print((Path(out) / "report.md").read_text(encoding="utf-8").rpartition("![")[0].rstrip())
+        print(f"- details: {out}")
     return report["status"]
 
 

@@ -15,11 +15,12 @@ from ..schema import ConfigError
 from ..weights import load_weights, read_file
 from ..weights.load import resolve
 from ..weights.rules import head_classes
+from . import dense
 from .predictions import predict_set, weights_digest
 from .scores import per_class, score
 from .sets import SETS, open_set
 
-__all__ = ["MATCH", "MISMATCH", "NO_COMPARISON", "find_record", "reproduce", "verdict", "write_report"]
+__all__ = ["MATCH", "MISMATCH", "NO_COMPARISON", "default_set", "find_record", "reproduce", "verdict", "write_report"]
 
 MATCH, MISMATCH, NO_COMPARISON = 0, 1, 3        # 2 is argparse's status for wrong arguments
 PROGRESS_SECONDS = 10
@@ -33,6 +34,12 @@ def find_record(weights, record=None):
     if zoo.is_name(weights) and not os.path.exists(weights):
         return zoo.get(weights)
     return next((found for found in zoo.WEIGHTS.values() if found.file == os.path.basename(weights)), None)
+
+
+def default_set(weights, record=None):
+    """The set that `weights` (see find_record) are evaluated on if nobody says which: ImageNet, COCO or ADE20K."""
+    found = find_record(weights, record)
+    return {"detection": "coco", "segmentation": "ade20k"}.get(found.task if found else None, "imagenet")
 
 
 def transforms_for(kind, preprocessing):
@@ -56,20 +63,30 @@ def verdict(measured, published, tolerance, complete):
     return (MATCH if within else MISMATCH), f"{difference:+.3f} percentage points, {'within' if within else 'outside'} {tolerance:g}"
 
 
-def reproduce(weights, data, out, kind="imagenet", model=None, record=None, preprocessing=None, tolerance=0.1, limit=None, batch_size=64,
-              num_workers=0, **layout):
+def reproduce(weights, data, out, kind="imagenet", model=None, record=None, preprocessing=None, tolerance=0.1, limit=None, batch_size=None,
+              num_workers=0, processes=None, **layout):
     """Evaluate `weights` on the set `kind` below the folder `data`; returns the report, a dict, also written into the folder `out`.
 
     weights: a name of the zoo, or any file that load_weights takes. model: create_model's name for a file (default: the record's, else
         NextViT_small); the class count is the file's. record, see find_record: whose preprocessing and figures apply.
+    kind: one of SETS (classification), or of DENSE_SETS (detection and segmentation; the weights must then be of a record).
     preprocessing: a zoo.Preprocessing for weights without a record (default 224 of 256).
     tolerance: percentage points. limit: at most so many images, evenly spread. layout: labels, synsets, real (see open_set).
-    The report's `status` is MATCH, MISMATCH or NO_COMPARISON. `out`/predictions.jsonl lets an interrupted evaluation continue.
+    batch_size: default 64, for DENSE_SETS 1. processes: see start_processes; only DENSE_SETS are divided among several.
+    The report's `status` is MATCH, MISMATCH or NO_COMPARISON. `out`/predictions.jsonl lets an interrupted evaluation of SETS continue.
     """
     pyplot()                    # a missing matplotlib is noticed before the evaluation, not after it
     found = find_record(weights, record)
+    if kind in dense.DENSE_SETS:
+        if layout or model or preprocessing:
+            raise ConfigError(f"set {kind}: model and preprocessing are the record's, and the layout is the set's; leave them out")
+        report = {"weights": os.fspath(weights), "data": os.fspath(data), "record": found and found.name,
+                  **dense.evaluate_dense(weights, data, kind, found, limit, batch_size or 1, num_workers, processes, _progress)}
+        return _compared(report, found, out, tolerance, processes)
+    if processes and processes.many:
+        raise ConfigError(f"set {kind}: evaluated by one process; only {', '.join(dense.DENSE_SETS)} are divided among several")
     if found is not None and found.task != "classification":
-        raise ConfigError(f"{found.name}: weights for {found.task}; this evaluates classification")
+        raise ConfigError(f"{found.name}: weights for {found.task}, but {SETS[kind].title} is for classification")
     if found is not None and preprocessing is not None:
         raise ConfigError(f"{weights}: evaluated as published for {found.name}; leave the preprocessing out, or rename the file")
     preprocessing = found.preprocess if found else preprocessing or zoo.Preprocessing(224, 0.875)
@@ -89,7 +106,7 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
     out.mkdir(parents=True, exist_ok=True)
     transform_ops, digest, start = transforms_for(kind, preprocessing), weights_digest(path), time.monotonic()
     predictions = predict_set(network, images, transform_ops, out / "predictions.jsonl", {"model": name, "weights_sha256": digest},
-                              batch_size, num_workers, _progress(len(images), start))
+                              batch_size or 64, num_workers, _progress(len(images), start))
     figures = score(images, predictions)
     metric = SETS[kind].metric
     measured = figures[metric.rpartition("/")[2]]
@@ -106,6 +123,19 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
     return report
 
 
+def _compared(report, record, out, tolerance, processes):
+    """`report` of evaluate_dense with the comparison, written into the folder `out` by the first process."""
+    published = {metric: record.published[metric] for metric in report["figures"] if metric in record.published}
+    statuses, reasons = zip(*(verdict(measured, published.get(metric), tolerance, report["complete"])
+                              for metric, measured in report["figures"].items()))
+    report.update(published=published, tolerance=tolerance, verdict="; ".join(dict.fromkeys(reasons)),
+                  status=next(status for status in (MISMATCH, NO_COMPARISON, MATCH) if status in statuses))
+    if processes is None or processes.is_main:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_report(report, out, dense.markdown, dense.draw)
+    return report
+
+
 def _progress(total, start):
     """A callback that logs at most every PROGRESS_SECONDS."""
     state = {"last": start, "first": None}
@@ -118,14 +148,6 @@ def _progress(total, start):
             logger.info("%d of %d images, %.1f img/s, %.0f s to go", done, total, rate, (total - done) / rate)
             state["last"] = now
     return progress
-
-
-def write_report(report, out):
-    """report.json, report.md and report.png in the folder `out`. ImportError without matplotlib (extra `train`)."""
-    out = Path(out)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    draw(report, out / "report.png")
 
 
 def markdown(report):
@@ -170,3 +192,11 @@ def draw(report, path):
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def write_report(report, out, markdown=markdown, draw=draw):
+    """report.json, report.md and report.png in the folder `out`. ImportError without matplotlib (extra `train`)."""
+    out = Path(out)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    draw(report, out / "report.png")

@@ -1,0 +1,188 @@
+"""tools/reproduce.py for detectors and segmentors: the figures of a plain loop, both layouts on disk, honest exit statuses."""
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from dense_example import NUCLEI
+from paddle.nn import functional as F
+from PIL import Image
+from predicting import program_at
+
+pytest.importorskip("pycocotools", reason="needs the extra `det`")
+cv2 = pytest.importorskip("cv2", reason="needs the extra `cv2`")
+
+from ppcls_nextvit import create_model, zoo  # noqa: E402
+from ppcls_nextvit.evaluation import dense  # noqa: E402
+from ppcls_nextvit.evaluation.reproduce import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
+
+tool = program_at("tools/reproduce.py")
+SHALLOW = {"depths": [1, 1, 5, 1]}
+NARROW = {"MaskRCNN": {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "test_proposals": [200, 50]},
+          "SemanticFPN": {"fpn_channels": 16, "channels": 16}, "UPerNet": {"channels": 16, "auxiliary_channels": 16}}
+MEAN, STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The models that the tool builds are shallow and narrow, its images small, its complete sets four images."""
+    full = dense.architecture
+
+    def shallow(record, kind, classes):
+        arch = full(record, kind, classes)
+        arguments = {**arch.arguments, **NARROW[arch.name], "backbone": {**arch.arguments["backbone"], **SHALLOW}}
+        return dataclasses.replace(arch, arguments=arguments)
+
+    monkeypatch.setattr(dense, "architecture", shallow)
+    for task, scale in (("detection", [192, 96]), ("segmentation", [192, 96])):
+        monkeypatch.setitem(dense.TRANSFORMS, task, [{"Resize": {"scale": scale}}, *dense.TRANSFORMS[task][1:]])
+    monkeypatch.setattr(dense, "DENSE_SETS", {name: dataclasses.replace(kind, images=4) for name, kind in dense.DENSE_SETS.items()})
+
+
+def saved(model, path):
+    paddle.save(model.state_dict(), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ade(tmp_path_factory):
+    """The nuclei in ADE20K's convention, in which 0 is no class: labels 1 and 2; and a segmentor's weights under a published name."""
+    root = tmp_path_factory.mktemp("ade")
+    for split in ("training", "validation"):
+        shutil.copytree(NUCLEI / "images" / split, root / "images" / split)
+        (root / "annotations" / split).mkdir(parents=True)
+        for path in (NUCLEI / "annotations" / split).glob("*.png"):
+            Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(root / "annotations" / split / path.name)
+    paddle.seed(3)
+    backbone = {"name": "NextViT_small", "extra_norms": True, **SHALLOW}
+    model = create_model("SemanticFPN", num_classes=2, backbone=backbone, **NARROW["SemanticFPN"])
+    model.eval()
+    saved(model, root / "fpn_80k_nextvit_small.pth.pdparams")
+    return root, model
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """The held-out nuclei in COCO's layout, and a detector's weights."""
+    root = tmp_path_factory.mktemp("coco")
+    shutil.copytree(NUCLEI / "images" / "validation", root / "val2017")
+    (root / "annotations").mkdir()
+    shutil.copy(NUCLEI / "instances_validation.json", root / "annotations" / "instances_val2017.json")
+    paddle.seed(3)
+    model = create_model("MaskRCNN", num_classes=1, backbone={"name": "NextViT_small", **SHALLOW}, **NARROW["MaskRCNN"])
+    return saved(model, root / "detector.pdparams"), root
+
+
+def run(weights, data, out, *more):
+    return tool.main(["--weights", str(weights), "--data", str(data), "--out", str(out), "--num-workers", "0", "--device", "cpu", *more])
+
+
+def report(out):
+    return json.loads((out / "report.json").read_text())
+
+
+def miou(root, model, ratios=(1.0,), flip=False):
+    """%, image by image, with numpy's and OpenCV's means."""
+    both, either = np.zeros(2), np.zeros(2)
+    for path in sorted((root / "images" / "validation").iterdir()):
+        image, total = np.asarray(Image.open(path).convert("RGB")), 0
+        label = np.asarray(Image.open(root / "annotations" / "validation" / path.name)) - 1
+        for ratio in ratios:
+            side = int(96 * ratio)                                   # 128 x 128 within (192, 96)
+            view = (cv2.resize(image, (side, side)) - MEAN) / STD
+            for mirrored in (False, True)[:1 + flip]:
+                view = view[:, ::-1] if mirrored else view
+                with paddle.no_grad():
+                    logits = model(paddle.to_tensor(np.ascontiguousarray(view.transpose(2, 0, 1)[None])))
+                    logits = F.interpolate(logits, size=[128, 128], mode="bilinear", align_corners=False)[0]
+                scores = (F.softmax(logits, axis=0) if flip else logits).numpy()
+                total = total + (scores[:, :, ::-1] if mirrored else scores)
+        guess = total.argmax(0)
+        both += [((guess == c) & (label == c)).sum() for c in range(2)]
+        either += [((guess == c) | (label == c)).sum() for c in range(2)]
+    return 100 * (both / either).mean()
+
+
+@pytest.mark.parametrize("kind, ratios, flip", [("ade20k", (1.0,), False), ("ade20k-ms", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)])
+def test_miou_is_that_of_a_plain_loop(small, kind, ratios, flip, ade, tmp_path, capsys):
+    root, model = ade
+    record = "nextvit_small.fpn_80k_in1k.official"
+    more = () if kind == "ade20k" else ("--set", kind)               # ade20k is the default of a segmentor
+    status = run(root / "fpn_80k_nextvit_small.pth.pdparams", root, tmp_path, "--record", record, *more)
+    found = report(tmp_path)
+    figure, = found["figures"].values()
+    assert figure == pytest.approx(miou(root, model, ratios, flip), abs=0.02)             # a pixel in 65536 may round otherwise
+    assert found["images"] == 4 and found["record"] == record and found["model"] == "SemanticFPN on NextViT_small"
+    page = capsys.readouterr().out
+    if kind == "ade20k":
+        assert status == MISMATCH and f"| ade20k/miou | {figure:.2f} | 46.5 |" in page and "outside 0.1" in page
+    else:
+        assert status == NO_COMPARISON and f"| ade20k/miou_ms | {figure:.2f} | - |" in page and "no published figure" in page
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.width > 800
+
+
+def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsys):
+    """The published figures are set to what pycocotools makes of the model's answers here: both match; one moved, they do not."""
+    from ppcls_nextvit.data import DATASETS
+    from ppcls_nextvit.detection.masks import encode_rle, paste
+    from ppcls_nextvit.evaluation.coco import coco_map, result_records
+    weights, root = coco
+    model = create_model("MaskRCNN", num_classes=1, backbone={"name": "NextViT_small", **SHALLOW}, **NARROW["MaskRCNN"])
+    model.set_state_dict(paddle.load(str(weights)))
+    model.eval()
+    data = DATASETS.build("COCODataset", {"image_root": str(root / "val2017"), "mode": "val",
+                                          "annotation_path": str(root / "annotations" / "instances_val2017.json")}, "dataset", 1)
+    records = []
+    for i in range(4):
+        image = (cv2.resize(data.image(i), (96, 96)).astype(np.float32) - MEAN) / STD
+        with paddle.no_grad():
+            found, = model(paddle.to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)[None])), scale=paddle.full([1, 2], 0.75))
+        boxes, masks = found.boxes.numpy(), found.masks.numpy()
+        codes = [encode_rle(paste(mask, box, 128, 128), 128, 128) for mask, box in zip(masks, boxes)]
+        records += result_records(data, i, boxes, found.scores.numpy(), found.labels.numpy(), codes)
+    expected = coco_map(data, records)
+    assert len(records) > 20                                         # though untrained, it answers
+    name, real = "nextvit_small.test.ours", zoo.get("nextvit_small.mask_rcnn_1x.official")
+    for shift, status in ((0.0, MATCH), (0.3, MISMATCH)):
+        figures = {"coco/box_map": 100 * expected["box_map"], "coco/mask_map": 100 * expected["mask_map"] + shift}
+        monkeypatch.setattr(zoo, "WEIGHTS", {name: dataclasses.replace(real, name=name, file=weights.name, published=figures)})
+        assert run(weights, root, tmp_path) == status                # recognised by its file's name
+        assert report(tmp_path)["figures"] == pytest.approx({**figures, "coco/mask_map": 100 * expected["mask_map"]}, abs=1e-6)
+    assert "-0.300 percentage points, outside 0.1" in capsys.readouterr().out
+    assert run(weights, root, tmp_path, "--limit", "2") == NO_COMPARISON
+    assert report(tmp_path)["images"] == 2 and "not the complete set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more, message", [
+    ((), "which model is this? Say --record NAME"),
+    (("--record", "nextvit_small.upernet_160k_in1k.official"), "weights for segmentation, but COCO val2017 is for detection"),
+    (("--record", "nextvit_small.mask_rcnn_1x.official", "--model", "NextViT_small"), "model and preprocessing are the record's"),
+    (("--record", "nextvit_small.mask_rcnn_1x.official", "--crop", "224"), "model and preprocessing are the record's"),
+    (("--record", "nextvit_small.mask_rcnn_1x.official", "--limit", "0"), "sample_num: expected 1 or more images, got 0"),
+    (("--record", "nextvit_small.mask_rcnn_1x.official", "--data", "nowhere"), "instances_val2017.json: cannot be read")])
+def test_errors_are_one_line(small, more, message, coco, tmp_path, capsys):
+    weights, root = coco
+    assert run(weights, root, tmp_path / "out", "--set", "coco", *more) == 1
+    text = capsys.readouterr().err
+    assert message in text and text.startswith("error: ") and text.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_head(small, ade, tmp_path, capsys):
+    root, _ = ade
+    assert run(root / "fpn_80k_nextvit_small.pth.pdparams", root, tmp_path, "--record", "nextvit_small.upernet_160k_in1k.official") == 1
+    assert "The file is Semantic FPN, the model UPerNet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, record in zoo.WEIGHTS.items() if record.task != "classification"])
+def test_every_published_detector_and_segmentor_has_its_architecture(name):
+    record = zoo.get(name)
+    arch = dense.architecture(record, "coco" if record.task == "detection" else "ade20k-ms", 3)
+    assert arch.name == {"Mask": "MaskRCNN", "Sema": "SemanticFPN", "UPer": "UPerNet"}[record.head[:4]]
+    assert arch.arguments["backbone"]["name"] == record.variant
+    if record.task == "segmentation":
+        assert arch.arguments["backbone"]["extra_norms"] and arch.arguments["inference"]["flip"]
+    assert set(record.published) <= {metric for kind in dense.DENSE_SETS.values() for metric in kind.figures}
