@@ -10,7 +10,9 @@ from paddle.nn import functional as F
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.heads import adaptive_average
+from ppcls_nextvit.segmentation.heads import FCNHead, FPNHead, UPerHead, adaptive_average, resize
+from ppcls_nextvit.segmentation.losses import build_loss
+from ppcls_nextvit.segmentation.metrics import PixelAccuracy
 
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 NARROW = {"SemanticFPN": {"fpn_channels": 32, "channels": 16}, "UPerNet": {"channels": 16, "auxiliary_channels": 16}}
@@ -41,6 +43,40 @@ def test_logits_equal_the_reference(name, golden):
         assert np.abs(seeded.sample(logits.numpy()) - sample).max() < 1e-4 * np.abs(sample).max()
     assert full.shape == [1, 150, 256, 320]
     assert np.array_equal(seeded.sample(full.argmax(axis=1).numpy(), 2048), expected["argmax_sample"])
+
+
+HEADS = json.loads((GOLDEN / "segmentation_heads_seed0.json").read_text())
+CHANNELS, SIZES = (12, 16, 20, 24), ((17, 23), (9, 12), (5, 6), (3, 3))                 # the maps of an image of 66 x 90
+
+
+@pytest.mark.parametrize("name, make", [
+    ("fpn", lambda: FPNHead(16, 8, 7, (4, 8, 16, 32), dropout=0.0)),
+    ("uper", lambda: UPerHead(CHANNELS, 8, 7, (1, 2, 3, 6), dropout=0.0)),
+    ("fcn", lambda: FCNHead(CHANNELS[2], 8, 7, in_index=2, dropout=0.0))])
+def test_loss_accuracy_and_gradients_of_a_training_step_equal_the_reference(name, make):
+    """mmsegmentation's heads in training mode on seeded weights and maps: batch statistics, odd sizes, an eighth of the pixels ignored."""
+    head, expected = make(), HEADS[name]
+    assert_loads(head, paddle_state_dict(head, seeded.state_dict(expected["manifest"])))
+    head.train()
+    maps = [paddle.to_tensor(seeded.image((2, 16 if name == "fpn" else channels, *size), i), stop_gradient=False)
+            for i, (channels, size) in enumerate(zip(CHANNELS, SIZES))]
+    label = np.random.default_rng(0).choice([0, 1, 2, 3, 4, 5, 6, 255], size=(2, 66, 90)).astype(np.uint8)
+    logits = resize(head(maps), [66, 90])
+    loss, _ = build_loss([{"CrossEntropyLoss": {"weight": 0.4 if name == "fcn" else 1.0}}])([logits], paddle.to_tensor(label))
+    loss.backward()
+    assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
+    accuracy = PixelAccuracy(7)
+    accuracy.update(logits.argmax(axis=1).numpy(), label)
+    assert 100 * accuracy.result(accuracy.counts())["aAcc"] == pytest.approx(expected["accuracy"], abs=0.02)       # a pixel is 0.01
+    gradients = dict(expected["gradients"])                     # of each parameter its norm, and one value
+    for key, parameter in head.named_parameters():
+        if not parameter.stop_gradient:
+            norm, third = gradients.pop(key)
+            assert float(parameter.grad.norm()) == pytest.approx(norm, rel=1e-3, abs=1e-6), key
+            assert float(parameter.grad.flatten()[parameter.size // 3]) == pytest.approx(third, rel=1e-2, abs=1e-4 * norm + 1e-7), key
+    assert not gradients
+    for x, norm in zip(maps, expected["map_gradients"]):
+        assert (x.grad is None and norm is None) or float(x.grad.norm()) == pytest.approx(norm, rel=1e-3)
 
 
 @pytest.mark.parametrize("name, variant, parameters", [
