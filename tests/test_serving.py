@@ -514,6 +514,27 @@ def test_triton_preprocessing(repository, monkeypatch):
     assert "not an image" in str(bad["error"]) and not bad["tensors"]
 
 
+def test_paddle_servings_descriptions(exported, tmp_path, monkeypatch, capsys):
+    """The bytes are those that Paddle Serving's own protobuf classes write for the same values."""
+    convert = program_at("deploy/serving/paddle_serving/convert.py")
+    model = shutil.copytree(exported, tmp_path / "model")
+    assert convert.main(["--model", str(model)]) == 1 and "--format pdmodel" in capsys.readouterr().err
+    (model / "inference.pdmodel").write_bytes(b"program")
+    edit(model, lambda d: (d["Files"].update({"inference.pdmodel": {}}), d["Model"].update(class_num=1000),
+                           d["Model"]["input"].update(image_size=[224, 224]), d["Export"].update(outputs=["prob"])))
+    monkeypatch.setattr(convert, "output_name", lambda model: "softmax_1.tmp_0")
+    server, client = tmp_path / "server", tmp_path / "client"
+    assert convert.main(["--model", str(model), "--server", str(server), "--client", str(client)]) == 0
+    binary = bytes.fromhex("0a120a017812017818002001280328e00128e001121e0a0f736f66746d61785f312e746d705f30120470726f621800200128e807")
+    for folder, name in ((server, "serving_server_conf"), (client, "serving_client_conf")):
+        assert (folder / f"{name}.stream.prototxt").read_bytes() == binary
+        lines = [line.strip() for line in (folder / f"{name}.prototxt").read_text().splitlines() if line]
+        assert lines == ["feed_var {", 'name: "x"', 'alias_name: "x"', "is_lod_tensor: false", "feed_type: 1", "shape: 3", "shape: 224",
+                         "shape: 224", "}", "fetch_var {", 'name: "softmax_1.tmp_0"', 'alias_name: "prob"', "is_lod_tensor: false",
+                         "fetch_type: 1", "shape: 1000", "}"]
+    assert (server / "inference.pdmodel").read_bytes() == b"program" and (server / "inference.pdiparams").is_file()
+
+
 def test_manifests_name_what_the_server_has():
     deployment, service = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
     template = deployment["spec"]["template"]
