@@ -211,6 +211,10 @@ def changed(number, **values):
     (changed(1, segmentation={"size": [80, 60], "counts": "~"}), "b'~'... is not COCO's compressed form"),
     (changed(1, segmentation={"counts": [0, 4800]}), "expected polygons, or run lengths"),
     (changed(1, segmentation=[[1, 2, 3, 4]]), "a polygon is a list of three or more points"),
+    (changed(1, segmentation=[[1, 2, float("nan"), 4, 5, 6]]), r"a polygon from .* in an image of 60 x 80 pixels"),
+    (changed(1, segmentation=polygon(1, 2, 30, 1e9)), r"a polygon from \(1, 2\) to \(31, 1000000002.0\) in an image of 60 x 80 pixels"),
+    (changed(1, segmentation={"size": [80, 60], "counts": 4800}), "annotation 2: segmentation: "),
+    (changed(1, segmentation=[[1, 2, "x", 4, 5, 6]]), "annotation 2: segmentation: "),
     (changed(1, segmentation=[]), "a polygon is a list of three or more points"),
     (changed(1, segmentation="mask"), "expected polygons, or run lengths")])
 def test_bad_annotations(tmp_path, annotations, message):

@@ -87,7 +87,10 @@ def mask_bounds(segmentation, height, width):
         if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
             raise ValueError("a polygon is a list of three or more points, [x, y, x, y, x, y, ...]")
         xs, ys = [x for polygon in segmentation for x in polygon[::2]], [y for polygon in segmentation for y in polygon[1::2]]
-        return min(xs), min(ys), max(xs), max(ys)
+        bounds = min(xs), min(ys), max(xs), max(ys)
+        if not math.isfinite(sum(xs) + sum(ys)) or min(bounds[:2]) < -max(width, height) or max(bounds[2:]) > 2 * max(width, height):
+            raise ValueError(f"a polygon from {bounds[:2]} to {bounds[2:]} in an image of {width} x {height} pixels")
+        return bounds
     left, top, w, h = mask_tools().toBbox(run_lengths(segmentation, height, width)).tolist()
     return (left, top, left + w, top + h) if w and h else None
 
@@ -102,8 +105,8 @@ def run_lengths(segmentation, height, width):
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"a mask of size {segmentation['size']} in an image of height {height} and width {width}")
     counts = segmentation["counts"]
-    if not isinstance(counts, list):                                   # pycocotools trusts such a text, to the point of a crash
-        counts = decompressed(counts if isinstance(counts, bytes) else counts.encode())
+    if isinstance(counts, str):                                        # pycocotools trusts such a text, to the point of a crash
+        counts = decompressed(counts.encode())
     if sum(counts) != height * width or min(counts) < 0:
         raise ValueError(f"run lengths that add up to {sum(counts)} pixels of {height * width}")
     return tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -149,6 +152,23 @@ def disagreement(annotation, image):
     return None
 
 
+class Packed:
+    """A sequence of JSON values in one piece of memory, which worker processes share; objects they would copy, page by page, by counting
+    references to them."""
+
+    def __init__(self, values):
+        texts = [json.dumps(value).encode() for value in values]
+        self.text, self.ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
+
+    def __len__(self):
+        return len(self.ends) - 1
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return json.loads(self.text[self.ends[i]:self.ends[i + 1]])
+
+
 @DATASETS.register
 class COCODataset(DenseDataset):
     """The images of the folder or zip file `image_root` that the COCO json `annotation_path` describes.
@@ -163,29 +183,28 @@ class COCODataset(DenseDataset):
     def __init__(self, class_num, *, image_root: str, annotation_path: str, mode: Literal["train", "val"],
                  transform_ops: Optional[list] = None, filter_empty: bool = True, min_size: int = 32,
                  sample_num: Optional[int] = None, bad_images: Optional[dict] = None):
-        self.annotation_path, self.content = annotation_path, read_coco(annotation_path)
-        categories = sorted(self.content["categories"], key=lambda category: category["id"])
+        self.annotation_path, content = annotation_path, read_coco(annotation_path)
+        categories = sorted(content["categories"], key=lambda category: category["id"])
         self.class_names, self.category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
         if class_num is not None and class_num != len(categories):
             raise ConfigError(f"{annotation_path}: {len(categories)} categories, but the model has {class_num} classes; set Arch.class_num")
-        of_image = self._annotations_by_image()
-        images = self.content["images"]
+        of_image, images = self._annotations_by_image(content), content["images"]
         if mode == "train":
             images = [image for image in images if min(image["width"], image["height"]) >= min_size
                       and (of_image[image["id"]] or not filter_empty)]
             if not images:
                 raise ConfigError(f"{annotation_path}: no image has an annotation and {min_size} pixels (filter_empty, min_size)")
         images = thinned(images, sample_num)
-        self.images, self.annotations = images, [of_image[image["id"]] for image in images]
-        self.image_ids = [image["id"] for image in images]
-        self.aspect_ratios = np.array([image["width"] / image["height"] for image in images])
+        self.image_ids, self.annotations = [image["id"] for image in images], Packed(of_image[image["id"]] for image in images)
+        self.sizes = np.array([(image["height"], image["width"]) for image in images])
+        self.aspect_ratios = self.sizes[:, 1] / self.sizes[:, 0]
         super().__init__(open_files(image_root), [image["file_name"] for image in images], mode, transform_ops, bad_images)
 
-    def _annotations_by_image(self):
+    def _annotations_by_image(self, content):
         """{image id: its annotations}, each annotation verified."""
-        images, categories = {image["id"]: image for image in self.content["images"]}, set(self.category_ids)
+        images, categories = {image["id"]: image for image in content["images"]}, set(self.category_ids)
         of_image, wrong = {id: [] for id in images}, []
-        for annotation in self.content["annotations"]:
+        for annotation in content["annotations"]:
             where = f"{self.annotation_path}: annotation {annotation['id']}"
             if annotation["image_id"] not in images:
                 raise ConfigError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
@@ -203,17 +222,17 @@ class COCODataset(DenseDataset):
                 wrong.append(f"{where} of {image['file_name']}: {contradiction}")
             annotation.setdefault("iscrowd", 0)
             of_image[image["id"]].append(annotation)
-        if len(wrong) > TOLERATED * len(self.content["annotations"]):
-            raise ConfigError(f"{wrong[0]} ({len(wrong)} of {len(self.content['annotations'])} annotations are like this)")
+        if len(wrong) > TOLERATED * len(content["annotations"]):
+            raise ConfigError(f"{wrong[0]} ({len(wrong)} of {len(content['annotations'])} annotations are like this)")
         if wrong:
             log.warning("%s (%d annotations are like this)", wrong[0], len(wrong))
         return of_image
 
     def image(self, i):
-        pixels, described = super().image(i), self.images[i]
-        if pixels.shape[:2] != (described["height"], described["width"]):
+        pixels, (height, width) = super().image(i), self.sizes[i]
+        if pixels.shape[:2] != (height, width):
             raise ImageError(f"{self.name(i)}: {pixels.shape[1]} x {pixels.shape[0]} pixels, but {self.annotation_path} says "
-                             f"{described['width']} x {described['height']}")
+                             f"{width} x {height}")
         return pixels
 
     def truth(self, i, shape):
@@ -249,4 +268,7 @@ class COCODataset(DenseDataset):
 
     def ground_truth(self):
         """The annotations of these images as a pycocotools.coco.COCO, for its evaluation."""
-        return coco_index({**self.content, "images": self.images, "annotations": [a for of_image in self.annotations for a in of_image]})
+        images = [{"id": id, "file_name": name, "height": int(height), "width": int(width)}
+                  for id, name, (height, width) in zip(self.image_ids, self.names, self.sizes)]
+        categories = [{"id": id, "name": name} for id, name in zip(self.category_ids, self.class_names)]
+        return coco_index({"images": images, "categories": categories, "annotations": [a for part in self.annotations for a in part]})
