@@ -55,7 +55,7 @@ def decode(boxes, deltas, stds, limit):
 
     Returns [N, C, 4].
     """
-    deltas = deltas.reshape([deltas.shape[0], -1, 4]) * paddle.to_tensor(stds, dtype="float32")
+    deltas = deltas.reshape([-1, deltas.shape[1] // 4, 4]) * paddle.to_tensor(stds, dtype="float32")
     centre, size = ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1), (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
     centre = centre + size * deltas[:, :, :2]
     half = size * paddle.exp(paddle.clip(deltas[:, :, 2:], -MAX_LOG_RATIO, MAX_LOG_RATIO)) * 0.5
@@ -64,8 +64,16 @@ def decode(boxes, deltas, stds, limit):
 
 def batched_nms(boxes, scores, groups, threshold):
     """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N]) do not suppress each other."""
-    if boxes.shape[0] == 0:                     # never so while an export is traced, whose sizes are -1
-        return paddle.zeros([0], dtype="int64")
-    offset = groups.astype(boxes.dtype) * (boxes.max() + 1)         # moves the groups apart
+    largest = paddle.concat([boxes.flatten(), paddle.zeros([1])]).max()                    # there may be no box
+    offset = groups.astype(boxes.dtype) * (largest + 1)                                     # moves the groups apart
     order = paddle.argsort(scores, descending=True, stable=True)
-    return order[nms((boxes + offset.unsqueeze(-1))[order], threshold)]
+    boxes = (boxes + offset.unsqueeze(-1))[order]
+    return order[nms(boxes, threshold) if paddle.in_dynamic_mode() else _recorded_nms(boxes, scores[order], threshold)]
+
+
+def _recorded_nms(boxes, scores, threshold):
+    """`nms` by the operator that ONNX has an equal of; Paddle2ONNX knows no other."""
+    background, score_threshold, most, keep, normalized, eta = -1, 0.0, 2 ** 31 - 1, -1, True, 1.0
+    _, kept, _ = paddle._C_ops.multiclass_nms3(boxes.unsqueeze(0), scores.reshape([1, 1, -1]), None, score_threshold, most, keep, threshold,
+                                               normalized, eta, background)
+    return kept.flatten()

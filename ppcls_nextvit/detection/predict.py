@@ -19,7 +19,8 @@ from ..schema import ConfigError, coerce
 from ..segmentation.predict import palette
 from .masks import encode_rle, full, paste
 
-__all__ = ["check_post_process", "comparison_sheet", "draw_objects", "infer", "pasted", "predict_image"]
+__all__ = ["check_post_process", "comparison_sheet", "draw_objects", "infer", "model_inputs", "pasted", "predict_image",
+           "transforms_of"]
 
 SCORE_SHOWN = 0.3           # objects below are neither drawn nor written, unless Infer.PostProcess.score_threshold says otherwise
 OPACITY = 0.45
@@ -49,15 +50,27 @@ def pasted(found, height, width, threshold=0.0):
     return boxes, scores[shown], labels[shown], masks
 
 
-def predict_image(model, image, transforms, name):
-    """Detections in one image, uint8 [H, W, 3]. transforms: a DensePipeline. ImageError for what the model cannot take."""
+def transforms_of(config):
+    """The DensePipeline of Infer.transforms."""
+    return DensePipeline(config.section("Infer").transforms, "Infer.transforms")
+
+
+def model_inputs(image, transforms, name):
+    """What the model takes of one image, uint8 [H, W, 3]: float32 image [1, 3, H, W], shape [1, 2] before padding, scale [1, 2] (y, x).
+
+    transforms: a DensePipeline. ImageError, beginning with `name`, for an image that is too small then.
+    """
     sample = transforms({"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name)
     pixels, shape = sample["image"], sample.get("shape", sample["image"].shape[:2])
-    if min(shape) < MIN_INPUT_SIZE:
-        raise ImageError(f"{name}: {shape[0]} x {shape[1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
-    batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+    if min(pixels.shape[:2]) < MIN_INPUT_SIZE:
+        raise ImageError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32), np.float32([shape]), np.float32([sample["scale"]])
+
+
+def predict_image(model, image, transforms, name):
+    """Detections in one image, uint8 [H, W, 3]. transforms: a DensePipeline. ImageError for what the model cannot take."""
     with paddle.no_grad():
-        found, = model(paddle.to_tensor(batch), paddle.to_tensor([shape]), paddle.to_tensor([sample["scale"]], dtype="float32"))
+        (found,) = model(*map(paddle.to_tensor, model_inputs(image, transforms, name)))
     return found
 
 
@@ -125,7 +138,7 @@ def infer(config, out, json=None):
     if not source:
         raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
     paths, names, threshold = list_images(source), class_names(config), check_post_process(infer.PostProcess)
-    transforms, out, results = DensePipeline(infer.transforms, "Infer.transforms"), Path(out), []
+    transforms, out, results = transforms_of(config), Path(out), []
     start_processes(config.Global.device)
     model, _ = trained_model(config)
     out.mkdir(parents=True, exist_ok=True)

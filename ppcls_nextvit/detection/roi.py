@@ -59,7 +59,7 @@ class BoxHead(nn.Layer):
 
     def forward(self, x):
         """x: [N, C, 7, 7] -> float32 logits [N, classes + 1], deltas [N, classes * 4]."""
-        x = x.flatten(1)
+        x = x.reshape([-1, self.shared_fcs[0].weight.shape[0]])                             # N may be 0, which ONNX cannot flatten
         for layer in self.shared_fcs:
             x = F.relu(layer(x))
         return self.fc_cls(x).astype("float32"), self.fc_reg(x).astype("float32")
