@@ -207,15 +207,15 @@ def changed(number, **values):
     (changed(1, segmentation=polygon(2, 1, 40, 8)), r"its mask extends over .* \(1 of 2 annotations are like this\)"),
     (changed(1, segmentation={"size": [60, 80], "counts": [0, 4800]}), r"segmentation: a mask of size \[60, 80\] in an image"),
     (changed(1, segmentation={"size": [80, 60], "counts": [0, 4799]}), "run lengths that add up to 4799 pixels of 4800"),
-    (changed(1, segmentation={"size": [80, 60], "counts": "o"}), "b'o'... ends in the middle of a number"),
+    (changed(1, segmentation={"size": [80, 60], "counts": "o"}, iscrowd=1), "b'o'... ends in the middle of a number"),
     (changed(1, segmentation={"size": [80, 60], "counts": "~"}), "b'~'... is not COCO's compressed form"),
     (changed(1, segmentation={"counts": [0, 4800]}), "expected polygons, or run lengths"),
-    (changed(1, segmentation=[[1, 2, 3, 4]]), "a polygon is a list of three or more points"),
+    (changed(1, segmentation=[[1, 2, 3, 4]]), "annotation 2 of 1.png: its segmentation has no polygon of three points"),
     (changed(1, segmentation=[[1, 2, float("nan"), 4, 5, 6]]), r"a polygon from .* in an image of 60 x 80 pixels"),
     (changed(1, segmentation=polygon(1, 2, 30, 1e9)), r"a polygon from \(1, 2\) to \(31, 1000000002.0\) in an image of 60 x 80 pixels"),
     (changed(1, segmentation={"size": [80, 60], "counts": 4800}), "annotation 2: segmentation: "),
     (changed(1, segmentation=[[1, 2, "x", 4, 5, 6]]), "annotation 2: segmentation: "),
-    (changed(1, segmentation=[]), "a polygon is a list of three or more points"),
+    (changed(1, segmentation=[]), "annotation 2 of 1.png: its segmentation has no polygon of three points"),
     (changed(1, segmentation="mask"), "expected polygons, or run lengths")])
 def test_bad_annotations(tmp_path, annotations, message):
     with pytest.raises(ConfigError, match=message) as caught:
@@ -253,10 +253,12 @@ def test_no_coco_json(tmp_path, text, message):
 
 def test_few_contradictions_are_a_warning(tmp_path, caplog):
     annotations = [annotation(n, 1, (5, 5, 20, 30)) for n in range(200)]
-    annotations[7]["segmentation"] = polygon(50, 40, 9, 9)
+    annotations[7]["segmentation"], annotations[8]["segmentation"] = polygon(50, 40, 9, 9), [[5, 5, 25, 35]]
+    annotations[9]["segmentation"].append([5, 5])
     with caplog.at_level(logging.WARNING):
-        assert len(coco(write(tmp_path, annotations))) == 1
-    assert "annotation 7 of 0.png: its mask extends over x 50 to 59" in caplog.text and "1 annotations are like this" in caplog.text
+        sample = coco(write(tmp_path, annotations)).load(0, RNG)
+    assert "annotation 7 of 0.png: its mask extends over x 50 to 59" in caplog.text and "(2 annotations are like this)" in caplog.text
+    assert len(sample["masks"]) == 199 and sample["masks"].any(axis=(1, 2)).all()                        # 8 has none, 9 has one polygon
 
 
 def test_an_image_of_another_size_than_the_json_says(tmp_path):

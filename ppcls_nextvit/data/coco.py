@@ -81,12 +81,18 @@ def are_numbers(values, count):
     return isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
 
 
+def polygons(segmentation):
+    """Those of the polygons that have three points, [x, y, x, y, x, y], or more."""
+    return [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+
+
 def mask_bounds(segmentation, height, width):
     """(left, top, right, bottom) of a mask in any of COCO's formats, None for an empty one. ValueError if it is not of this image."""
     if isinstance(segmentation, list):
-        if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-            raise ValueError("a polygon is a list of three or more points, [x, y, x, y, x, y, ...]")
-        xs, ys = [x for polygon in segmentation for x in polygon[::2]], [y for polygon in segmentation for y in polygon[1::2]]
+        parts = polygons(segmentation)
+        if not parts:
+            return None
+        xs, ys = [x for polygon in parts for x in polygon[::2]], [y for polygon in parts for y in polygon[1::2]]
         bounds = min(xs), min(ys), max(xs), max(ys)
         if not math.isfinite(sum(xs) + sum(ys)) or min(bounds[:2]) < -max(width, height) or max(bounds[2:]) > 2 * max(width, height):
             raise ValueError(f"a polygon from {bounds[:2]} to {bounds[2:]} in an image of {width} x {height} pixels")
@@ -99,7 +105,7 @@ def run_lengths(segmentation, height, width):
     """pycocotools' compressed run lengths of a mask in any of COCO's formats. ValueError if it is not of this image."""
     tools = mask_tools()
     if isinstance(segmentation, list):
-        return tools.merge(tools.frPyObjects(segmentation, height, width))
+        return tools.merge(tools.frPyObjects(polygons(segmentation), height, width))
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise ValueError("expected polygons, or run lengths as {size, counts}")
     if list(segmentation["size"]) != [height, width]:
@@ -137,10 +143,10 @@ def disagreement(annotation, image):
     width, height = image["width"], image["height"]
     if w > 0 and h > 0 and not (x < width and y < height and x + w > 0 and y + h > 0):
         return f"its box {annotation['bbox']} (left, top, width, height) lies outside the image of {width} x {height} pixels"
-    if annotation.get("iscrowd"):
-        return None
+    if isinstance(annotation["segmentation"], list) and not polygons(annotation["segmentation"]):
+        return "its segmentation has no polygon of three points, [x, y, x, y, x, y], or more"
     bounds = mask_bounds(annotation["segmentation"], height, width)
-    if bounds is None:
+    if bounds is None or annotation.get("iscrowd"):
         return None
     left, top, right, bottom = bounds
     overlap = max(0, min(right, x + w) - max(left, x)) * max(0, min(bottom, y + h) - max(top, y))
@@ -174,7 +180,7 @@ class COCODataset(DenseDataset):
     """The images of the folder or zip file `image_root` that the COCO json `annotation_path` describes.
 
     Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images without any annotation (filter_empty)
-    and those with a side below `min_size` pixels, and objects with a side below one pixel; crowds become `ignore_boxes`.
+    and those with a side below `min_size` pixels, and objects with a side below one pixel or no mask; crowds become `ignore_boxes`.
     sample_num: take only so many images, at equal distances.
     Raises FileNotFoundError, or ConfigError for a json with another structure, unknown ids, or masks, boxes and sizes that contradict each
     other (in more than 1 % of the annotations; else a warning names the first).
@@ -241,7 +247,8 @@ class COCODataset(DenseDataset):
         for annotation in self.annotations[i]:
             x, y, w, h = annotation["bbox"]
             inside = x < width and y < height and x + w > 0 and y + h > 0
-            if annotation.get("ignore") or annotation["area"] <= 0 or w < 1 or h < 1 or not inside:
+            drawn = not isinstance(annotation["segmentation"], list) or polygons(annotation["segmentation"])
+            if annotation.get("ignore") or annotation["area"] <= 0 or w < 1 or h < 1 or not inside or not drawn:
                 continue
             box = [x, y, x + w, y + h]
             if annotation["iscrowd"]:
