@@ -62,7 +62,7 @@ seen.keyboard = {rows: await rows(), heat: await corners()};
 
 await page.setViewport({width: 320, height: 640});
 seen.small = await page.evaluate(() => ({page: document.documentElement.scrollWidth, canvas: document.querySelector("canvas").clientWidth}));
-await page.setViewport({width: 1000, height: 700});
+await page.setViewport({width: 1000, height: 810});
 if (screenshot) {
   await page.evaluate(() => document.querySelector("#results > li").remove());
   await page.screenshot({path: screenshot});
