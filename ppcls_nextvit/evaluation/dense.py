@@ -131,6 +131,7 @@ def draw(report, path):
         bars = left.bar(places, [values[name] for name in names if name in values], 0.4, label=label)
         left.bar_label(bars, fmt="%.1f")
     left.set_xticks(range(len(names)), names)
+    left.margins(y=0.15)
     left.set(title=report["verdict"], ylabel="%")
     left.title.set_fontsize(8)
     left.legend()

@@ -128,7 +128,9 @@ def _compared(report, record, out, tolerance, processes):
     published = {metric: record.published[metric] for metric in report["figures"] if metric in record.published}
     statuses, reasons = zip(*(verdict(measured, published.get(metric), tolerance, report["complete"])
                               for metric, measured in report["figures"].items()))
-    report.update(published=published, tolerance=tolerance, verdict="; ".join(dict.fromkeys(reasons)),
+    names = [metric.rpartition("/")[2] for metric in report["figures"]]
+    named = reasons[:1] if len(set(reasons)) == 1 else [f"{name} {reason}" for name, reason in zip(names, reasons)]
+    report.update(published=published, tolerance=tolerance, verdict="; ".join(named),
                   status=next(status for status in (MISMATCH, NO_COMPARISON, MATCH) if status in statuses))
     if processes is None or processes.is_main:
         Path(out).mkdir(parents=True, exist_ok=True)
