@@ -25,7 +25,9 @@ SETTINGS = (  # top-level keys of a YAML that are no modules
     "print_mem_info", "find_unused_parameters", "use_ema", "ema_decay", "ema_decay_type", "ema_filter_no_grad", "cycle_epoch",
     "use_simple_ema", "amp", "amp_level", "master_grad", "init_loss_scaling", "fleet", "sync_bn", "use_vdl", "vdl_log_dir", "use_wandb",
     "wandb", "save_prediction_only", "output_eval", "bias", "classwise", "filename", "hidden_dim", "to_static", "enable_ce",
-    "uniform_output_enabled", "log_ranks", "save_proposals", "proposals_path", "iou_thresh", "early_stop", "profiler_options")
+    "uniform_output_enabled", "log_ranks", "save_proposals", "proposals_path", "iou_thresh", "early_stop", "profiler_options",
+    "ema_black_list", "ema_skip_names", "custom_black_list", "custom_white_list", "use_fused_allreduce_gradients", "eval_height",
+    "eval_width", "eval_size")
 
 
 class NextViT(Network):
@@ -88,7 +90,8 @@ def load(config_path, overrides=()):
         for part in reversed(key.split(".")):
             value = {part: value}
         merge_config(value)
-    known = [*SETTINGS, *get_registered_modules()]
+    modules = get_registered_modules()
+    known = {*SETTINGS, *modules, *(key for module in modules.values() for key in module.shared)}
     for name, section in config.items():
         if name not in known:
             raise ConfigError(f"{config_path}: {name}: unknown section.{nearest(name, known).partition(' Expected')[0]}")   # of hundreds
@@ -126,15 +129,16 @@ def train(config_path, overrides=(), resume=None):
 
 
 def evaluate(config_path, overrides=()):
-    """{'bbox': [...], 'mask': [...]}, COCO's twelve figures each, of `weights` on EvalDataset."""
+    """Evaluate `weights` on EvalDataset; PaddleDetection prints the figures and writes bbox.json and mask.json. Returns 0."""
     config, trainer = _trainer(config_path, overrides, "eval")
     trainer.load_weights(config.weights)
     trainer.evaluate()
-    return {kind: list(map(float, figures)) for metric in trainer._metrics for kind, figures in metric.get_results().items()}
+    return 0
 
 
 def export(config_path, directory, overrides=()):
-    """Write Paddle Inference files of `weights` below `directory`, by PaddleDetection's export."""
+    """Write Paddle Inference files of `weights` below `directory`, by PaddleDetection's export. Returns 0."""
     config, trainer = _trainer(config_path, overrides, "test")
     trainer.load_weights(config.weights)
     trainer.export(directory)
+    return 0
