@@ -1,4 +1,6 @@
 """The committed ADE20K recipes: in step with their table, loadable, and the published ones to the last hyperparameter."""
+import re
+
 import pytest
 from predicting import program_at
 from tiny import ROOT
@@ -7,6 +9,7 @@ from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.dense import opencv
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.labels import read_labels
+from ppcls_nextvit.segmentation.inference import Inference
 
 make_configs = program_at("tools/make_segmentation_configs.py")
 FILES = make_configs.all_configs()
@@ -36,6 +39,13 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
         assert (config.Global.epochs * steps, 8 * train["sampler"]["batch_size"]) == (160_000, 16)
         assert [schedule.lr(1500), schedule.lr(160_000)] == pytest.approx([6e-5 * (1 - 1500 / 160_000), 0.0])
         assert config.Loss["Train"] == [{"CrossEntropyLoss": {"weight": 1.0, "auxiliary_weight": 0.4}}]
+
+
+def test_the_multi_scale_evaluation_is_as_the_headers_say():
+    path = next(iter(FILES))
+    overrides = [part.removeprefix("-o ") for part in re.findall(r"-o \S+", FILES[path].split("Multi-scale and flip:")[1].splitlines()[0])]
+    inference = Inference.from_yaml(load_config(path, overrides).Arch.arguments["inference"])
+    assert inference == Inference(mode="whole", ratios=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
 def test_ade20k_has_150_names():
