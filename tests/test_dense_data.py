@@ -2,8 +2,10 @@
 import copy
 import json
 import logging
+import struct
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -352,6 +354,23 @@ def test_palette_labels_are_their_indices(labelled):
     assert ade(labelled).label(0)[0, ::5].tolist() == [0, 1, 2, 255]
 
 
+@pytest.mark.parametrize("bits, row", [(1, b"\x50"), (2, b"\x1b"), (4, b"\x01\x23")])
+def test_labels_of_fewer_bits_are_not_stretched(labelled, bits, row):
+    """As programs that shrink PNG files leave them."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    (labelled / "annotations" / "training" / "one.png").write_bytes(png)
+    assert ade(labelled, None).label(0).tolist() == [[0, 1, 0, 1] if bits == 1 else [0, 1, 2, 3]]
+
+
+def test_labels_in_a_lossy_format(labelled):
+    Image.new("L", (20, 10)).save(labelled / "annotations" / "training" / "one.png", "jpeg")
+    with pytest.raises(ImageError, match="labels must be a PNG of 8-bit grey or palette values, not JPEG of mode L"):
+        ade(labelled).label(0)
+
+
 def test_segmentation_batches(labelled):
     ops = [{"RandomCrop": {"size": [8, 8]}}, {"Normalize": None}, {"Pad": {"size": [8, 12]}}]
     data = {"dataset": {"name": "SegmentationDataset", "dataset_root": str(labelled), "list_path": str(labelled / "list.txt"),
@@ -369,9 +388,9 @@ def test_segmentation_batches(labelled):
 
 
 @pytest.mark.parametrize("image, message", [
-    (Image.new("RGB", (20, 10)), "8-bit grey or palette values, this is of mode RGB, whose colours do not say which class"),
-    (Image.new("RGBA", (20, 10)), "this is of mode RGBA"),
-    (Image.fromarray(np.zeros((10, 20), np.uint16)), "8-bit grey or palette values, this is of mode I;16"),
+    (Image.new("RGB", (20, 10)), "8-bit grey or palette values, not PNG of mode RGB, whose colours do not say which class"),
+    (Image.new("RGBA", (20, 10)), "not PNG of mode RGBA"),
+    (Image.fromarray(np.zeros((10, 20), np.uint16)), "8-bit grey or palette values, not PNG of mode I;16"),
     (Image.new("L", (20, 11)), "20 x 11 labels for an image of 20 x 10 pixels, .*one.jpg"),
     (Image.new("L", (20, 10), 3), "label 3 is out of range; the model has 3 classes, 0 to 2, and 255 is ignored")])
 def test_bad_labels(labelled, image, message):

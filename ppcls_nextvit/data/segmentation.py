@@ -56,15 +56,16 @@ class LabelledPixels(DenseDataset):
 
 
 def read_labels(data, path):
-    """The label PNG in the bytes `data` as uint8 [H, W]: pixel values of a grey image, indices of a palette image."""
+    """The label PNG in the bytes `data` as uint8 [H, W]: pixel values of a grey image of up to 8 bits, indices of a palette image."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{path}: more than {MAX_PIXELS} pixels")
-            if image.mode not in ("L", "P"):
-                raise ImageError(f"{path}: labels must be 8-bit grey or palette values, this is of mode {image.mode}"
+            if image.format != "PNG" or image.mode not in ("1", "L", "P"):
+                raise ImageError(f"{path}: labels must be a PNG of 8-bit grey or palette values, not {image.format} of mode {image.mode}"
                                  + (", whose colours do not say which class they mean" if image.mode.startswith("RGB") else ""))
-            return np.array(image)
+            stretched = {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)         # Pillow stretches 2 and 4 bits to 0..255
+            return np.array(image).astype(np.uint8) // np.uint8(stretched)
     except ImageError:
         raise
     except DECODER_ERRORS as error:
