@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from predicting import clothes, program_at, random_weights, varied_pictures
 from tiny import NORMALIZE, ROOT, write_config
 
@@ -115,6 +116,52 @@ def test_onednn_is_really_off(exported, monkeypatch):
     assert seen == [True, False]
 
 
+def test_pdmodel_of_a_fixed_batch_and_bfloat16(exported, pictures, tmp_path):
+    """The older format, batches filled up to the exported one; bfloat16 as exported or as asked for."""
+    folder, config, weights = exported
+    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}"]
+    for name, options in (("pdmodel", ["--format", "pdmodel", "--batch", "4"]), ("bf16", ["--precision", "bf16"])):
+        options += ["-o", f"Global.save_inference_dir={tmp_path / name}"]
+        assert program_at("tools/export_model.py").main([*arguments, *options]) == 0
+    scores = {}
+    runs = {"fp32": [folder], "pdmodel": [tmp_path / "pdmodel", "--batch-size", "6"], "bf16": [tmp_path / "bf16"],
+            "asked": [folder, "--precision", "bf16"]}
+    for name, (model, *options) in runs.items():
+        arguments = ["--model", str(model), "--images", str(pictures), "--json", str(tmp_path / "out.json"), "--topk", "10", *options]
+        assert deploy.main(arguments) == 0
+        results = json.loads((tmp_path / "out.json").read_text())
+        scores[name] = np.array([[score for _, score in sorted(zip(result["class_ids"], result["scores"]))] for result in results])
+    assert np.abs(scores["pdmodel"] - scores["fp32"]).max() < 1e-5
+    assert (scores["bf16"] == scores["asked"]).all()
+    assert 1e-4 < np.abs(scores["bf16"] - scores["fp32"]).max() < 0.05
+
+
+def test_latency_is_of_the_runs_asked_for(exported, capsys):
+    arguments = ["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), "--batch-size", "3", "--repeat", "5"]
+    assert deploy.main([*arguments, "--warmup", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and lines[-1].startswith("latency_ms: runs=10 batch=3 threads=1 min=")
+
+
+def test_a_strip_that_resizing_would_blow_up_is_refused(exported, model, tmp_path, capsys):
+    description = yaml.safe_load((model / "inference.yml").read_text())
+    description["PreProcess"]["transform_ops"][1] = {"ResizeImage": {"resize_short": 256, "backend": "pil"}}
+    (model / "inference.yml").write_text(yaml.safe_dump(description))
+    Image.new("RGB", (50_000, 1)).save(tmp_path / "strip.png")
+    assert deploy.main(["--model", str(model), "--images", str(tmp_path / "strip.png")]) == 1
+    assert "strip.png: 12800000 x 256 pixels after resizing are more than the limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--precision", "fp16"], "--precision fp16 needs --device gpu; a CPU has bf16"),
+    (["--precision", "bf16", "--no-onednn"], "--precision bf16 is for a CPU with oneDNN"),
+    (["--tensorrt"], "--tensorrt needs --device gpu and a model exported with --format pdmodel"),
+])
+def test_options_that_do_not_go_together(exported, capsys, options, message):
+    assert deploy.main(["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_images_of_several_sizes(exported, pictures, model, tmp_path, capsys):
     """Without a resize or crop, images run size by size, and those below the model's minimum are named."""
     description = yaml.safe_load((model / "inference.yml").read_text())
@@ -158,6 +205,8 @@ def flip_byte(path):
     (lambda f: (f / "inference.yml").write_text("!!python/object/apply:os.getcwd []"), "not a description of an exported classifier"),
     (lambda f: os.truncate(f / "inference.json", 5000), "inference.json: does not match inference.yml"),
     (lambda f: os.truncate(f / "inference.pdiparams", 0), "inference.pdiparams: does not match inference.yml"),
+    (lambda f: (f / "inference.yml").write_text((f / "inference.yml").read_text().replace("class_num: 10", "class_num: 11")),
+     "10 class names for 11 classes"),
     (lambda f: flip_byte(f / "inference.pdiparams"), "inference.pdiparams: does not match inference.yml"),
 ])
 def test_damaged_model_is_one_line(model, tmp_path, capsys, change, message):

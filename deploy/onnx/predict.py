@@ -330,7 +330,8 @@ def onnxruntime_engine(folder, description, device, threads):
     options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented, errors.RuntimeException) as error:
+    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
+            errors.RuntimeException) as error:
         raise ValueError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {str(error).strip().splitlines()[0]}") from None
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0]

@@ -4,7 +4,6 @@ Nothing is installed or fetched: Paddle2ONNX's own optimiser, which would, is no
 """
 import os
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 from .static import in_own_process, operators, save_program
@@ -33,10 +32,10 @@ def to_onnx(layer, signature, precision="fp32"):
         prefix = Path(folder) / STEM
         save_program(layer, prefix, signature)
         try:
-            with _captured() as words:
-                in_own_process(_convert, str(prefix))           # an operator that it does not know ends the process
+            in_own_process(_convert, str(prefix))               # an operator that it does not know ends the process
             model = onnx.load(f"{prefix}.onnx")
         except (ExportError, FileNotFoundError):
+            words = Path(f"{prefix}.log").read_text(errors="replace").splitlines()
             reason = " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
             names = sorted({name.partition(".")[2] for name in operators(f"{prefix}.json")})
             raise ExportError(f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}") from None
@@ -50,11 +49,18 @@ def to_onnx(layer, signature, precision="fp32"):
 
 
 def _convert(prefix):
-    """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx. It prints what it does, and why if it fails; then there is no file."""
+    """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx and, from then on, what this process prints -> PREFIX.log."""
+    with open(f"{prefix}.log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    _paddle2onnx(prefix)
+
+
+def _paddle2onnx(prefix):
     import paddle2onnx
     try:
         paddle2onnx.export(f"{prefix}.json", f"{prefix}.pdiparams", f"{prefix}.onnx", opset_version=OPSET, optimize_tool="None")
-    except UnboundLocalError:                           # of its own, after it caught and printed another error
+    except UnboundLocalError:                           # of its own, after it caught and printed another error; there is no file
         pass
 
 
@@ -89,23 +95,6 @@ def _value(values, name):
     return next(value for value in values if value.name == name)
 
 
-@contextmanager
-def _captured():
-    """Keep what programs and C++ libraries print off the user's screen; yields a list that holds its lines afterwards."""
-    with tempfile.TemporaryFile() as file:
-        kept, lines = [os.dup(1), os.dup(2)], []
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            for number, copy in enumerate(kept, start=1):
-                os.dup2(copy, number)
-                os.close(copy)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
-
-
 def write(layer, folder, signature, precision, images, engine="onnxruntime"):
     model = to_onnx(layer, signature, "fp32" if precision == "int8" else precision)
     import onnx
@@ -122,14 +111,15 @@ def load(folder, signature, precision="fp32", threads=1):
     """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU. ExportError if it does not run."""
     try:
         import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
     except ImportError as error:
         raise ImportError(f"running an exported ONNX model needs onnxruntime: {EXTRA}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(folder / f"{STEM}.onnx"), options, providers=["CPUExecutionProvider"])
-    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException) as error:
+    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
+            errors.RuntimeException) as error:
         raise ExportError(f"the exported file does not run: {error}") from error
     return lambda batch: dict(zip(signature.outputs, session.run(list(signature.outputs), batch)))
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 
 import paddle
 import yaml
@@ -57,17 +58,28 @@ def save_program(layer, prefix, signature, format="pir"):
 
 
 def in_own_process(function, *arguments, **environment):
-    """`function(*arguments)`, run in a process started for it, with `environment` added to its own. ExportError if that process dies."""
-    before = {name: os.environ.get(name) for name in environment}
+    """`function(*arguments)`, run in a process that was started with `environment` added to its own, and is kept for the next call.
+
+    ExportError if that process dies.
+    """
+    try:
+        return _process(tuple(environment.items())).submit(function, *arguments).result()
+    except BrokenProcessPool as error:
+        _process.cache_clear()
+        raise ExportError("the process that writes the files ended before it was done; is there enough memory?") from error
+
+
+@cache
+def _process(environment):
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    before = {name: os.environ.get(name) for name, _ in environment}
     os.environ.update(environment)                  # Paddle reads its flags when the new process imports it
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(function, *arguments).result()
-    except BrokenProcessPool as error:
-        raise ExportError("the process that writes the files ended before it was done; is there enough memory?") from error
+        pool.submit(os.getpid).result()
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return pool
 
 
 def _save(layer, prefix, signature):
@@ -116,7 +128,7 @@ def load(folder, signature, precision="fp32", threads=1):
         config.enable_mkldnn_bfloat16()
     try:
         predictor = inference.create_predictor(config)
-    except RuntimeError as error:                           # Paddle's own, from C++
+    except (RuntimeError, ValueError) as error:             # Paddle's own, from C++
         raise ExportError(f"the exported files do not run: {error}") from error
 
     def run(batch):

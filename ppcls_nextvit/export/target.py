@@ -80,8 +80,8 @@ def export(layer, target, directory, signature, batches, description, precision=
     directory = Path(directory)
     if precision not in target.precisions:
         raise ValueError(f"--to {target.name} has no precision {precision!r}; expected one of: {', '.join(target.precisions)}")
-    older = _older(directory, target)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=_existing_parent(directory)))
+    parent, older = _existing_parent(directory), _older(directory, target)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
     try:
         nodes = target.write(layer, work, signature, precision, images, **options)
         program, report = target.load(work, signature, precision), None
