@@ -3,17 +3,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 import yaml
 from PIL import Image
+from test_distributed import launch
 from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.dense import opencv
+from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
 from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
@@ -154,6 +157,25 @@ def test_a_few_steps_find_more_nuclei_than_an_untrained_head(tmp_path):
     untrained = SegmentationTask(config, Processes()).evaluate()["class_iou"]["nucleus"]
     assert train(config) == 0
     assert read_figures(config.output_dir)[-1]["class_iou"]["nucleus"] > max(0.4, 2 * untrained)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
+    """Heads and backbone with synchronised BatchNorm, dropout aside; SGD, whose steps are linear in the gradients."""
+    shared = ("Arch.use_sync_bn=True", "Arch.dropout=0.0", "Arch.backbone.drop_path_rate=0.0", "Global.print_batch_step=1",
+              "Optimizer={name: Momentum, lr: {learning_rate: 0.01}}")
+    figures, weights = [], []
+    for processes, batch in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        path = config_of(folder).path
+        where = launch(Path(path), processes, *shared, f"DataLoader.Train.sampler.batch_size={batch}")
+        figures.append([line for line in read_figures(where) if line["kind"] == "train"])
+        weights.append(load_checkpoint(where / "latest")[".pdparams"])
+    for one, two in zip(*figures):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4) and two["aAcc"] == pytest.approx(one["aAcc"], abs=1e-3)
+    for key, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][key], value, atol=2e-5, rtol=2e-3, err_msg=key)
 
 
 @pytest.mark.slow
