@@ -100,6 +100,13 @@ def test_crowds_and_what_cannot_be_learnt(tmp_path):
     assert sample["ignore_boxes"].tolist() == [[0, 0, 40, 60]]
 
 
+def test_boxes_of_which_nothing_is_left(tmp_path):
+    box = [79.9999999, 5, 20, 20]                                               # a ten-millionth of a pixel inside the image
+    data = coco(write(tmp_path, [annotation(1, 1, (5, 5, 20, 20)), annotation(2, 1, box)]), transform_ops=[{"Resize": {"scale": [40, 40]}}])
+    sample = data.load(0, RNG)
+    assert sample["boxes"].tolist() == [[2.5, 2.5, 12.5, 12.5]] and len(sample["masks"]) == len(sample["labels"]) == 1
+
+
 def test_training_leaves_out_empty_and_tiny_images_and_evaluation_none(tmp_path):
     write(tmp_path, [annotation(1, 1, (5, 5, 9, 9)), annotation(2, 3, (5, 5, 9, 9))], ((60, 80), (80, 60), (31, 80)))
     assert coco(tmp_path).image_ids == [1] and coco(tmp_path, min_size=31).image_ids == [1, 3]

@@ -261,6 +261,14 @@ class COCODataset(DenseDataset):
         return {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int64),
                 "masks": np.ascontiguousarray(pixels), "ignore_boxes": np.array(crowds, np.float32).reshape(-1, 4)}
 
+    def load(self, i, rng):
+        sample = super().load(i, rng)
+        if self.training:
+            kept = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
+            if not kept.all():                                         # an edge and rounding left nothing of a box: no target for a loss
+                sample.update({key: sample[key][kept] for key in ("boxes", "labels", "masks")})
+        return sample
+
     def collate(self, samples, rng):
         """DenseDataset's batch; in training with boxes float32 [N, 4], labels int64 [N], masks uint8 [N, H, W] of all images together,
         counts int32 [B] (objects per image), ignore_boxes float32 [M, 4] and ignore_counts int32 [B]."""
