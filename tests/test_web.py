@@ -106,13 +106,21 @@ def prepared(exported, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(prepared):
-    """For each photo (probabilities [10], cam [10, 2, 2]) by ONNX Runtime."""
+def pictures(tmp_path_factory):
+    """The photos, and pictures of several formats without transparency (see the page's README)."""
+    folder = varied_pictures(tmp_path_factory.mktemp("varied"))
+    names = ("portrait_exif6.jpg", "cmyk.jpg", "barely.webp", "animated.gif", "palette.png", "sixteen_bit.png")
+    return [*PHOTOS, *(folder / name for name in names)]
+
+
+@pytest.fixture(scope="module")
+def expected(prepared, pictures):
+    """For each picture (probabilities [10], cam [10, 2, 2]) by ONNX Runtime."""
     import onnxruntime
     description = json.loads((prepared / "export.json").read_text())
     preprocess = Preprocess(description["PreProcess"]["transform_ops"])
     session = onnxruntime.InferenceSession(str(prepared / "model.onnx"), providers=["CPUExecutionProvider"])
-    return {photo: [output[0] for output in session.run(["probabilities", "cam"], {"x": preprocess(str(photo))[None]})] for photo in PHOTOS}
+    return {path: [output[0] for output in session.run(["probabilities", "cam"], {"x": preprocess(str(path))[None]})] for path in pictures}
 
 
 def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
@@ -139,14 +147,24 @@ def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     assert prepare.main(["--model", str(other)]) == 1 and "expected a classifier exported with --to onnx" in capsys.readouterr().err
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Quiet; with `isolated` it sends the headers without which browsers allow no threads."""
+
+    isolated = False
+
+    def end_headers(self):
+        if self.isolated:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
     def log_message(self, *arguments):
         pass
 
 
 @pytest.fixture
 def page(prepared, tmp_path):
-    """The URL of the built page, served from this machine."""
+    """The URL of the built page, served from this machine, and the folder it was built in."""
     if not NODE or not CHROMIUM:
         pytest.skip("needs Node.js and Chromium (apt-get install nodejs npm chromium)")
     if not (FOLDER / "node_modules").is_dir():
@@ -155,7 +173,7 @@ def page(prepared, tmp_path):
     (copy / "node_modules").symlink_to(FOLDER / "node_modules")
     subprocess.run([NODE, "build.mjs"], cwd=copy, check=True)
     shutil.copytree(prepared, copy / "dist" / "model")
-    handler = functools.partial(Quiet, directory=str(copy / "dist"))
+    handler = functools.partial(Handler, directory=str(copy / "dist"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/", copy
@@ -175,11 +193,13 @@ def test_the_page_in_a_browser(page, expected, tmp_path):
     bad = [tmp_path / "notes.txt", tmp_path / "cut.jpg", tmp_path / "empty.png", tmp_path / "noise.png"]
     for path, data in zip(bad, (b"no picture", PHOTOS[0].read_bytes()[:2000], b"", bytes(5000))):
         path.write_bytes(data)
-    seen = use(page, PHOTOS, bad)
-    assert seen["status"] == "NextViT_small is ready: 10 classes."
-    assert seen["problems"] == [] and all(url.startswith(page[0]) for url in seen["requests"]) and len(seen["requests"]) == 7
+    seen = use(page, list(expected), bad)
+    assert seen["status"] == "NextViT_small is ready: 10 classes." and seen["problems"] == []
+    assert {url.replace(page[0], "") for url in seen["requests"]} == {
+        "", "style.css", "page.js", "worker.js", "model/export.json", "model/model.onnx", "ort-wasm-simd-threaded.mjs",
+        "ort-wasm-simd-threaded.wasm"}
     labels = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]
-    assert set(seen["photos"]) == {str(photo) for photo in PHOTOS}
+    assert set(seen["photos"]) == {str(path) for path in expected}
     for photo, (probabilities, cam) in expected.items():
         found = seen["photos"][str(photo)]
         order = np.argsort(-probabilities, kind="stable")[:5].tolist()
@@ -204,6 +224,16 @@ def assert_heat(heat, plain, cam):
     colours = np.stack([255 * share, 160 * (1 - np.abs(2 * share - 1)), 255 * (1 - share)], axis=1)
     alpha = (60 + 100 * share)[:, None] / 255
     assert np.abs(np.array(plain)[:, :3] * (1 - alpha) + colours * alpha - np.array(heat)[:, :3]).max() < 6
+
+
+@pytest.mark.slow
+def test_threads_give_the_same(page, expected, monkeypatch):
+    monkeypatch.setattr(Handler, "isolated", True)
+    seen = use(page, PHOTOS[:1], [])
+    found, wanted = seen["photos"][str(PHOTOS[0])]["rows"], expected[PHOTOS[0]][0]
+    assert np.allclose([row["score"] for row in found], np.sort(wanted)[::-1][:5], atol=1e-4)
+    started = [url for url in seen["requests"] if url.endswith("ort-wasm-simd-threaded.mjs")]
+    assert len(started) > 1, "each thread starts from this file"
 
 
 @pytest.mark.slow

@@ -3,9 +3,13 @@ import {cp, mkdir} from "node:fs/promises";
 import {build} from "esbuild";
 
 await mkdir("dist", {recursive: true});
-await build({entryPoints: ["src/page.js", "src/worker.js"], outdir: "dist", bundle: true, minify: true, format: "esm", target: "es2022"});
+await build({
+  entryPoints: ["src/page.js", "src/worker.js"], outdir: "dist", bundle: true, minify: true, format: "esm", target: "es2022",
+  conditions: ["onnxruntime-web-use-extern-wasm"],          // its threads start from a file of their own
+});
 for (const name of ["index.html", "style.css"]) {
   await cp(name, `dist/${name}`);
 }
-const runtime = "ort-wasm-simd-threaded.wasm";
-await cp(`node_modules/onnxruntime-web/dist/${runtime}`, `dist/${runtime}`);
+for (const name of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
+  await cp(`node_modules/onnxruntime-web/dist/${name}`, `dist/${name}`);
+}

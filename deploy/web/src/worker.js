@@ -4,7 +4,7 @@ import * as ort from "onnxruntime-web/wasm";
 import {check, preprocess, withoutAlpha} from "./preprocess.js";
 
 const MAX_PIXELS = 50e6;
-ort.env.wasm.wasmPaths = {wasm: new URL("ort-wasm-simd-threaded.wasm", self.location.href).href};
+ort.env.wasm.wasmPaths = new URL(".", self.location.href).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
 async function fetched(name) {
