@@ -1,9 +1,11 @@
-"""Speed of this project's models beside PaddleClas's and timm's, interleaved in one run, as ratios.
+"""Speed of this project's models and exports beside PaddleClas's and timm's, on the same weights, interleaved in one run, as ratios.
 
-    python tools/benchmark.py --peer-python timm=PYTHON --peer-python paddleclas=PYTHON --json benchmark.json
+    python tools/benchmark.py --peer-python timm=PYTHON --peer-python paddleclas=PYTHON --json benchmark.json --chart benchmark.png
 
 Every engine runs in a process of its own (tools/benchmark_worker.py), and all take turns, round after round, so that whatever else the
-machine does meets all alike: the ratios then say more than the milliseconds. A peer that is not installed is left out.
+machine does meets all alike: the ratios then say more than the milliseconds. What is not installed is left out, and said. Before
+anything is timed, every engine's logits are compared with those of the first. The machine's own limit, a product of two matrices, takes
+turns too: `of gemm` is the share of its rate that an engine's multiply-adds reach, by the fastest runs of both.
 """
 import argparse
 import json
@@ -15,22 +17,30 @@ import tempfile
 import time
 from pathlib import Path
 
+import benchmark_worker
+import numpy
 from benchmark_worker import ENGINES
 
 from ppcls_nextvit.cli import program
 
 WORKER = Path(__file__).with_name("benchmark_worker.py")
-HEADER = "| threads | batch | engine | median ms | p95 ms | images/s | time / first engine's |\n|---|---|---|---|---|---|---|"
+COLUMNS = {"size": "{}", "threads": "{}", "batch": "{}", "engine": "{}", "min_ms": "{:.1f}", "median_ms": "{:.1f}", "p95_ms": "{:.1f}",
+           "images_per_s": "{:.1f}", "ratio": "{:.2f}", "of_gemm": "{:.2f}", "memory_mb": "{:.0f}", "difference": "{:.0e}"}
+HEADINGS = {"min_ms": "min ms", "median_ms": "median ms", "p95_ms": "p95 ms", "images_per_s": "images/s", "ratio": "time / first engine's",
+            "of_gemm": "of gemm", "memory_mb": "peak MB", "difference": "logits differ by"}
+GEMM = "gemm"
+GEMM_FLOP = 2 * benchmark_worker.Gemm.SIDE ** 3
+CALIBRATION = 8         # random images that int8 is calibrated with; the speed does not depend on them
 PAUSE_S = 0.3           # after it, OpenMP's idle threads of the engine before have stopped spinning
 
 
 class Worker:
     """An engine in its process. ImportError if it is not installed, ValueError with its last words if it fails."""
 
-    def __init__(self, name, variant, size, threads, python):
-        self.name, self.log = name, tempfile.TemporaryFile("w+")
+    def __init__(self, name, variant, size, threads, folder, python):
+        self.name, self.log, self.memory_mb = name, tempfile.TemporaryFile("w+"), 0
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen([python, WORKER, name, variant, str(size), str(threads)], env=environment, text=True,
+        self.process = subprocess.Popen([python, WORKER, name, variant, str(size), str(threads), folder], env=environment, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         hello = self._answer()
         if "missing" in hello:
@@ -48,7 +58,16 @@ class Worker:
     def measure(self, task, batch, runs):
         """Milliseconds of `runs` runs of `task` at one batch size."""
         time.sleep(PAUSE_S)
-        self.process.stdin.write(json.dumps({"task": task, "batch": batch, "runs": runs}) + "\n")
+        answer = self._ask({"task": task, "batch": batch, "runs": runs})
+        self.memory_mb = answer["memory_mb"]
+        return answer["ms"]
+
+    def output(self):
+        """Logits [2][classes] of two images that are the same for every engine."""
+        return self._ask({"task": "output"})
+
+    def _ask(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -60,10 +79,10 @@ class Worker:
 
 
 def summary(rounds, base):
-    """Median and 95th percentile in ms of all runs; and the median over the rounds of this engine's median over the base's."""
+    """Least, median and 95th percentile in ms of all runs; and the median over the rounds of this engine's median over the base's."""
     runs = sorted(ms for one in rounds for ms in one)
     ratios = [statistics.median(one) / statistics.median(of_base) for one, of_base in zip(rounds, base)]
-    return {"median_ms": statistics.median(runs), "p95_ms": runs[min(len(runs) - 1, int(0.95 * len(runs)))],
+    return {"min_ms": runs[0], "median_ms": statistics.median(runs), "p95_ms": runs[min(len(runs) - 1, int(0.95 * len(runs)))],
             "ratio": statistics.median(ratios)}
 
 
@@ -77,42 +96,161 @@ def compare(task, workers, batch, rounds, runs):
     return {name: summary(measured, base) for name, measured in taken.items()}
 
 
-def run_engines(args):
-    """Rows of results as dicts, for the tasks whose engines are models."""
+def start(args, size, threads, folder, absent):
+    """The workers of the engines asked for; `absent` gets those that are not installed."""
+    workers = []
+    for name in args.engines:
+        if set(args.task) & set(ENGINES[name][2]) or name == GEMM and "latency" in args.task:
+            try:
+                python = args.peer_python.get(name.split()[0], sys.executable)
+                workers.append(Worker(name, args.model, size, threads, folder, python))
+            except ImportError as error:
+                absent[name] = str(error)
+    return workers
+
+
+def differences(workers):
+    """{engine: largest difference of its logits from the first engine's, as a share of their scale}."""
+    outputs = {worker.name: numpy.array(worker.output()) for worker in workers}
+    expected = outputs[workers[0].name]
+    return {name: float(numpy.abs(output - expected).max() / numpy.abs(expected).max()) for name, output in outputs.items()}
+
+
+def measure(task, workers, batch, args, multiply_adds):
+    """One row of results per engine, as dicts, in the order of `workers`."""
+    chosen = [worker for worker in workers if task in ENGINES[worker.name][2]]
+    machine = [worker for worker in workers if worker.name == GEMM] if task == "latency" else []
+    off = differences(chosen) if task == "latency" else {}
+    results = compare(task, chosen + machine, batch, args.rounds, args.runs)
+    fastest = results.pop(GEMM)["min_ms"] if machine else None
+    for worker in chosen:
+        result = results[worker.name]
+        row = {"task": task, "batch": batch, "engine": worker.name, "version": worker.version, **result,
+               "images_per_s": 1e3 * batch / result["median_ms"], "memory_mb": worker.memory_mb}
+        if task == "latency":
+            row |= {"difference": off[worker.name]}
+        if fastest:
+            rate = GEMM_FLOP / fastest                          # per ms
+            row |= {"of_gemm": 2 * multiply_adds * batch / result["min_ms"] / rate, "gemm_gflops": rate / 1e6}
+        yield row
+
+
+def run_engines(args, folder):
+    """(rows of results as dicts, {engine that is not installed: why})."""
     rows, absent = [], {}
-    for threads in args.threads:
-        workers = []
-        try:
-            for name in args.engine:
-                if not set(args.task) & set(ENGINES[name][2]):
-                    continue
-                try:
-                    python = args.peer_python.get(name.split()[0], sys.executable)
-                    workers.append(Worker(name, args.model, args.size, threads, python))
-                except ImportError as error:
-                    absent[name] = str(error)
-            for task, batches in (("latency", args.batch), ("train", args.train_batch), ("data", args.train_batch)):
-                chosen = [worker for worker in workers if task in ENGINES[worker.name][2]]
-                for batch in batches if task in args.task and chosen else ():
-                    for name, result in compare(task, chosen, batch, args.rounds, args.runs).items():
-                        version = next(worker.version for worker in chosen if worker.name == name)
-                        rows.append({"task": task, "threads": threads, "batch": batch, "engine": name, "version": version, **result,
-                                     "images_per_s": 1e3 * batch / result["median_ms"]})
-        finally:
-            for worker in workers:
-                worker.close()
+    for size in args.size:
+        multiply_adds = prepare(args, size, folder, absent)
+        for threads in args.threads:
+            workers = start(args, size, threads, folder, absent)
+            try:
+                for task, batches in (("latency", args.batch), ("train", args.train_batch), ("data", args.train_batch)):
+                    for batch in batches if task in args.task else ():
+                        if any(task in ENGINES[worker.name][2] for worker in workers):
+                            found = measure(task, workers, batch, args, multiply_adds)
+                            rows += [{"size": size, "threads": threads, **row} for row in found]
+            finally:
+                for worker in workers:
+                    worker.close()
     return rows, absent
+
+
+def prepare(args, size, folder, absent):
+    """Write into `folder` what the engines asked for need, once for all: weights, and exports for `size`; returns the multiply-adds.
+
+    `absent` gets the engines whose export needs what is not installed.
+    """
+    import paddle
+
+    from ppcls_nextvit import create_model, load_weights
+    from ppcls_nextvit.export import TARGETS
+    from ppcls_nextvit.export.classification import export_classifier
+    from ppcls_nextvit.export.int8 import export_pair
+    from ppcls_nextvit.models.complexity import count_macs
+    from ppcls_nextvit.weights.convert import convert
+    paddle.set_device("cpu")
+    paddle.seed(0)
+    model = create_model(args.model)
+    if args.weights:
+        load_weights(model, args.weights)
+    else:
+        spread(model)
+    weights = Path(folder, "weights.pdparams")
+    if not weights.exists():
+        paddle.save(model.state_dict(), str(weights))
+        convert(weights, Path(folder, "timm.safetensors"), args.model, "timm")
+    exports = [ENGINES[name][1] for name in args.engines if ENGINES[name][0] is benchmark_worker.Deployed and "latency" in args.task]
+    images = list(numpy.random.default_rng(2).standard_normal((CALIBRATION, 3, size, size), dtype=numpy.float32))
+    description = {"PreProcess": {"transform_ops": []}, "PostProcess": {"Topk": {"topk": 1, "label_list": [""] * model.num_classes}}}
+    for target in dict.fromkeys(target for target, _ in exports):
+        folders = {precision: Path(folder, str(size), f"{target}_{precision}") for precision in ("fp32", "int8")}
+        try:
+            if (target, "int8") in exports:
+                export_pair(model, TARGETS[target], folders, description, (size, size), images, softmax=False)
+            if target == "paddle" or (target, "int8") not in exports:           # Paddle's int8 has a format of its own
+                export_classifier(model, TARGETS[target], folders["fp32"], description, (size, size), softmax=False, size=(size, size))
+        except ImportError as error:
+            absent |= {name: str(error) for name in args.engines if ENGINES[name][1] in ((target, "fp32"), (target, "int8"))}
+            args.engines = [name for name in args.engines if name not in absent]
+    return count_macs(model, size)
+
+
+def spread(model, size=64):
+    """Give random weights the scale of trained ones, and BatchNorms statistics that fit: fresh ones make logits near 0."""
+    import paddle
+    for layer in model.sublayers():
+        weight = getattr(layer, "weight", None)
+        if weight is not None and weight.ndim in (2, 4):
+            fan_in = weight.shape[0] if weight.ndim == 2 else numpy.prod(weight.shape[1:])
+            weight.set_value(weight.numpy() * numpy.float32(fan_in ** -0.5 / weight.numpy().std()))
+        if hasattr(layer, "_momentum"):
+            layer._momentum = 0.0                               # statistics are those of the last batch alone
+    model.train()
+    with paddle.no_grad():
+        model(paddle.randn([8, model.in_channels, size, size]))
+    model.eval()
 
 
 def markdown(rows):
     """The rows as one table per task."""
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        lines += [f"**{task}**", "", HEADER]
-        lines += [f"| {r['threads']} | {r['batch']} | {r['engine']} | {r['median_ms']:.1f} | {r['p95_ms']:.1f} | {r['images_per_s']:.1f} "
-                  f"| {r['ratio']:.2f} |" for r in rows if r["task"] == task]
+        own = [row for row in rows if row["task"] == task]
+        columns = [name for name in COLUMNS if any(name in row for row in own)]
+        lines += [f"**{task}**", "", f"| {' | '.join(HEADINGS.get(name, name) for name in columns)} |", "|---" * len(columns) + "|"]
+        lines += [f"| {' | '.join(COLUMNS[name].format(row[name]) for name in columns)} |" for row in own]
         lines.append("")
     return "\n".join(lines)
+
+
+def draw(rows, path):
+    """A picture of the latencies as ratios to the first engine's: one panel per size, batch and number of threads."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    rows = [row for row in rows if row["task"] == "latency"]
+    settings = list(dict.fromkeys((row["size"], row["threads"], row["batch"]) for row in rows))
+    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    columns = min(4, len(settings))
+    height = -(-len(settings) // columns)
+    figure, axes = pyplot.subplots(height, columns, figsize=(1.5 + 3 * columns, height * (0.8 + 0.22 * len(engines))), sharey=True,
+                                   squeeze=False, layout="constrained")
+    for axis in axes.flat[len(settings):]:
+        axis.axis("off")
+    for axis, setting in zip(axes.flat, settings):
+        ratios = {row["engine"]: row["ratio"] for row in rows if (row["size"], row["threads"], row["batch"]) == setting}
+        bars = axis.barh([engines.index(name) for name in ratios], list(ratios.values()),
+                         color=["#1f77b4" if name.startswith("ours") else "#b0b0b0" for name in ratios])
+        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+        axis.axvline(1, color="black", linewidth=0.6)
+        axis.set(title=f"{setting[0]} px, {setting[1]} thread{'s' * (setting[1] > 1)}, batch {setting[2]}", yticks=range(len(engines)),
+                 yticklabels=engines, xlim=(0, 1.18 * max(ratios.values())))
+        axis.title.set_fontsize(9)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].invert_yaxis()
+    figure.supxlabel(f"time / that of {engines[0]} (less is faster)", fontsize=9)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
 
 
 def peer(text):
@@ -124,12 +262,13 @@ def peer(text):
 
 def parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", nargs="+", choices=("latency", "train", "data"), default=["latency", "train"],
+    parser.add_argument("--task", nargs="+", choices=("latency", "train", "data"), default=["latency"],
                         help="data: the transforms of the 224 recipe on one core, images per second")
-    parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME",
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME",
                         help=f"the first is what the others are compared with; of {', '.join(ENGINES)}")
     parser.add_argument("--model", default="NextViT_small")
-    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--weights", metavar="FILE", help="of the model, in any format (default: random ones)")
+    parser.add_argument("--size", type=int, nargs="+", default=[224, 384], help="pixels")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images per run (latency)")
     parser.add_argument("--train-batch", type=int, nargs="+", default=[8], help="images per step (train)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -138,6 +277,7 @@ def parser():
     parser.add_argument("--peer-python", type=peer, action="append", default=[], metavar="NAME=PYTHON",
                         help="the interpreter that has a peer (paddleclas or timm), if not this one; may be repeated")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows as JSON")
+    parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the latencies' ratios (.png or .svg); needs matplotlib")
     return parser
 
 
@@ -145,13 +285,16 @@ def parser():
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     args.peer_python = dict(args.peer_python)
-    rows, absent = run_engines(args)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, absent = run_engines(args, folder)
     if not rows:
         raise ValueError(f"nothing was measured; not installed: {absent}")
     print(markdown(rows))
     print("\n".join(dict.fromkeys(f"{row['engine']}: {row['version']}" for row in rows)))
     for name, reason in absent.items():
         print(f"{name}: left out ({reason})")
+    if args.chart:
+        draw(rows, args.chart)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -1,15 +1,17 @@
 """One engine of tools/benchmark.py in a process of its own, so that its thread settings hold and its libraries meet no others.
 
-    python tools/benchmark_worker.py ENGINE VARIANT SIZE THREADS
+    python tools/benchmark_worker.py ENGINE VARIANT SIZE THREADS FOLDER
 
-Reads one JSON request per line, {"task": "latency" | "train" | "data", "batch": B, "runs": R}, and answers each with the
-milliseconds of R runs.
+FOLDER is what tools/benchmark.py prepared: the weights that all models share, in each project's format, and the exports.
+Reads one JSON request per line, {"task": "latency" | "train" | "data" | "gemm", "batch": B, "runs": R}, and answers each with
+{"ms": the milliseconds of R runs, "memory_mb": the most that this process has held}; {"task": "output"} with the logits of `probe`.
 The interpreter may be a peer's, without this project, so only the standard library is imported at the top.
 """
 import importlib
 import io
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -18,48 +20,62 @@ WARM_UP = 3         # runs before a batch size is timed for the first time
 SETTLE = 1          # runs before every later round: other engines have had the caches
 
 
-def create_ours(variant):
-    from ppcls_nextvit import create_model
-    return create_model(variant)
+def create_ours(variant, folder):
+    from ppcls_nextvit import create_model, load_weights
+    model = create_model(variant)
+    load_weights(model, os.path.join(folder, "weights.pdparams"))
+    return model
 
 
-def create_ours_fused(variant):
+def create_ours_fused(variant, folder):
     from ppcls_nextvit import fuse_bn
-    return fuse_bn(create_ours(variant))
+    return fuse_bn(create_ours(variant, folder))
 
 
-def create_paddleclas(variant):
+def create_paddleclas(variant, folder):
     path = "ppcls.arch.backbone.model_zoo.nextvit"
     try:
         module = importlib.import_module(f"paddleclas.{path}")             # the wheel
     except ModuleNotFoundError:
         module = importlib.import_module(path)                             # a clone on PYTHONPATH
-    return getattr(module, f"{variant}_224")()
+    import paddle
+    model = getattr(module, f"{variant}_224")()
+    missing, unexpected = model.set_state_dict(paddle.load(os.path.join(folder, "weights.pdparams")))
+    if missing or unexpected:
+        raise ValueError(f"PaddleClas's model does not fit the weights: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return model
 
 
-def create_timm(variant):
+def create_timm(variant, folder):
     import timm
-    return timm.create_model(variant.lower())
+    from safetensors.torch import load_file
+    model = timm.create_model(variant.lower())
+    model.load_state_dict(load_file(os.path.join(folder, "timm.safetensors")))
+    return model
 
 
-def create_timm_fused(variant):
-    model = create_timm(variant).eval()
+def create_timm_fused(variant, folder):
+    model = create_timm(variant, folder).eval()
     for layer in model.modules():
         if hasattr(layer, "reparameterize"):
             layer.reparameterize()
     return model
 
 
-class PaddleEager:
-    """Paddle, operator by operator. `self.model` is built anew for each task, so that training changes no later measurement."""
+def create_timm_compiled(variant, folder):
+    import torch
+    return torch.compile(create_timm_fused(variant, folder), options={"freezing": True})
 
-    def __init__(self, create, variant, size, threads):
+
+class PaddleEager:
+    """Paddle, operator by operator."""
+
+    def __init__(self, create, variant, size, threads, folder):
         import numpy
         import paddle
-        self.create, self.variant, self.size, self.paddle, self.rng = create, variant, size, paddle, numpy.random.default_rng(0)
+        self.size, self.paddle, self.rng = size, paddle, numpy.random.default_rng(0)
         self.version = f"paddlepaddle {paddle.__version__}"
-        paddle.seed(0)
-        self.model = create(variant)
+        self.model = create(variant, folder)
 
     def images(self, batch):
         return self.rng.standard_normal((batch, 3, self.size, self.size)).astype("float32")
@@ -70,7 +86,7 @@ class PaddleEager:
 
         def run():
             with self.paddle.no_grad():
-                self.model(images).numpy()                                 # .numpy() waits for the device
+                return self.model(images).numpy()                          # .numpy() waits for the device
         return run
 
     def train(self, batch):
@@ -90,8 +106,8 @@ class PaddleEager:
 class PaddleInference(PaddleEager):
     """The same model as a static graph, any batch, in Paddle Inference with oneDNN (CPU)."""
 
-    def __init__(self, create, variant, size, threads):
-        super().__init__(create, variant, size, threads)
+    def __init__(self, create, variant, size, threads, folder):
+        super().__init__(create, variant, size, threads, folder)
         paddle = self.paddle
         self.model.eval()
         spec = [paddle.static.InputSpec([None, 3, size, size], "float32", "x")]
@@ -113,14 +129,14 @@ class PaddleInference(PaddleEager):
         def run():
             given.copy_from_cpu(images)
             self.predictor.run()
-            result.copy_to_cpu()
+            return result.copy_to_cpu()
         return run
 
 
 class TorchEager(PaddleEager):
     """PyTorch, operator by operator."""
 
-    def __init__(self, create, variant, size, threads):
+    def __init__(self, create, variant, size, threads, folder):
         import numpy
         import timm
         import torch
@@ -128,7 +144,7 @@ class TorchEager(PaddleEager):
         torch.manual_seed(0)
         self.size, self.torch, self.rng = size, torch, numpy.random.default_rng(0)
         self.version = f"timm {timm.__version__}, torch {torch.__version__}"
-        self.model = create(variant)
+        self.model = create(variant, folder)
 
     def latency(self, batch):
         self.model.eval()
@@ -136,7 +152,7 @@ class TorchEager(PaddleEager):
 
         def run():
             with self.torch.inference_mode():
-                self.model(images).numpy()
+                return self.model(images).numpy()
         return run
 
     def train(self, batch):
@@ -151,6 +167,70 @@ class TorchEager(PaddleEager):
             optimizer.zero_grad()
             loss.item()
         return run
+
+
+class TimmOnnx(PaddleEager):
+    """timm's model through torch's own ONNX exporter, any batch, in ONNX Runtime."""
+
+    def __init__(self, create, variant, size, threads, folder):
+        import numpy
+        import onnxruntime
+        import timm
+        import torch
+        self.size, self.rng = size, numpy.random.default_rng(0)
+        self.version = f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "model.onnx")
+            torch.onnx.export(create(variant, folder).eval(), torch.zeros(2, 3, size, size), path, input_names=["x"], opset_version=17,
+                              dynamic_axes={"x": {0: "batch"}}, dynamo=False)
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def latency(self, batch):
+        images = self.images(batch)
+        return lambda: self.session.run(None, {"x": images})[0]
+
+
+class Deployed(PaddleEager):
+    """One of our exports, run as the program that users copy (deploy/) runs it."""
+
+    def __init__(self, export, variant, size, threads, folder):
+        import importlib.util
+        from importlib import metadata
+        from pathlib import Path
+
+        import numpy
+        target, precision = export
+        program, package = {"paddle": ("python", "paddlepaddle"), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}[target]
+        spec = importlib.util.spec_from_file_location("predict", Path(__file__).parents[1] / "deploy" / program / "predict.py")
+        predict = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(predict)
+        self.size, self.rng = size, numpy.random.default_rng(0)
+        directory = Path(folder) / str(size) / f"{target}_{precision}"
+        if target == "paddle":
+            self.run = predict.paddle_engine(directory, predict.read_description(directory), threads=threads)
+        else:
+            self.run = predict.ENGINES[package](directory, predict.read_hashed(directory, json.loads), "cpu", threads)
+        self.version = f"{package} {metadata.version(package)}"
+
+    def latency(self, batch):
+        images = self.images(batch)
+        return lambda: self.run(images)
+
+
+class Gemm:
+    """The machine's own limit: a product of two float32 matrices, by the BLAS that numpy has."""
+
+    SIDE = 1536
+
+    def __init__(self, create, variant, size, threads, folder):
+        import numpy
+        self.a, self.b = numpy.random.default_rng(0).random((2, self.SIDE, self.SIDE), "float32")
+        self.version = f"numpy {numpy.__version__}"
+
+    def gemm(self, batch):
+        return lambda: self.a @ self.b
 
 
 def pictures(count, width=500, height=375):
@@ -170,7 +250,7 @@ def pictures(count, width=500, height=375):
 class OursPipeline:
     """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32 array, with Pillow or OpenCV."""
 
-    def __init__(self, backend, variant, size, threads):
+    def __init__(self, backend, variant, size, threads, folder):
         from pathlib import Path
 
         import numpy
@@ -199,7 +279,7 @@ class OursPipeline:
 class TimmPipeline:
     """timm's own transform with the recipe's settings; it needs torchvision."""
 
-    def __init__(self, backend, variant, size, threads):
+    def __init__(self, backend, variant, size, threads, folder):
         import timm
         import torch
         import torchvision
@@ -219,18 +299,33 @@ class TimmPipeline:
         return run
 
 
-ENGINES = {                                                                # name: (kind, model or backend, tasks)
+ENGINES = {                                                                # name: (kind, what it runs, tasks)
+    "ours onnx": (Deployed, ("onnx", "fp32"), ("latency",)),
+    "ours openvino": (Deployed, ("openvino", "fp32"), ("latency",)),
+    "ours paddle": (Deployed, ("paddle", "fp32"), ("latency",)),
+    "ours openvino int8": (Deployed, ("openvino", "int8"), ("latency",)),
+    "ours onnx int8": (Deployed, ("onnx", "int8"), ("latency",)),
+    "ours paddle int8": (Deployed, ("paddle", "int8"), ("latency",)),
     "ours eager": (PaddleEager, create_ours, ("latency", "train")),
     "ours fused": (PaddleEager, create_ours_fused, ("latency",)),
-    "ours inference": (PaddleInference, create_ours_fused, ("latency",)),
     "paddleclas eager": (PaddleEager, create_paddleclas, ("latency", "train")),
     "paddleclas inference": (PaddleInference, create_paddleclas, ("latency",)),
     "timm eager": (TorchEager, create_timm, ("latency", "train")),
     "timm fused": (TorchEager, create_timm_fused, ("latency",)),
+    "timm compile": (TorchEager, create_timm_compiled, ("latency",)),
+    "timm onnx": (TimmOnnx, create_timm_fused, ("latency",)),
     "ours data": (OursPipeline, "pil", ("data",)),
     "ours data cv2": (OursPipeline, "cv2", ("data",)),
     "timm data": (TimmPipeline, "pil", ("data",)),
+    "gemm": (Gemm, None, ("gemm",)),
 }
+
+
+def probe(engine):
+    """The engine's logits for two fixed images, as a list: engines with the same weights must agree."""
+    import numpy
+    engine.rng = numpy.random.default_rng(1)
+    return numpy.asarray(engine.latency(2)(), "float64").tolist()
 
 
 def serve(requests, replies, engine):
@@ -238,6 +333,9 @@ def serve(requests, replies, engine):
     runs = {}
     for line in requests:
         request = json.loads(line)
+        if request["task"] == "output":
+            print(json.dumps(probe(engine)), file=replies, flush=True)
+            continue
         key = request["task"], request["batch"]
         warm_up = SETTLE if key in runs else WARM_UP
         if key not in runs:
@@ -249,15 +347,16 @@ def serve(requests, replies, engine):
             start = time.perf_counter()
             runs[key]()
             milliseconds.append(1e3 * (time.perf_counter() - start))
-        print(json.dumps(milliseconds), file=replies, flush=True)
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"ms": milliseconds, "memory_mb": memory_mb}), file=replies, flush=True)
 
 
-def main(name, variant, size, threads):
+def main(name, variant, size, threads, folder):
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)                                                          # what libraries print must not mix with the answers
     kind, create, _ = ENGINES[name]
     try:
-        engine = kind(create, variant, int(size), int(threads))
+        engine = kind(create, variant, int(size), int(threads), folder)
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=replies, flush=True)
         return

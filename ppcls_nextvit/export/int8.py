@@ -3,7 +3,7 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from .quantize import quantize_onnx
 from .target import DESCRIPTION, STEM, Signature, export
 from .verify import log_probability_difference, relative_difference
 
-__all__ = ["calibration_images", "compare_precisions", "export_int8", "table"]
+__all__ = ["calibration_images", "compare_precisions", "export_int8", "export_pair", "table"]
 
 REPORT = "accuracy.json"
 CHECKED = 8             # calibration images on which int8 files are compared with the model: outside their range int8 means nothing
@@ -28,38 +28,59 @@ CHECKED = 8             # calibration images on which int8 files are compared wi
 def export_int8(config, target, images, keep_float=0, threads=1):
     """Write the int8 export of Global.pretrained_model to Global.save_inference_dir, with `accuracy.json`; returns that report.
 
-    target: of TARGETS. images: to calibrate with (see calibration_images). keep_float: see quantize_onnx; ValueError for other targets.
+    target: of TARGETS. images: to calibrate with (see calibration_images). keep_float: see export_pair.
     threads: of the CPU, while latencies are measured. The float32 export beside it is made in a temporary folder.
     ExportError if the int8 files are far from the model.
     """
+    names, (model, weights), softmax = class_names(config), trained_model(config), config.Arch.infer_add_softmax
+    description, directory = describe_config(config, preprocess_of(config), names, weights), Path(config.Global.save_inference_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {"fp32": Path(folder), "int8": directory}
+        pair = export_pair(model, target, folders, description, config.Global.image_shape[1:], images, softmax, keep_float)
+        programs = [target.load(path, pair.signature, precision, threads) for precision, path in folders.items()]
+        report = {"target": target.name, "calibrated_on": len(images), "kept_float": pair.kept_float, "threads": threads,
+                  **compare_precisions(*programs, config, *pair.signature.inputs, *pair.signature.outputs)}
+        for precision in folders:
+            report[precision]["bytes"] = pair.exported[precision].size
+    (directory / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+@dataclass
+class Pair:
+    """What `export_pair` wrote: {"fp32": Exported, "int8": Exported}, their Signature, the layers that stayed in float."""
+
+    exported: dict
+    signature: Signature
+    kept_float: list
+
+
+def export_pair(model, target, folders, description, size, images, softmax=True, keep_float=0):
+    """`model`'s float32 and int8 exports to `target`, any batch of `size` = (height, width); returns Pair.
+
+    folders: {"fp32": path, "int8": path}. images: float32 [C, height, width], to calibrate with and to compare on.
+    keep_float: so many layers stay in float (see quantize_onnx); ValueError for other targets than onnx and tensorrt.
+    """
     if keep_float and target.name not in ("onnx", "tensorrt"):
         raise ValueError(f"layers are kept in float for onnx and tensorrt; --to {target.name} takes none")
-    names, (model, weights), softmax = class_names(config), trained_model(config), config.Arch.infer_add_softmax
-    directory, size, kept = Path(config.Global.save_inference_dir), config.Global.image_shape[1:], []
-    options = {"format": "pdmodel"} if target.name == "paddle" else {}
+    options, kept = {"format": "pdmodel"} if target.name == "paddle" else {}, []
 
     def write(layer, folder, signature, precision, images):
         nodes = target.write(layer, folder, signature, "fp32", images)
         kept.extend(quantize_onnx(folder / f"{STEM}.onnx", images, "tensorrt" if target.name == "tensorrt" else "onnxruntime", keep_float))
         return nodes
 
-    with tempfile.TemporaryDirectory() as folder:
-        exported = export_classifier(model, target, folder, describe_config(config, preprocess_of(config), names, weights), size,
-                                     softmax, size=size, photos=images[:1], **options)
-        described = json.loads((Path(folder) / DESCRIPTION).read_text(encoding="utf-8"))
-        signature = Signature({name: tuple(shape) for name, shape in described["Export"]["inputs"].items()},
-                              tuple(described["Export"]["outputs"]))
-        (input_name, output_name), = zip(signature.inputs, signature.outputs)
-        quantised = export(Classifier(model, softmax), replace(target, write=write) if keep_float else target, directory, signature,
-                           [{input_name: np.stack(images[:CHECKED])}], described, "int8", reference=model, images=images,
-                           compare=log_probability_difference if softmax else relative_difference, classes=output_name, **options)
-        programs = [target.load(path, signature, precision, threads) for path, precision in ((Path(folder), "fp32"), (directory, "int8"))]
-        report = {"target": target.name, "calibrated_on": len(images), "kept_float": kept, "threads": threads,
-                  **compare_precisions(*programs, config, input_name, output_name)}
-        for precision, files in (("fp32", exported), ("int8", quantised)):
-            report[precision]["bytes"] = files.size
-    (directory / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
+    exported = {"fp32": export_classifier(model, target, folders["fp32"], description, size, softmax, size=size, photos=images[:1],
+                                          **options)}
+    described = json.loads((Path(folders["fp32"]) / DESCRIPTION).read_text(encoding="utf-8"))
+    signature = Signature({name: tuple(shape) for name, shape in described["Export"]["inputs"].items()},
+                          tuple(described["Export"]["outputs"]))
+    batch = {name: np.stack(images[:CHECKED]) for name in signature.inputs}
+    compare = log_probability_difference if softmax else relative_difference
+    int8_target = replace(target, write=write) if keep_float else target
+    exported["int8"] = export(Classifier(model, softmax), int8_target, folders["int8"], signature, [batch], described, "int8",
+                              reference=model, compare=compare, classes=signature.outputs[0], images=images, **options)
+    return Pair(exported, signature, kept)
 
 
 def calibration_images(config, source=None, count=300, seed=0):
