@@ -1,5 +1,8 @@
 """Training, evaluation, prediction and export of a detector on the nuclei tiles: a small network, the real programs."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -17,6 +20,7 @@ from ppcls_nextvit.detection.predict import comparison_sheet, draw_objects, infe
 from ppcls_nextvit.engine.classification import build_model
 from ppcls_nextvit.engine.detection import DetectionTask
 from ppcls_nextvit.engine.distributed import Processes
+from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
@@ -72,6 +76,34 @@ def test_training_logs_every_loss_and_measures_boxes_first(run):
     assert metrics[0] == "box_map" and {"box_map_50", "mask_map", "mask_map_50"} <= set(metrics) and evaluated["images"] == 4
     for name in ("best_model.pdparams", "curves.png", "predictions.png"):
         assert (folder / "output" / "MaskRCNN" / name).exists()
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns(tmp_path, monkeypatch):
+    """One of its eight epochs; all of them reach what the file's header says."""
+    monkeypatch.chdir(ROOT)
+    config = load_config(QUICKSTART, ["Global.epochs=1", f"Global.output_dir={tmp_path}"])
+    paddle.seed(0)
+    untrained = DetectionTask(config, Processes()).evaluate()
+    assert train(config) == 0
+    trained = next(f for f in read_figures(config.output_dir) if f["kind"] == "eval")
+    assert untrained["box_map_50"] < 0.1 and untrained["mask_map_50"] < 0.1
+    assert trained["box_map_50"] > 0.2 and trained["mask_map_50"] > 0.2
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(run, tmp_path):
+    _, config = run
+    one = evaluate(config)
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2", "--log_dir", str(tmp_path),
+               str(ROOT / "tools" / "eval.py"), "-c", config.path, "-o", f"Global.pretrained_model={config.Global.pretrained_model}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    two = json.loads(next(line for line in (tmp_path / "workerlog.0").read_text().splitlines() if line.startswith("{")))
+    assert two["images"] == one["images"] == 4
+    for name in ("box_map", "box_map_50", "mask_map", "mask_map_50"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
 
 
 def test_a_perfect_detector_scores_one(run, monkeypatch):
