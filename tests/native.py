@@ -13,6 +13,11 @@ from tiny import ROOT
 PACKAGES = "apt-get install cmake g++ libjpeg-dev libpng-dev libyaml-cpp-dev"
 
 
+def unavailable(reason, optional=False):
+    """Skip the test, or fail it in CI, which installs what is not optional."""
+    (pytest.fail if os.environ.get("CI") and not optional else pytest.skip)(f"{reason}; {PACKAGES}")
+
+
 @functools.cache
 def _build(source, *definitions):
     if not shutil.which("cmake") or not shutil.which("c++"):
@@ -30,13 +35,10 @@ def _build(source, *definitions):
 
 
 def build(source, *definitions, optional=False):
-    """The folder of the programs that `source`'s CMakeLists.txt builds with `-D...` definitions, without a warning; kept for the session.
-
-    Without the compiler or a library the test is skipped, or fails in CI, which installs them, but for those that are optional.
-    """
+    """The folder of the programs that `source`'s CMakeLists.txt builds with these `-D...`, without a warning; kept for the session."""
     folder = _build(source, *definitions)
     if isinstance(folder, str):
-        (pytest.fail if os.environ.get("CI") and not optional else pytest.skip)(f"{folder}; {PACKAGES}")
+        unavailable(folder, optional)
     return folder.name
 
 

@@ -1,6 +1,6 @@
 """Export: one reshaped graph (graph.py), one check (verify.py), and a module for each target."""
-from . import onnx, openvino, static, tensorrt
+from . import lite, onnx, openvino, static, tensorrt
 
 __all__ = ["TARGETS"]
 
-TARGETS = {module.TARGET.name: module.TARGET for module in (static, onnx, openvino, tensorrt)}
+TARGETS = {target.name: target for target in (static.TARGET, onnx.TARGET, openvino.TARGET, tensorrt.TARGET, *lite.TARGETS)}
