@@ -121,7 +121,8 @@ async def read_picture(request, max_bytes):
     body = b"".join([chunk async for chunk in limited(request, max_bytes)])
     if kind == "application/json":
         try:
-            return base64.b64decode(json.loads(body)["image"].rpartition(",")[2], validate=True)        # or a data: URL, cut at its comma
+            text = json.loads(body)["image"].rpartition(",")[2]         # a data: URL is cut at its comma
+            return base64.b64decode("".join(text.split()), validate=True)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise HTTPException(400, f'expected JSON {{"image": "<base64>"}}: {one_line(error)}') from None
     if kind.startswith("image/") or kind == "application/octet-stream":
@@ -185,14 +186,17 @@ class Server(litserve.LitServer):
         wait([process.sentinel for process in processes])
         with contextlib.suppress(OSError, EOFError):                # a stop in order has closed the event's manager
             self.failed = not self._shutdown_event.is_set()
+        self.end()
+
+    def end(self):
+        with contextlib.suppress(OSError, EOFError):
             self._shutdown_event.set()
 
     def stop(self, signum, frame):
         """For SIGTERM and SIGINT: accept nothing new, finish what was accepted. Before there is anything to finish: end at once."""
-        event = self._shutdown_event
-        if event is None:
+        if self._shutdown_event is None:
             raise SystemExit(128 + signum)
-        threading.Thread(target=event.set).start()                  # the main thread waits on the event's own connection
+        threading.Thread(target=self.end).start()                   # not here: the main thread waits on its connection to the event
 
 
 # In the workers
