@@ -6,6 +6,7 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
+from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.segmentation.inference import Inference, segment, window_starts
 from ppcls_nextvit.segmentation.losses import build_loss
@@ -166,11 +167,13 @@ def test_a_mirrored_view_keeps_its_padding_at_the_right():
 
 
 def test_views_scale_what_resize_has_and_cut_to_whole_pixels():
-    ops = [{"Resize": {"scale": [50, 33]}}, {"Normalize": {"mean": [0, 0, 0], "std": [1, 1, 1]}}]
+    ops = [{"Resize": {"scale": [100, 66]}}, {"Normalize": {"mean": [0, 0, 0], "std": [1, 1, 1]}}]
     views = Views(ops, Inference(ratios=(0.5, 1.0, 1.75)), "here")
-    made = list(views(np.full((40, 50, 3), 7, np.uint8), "name"))
-    # scales [25, 16], [50, 33], [87, 57]; of 40 x 50 they hold 16 x 20, 33 x 41, 57 x 71
-    assert [list(image.shape) for image, _ in made] == [[1, 3, 16, 20], [1, 3, 33, 41], [1, 3, 57, 71]]
-    assert [list(map(tuple, shapes)) for _, shapes in made] == [[(16, 20)], [(33, 41)], [(57, 71)]] and float(made[0][0].max()) == 7
+    made = list(views(np.full((80, 100, 3), 7, np.uint8), "name"))
+    # scales [50, 33], [100, 66], [175, 115]; of 80 x 100 they hold 33 x 41, 66 x 83, 115 x 144
+    assert [list(image.shape) for image, _ in made] == [[1, 3, 33, 41], [1, 3, 66, 83], [1, 3, 115, 144]]
+    assert [list(map(tuple, shapes)) for _, shapes in made] == [[(33, 41)], [(66, 83)], [(115, 144)]] and float(made[0][0].max()) == 7
+    with pytest.raises(ImageError, match="name: 18 x 50 pixels when transformed; the model needs 32 or more"):
+        list(views(np.zeros((24, 66, 3), np.uint8), "name"))
     with pytest.raises(ConfigError, match="there is no Resize"):
         Views([{"Normalize": {}}], Inference(ratios=(0.5,)), "here")

@@ -108,7 +108,7 @@ def test_images_of_any_size_are_scored_at_their_own(tmp_path, overrides):
     """evaluate() equals one image after the other through predict_image and the metric."""
     config = config_of(tmp_path, "DataLoader.Eval.dataset.transform_ops=[{Resize: {scale: [96, 64]}}, {Normalize: {}}]",
                        "DataLoader.Eval.sampler.batch_size=1", *overrides, dataset=folder_of(tmp_path, [(40, 70), (64, 64), (91, 50)]))
-    task = SegmentationTask(config, Processes(), training=False)
+    task = SegmentationTask(config, Processes())
     dataset, metric = task.eval_loader.dataset, MeanIoU(2)
     balance(task.model, 64, 64)
     result = task.evaluate()
@@ -137,13 +137,13 @@ def test_pretrained_weights_fill_the_backbone_to_train_from_and_no_more(tmp_path
 
 def test_scales_need_a_resize(tmp_path):
     with pytest.raises(ConfigError, match="DataLoader.Eval.dataset.transform_ops: .* there is no Resize"):
-        SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes(), training=False)
+        SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes())
 
 
 def test_a_label_of_another_size_than_its_image_is_named(tmp_path):
     folder = folder_of(tmp_path, [(64, 64)])
     Image.new("L", (60, 64)).save(folder / "annotations/validation/0.png")
-    task = SegmentationTask(config_of(tmp_path, dataset=folder), Processes(), training=False)
+    task = SegmentationTask(config_of(tmp_path, dataset=folder), Processes())
     with pytest.raises(ImageError, match=r"validation/0\.png: 64 x 64 pixels, but its labels are 60 x 64"):
         task.evaluate()
 
@@ -300,7 +300,8 @@ def test_export_from_a_configuration_describes_its_preprocessing(trained, tmp_pa
     assert len(exported.report.shapes) == 6                                     # random ones and the photo, at three sizes
 
 
-@pytest.mark.parametrize("train, names", [(False, {"network", "postprocessing", "peak_memory_mb"}), (True, {"step", "peak_memory_mb"})])
+@pytest.mark.parametrize("train, names", [(False, {"preprocessing", "network", "postprocessing", "peak_memory_mb"}),
+                                          (True, {"step", "peak_memory_mb"})])
 def test_the_benchmark_times_every_part(train, names):
     measured = measure(random_segmentor("SemanticFPN", fpn_channels=32, channels=16), size=(64, 64), original=(70, 80), runs=2, train=train)
     assert set(measured) == names and measured.pop("peak_memory_mb") > 0

@@ -1,4 +1,4 @@
-"""Speed and memory of a segmentor: one training step, and one image through network and post-processing."""
+"""Speed and memory of a segmentor: one training step, and one image through preprocessing, network and postprocessing."""
 import time
 
 import numpy as np
@@ -6,40 +6,50 @@ import paddle
 
 from ..engine.log import peak_memory_mb
 from .heads import resize
+from .inference import Inference, segment
 from .losses import CrossEntropyLoss
+from .views import Views
 
 __all__ = ["measure"]
 
 
-def measure(model, batch=1, size=(512, 512), original=None, runs=5, train=False):
+def measure(model, size=(512, 683), original=(480, 640), runs=5, train=False, batch=1):
     """{name: [milliseconds of each run], 'peak_memory_mb': number} of `model` on random images of `size` (height, width).
 
-    Inference has 'network' (logits at the heads' size) and 'postprocessing' (resized to size, then to `original`, by default the same, and
-    the best class). With train: 'step', forward, loss, backward and AdamW on labels of size. The first run warms up and is not counted.
+    Inference, of one whole image, has 'preprocessing' (resize from `original` to size, normalise), 'network' (logits at the heads' size)
+    and 'postprocessing' (resized to size, then to `original`, and the best class). With train: 'step', forward, loss, backward and AdamW on
+    `batch` images. The first run warms up and is not counted.
     """
-    rng = np.random.default_rng(0)
-    images = paddle.to_tensor(rng.standard_normal((batch, 3, *size), dtype=np.float32))
-    labels = paddle.to_tensor(rng.integers(0, model.num_classes, (batch, *size)).astype(np.uint8))
-    measured = _train(model, images, labels, runs) if train else _infer(model, images, original or size, runs)
+    measured = _train(model, size, batch, runs) if train else _infer(model, size, original, runs)
     return {**measured, "peak_memory_mb": peak_memory_mb(paddle.device.get_device().partition(":")[0])}
 
 
-def _infer(model, images, original, runs):
+def _infer(model, size, original, runs):
+    picture, inference = np.random.default_rng(0).integers(0, 256, (*original, 3)).astype(np.uint8), Inference()
+    views = Views([{"Resize": {"scale": list(size[::-1]), "keep_ratio": False}}, {"Normalize": {}}], inference, "measure")
+    times = {"preprocessing": [], "network": [], "postprocessing": []}
     model.eval()
-    times = {"network": [], "postprocessing": []}
+
+    def network(images):
+        return model.decode_head(model.neck(model.backbone(images)))
+
     with paddle.no_grad():
         for _ in range(runs + 1):
-            logits = _timed(times["network"], lambda: model.decode_head(model.neck(model.backbone(images))))
-            _timed(times["postprocessing"], lambda: resize(resize(logits, images.shape[2:]), original).argmax(axis=1))  # noqa: B023 - now
+            made = _timed(times["preprocessing"], lambda: list(views(picture, "random")))
+            logits = _timed(times["network"], network, made[0][0])
+            _timed(times["postprocessing"], segment, lambda _: resize(logits, size), made, [original], inference)  # noqa: B023 - called now
     return {name: values[1:] for name, values in times.items()}
 
 
-def _train(model, images, labels, runs):
+def _train(model, size, batch, runs):
+    rng, loss, times = np.random.default_rng(0), CrossEntropyLoss(), []
+    images = paddle.to_tensor(rng.standard_normal((batch, model.in_channels, *size), dtype=np.float32))
+    labels = paddle.to_tensor(rng.integers(0, model.num_classes, (batch, *size)).astype(np.uint8))
+    optimizer = paddle.optimizer.AdamW(1e-6, parameters=model.parameters())
     model.train()
-    optimizer, loss, times = paddle.optimizer.AdamW(1e-6, parameters=model.parameters()), CrossEntropyLoss(), []
 
     def step():
-        total, _ = loss([resize(logits, labels.shape[1:]) for logits in model(images)], labels)
+        total, _ = loss([resize(logits, size) for logits in model(images)], labels)
         total.backward()
         optimizer.step()
         optimizer.clear_grad()
@@ -49,9 +59,9 @@ def _train(model, images, labels, runs):
     return {"step": times[1:]}
 
 
-def _timed(times, function):
+def _timed(times, function, *arguments):
     start = time.perf_counter()
-    result = function()
+    result = function(*arguments)
     if paddle.device.get_device() != "cpu":                 # which Paddle's synchronize refuses
         paddle.device.synchronize()
     times.append(1000 * (time.perf_counter() - start))

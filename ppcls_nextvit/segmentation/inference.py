@@ -80,7 +80,9 @@ def segment(model, views, originals, inference):
         for flip in (False, True)[:1 + inference.flip]:
             logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)
             for i, ((height, width), original) in enumerate(zip(shapes, originals)):
-                scores = resize(logits[i:i + 1, :, :height, :width], original)
+                scores = logits[i:i + 1, :, :height, :width]
+                if (height, width) != tuple(original):
+                    scores = resize(scores, original)
                 scores = F.softmax(scores, axis=1) if average else scores
                 totals[i] = totals[i] + (scores.flip(-1) if flip else scores)
     return [total[0].argmax(axis=0) for total in totals]
