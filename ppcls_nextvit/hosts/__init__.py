@@ -15,5 +15,5 @@ def import_suite(suite, modules, install):
             return importlib.import_module(module)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):
-                raise ImportError(f"{suite} cannot be imported, as it needs {error.name!r}: pip install {error.name}") from error
+                raise ImportError(f"{suite} cannot be imported, as the module {error.name!r} is not installed") from error
     raise ImportError(f"{suite} is not installed: {install}, or put a checkout of it on PYTHONPATH")

@@ -1,6 +1,7 @@
 """Next-ViT in PaddleClas, wheel or checkout: `register()`, then `Arch: {name: NextViT_small, class_num: 10}` in its own YAML."""
 import logging
 
+import paddle
 from paddle import nn
 
 from .. import zoo
@@ -80,6 +81,7 @@ class HostedNextViT(NextViT):
     is_repped = False           # read by PaddleClas's export beside re_parameterize
     returned_stages = ()
 
+    @paddle.jit.not_to_static       # traced as it is: the source transformation of an export would make tensors of sizes
     def forward(self, x):
         """As NextViT; with return_stages a dict, as of PaddleClas's own models: 'logits', and each stage by the block that ends it."""
         if not self.returned_stages:

@@ -52,6 +52,7 @@ class NextViT(Network):
         if pretrained:
             logger.info("backbone from %s: %s", pretrained, load_weights(self, pretrained, backbone_only=True))
 
+    @paddle.jit.not_to_static                # traced as it is: the source transformation of an export would make tensors of sizes
     def forward(self, inputs):
         """inputs: the detector's dict with `image` [B, C, H, W] -> list of maps."""
         if self.training:

@@ -69,6 +69,7 @@ class Backbone(NextViT):
     def feat_channels(self):
         return list(self.stage_channels)
 
+    @paddle.jit.not_to_static                # traced as it is: the source transformation of an export would make tensors of sizes
     def forward(self, x):
         if self.training:
             self.train()
@@ -92,9 +93,13 @@ def _head(name):
             # built around a placeholder: the suite makes the backbone first
             super().__init__(num_classes=num_classes, backbone={"name": "NextViT_small", "depths": (1, 1, 5, 1)}, **arguments)
             self.backbone, self.in_channels = backbone, backbone.in_channels
+            if isinstance(self.neck, paddle.nn.Identity):
+                del self.neck
+                self.neck = list            # not a Layer: the suite counts FLOPs, and of a Layer's list paddle.flops takes no count
             if pretrained:
                 logger.info("weights from %s: %s", pretrained, load_weights(self, pretrained, head="fresh_on_mismatch"))
 
+        @paddle.jit.not_to_static
         def forward(self, image):
             """[B, C, H, W] -> the list of logits [B, num_classes, H, W] that PaddleSeg expects; in evaluation of the decode head alone."""
             return [resize_like(logits, image) for logits in self.forward_heads(image)] if self.training else [super().forward(image)]
