@@ -143,17 +143,21 @@ def test_prediction_writes_pictures_and_json(run, tmp_path):
     first = png["objects"][0]
     assert first["label_name"] == "nucleus" and len(first["box"]) == 4 and first["mask"]["size"] == [128, 128]
     for name in ("a.png", "a.jpg"):
-        assert Image.open(tmp_path / "out" / f"{name}_objects.png").size == (128, 128)
+        assert Image.open(tmp_path / "out" / f"{name}_objects.png").size == (512, 512)      # grown, so that names fit
 
 
 def test_drawing():
     image, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
     mask[10:20, 10:30] = 1
-    picture = np.asarray(draw_objects(image, np.array([[10, 10, 30, 20.0]]), None, [0], [mask], ["thing"]))
-    inside = picture[11:19, 11:29]
-    assert (inside == inside[0, 0]).all() and inside[0, 0].any()
-    assert not picture[30:].any() and not picture[:, 40:].any()
-    assert np.asarray(draw_objects(image, np.array([[10, 10, 30, 20.0]]), [0.5], [0], [mask], ["thing"])).any(axis=-1).sum() > 250
+    boxes, other = np.array([[10, 10, 30, 20.0], [40, 0, 50, 9]]), np.zeros_like(mask)
+    other[0:9, 40:50] = 1
+    picture = np.asarray(draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=40))
+    first, second = picture[11:19, 11:29], picture[2:8, 42:48]
+    assert (first == first[0, 0]).all() and first[0, 0].any() and (second == second[0, 0]).all() and second[0, 0].any()
+    assert (first[0, 0] != second[0, 0]).any() and not picture[30:].any() and not picture[:, 55:].any()      # a colour each
+    named = np.asarray(draw_objects(image, boxes, [0.5, 0.4], [0, 0], [mask, other], ["thing"], smallest=40))
+    assert (named != picture).any()
+    assert draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=130).size == (120, 80)
     found = Detections(*(paddle.to_tensor(part) for part in (np.float32([[10, 10, 30, 20], [0, 0, 9, 9]]), np.float32([0.9, 0.1]),
                                                              np.array([0, 0]), np.ones((2, 28, 28), np.float32))))
     assert len(pasted(found, 40, 60)[0]) == 2 and len(pasted(found, 40, 60, 0.5)[0]) == 1

@@ -74,22 +74,24 @@ def predict_image(model, image, transforms, name):
     return found
 
 
-def draw_objects(image, boxes, scores, labels, masks, names):
-    """The picture with its objects as a PIL image: masks coloured by class and, where there are scores, boxes under name and score.
+def draw_objects(image, boxes, scores, labels, masks, names, smallest=512):
+    """The picture with its objects as a PIL image: mask and box of every one in a colour of its own, where there are scores name and score.
 
-    image: uint8 [H, W, 3]; boxes: [n, 4]; scores: [n] or None; masks: uint8 [n, H, W].
+    image: uint8 [H, W, 3]; boxes: [n, 4]; scores: [n] or None; masks: uint8 [n, H, W]. smallest: the side in pixels to which a small
+    picture grows by whole factors.
     """
-    colours = palette(len(names))
-    pixels = image.astype(np.float32)
-    for mask, label in zip(masks, labels):
-        inside = mask > 0
-        pixels[inside] = (1 - OPACITY) * pixels[inside] + OPACITY * colours[label]
+    factor = max(1, smallest // max(image.shape[:2]))
+    pixels, colours = _grown(image, factor).astype(np.float32), palette(max(1, len(boxes)))
+    for mask, colour in zip(masks, colours):
+        inside = _grown(mask, factor) > 0
+        pixels[inside] = (1 - OPACITY) * pixels[inside] + OPACITY * colour
     picture = Image.fromarray(np.round(pixels).astype(np.uint8))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
-    for i, (box, label) in enumerate(zip(boxes, labels)):
-        draw.rectangle([float(side) for side in box], outline=tuple(colours[label].tolist()))
+    for i, (box, label, colour) in enumerate(zip(boxes, labels, colours.tolist())):
+        box = [factor * float(side) for side in box]
+        draw.rectangle(box, outline=tuple(colour))
         if scores is not None:
-            draw.text((float(box[0]) + 2, float(box[1]) + 1), f"{names[label]} {scores[i]:.2f}", "white", font, stroke_width=1,
+            draw.text((box[0] + 2, box[1] + 1), f"{names[label]} {scores[i]:.2f}", "white", font, stroke_width=1,
                       stroke_fill="black")
     return picture
 
@@ -97,19 +99,15 @@ def draw_objects(image, boxes, scores, labels, masks, names):
 def comparison_sheet(rows, names, threshold=SCORE_SHOWN, smallest=256):
     """A PIL image with a row for each (image uint8 [H, W, 3], truth, found): the picture, its true objects, those that were found.
 
-    truth: a sample with boxes, labels and masks; found: Detections. smallest: side in pixels to which small pictures grow by whole factors.
+    truth: a sample with boxes, labels and masks; found: Detections. threshold: the lowest score shown. smallest: as for draw_objects.
     """
     font, pictures = ImageFont.load_default(13), []
     for image, truth, found in rows:
         height, width = image.shape[:2]
-        factor = max(1, smallest // max(height, width))
         boxes, _, labels, masks = pasted(found, height, width, threshold)
-        objects = [(truth["boxes"], truth["labels"], truth["masks"]), (boxes, labels, [full(mask, height, width) for mask in masks])]
-        large = _grown(image, factor)
-        pictures.append([Image.fromarray(large)])
-        for boxes, labels, masks in objects:
-            masks = [_grown(mask, factor) for mask in masks]
-            pictures[-1].append(draw_objects(large, factor * boxes, None, labels, masks, names))
+        columns = [((), (), ()), (truth["boxes"], truth["labels"], truth["masks"]),
+                   (boxes, labels, [full(mask, height, width) for mask in masks])]
+        pictures.append([draw_objects(image, boxes, None, labels, masks, names, smallest) for boxes, labels, masks in columns])
     width, height = max(row[0].width for row in pictures) + GAP, sum(row[0].height + GAP for row in pictures)
     sheet, top = Image.new("RGB", (3 * width - GAP, LINE + height), "white"), LINE
     draw = ImageDraw.Draw(sheet)
@@ -127,8 +125,9 @@ def _grown(pixels, factor):
 
 
 def infer(config, out, json=None):
-    """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory `out`. Returns the exit status: 1 if an
-    image could not be read.
+    """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory `out` (small images grow by whole factors).
+
+    Returns the exit status: 1 if an image could not be read.
 
     json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score, box: [x1, y1, x2, y2], mask:
     {size, counts}}, ...]}, best first, or {file_name, error}.

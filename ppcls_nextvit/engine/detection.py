@@ -88,4 +88,5 @@ class DetectionTask:
             rows.append((dataset.image(index), dataset.truth(index, size), found))
             if len(rows) == IMAGES_IN_REPORT:
                 break
-        comparison_sheet(rows, dataset.class_names).save(Path(directory) / "predictions.png")
+        threshold = {"threshold": check_post_process(self.config.Infer.PostProcess)} if self.config.Infer else {}
+        comparison_sheet(rows, dataset.class_names, **threshold).save(Path(directory) / "predictions.png")
