@@ -15,7 +15,6 @@ from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.data.dense import opencv
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
 from ppcls_nextvit.engine.evaluate import evaluate
@@ -31,6 +30,8 @@ from ppcls_nextvit.segmentation.export import LabelMap, difference, export, expo
 from ppcls_nextvit.segmentation.metrics import MeanIoU
 from ppcls_nextvit.segmentation.predict import class_areas, draw_labels, infer, overlay, palette, predict_image
 from ppcls_nextvit.segmentation.views import Views
+
+pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_semfpn.yaml"
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
@@ -70,7 +71,6 @@ def folder_of(tmp_path, sizes):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(config, output directory) of a run of two steps."""
-    opencv()
     tmp_path = tmp_path_factory.mktemp("trained")
     config = config_of(tmp_path)
     assert train(config) == 0
