@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 import zlib
@@ -151,7 +152,7 @@ def encoded(image, kind="png", **options):
 
 @pytest.fixture(scope="module")
 def service(copy, exported):
-    service = Service(copy, exported, "--batch-ms", 20, "--max-bytes", 200_000, "--max-pixels", 1_000_000, "--upload-timeout", 1.5,
+    service = Service(copy, exported, "--batch-ms", 20, "--max-bytes", 200_000, "--max-pixels", 1_000_000, "--upload-timeout", 2.5,
                       "--max-in-flight", 40)
     yield service
     assert service.stop() == 0, service.log.read_text()
@@ -277,7 +278,7 @@ def test_concurrent_requests_are_batched_and_a_bad_one_fails_alone(service, expe
             assert answer["predictions"][0]["class_id"] == int(np.argmax(expected[photos[index]]))
     after = service.metrics()
     grown = {name: after[name] - before.get(name, 0) for name in after}
-    assert grown["nextvit_batch_size_sum"] == 21 and grown["nextvit_batch_size_count"] <= 14
+    assert grown["nextvit_batch_size_sum"] == 21 and grown["nextvit_batch_size_count"] < 21
     assert max(answer.get("batch_size", 0) for _, answer in answers) >= 2
     assert (grown['nextvit_requests_total{status="200"}'], grown['nextvit_requests_total{status="415"}']) == (21, 3)
 
@@ -285,12 +286,12 @@ def test_concurrent_requests_are_batched_and_a_bad_one_fails_alone(service, expe
 def test_slow_clients_do_not_hold_up_others_and_are_cut_off(service):
     slow = [service.send(post(b"half", announced=100)) for _ in range(3)]
     start = time.monotonic()
-    assert service.predict(PHOTOS[0].read_bytes())[0] == 200 and time.monotonic() - start < 1.4
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200 and time.monotonic() - start < 2.4
     for connection in slow:
         answer = b""
         while received := connection.recv(1000):                # the server closes it: nothing more is expected of that upload
             answer += received
-        assert b" 408 " in answer and b"not complete after 1.5 s" in answer
+        assert b" 408 " in answer and b"not complete after 2.5 s" in answer
 
 
 def test_clients_that_hang_up(service):
@@ -358,10 +359,25 @@ def assert_gone(processes):
 @pytest.mark.slow
 def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
     service = Service(copy, exported, "--batch-ms", 700)
+    statuses = []
+
+    def ask_until_told_to_close():
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+        while True:
+            connection.request("POST", "/predict", PHOTOS[0].read_bytes(), {"Content-Type": "image/jpeg"})
+            response = connection.getresponse()
+            statuses.append(response.status)
+            response.read()
+            if response.will_close:
+                return
+
+    clients = [threading.Thread(target=ask_until_told_to_close) for _ in range(8)]
+    for client in clients:
+        client.start()
     accepted = [service.send(post(PHOTOS[index % 4].read_bytes())) for index in range(32)]
     upload = post(PHOTOS[0].read_bytes())
     half = service.send(upload[:-5000])
-    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 33, 10)
+    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] > 20, 10)
     processes = service.children("")
     service.process.terminate()
     time.sleep(0.5)
@@ -372,6 +388,9 @@ def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
         response = http.client.HTTPResponse(connection)
         response.begin()
         assert response.status == 200
+    for client in clients:
+        client.join(30)
+    assert len(statuses) >= 8 and set(statuses) == {200}, "no client was cut off without an answer"
     assert service.process.wait(30) == 0, service.log.read_text()
     assert_gone(processes)
     assert "Traceback" not in service.log.read_text()
