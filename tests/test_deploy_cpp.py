@@ -342,6 +342,8 @@ def replace_transform(index, **transform):
     (lambda d: (replace_labels(["a"] * 9)(d), d["Model"].update(class_num=9)),
      "output has 40 values; inference.yml has 9 names for each of 4 images"),
     (lambda d: d.pop("PostProcess"), "not a description of an exported model"),
+    (lambda d: d["PreProcess"].clear(), "PreProcess: expected a list transform_ops"),
+    (lambda d: d["PreProcess"]["transform_ops"].append("ToCHWImage"), "expected a name and its arguments in each entry"),
     (lambda d: d["Files"].clear(), "expected a .json or .pdmodel and a .pdiparams"),
     (replace_transform(1, Sharpen={}), "unknown transform 'Sharpen'"),
     (replace_transform(1, ResizeImage={"size": 32, "backend": "pil", "fast": True}), "ResizeImage: unknown key 'fast'"),

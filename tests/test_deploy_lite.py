@@ -12,11 +12,13 @@ import tempfile
 from pathlib import Path
 
 import native
+import numpy as np
 import pytest
 import yaml
 from helpers import seeded_model
+from PIL import Image
 from predicting import program_at, random_model, random_weights
-from test_deploy_cpp import assert_same, python_predictions
+from test_deploy_cpp import assert_same, describe, python_predictions
 from test_deploy_python import PIPELINES
 from tiny import ROOT, write_config
 
@@ -277,3 +279,74 @@ def test_sources_compile_against_the_declarations(tmp_path):
     done = native.run("c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{LITE / 'compat'}",
                       f"-I{ROOT / 'deploy/cpp/src'}", LITE / "image_classification.cc")
     assert done.returncode == 0, done.stderr
+
+
+# The Android app
+
+APP = LITE / "android" / "app" / "src" / "main"
+HARNESS = """
+package org.nextvit.demo
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+fun main(args: Array<String>) {                     // export.json, pixels, width, height, where the input goes; again and again
+    for ((json, pixels, width, height, out) in args.toList().chunked(5)) {
+        val recipe = Recipe(File(json).readText())
+        val ints = ByteBuffer.wrap(File(pixels).readBytes()).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer()
+        val argb = IntArray(ints.remaining()).also { ints.get(it) }
+        val input = recipe.input(argb, width.toInt(), height.toInt())
+        val bytes = ByteBuffer.allocate(4 * input.values.size).order(ByteOrder.LITTLE_ENDIAN)
+        bytes.asFloatBuffer().put(input.values)
+        File(out).writeBytes(bytes.array())
+        val best = recipe.predictions(floatArrayOf(0.5f, 2.5f, -1f, 2.5f))
+        println("${input.height} ${input.width} " + best.joinToString(" ") { "${it.label} ${it.score}" })
+    }
+}
+"""
+
+
+def test_android_names_fit_together():
+    kotlin = {path.name: path.read_text() for path in (APP / "kotlin/org/nextvit/demo").iterdir()}
+    functions = re.findall(r"external fun (\w+)", kotlin["Native.kt"])
+    assert sorted(functions) == sorted(re.findall(r"Java_org_nextvit_demo_Native_(\w+)\(", (APP / "cpp/native.cc").read_text())) != []
+    resources = "".join(path.read_text() for path in (APP / "res").rglob("*.xml"))
+    for kind, name in set(re.findall(r"R\.(string|id)\.(\w+)", "".join(kotlin.values())) + re.findall(r"@(string)/(\w+)", resources)):
+        assert (f'<string name="{name}">' if kind == "string" else f'"@+id/{name}"') in resources, name
+
+
+@pytest.mark.slow
+def test_android_preprocessing_is_that_of_evaluation(tmp_path):
+    json_jar = Path("/usr/share/java/json-android.jar")             # org.json as Android has it
+    if not (shutil.which("kotlinc") and shutil.which("javac") and json_jar.exists()):
+        pytest.skip("the app's code runs where its compilers are: apt-get install kotlin default-jdk-headless libandroid-json-org-java")
+    include = Path(shutil.which("javac")).resolve().parents[1] / "include"
+    done = native.run("c++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC", f"-I{include}",
+                      f"-I{include / 'linux'}", f"-I{ROOT / 'deploy/cpp/src'}", APP / "cpp/native.cc",
+                      ROOT / "deploy/cpp/src/preprocess.cc", ROOT / "deploy/cpp/src/postprocess.cc", "-o", tmp_path / "libnextvit.so")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "Main.kt").write_text(HARNESS)
+    sources = [APP / "kotlin/org/nextvit/demo" / name for name in ("Native.kt", "Recipe.kt")]
+    done = native.run("kotlinc", "-cp", json_jar, *sources, tmp_path / "Main.kt", "-include-runtime", "-d", tmp_path / "app.jar")
+    assert done.returncode == 0, done.stderr
+
+    arguments, expected = [], []
+    for name in ("published recipe", "crop beyond the image", "BGR resized", "channels first, then normalised", "not normalised"):
+        for photo in ("chair_559.jpg", "drum_541.jpg"):
+            stem = tmp_path / str(len(expected))
+            described = yaml.safe_load(describe(stem.with_suffix(".yml"), PIPELINES[name], classes="abcd", softmax=False).read_text())
+            described["PostProcess"]["Topk"]["topk"] = 3
+            stem.with_suffix(".json").write_text(json.dumps(described))
+            pixels = np.asarray(Image.open(PHOTOS / photo)).astype(np.uint32)
+            (0xFF << 24 | pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]).astype("<u4").tofile(stem.with_suffix(".argb"))
+            arguments += [stem.with_suffix(".json"), stem.with_suffix(".argb"), pixels.shape[1], pixels.shape[0], stem.with_suffix(".f32")]
+            expected.append(Preprocess(PIPELINES[name])(str(PHOTOS / photo)))
+    done = native.run("java", f"-Djava.library.path={tmp_path}", "-cp", f"{tmp_path / 'app.jar'}:{json_jar}", "org.nextvit.demo.MainKt",
+                      *arguments)
+    assert done.returncode == 0, done.stderr
+    share = np.exp([0.5, 2.5, -1, 2.5]) / np.exp([0.5, 2.5, -1, 2.5]).sum()
+    for index, (line, values) in enumerate(zip(done.stdout.splitlines(), expected, strict=True)):
+        height, width, *best = line.split()
+        assert (int(height), int(width)) == values.shape[1:]
+        assert (tmp_path / f"{index}.f32").read_bytes() == values.tobytes()
+        assert best[::2] == ["b", "d", "a"] and np.allclose(np.array(best[1::2], float), share[[1, 3, 0]])

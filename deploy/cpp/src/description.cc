@@ -82,7 +82,9 @@ Normalization normalization(const Arguments& arguments, bool channels_first) {
 Preprocess preprocessing(const YAML::Node& transforms, PillowVersion pillow) {
   Preprocess result;
   bool normalized = false, channels_first = false, first = true;
+  if (!transforms.IsSequence()) throw Error("PreProcess: expected a list transform_ops");
   for (const auto& entry : transforms) {
+    if (!entry.IsMap()) throw Error("transform_ops: expected a name and its arguments in each entry");
     for (const auto& transform : entry) {
       const auto name = transform.first.as<std::string>();
       const YAML::Node& node = transform.second;

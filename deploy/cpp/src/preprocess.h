@@ -42,7 +42,7 @@ Image resize_opencv(const Image& image, int width, int height, const std::string
 // Error unless one of the two functions above knows `filter`. backend: pil or cv2.
 void check_filter(const std::string& filter, const std::string& backend);
 
-// {width, height} with the shorter side at `side`, the other in proportion, cut to a whole pixel.
+// `image` with its shorter side at `side`, the other in proportion, cut to a whole pixel: the {width, height} to resize it to.
 std::array<int, 2> short_side_size(const Image& image, int side);
 
 // The centre. An odd remainder is halved with rounding to even; black is added where the image is smaller.
