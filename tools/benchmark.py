@@ -63,7 +63,7 @@ class Worker:
         return answer["ms"]
 
     def output(self):
-        """Logits [2][classes] of two images that are the same for every engine."""
+        """Logits [1][classes] of an image that is the same for every engine."""
         return self._ask({"task": "output"})
 
     def _ask(self, request):
