@@ -148,6 +148,36 @@ def test_areas_and_loss_are_what_they_should_be(manager):
     assert abs(float(CrossEntropyLoss()(logits, label)) - expected) < 1e-5
 
 
+RECIPES = {f"{recipe}_nextvit_{size}_ade20k": (f"NextViT{head}", f"NextViT_{size}", *figures)
+           for size in ("small", "base", "large")
+           for recipe, head, *figures in (("semfpn_80k", "SemanticFPN", 40_000, 4, 1e-4, 1e-4, 0),
+                                          ("upernet_160k", "UPerNet", 160_000, 2, 6e-5, 0.01, 1500))}
+
+
+def test_a_recipe_per_file():
+    assert {*RECIPES, "nuclei_semfpn"} == {path.stem for path in CONFIGS.glob("*.yml")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_load_and_build(manager, name):
+    head, variant, iterations, batch, rate, decay, warmup = RECIPES[name]
+    config, builder, run = paddleseg._build(CONFIGS / f"{name}.yml", ["run.device=cpu"])
+    assert (config.iters, config.batch_size, run["save_dir"]) == (iterations, batch, f"output/paddleseg/{name}")
+    assert config.model_cfg["backbone"] == {"type": variant, "extra_norms": True, "pretrained": None, "drop_path_rate": 0.2}
+    with paddle.LazyGuard():
+        model = builder.model
+    assert type(model) is manager.MODELS[head] and model.num_classes == 150
+    schedule = builder.lr_scheduler
+    for step, expected in ((0, 6e-11 if warmup else rate), (warmup or 1, rate), (iterations, 0 if warmup else 1e-6)):
+        schedule.step(step)
+        assert abs(schedule() - expected) < 1e-4 * rate
+    assert config.optimizer_cfg["weight_decay"] == decay
+    free = [group["name"] for group in config.optimizer_cfg.get("custom_cfg", ())]
+    decayed = [name for name, _ in model.named_parameters() if not any(part in name for part in free)]
+    norms = [name for name in decayed if ".norm" in name or ".bn" in name]
+    assert not norms if warmup else norms                       # published: the norms of Semantic FPN decay, those of UPerNet do not
+
+
 @pytest.mark.parametrize("override, message", [
     ("iter=3", "iter: unknown key. Did you mean 'iters'?"),
     ("run.save_intervall=3", "run.save_intervall: unknown key. Did you mean 'save_interval'?"),

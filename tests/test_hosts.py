@@ -1,0 +1,27 @@
+"""Which suite's dialect our YAMLs are written in, and a suite's program run with Next-ViT registered. Needs none of the suites."""
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppcls_nextvit.config import dialect_of
+from ppcls_nextvit.hosts.__main__ import main
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@pytest.mark.parametrize("folder, dialect", [("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg")])
+def test_every_file_is_recognised(folder, dialect):
+    paths = list((CONFIGS / folder).glob("*.yml"))
+    assert len(paths) == 7 and {dialect_of(path) for path in paths} == {dialect}
+
+
+def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tool.py").write_text("import sys\nprint(__name__, registered, sys.argv[1:])\n".replace("registered", "sys.registered"))
+    monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", lambda: setattr(sys, "registered", "registered"))
+    monkeypatch.setattr(sys, "registered", "nothing", raising=False)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    assert main(["paddleseg", str(tmp_path / "tool.py"), "--config", "a.yml", "-o"]) == 0
+    assert capsys.readouterr().out == "__main__ registered ['--config', 'a.yml', '-o']\n"
+    assert main(["paddleseg", str(tmp_path / "none.py")]) == 1
+    assert "none.py" in capsys.readouterr().err
