@@ -30,11 +30,12 @@ def align(maps, strides, boxes, counts, cells):
     level = paddle.clip(paddle.floor(paddle.log2(scale / FINEST_SCALE + EPS)), 0, len(maps) - 1)
     if len(counts) > 1:
         image = paddle.concat([paddle.full([count], i, dtype="int32") for i, count in enumerate(counts)])
+        belongs = image.unsqueeze(0) == paddle.arange(len(counts), dtype="int32").unsqueeze(1)              # [B, N]
     features, places = [], []
     for i, (x, stride) in enumerate(zip(maps, strides)):
         chosen = paddle.nonzero(level == i).flatten()
         if len(counts) > 1:
-            number = paddle.bincount(image[chosen], minlength=len(counts)).astype("int32")
+            number = (belongs & (level == i)).astype("int32").sum(axis=1, dtype="int32")
         else:
             number = paddle.shape(chosen).astype("int32")
         features.append(roi_align(x.astype("float32"), boxes[chosen], number, cells, 1 / stride, 0, True))
