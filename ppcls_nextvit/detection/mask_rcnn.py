@@ -26,8 +26,8 @@ class Detections(NamedTuple):
 class MaskRCNN(nn.Layer):
     """Images -> boxes, classes and masks of the objects in them.
 
-    backbone: {name: NextViT_small, ...}, see models/registry.py. The defaults are the published recipe (facts of the configuration:
-    bytedance/Next-ViT, detection/configs).
+    backbone: {name: NextViT_small, ...}, see models/registry.py. The defaults are the published recipe's (bytedance/Next-ViT,
+    detection/configs).
     fpn_channels, fc_channels, mask_convs: widths of the pyramid (and mask head) and of the box head, and the mask head's convolutions.
     anchor_scales, anchor_ratios: sides in strides, and height / width. train_proposals, test_proposals: boxes per level before the
     suppression at rpn_nms_threshold, and per image after it. rpn_samples, roi_samples: anchors and proposals per image that learn.
