@@ -30,6 +30,7 @@ from ppcls_nextvit.segmentation.export import LabelMap, difference, export, expo
 from ppcls_nextvit.segmentation.metrics import MeanIoU
 from ppcls_nextvit.segmentation.predict import class_areas, draw_labels, infer, overlay, palette, predict_image
 from ppcls_nextvit.segmentation.views import Views
+from ppcls_nextvit.weights.rules import LoadError
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
@@ -214,7 +215,7 @@ def test_infer_draws_writes_labels_and_goes_on_after_a_bad_image(trained, tmp_pa
     _, where = trained
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
-    for name, size in (("wide.png", (40, 90)), ("wide.jpg", (64, 64)), ("b.png", (33, 32))):
+    for name, size in (("wide.png", (40, 90)), ("wide.jpg", (64, 64)), ("b.png", (33, 32)), ("strip.png", (32, 700))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     Image.new("RGB", (20, 20)).save(tmp_path / "in" / "small.png")
@@ -226,8 +227,15 @@ def test_infer_draws_writes_labels_and_goes_on_after_a_bad_image(trained, tmp_pa
     assert labels.mode == "P" and labels.size == (90, 40) and (tmp_path / "out" / "wide.jpg_overlay.png").exists()
     areas = results["wide.png"]["classes"]
     assert areas == class_areas(np.array(labels), ["background", "nucleus"]) and sum(area["pixels"] for area in areas) == 40 * 90
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{stem}_{kind}.png" for stem in ("wide.png", "wide.jpg", "b")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{stem}_{kind}.png" for stem in ("wide.png", "wide.jpg", "b", "strip")
                                                                     for kind in ("overlay", "labels")}
+
+
+def test_weights_of_another_head_are_refused(tmp_path):
+    other = create_model("UPerNet", num_classes=2, backbone=TINY, channels=16, auxiliary_channels=16)
+    paddle.save(other.state_dict(), str(tmp_path / "upernet.pdparams"))
+    with pytest.raises(LoadError, match="The file is UPerNet, the model Semantic FPN"):
+        infer(config_of(tmp_path, f"Global.pretrained_model={tmp_path / 'upernet'}"), tmp_path / "out")
 
 
 def test_prediction_needs_weights_and_images(tmp_path):
