@@ -3,6 +3,7 @@
 Tests marked `ppdet` run its detectors: they need a checkout of its develop branch on PYTHONPATH, as the wheel cannot run on Paddle 3.
 """
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -151,11 +152,11 @@ def test_without_paddledetection_the_message_is_one_line(monkeypatch):
 
 def coco_of_squares(folder):
     """Four pictures of 128 x 128 with two bright squares each, as COCO with polygons (PaddleDetection's mask head takes no run lengths)."""
-    random, images, annotations = np.random.default_rng(0), [], []
+    draws, images, annotations = np.random.default_rng(0), [], []
     for index in range(4):
-        pixels = random.integers(0, 60, (128, 128, 3), dtype=np.uint8)
+        pixels = draws.integers(0, 60, (128, 128, 3), dtype=np.uint8)
         for left in (8, 72):
-            x, y, side = int(left + random.integers(0, 16)), int(random.integers(4, 80)), int(random.integers(24, 40))
+            x, y, side = int(left + draws.integers(0, 16)), int(draws.integers(4, 80)), int(draws.integers(24, 40))
             pixels[y:y + side, x:x + side] = 220
             annotations.append({"id": len(annotations) + 1, "image_id": index, "category_id": 1, "iscrowd": 0, "area": side * side,
                                 "bbox": [x, y, side, side],
@@ -164,6 +165,23 @@ def coco_of_squares(folder):
         images.append({"id": index, "file_name": f"{index}.png", "height": 128, "width": 128})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
     (folder / "squares.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("schedule, sizes", [("1x", {800}), ("3x", set(range(480, 801, 32)))])
+def test_readers_give_pictures_boxes_and_masks(fresh, tmp_path, schedule, sizes):
+    """Four square pictures: the shorter side is the recipe's, in 3x after a crop of half of them."""
+    coco_of_squares(tmp_path)
+    paddledet.load(CONFIGS / f"mask_rcnn_nextvit_small_{schedule}_coco.yml", [
+        "num_classes=1", "worker_num=0", "TrainReader.use_shared_memory=false", "TrainReader.batch_size=1",
+        *(f"TrainDataset.{key}={value}" for key, value in (("dataset_dir", tmp_path), ("image_dir", ""), ("anno_path", "squares.json")))])
+    np.random.seed(0)
+    random.seed(0)
+    loader = fresh.create("TrainReader")(fresh.create("TrainDataset")(), 0)
+    batches = [batch for _ in range(3) for batch in loader]
+    assert len(batches) == 12
+    shapes = [tuple(int(side) for side in batch["im_shape"][0]) for batch in batches]
+    assert {min(shape) for shape in shapes} <= sizes and (schedule == "1x" or len(set(shapes)) > 6)
+    assert all(len(batch["gt_bbox"][0]) == len(batch["gt_poly"][0]) >= 1 for batch in batches)
 
 
 @pytest.mark.ppdet
