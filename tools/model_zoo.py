@@ -18,6 +18,12 @@ last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTOR
 ```python
 model = ppcls_nextvit.create_model("NextViT_small")
 ppcls_nextvit.load_weights(model, "nextvit_small.in1k_224.official")
+
+detector = ppcls_nextvit.create_model("MaskRCNN", backbone={{"name": "NextViT_small"}})
+ppcls_nextvit.load_weights(detector, "nextvit_small.mask_rcnn_1x.official")
+
+segmentor = ppcls_nextvit.create_model("UPerNet", backbone={{"name": "NextViT_small", "extra_norms": True}})
+ppcls_nextvit.load_weights(segmentor, "nextvit_small.upernet_160k_in1k.official")
 ```
 ```
 python tools/reproduce.py --weights nextvit_small.in1k_224.official --data /path/to/imagenet/val
