@@ -145,6 +145,11 @@ def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     description = json.loads((other / "export.json").read_text())
     (other / "export.json").write_text(json.dumps({**description, "Export": {**description["Export"], "target": "paddle"}}))
     assert prepare.main(["--model", str(other)]) == 1 and "expected a classifier exported with --to onnx" in capsys.readouterr().err
+    import onnx
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [value])
+    with pytest.raises(ValueError, match="does not end in a GlobalAveragePool and a Conv"):
+        prepare.add_cam(onnx.helper.make_model(graph))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -15,14 +15,14 @@ def add_cam(model):
     from onnx import TensorProto, helper
     graph = model.graph
     pools = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
-    heads = [node for node in graph.node if node.op_type == "Conv" and node.input[0] in pools]
+    classes_of = {tensor.name: tensor.dims[0] for tensor in graph.initializer}
+    heads = [node for node in graph.node if node.op_type == "Conv" and node.input[0] in pools and node.input[1] in classes_of]
     if len(heads) != 1:
         raise ValueError("the model does not end in a GlobalAveragePool and a Conv; export a classifier, in fp32 or fp16")
     last_map, (weight, *bias) = pools[heads[0].input[0]], heads[0].input[1:]
-    classes = next(tensor.dims[0] for tensor in graph.initializer if tensor.name == weight)
     graph.node.append(helper.make_node("Conv", [last_map, weight, *bias], ["cam_own_type"], kernel_shape=[1, 1]))
     graph.node.append(helper.make_node("Cast", ["cam_own_type"], ["cam"], to=TensorProto.FLOAT))
-    graph.output.append(helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", classes, "h", "w"]))
+    graph.output.append(helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", classes_of[weight], "h", "w"]))
     return model
 
 
