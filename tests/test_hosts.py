@@ -23,5 +23,13 @@ def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x"])
     assert main(["paddleseg", str(tmp_path / "tool.py"), "--config", "a.yml", "-o"]) == 0
     assert capsys.readouterr().out == "__main__ registered ['--config', 'a.yml', '-o']\n"
-    assert main(["paddleseg", str(tmp_path / "none.py")]) == 1
-    assert "none.py" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["paddleseg", str(tmp_path / "none.py")])
+    assert stop.value.code == 2 and "none.py: no such file" in capsys.readouterr().err
+
+    def missing():
+        raise ImportError("PaddleSeg is not installed")
+
+    monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", missing)
+    assert main(["paddleseg", str(tmp_path / "tool.py")]) == 1
+    assert capsys.readouterr() == ("", "error: PaddleSeg is not installed\n")

@@ -4,6 +4,7 @@ In the suite's checkout, or with it on PYTHONPATH; what follows the program is t
 """
 import argparse
 import importlib
+import os
 import runpy
 import sys
 
@@ -11,15 +12,23 @@ from ..cli import program
 
 
 @program
+def register(suite) -> int:
+    importlib.import_module(f"ppcls_nextvit.hosts.{suite}").register()
+    return 0
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ppcls_nextvit.hosts", description=__doc__)
     parser.add_argument("suite", choices=("paddleclas", "paddledet", "paddleseg"))
     parser.add_argument("program", help="a program of the suite, e.g. tools/train.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
-    importlib.import_module(f"ppcls_nextvit.hosts.{args.suite}").register()
+    if not os.path.isfile(args.program):
+        parser.error(f"{args.program}: no such file")
+    if register(args.suite):
+        return 1
     sys.argv = [args.program, *args.arguments]
-    runpy.run_path(args.program, run_name="__main__")
+    runpy.run_path(args.program, run_name="__main__")           # its errors are its own
     return 0
 
 
