@@ -362,6 +362,9 @@ def paddle_engine(folder, description, device="cpu", threads=1, onednn=True, pre
         config.enable_mkldnn() if onednn else config.disable_mkldnn()
         if precision == "bf16":
             config.enable_mkldnn_bfloat16()
+        if precision == "int8" and onednn:
+            config.enable_mkldnn_int8()
+            config.delete_pass("cpu_quantize_squash_pass")      # it refuses residual additions (Paddle 3.3.1)
     try:
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError) as error:     # Paddle's own, from C++; its first line says what, the rest where

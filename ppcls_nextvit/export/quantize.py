@@ -17,7 +17,6 @@ from .verify import ExportError
 __all__ = ["ONNX_SCHEMES", "layer_sensitivity", "quantize_onnx", "quantize_openvino", "quantize_paddle"]
 
 EXTRA = "pip install 'ppcls_nextvit[int8]'"
-PADDLE_BROKEN_PASS = "cpu_quantize_squash_pass"      # of Paddle Inference (3.3.1): refuses a residual that is requantised twice
 LAYERS = ("Conv", "Gemm", "MatMul")
 # What each engine computes in int8. ONNX Runtime's kernels for x86 want uint8 activations, and stay in int8 between layers only if what
 # lies between is quantised too. TensorRT wants symmetric int8 and float weights behind their own Q/DQ, and fuses the rest itself.
@@ -99,8 +98,8 @@ def quantize_paddle(prefix, images):
     """PREFIX.pdmodel and PREFIX.pdiparams, float32, become an int8 model, by Paddle's own PostTrainingQuantization.
 
     Convolutions, that is all layers but the attention products, are quantised. It runs in a process of its own, since Paddle (3.3.1)
-    quantises only what it has read as a .pdmodel. Paddle Inference computes it in int8 on a CPU after `enable_mkldnn_int8()` and
-    `delete_pass(PADDLE_BROKEN_PASS)`; ExportError for a .json program.
+    quantises only what it has read as a .pdmodel. Paddle Inference computes it in int8 on a CPU, after what `load` of static.py sets.
+    ExportError for a .json program.
     """
     images = _required(images)
     if not Path(f"{prefix}.pdmodel").is_file():
@@ -210,7 +209,7 @@ def _quantize_pdmodel(prefix, images):
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):    # progress bars
         quantization = PostTrainingQuantization(
             executor, folder, **files, data_loader=lambda: ({name: image[None]} for image in images), batch_size=1,
-            batch_nums=len(images), algo="avg", quantizable_op_type=["conv2d", "depthwise_conv2d"], onnx_format=True)
+            batch_nums=len(images), algo="abs_max", quantizable_op_type=["conv2d", "depthwise_conv2d"], onnx_format=True)
         quantization.quantize()
         with tempfile.TemporaryDirectory(dir=folder) as work:
             quantization.save_quantized_model(work, **files)

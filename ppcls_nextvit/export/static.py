@@ -66,7 +66,8 @@ def in_own_process(function, *arguments, **environment):
         return _process(tuple(environment.items())).submit(function, *arguments).result()
     except BrokenProcessPool as error:
         _process.cache_clear()
-        raise ExportError("the process that writes the files ended before it was done; is there enough memory?") from error
+        raise ExportError("the process that writes the files ended before it was done; is there enough memory, and does the script that "
+                          "asks for it have `if __name__ == \"__main__\":`?") from error
 
 
 @cache
@@ -126,6 +127,9 @@ def load(folder, signature, precision="fp32", threads=1):
     config.set_cpu_math_library_num_threads(threads)
     if precision == "bf16":
         config.enable_mkldnn_bfloat16()
+    if precision == "int8":
+        config.enable_mkldnn_int8()
+        config.delete_pass("cpu_quantize_squash_pass")      # it refuses residual additions (3.3.1)
     try:
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError) as error:             # Paddle's own, from C++
