@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import ROOT
 
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.data.dense import opencv
+from ppcls_nextvit.data.dense import DensePipeline, opencv
 from ppcls_nextvit.detection import Detections
 from ppcls_nextvit.detection.benchmark import measure
 from ppcls_nextvit.detection.export import Detector, export, set_difference
@@ -26,6 +26,7 @@ from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
@@ -144,6 +145,14 @@ def test_prediction_writes_pictures_and_json(run, tmp_path):
     assert first["label_name"] == "nucleus" and len(first["box"]) == 4 and first["mask"]["size"] == [128, 128]
     for name in ("a.png", "a.jpg"):
         assert Image.open(tmp_path / "out" / f"{name}_objects.png").size == (512, 512)      # grown, so that names fit
+
+
+def test_an_image_too_small_is_named():
+    tiny = np.zeros((20, 40, 3), np.uint8)
+    with pytest.raises(ImageError, match="x.png: 20 x 40 pixels when transformed; the model needs 32 or more"):
+        model_inputs(tiny, DensePipeline([{"Normalize": {}}]), "x.png")
+    image, shape, scale = model_inputs(tiny, DensePipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png")
+    assert image.shape == (1, 3, 32, 64) and shape.tolist() == [[20, 40]] and scale.tolist() == [[1, 1]]
 
 
 def test_drawing():
