@@ -8,6 +8,7 @@ import zlib
 
 import native
 import numpy as np
+import paddle
 import PIL
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from tiny import ROOT, write_config
 
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.classification import export_classifier
+from ppcls_nextvit.export.target import sha256_of
 from ppcls_nextvit.preprocess import Preprocess
 
 PHOTOS = ROOT / "tests" / "photos"
@@ -38,7 +40,7 @@ def describe(path, transforms, pillow=PIL.__version__, classes=("a", "b"), **mod
     """An inference.yml that `preprocess` reads: these transforms, and of the rest what must be there."""
     path.write_text(yaml.safe_dump({
         "PreProcess": {"transform_ops": Preprocess(transforms).describe()}, "Versions": {"pillow": pillow}, "Files": {},
-        "Model": {"class_num": len(classes), "softmax": True, "input": {"min_size": 1}, **model},
+        "Model": {"class_num": len(classes), "softmax": True, "input": {"min_size": 1, "shape": [None, 3, None, None]}, **model},
         "PostProcess": {"Topk": {"topk": 1, "label_list": list(classes)}}}))
     return path
 
@@ -282,6 +284,35 @@ def test_predictions_are_those_of_python(exported, pictures, tmp_path, form):
         assert done.stdout.splitlines()[0].partition(": ")[2].startswith(f"{results[0]['label_names'][0]} {results[0]['scores'][0]:.4f}, ")
 
 
+def test_export_for_one_size_and_batch(tmp_path, exported, pictures):
+    """Images run in parts of the one batch that the model takes, the last one filled up; another size is an error of the image."""
+    arguments = ["-c", str(exported["pir"].parent / "tiny.yaml"), "-o", f"Global.pretrained_model={exported['pir'].parent / 'w.pdparams'}",
+                 "-o", f"Global.save_inference_dir={tmp_path / 'model'}", "--batch", "2", "--size", "32"]
+    assert program_at("tools/export_model.py").main(arguments) == 0
+    expected = python_predictions(exported["pir"], pictures, tmp_path)
+    for count in ("1", "2", "7"):
+        done = classify("--model", tmp_path / "model", "--images", pictures, "--json", tmp_path / "cpp.json", "--batch-size", count)
+        assert done.returncode == 0, done.stderr
+        assert_same(json.loads((tmp_path / "cpp.json").read_text()), expected)
+    edit(tmp_path / "model", lambda d: d["PreProcess"]["transform_ops"][1]["ResizeImage"].update(size=40))
+    done = classify("--model", tmp_path / "model", "--images", PHOTOS / "dog_243.jpg")
+    assert done.returncode == 1 and "40 x 40 pixels after preprocessing; the model was exported for 32 x 32 alone" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not paddle.base.core.supports_bfloat16(), reason="this CPU has no bf16 for oneDNN")
+def test_bf16_export(tmp_path, exported):
+    arguments = ["-c", str(exported["pir"].parent / "tiny.yaml"), "-o", f"Global.pretrained_model={exported['pir'].parent / 'w.pdparams'}",
+                 "-o", f"Global.save_inference_dir={tmp_path / 'model'}", "--precision", "bf16"]
+    assert program_at("tools/export_model.py").main(arguments) == 0
+    scores = []
+    for folder in (tmp_path / "model", exported["pir"]):
+        assert classify("--model", folder, "--images", PHOTOS, "--topk", "1", "--json", tmp_path / "cpp.json").returncode == 0
+        scores.append(np.array([result["scores"][0] for result in json.loads((tmp_path / "cpp.json").read_text())]))
+    assert 1e-4 < np.abs(scores[0] - scores[1]).max() < 0.1, "other numbers, and near ones"
+    assert "a bf16 export needs a CPU with oneDNN" in classify("--model", tmp_path / "model", "--images", PHOTOS, "--no-onednn").stderr
+
+
 @pytest.mark.slow
 def test_nextvit_small_on_real_photos(tmp_path):
     """The published architecture with seeded weights, at 224 x 224 with the recipe of evaluation: the five best of 1000 classes."""
@@ -342,7 +373,8 @@ def replace_transform(index, **transform):
     (lambda d: (replace_labels(["a"] * 9)(d), d["Model"].update(class_num=9)),
      "output has 40 values; inference.yml has 9 names for each of 4 images"),
     (lambda d: d.pop("PostProcess"), "not a description of an exported model"),
-    (lambda d: d["PreProcess"].clear(), "PreProcess: expected a list transform_ops"),
+    (lambda d: d["PreProcess"].clear(), "not a description of an exported model"),
+    (lambda d: d["PreProcess"].update(transform_ops=3), "PreProcess: expected a list transform_ops"),
     (lambda d: d["PreProcess"]["transform_ops"].append("ToCHWImage"), "expected a name and its arguments in each entry"),
     (lambda d: d["Files"].clear(), "expected a .json or .pdmodel and a .pdiparams"),
     (replace_transform(1, Sharpen={}), "unknown transform 'Sharpen'"),
@@ -381,9 +413,8 @@ def test_damaged_model_is_one_line(model, name, damage, message):
 
 def test_program_that_this_paddle_cannot_read(model):
     """The hashes agree, yet Paddle refuses: still one line that names the version that wrote the files."""
-    import hashlib
     (model / "inference.json").write_text('{"a": 1}')
-    edit(model, lambda d: d["Files"]["inference.json"].update(sha256=hashlib.sha256(b'{"a": 1}').hexdigest()))
+    edit(model, lambda d: d["Files"]["inference.json"].update(sha256=sha256_of(model / "inference.json")))
     done = classify("--model", model, "--images", PHOTOS)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1 and len(errors) == 1 and "cannot load the model, which paddle" in errors[0]
@@ -409,7 +440,6 @@ def test_bad_command_line_is_one_line(exported, tmp_path, arguments, message, st
 
 
 def test_gpu_without_cuda_is_one_line(exported):
-    import paddle
     if paddle.is_compiled_with_cuda():
         pytest.skip("this Paddle has CUDA")
     done = classify("--model", exported["pir"], "--images", PHOTOS, "--device", "gpu")

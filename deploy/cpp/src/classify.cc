@@ -21,21 +21,26 @@ class PaddleInference : public nextvit::Engine {
       config.SetCpuMathLibraryNumThreads(options.threads);
     }
     const bool onednn = options.onednn && options.device == "cpu";
+    const bool pir = files[0].substr(files[0].size() - 5) == ".json";
 #ifdef PADDLE_HAS_PIR
-    config.EnableNewIR(true);
-    config.EnableNewExecutor(true);  // memory optimisation of a .json program needs it
+    if (pir) {
+      config.EnableNewIR(true);
+      config.EnableNewExecutor(true);  // memory optimisation needs it
+    }
     config.EnableMemoryOptim(true);
     if (!onednn) config.DisableMKLDNN();  // on by itself
 #else
-    if (files[0].substr(files[0].size() - 5) == ".json")
-      throw nextvit::Error(files[0] + ": Paddle 2 cannot read it; export with --format pdmodel");
+    if (pir) throw nextvit::Error(files[0] + ": Paddle 2 cannot read it; export with --format pdmodel");
     if (onednn) {
       config.EnableMKLDNN();
     } else {
       config.EnableMemoryOptim(true);  // Paddle 2 has the one or the other
     }
 #endif
-    if (description.precision == "bf16") config.EnableMkldnnBfloat16();
+    if (description.precision == "bf16") {
+      if (!onednn) throw nextvit::Error(options.model + ": a bf16 export needs a CPU with oneDNN");
+      config.EnableMkldnnBfloat16();
+    }
     try {
       predictor_ = paddle_infer::CreatePredictor(config);
     } catch (const std::exception& error) {

@@ -126,7 +126,12 @@ Description described(const YAML::Node& yaml) {
     std::sscanf(versions["pillow"].as<std::string>("").c_str(), "%d.%d", &pillow[0], &pillow[1]);
   }
   result.preprocess = preprocessing(yaml["PreProcess"]["transform_ops"], pillow);
-  result.preprocess.min_size = yaml["Model"]["input"]["min_size"].as<int>(1);
+  const YAML::Node input = yaml["Model"]["input"], shape = input["shape"];
+  result.preprocess.min_size = input["min_size"].as<int>(1);
+  if (shape.size() == 4) {  // null, which is no number, where any goes
+    result.batch = shape[0].as<int>(0);
+    result.preprocess.size = {shape[2].as<int>(0), shape[3].as<int>(0)};
+  }
   result.softmax = yaml["Model"]["softmax"].as<bool>();
   result.labels = yaml["PostProcess"]["Topk"]["label_list"].as<std::vector<std::string>>();
   result.topk = yaml["PostProcess"]["Topk"]["topk"].as<int>();

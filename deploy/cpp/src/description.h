@@ -11,6 +11,7 @@ namespace nextvit {
 
 struct Description {
   Preprocess preprocess;
+  int batch = 0;                             // images per run, where the model takes no other number
   std::vector<std::string> labels;           // one per class
   int topk = 5;                              // classes to print
   bool softmax = true;                       // the model ends in Softmax

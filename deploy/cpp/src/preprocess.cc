@@ -212,9 +212,10 @@ Input normalize(const Image& image, const Normalization& normalization) {
 
 Input Preprocess::operator()(Image image) const {
   for (const auto& step : steps) image = step(std::move(image));
-  if (std::min(image.width, image.height) < min_size) {
-    throw Error(std::to_string(image.height) + " x " + std::to_string(image.width) +
-                " pixels after preprocessing; the model needs at least " + std::to_string(min_size));
+  const std::string is = std::to_string(image.height) + " x " + std::to_string(image.width) + " pixels after preprocessing; the model ";
+  if (std::min(image.width, image.height) < min_size) throw Error(is + "needs at least " + std::to_string(min_size));
+  if (size[0] && (size[0] != image.height || size[1] != image.width)) {
+    throw Error(is + "was exported for " + std::to_string(size[0]) + " x " + std::to_string(size[1]) + " alone");
   }
   return normalize(image, normalization);
 }

@@ -65,11 +65,12 @@ struct Input {
 
 Input normalize(const Image& image, const Normalization& normalization);
 
-// The transforms of an inference.yml in their order. Error if the result is smaller than min_size.
+// The transforms of an inference.yml in their order. Error if the result is smaller than min_size, or not `size`.
 struct Preprocess {
   std::vector<std::function<Image(Image)>> steps;
   Normalization normalization;
   int min_size = 1;
+  std::array<int, 2> size{0, 0};  // height and width, where the model takes no other
 
   Input operator()(Image image) const;
 };

@@ -204,11 +204,26 @@ class Program {
     for (const auto& [size, group] : by_size) {
       const auto& [members, values] = group;
       const std::array<int, 4> shape = {static_cast<int>(members.size()), 3, size[0], size[1]};
-      const std::vector<float> scores = engine_->run(values, shape);
-      interpret(scores, members);
+      interpret(run(values, shape), members);
       if (options_.repeat) measure(values, shape);
     }
     for (size_t i = start; i < end; ++i) print(results_[i]);
+  }
+
+  // The engine's output, in parts of description_.batch images, the last one filled up with zeros, where the model takes no other number.
+  std::vector<float> run(const std::vector<float>& values, std::array<int, 4> shape) {
+    if (!description_.batch || shape[0] == description_.batch) return engine_->run(values, shape);
+    const size_t part = values.size() / shape[0] * description_.batch, wanted = shape[0] * description_.labels.size();
+    shape[0] = description_.batch;
+    std::vector<float> scores;
+    for (size_t start = 0; start < values.size(); start += part) {
+      std::vector<float> padded(values.begin() + start, values.begin() + std::min(start + part, values.size()));
+      padded.resize(part);
+      const std::vector<float> output = engine_->run(padded, shape);
+      scores.insert(scores.end(), output.begin(), output.end());
+    }
+    scores.resize(std::min(scores.size(), wanted));
+    return scores;
   }
 
   void interpret(const std::vector<float>& scores, const std::vector<size_t>& members) {
@@ -230,11 +245,11 @@ class Program {
 
   void measure(const std::vector<float>& values, const std::array<int, 4>& shape) {
     if (run_ms_.empty()) {
-      for (int i = 0; i < options_.warmup; ++i) engine_->run(values, shape);
+      for (int i = 0; i < options_.warmup; ++i) run(values, shape);
     }
     for (int i = 0; i < options_.repeat; ++i) {
       const Clock::time_point since = Clock::now();
-      engine_->run(values, shape);
+      run(values, shape);
       run_ms_.push_back(milliseconds(since));
       images_run_ += shape[0];
       largest_batch_ = std::max(largest_batch_, shape[0]);

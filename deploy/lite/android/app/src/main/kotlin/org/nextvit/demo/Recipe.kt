@@ -8,7 +8,7 @@ class Input(val height: Int, val width: Int, val values: FloatArray)
 
 class Prediction(val label: String, val score: Float)
 
-/** Pre- and post-processing as export.json, the export's description, has them. IllegalArgumentException for what this app does not know. */
+/** Pre- and post-processing, as export.json describes them. IllegalArgumentException for what this app does not know. */
 class Recipe(json: String) {
     private val description = JSONObject(json)
     private val model = description.getJSONObject("Model")
@@ -16,6 +16,7 @@ class Recipe(json: String) {
     private val labels = topk.getJSONArray("label_list")
     private val softmax = model.getBoolean("softmax")
     private val minSize = model.getJSONObject("input").optInt("min_size", 1)
+    private val shape = model.getJSONObject("input").getJSONArray("shape")      // null where any number goes
     private val pillow = description.getJSONObject("Versions").getString("pillow").split(".")
     private val steps = ArrayList<String>()
     private val sizes = ArrayList<Int>()
@@ -25,6 +26,7 @@ class Recipe(json: String) {
 
     init {
         require(labels.length() == model.getInt("class_num")) { "${labels.length()} names for ${model.getInt("class_num")} classes" }
+        require(shape.optInt(0, 1) == 1) { "the model was exported for batches of ${shape.get(0)}; this app has one image" }
         val transforms = description.getJSONObject("PreProcess").getJSONArray("transform_ops")
         var done = false                        // resizing and cropping come before; the export writes every argument out
         for (i in 0 until transforms.length()) {
@@ -56,6 +58,9 @@ class Recipe(json: String) {
             argb, width, height, steps.toTypedArray(), sizes.toIntArray(), minSize, pillow[0].toInt(), pillow[1].toInt(), scale, mean, std,
             size
         )
+        require(shape.optInt(2, size[0]) == size[0] && shape.optInt(3, size[1]) == size[1]) {
+            "${size[0]} x ${size[1]} pixels after preprocessing; the model was exported for ${shape.get(2)} x ${shape.get(3)} alone"
+        }
         return Input(size[0], size[1], values)
     }
 
