@@ -21,19 +21,22 @@ __all__ = ["Classifier", "Features", "export_form"]
 def export_form(layer):
     """A copy of `layer` in eval mode whose Next-ViTs, itself or within it, have the shape above; `layer` is untouched."""
     if isinstance(layer, NextViT):
-        model = fuse_bn(layer)
-        with paddle.no_grad():
-            for name, block in list(model.features.named_children()):
-                if isinstance(block, NTB):
-                    model.features.add_sublayer(name, _NTB(block))
-        return model
-    layer = copy.deepcopy(layer)
-    layer.eval()
-    for parent in layer.sublayers(include_self=True):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, NextViT):
-                parent.add_sublayer(name, export_form(child))
+        layer = fuse_bn(layer)
+        _replace(layer, NTB, _NTB)
+    else:
+        layer = copy.deepcopy(layer)
+        layer.eval()
+        _replace(layer, NextViT, export_form)
     return layer
+
+
+def _replace(layer, kind, make):
+    """Put `make(child)` in the place of each child of that kind, at any depth."""
+    with paddle.no_grad():
+        for parent in layer.sublayers(include_self=True):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, kind):
+                    parent.add_sublayer(name, make(child))
 
 
 class Classifier(nn.Layer):

@@ -31,11 +31,14 @@ def to_onnx(layer, signature, precision="fp32"):
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / STEM
         save_program(layer, prefix, signature)
+        log = Path(f"{prefix}.log")
         try:
             in_own_process(_convert, str(prefix))               # an operator that it does not know ends the process
             model = onnx.load(f"{prefix}.onnx")
         except (ExportError, FileNotFoundError):
-            words = Path(f"{prefix}.log").read_text(errors="replace").splitlines()
+            if not log.exists():
+                raise
+            words = log.read_text(errors="replace").splitlines()
             reason = " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
             names = sorted({name.partition(".")[2] for name in operators(f"{prefix}.json")})
             raise ExportError(f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}") from None
