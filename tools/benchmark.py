@@ -175,7 +175,10 @@ def prepare(args, size, folder, absent):
     else:
         spread(model)
     weights = Path(folder, "weights.pdparams")
-    if not weights.exists():
+    if weights.exists():
+        load_weights(model, str(weights))
+    else:
+        weights.parent.mkdir(parents=True, exist_ok=True)
         paddle.save(model.state_dict(), str(weights))
         convert(weights, Path(folder, "timm.safetensors"), args.model, "timm")
     exports = [ENGINES[name][1] for name in args.engines if ENGINES[name][0] is benchmark_worker.Deployed and "latency" in args.task]
@@ -183,6 +186,8 @@ def prepare(args, size, folder, absent):
     description = {"PreProcess": {"transform_ops": []}, "PostProcess": {"Topk": {"topk": 1, "label_list": [""] * model.num_classes}}}
     for target in dict.fromkeys(target for target, _ in exports):
         folders = {precision: Path(folder, str(size), f"{target}_{precision}") for precision in ("fp32", "int8")}
+        if all(folders[precision].exists() for name, precision in exports if name == target):
+            continue
         try:
             if (target, "int8") in exports:
                 export_pair(model, TARGETS[target], folders, description, (size, size), images, softmax=False)
@@ -276,6 +281,7 @@ def parser():
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each engine in a round")
     parser.add_argument("--peer-python", type=peer, action="append", default=[], metavar="NAME=PYTHON",
                         help="the interpreter that has a peer (paddleclas or timm), if not this one; may be repeated")
+    parser.add_argument("--folder", metavar="DIR", help="keep the exports here, and use those that are here")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows as JSON")
     parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the latencies' ratios (.png or .svg); needs matplotlib")
     return parser
@@ -286,7 +292,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     args.peer_python = dict(args.peer_python)
     with tempfile.TemporaryDirectory() as folder:
-        rows, absent = run_engines(args, folder)
+        rows, absent = run_engines(args, args.folder or folder)
     if not rows:
         raise ValueError(f"nothing was measured; not installed: {absent}")
     print(markdown(rows))

@@ -131,6 +131,8 @@ def write_whole(path, data):
 
 def build(args):
     """Write inference.engine and inference.engine.json into args.model; returns the record."""
+    if args.rtx and args.timing_cache:
+        raise BuildError("--timing-cache: TensorRT-RTX keeps none; it chooses kernels on the GPU that runs the engine")
     folder = Path(args.model)
     description = read_export(folder)
     export, image_size = description["Export"], description.get("Model", {}).get("input", {}).get("image_size", (224, 224))

@@ -148,7 +148,7 @@ def main(argv=None) -> int:
         labels = read_labels(args.labels) if args.labels else None
         build = neighbour("build.py", HERE)
         status = common.predict(args, description, Engine(path, build.import_tensorrt(record["rtx"]), Cuda()))
-        if labels:
+        if labels is not None:
             results = json.loads(Path(args.json).read_text(encoding="utf-8"))
             print(f"top-1 of the {record['precision']} engine: {100 * top1(results, labels):.2f} % of {len(results)} images")
         return status
