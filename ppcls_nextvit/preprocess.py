@@ -130,6 +130,8 @@ class Resizer:
             self.cv2 = cv2
 
     def __call__(self, image, size, rng=None):
+        if size[0] * size[1] > MAX_PIXELS:          # a strip of 1 x 50,000 pixels whose shorter side becomes 256
+            raise ValueError(f"{size[0]} x {size[1]} pixels after resizing are more than the limit of {MAX_PIXELS}")
         name = self.names[0] if len(self.names) == 1 else self.names[rng.integers(len(self.names))]
         if self.cv2 is None:
             return as_pil(image).resize(size, PIL_FILTERS[name])

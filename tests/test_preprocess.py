@@ -198,3 +198,8 @@ def test_limit_is_ours_not_pillows(monkeypatch):
     monkeypatch.setattr(preprocess, "MAX_PIXELS", 47)
     with pytest.raises(ImageError, match="8 x 6 pixels are more than the limit of 47"):
         decode_image(encoded(Image.fromarray(noise())))
+
+
+def test_a_strip_whose_longer_side_would_grow_beyond_measure_is_refused():
+    with pytest.raises(ImageError, match="strip.png: ResizeImage: 256 x 1280000 pixels after resizing are more than the limit"):
+        Preprocess(EVAL)(encoded(Image.new("RGB", (1, 5000))), name="strip.png")
