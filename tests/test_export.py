@@ -270,7 +270,7 @@ def test_tool_describes_everything(weights, tmp_path, capsys):
     (["--to", "tensorrt"], [None, 3, 32, 32], ["inference.onnx"]),
     (["--format", "pdmodel", "--size", "40", "48", "--batch", "1"], [1, 3, 40, 48], ["inference.pdiparams", "inference.pdmodel"]),
 ])
-def test_options_of_the_tool(weights, tmp_path, options, shape, files):
+def test_options_of_the_tool(weights, tmp_path, capsys, options, shape, files):
     name = options[1] if options[0] == "--to" else "paddle"
     for package in NEEDS[name]:
         pytest.importorskip(package, reason=f"needs the extra `{name}`")
@@ -281,6 +281,7 @@ def test_options_of_the_tool(weights, tmp_path, options, shape, files):
     assert described["Model"]["input"]["shape"] == shape and sorted(described["Files"]) == files
     for package in NEEDS[name]:
         assert described["Versions"][package]
+    assert (f"build.py --model {folder}" in capsys.readouterr().out) == (name == "tensorrt")
 
 
 def test_infer_add_softmax_false_leaves_logits(weights, tmp_path):

@@ -29,14 +29,15 @@ def number_or_dynamic(text):
 def arguments(argv):
     parser = config_parser(__doc__.partition("\n")[0])
     parser.add_argument("--to", choices=list(TARGETS), default="paddle", help="what to write (default: %(default)s)")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32",
+                        help="default: %(default)s; for int8 there is tools/quantize.py")
     parser.add_argument("--batch", type=number_or_dynamic, default=None, metavar="N|dynamic", help="default: dynamic")
     parser.add_argument("--size", type=number_or_dynamic, nargs="+", metavar="H W|dynamic",
                         help="default: dynamic for paddle, Global.image_shape for the others")
     parser.add_argument("--format", choices=list(SUFFIXES), help="of --to paddle: pir (default), or pdmodel for older runtimes")
     parser.add_argument("--features", action="store_true", help="export the four stages' maps, stage1 to stage4, instead of class scores")
     parser.add_argument("--photos", metavar="FILE|DIR", default=PHOTOS,
-                        help="compare on these photos, and calibrate int8 with them (default: four photos of this repository)")
+                        help="compare on these photos too (default: four of this repository)")
     args = parser.parse_args(argv)
     if args.size is not None and len(args.size) > 2 or args.size and len(args.size) == 2 and None in args.size:
         parser.error("--size takes a height and a width, one number for both, or 'dynamic'")
@@ -74,9 +75,11 @@ def main(argv=None) -> int:
     report = exported.report
     if report is None:
         print(f"not compared with the model: the engine of {args.to} does not run on this machine")
-        return 0
-    top1 = f"; best class equal for {report.same_top1} of {report.images} images" if report.images else ""
-    print(f"largest difference from the model: {report.worst:.1e} of its outputs' scale{top1}")
+    else:
+        top1 = f"; best class equal for {report.same_top1} of {report.images} images" if report.images else ""
+        print(f"largest difference from the model: {report.worst:.1e} of its outputs' scale{top1}")
+    if TARGETS[args.to].next_step:
+        print(TARGETS[args.to].next_step.format(directory=config.Global.save_inference_dir))
     return 0
 
 

@@ -42,7 +42,7 @@ class Target:
     images: preprocessed float32 [C, H, W] to calibrate int8 with. ImportError that names the extra; ExportError if they cannot be made.
     load(folder, signature, precision) -> program (see verify.py), run by the target's own engine; None: it cannot run here.
     packages: whose versions the description records. dynamic_size: any height and width, if the user does not say.
-    describe(folder, description): writes further descriptions, in another layout.
+    describe(folder, description): writes further descriptions, in another layout. next_step: a line for the user, with {directory}.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Target:
     packages: Tuple[str, ...] = ()
     dynamic_size: bool = False
     describe: Optional[Callable] = None
+    next_step: str = ""
 
 
 @dataclass

@@ -10,4 +10,5 @@ from .target import Target
 
 __all__ = ["TARGET"]
 
-TARGET = Target("tensorrt", ("fp32", "fp16", "int8"), partial(onnx.write, engine="tensorrt"), onnx.load, onnx.TARGET.packages)
+TARGET = Target("tensorrt", ("fp32", "fp16", "int8"), partial(onnx.write, engine="tensorrt"), onnx.load, onnx.TARGET.packages,
+                next_step="where it will run: python deploy/tensorrt/build.py --model {directory}")
