@@ -62,9 +62,9 @@ def test_pretrained_true_names_the_file_that_paddleclas_would_download(arch, tmp
     for name, ssld, file in (("NextViT_small", False, "NextViT_small_224_pretrained.pdparams"),
                              ("NextViT_base", True, "NextViT_base_224_ssld_pretrained.pdparams")):
         with pytest.raises(FileNotFoundError, match=file):
-            arch.build_model({"Arch": {"name": name, "pretrained": True, "use_ssld": ssld}, "Global": {}})
+            arch.build_model({"Arch": {"name": name, **SMALL, "pretrained": True, "use_ssld": ssld}, "Global": {}})
     with pytest.raises(ConfigError, match="no weights are published for NextViT_small_window_pool"):
-        arch.build_model({"Arch": {"name": "NextViT_small_window_pool", "pretrained": True}, "Global": {}})
+        arch.build_model({"Arch": {"name": "NextViT_small_window_pool", **SMALL, "pretrained": True}, "Global": {}})
 
 
 def test_its_own_names_are_shadowed_only_when_told(arch, monkeypatch):

@@ -95,7 +95,7 @@ def _head(name):
             self.backbone, self.in_channels = backbone, backbone.in_channels
             if isinstance(self.neck, paddle.nn.Identity):
                 del self.neck
-                self.neck = list            # not a Layer: the suite counts FLOPs, and of a Layer's list paddle.flops takes no count
+                self.neck = list            # the suite calls paddle.flops, which takes no Layer whose input is a list
             if pretrained:
                 logger.info("weights from %s: %s", pretrained, load_weights(self, pretrained, head="fresh_on_mismatch"))
 
@@ -149,12 +149,12 @@ def _train(config, builder, *, device: str = "cpu", seed: Optional[int] = None, 
            amp_level: Literal["O1", "O2"] = "O1"):
     from paddleseg.core import train as fit
     from paddleseg.utils import utils
-    model, dataset, optimizer, losses, held_out = _made(builder, "model", "train_dataset", "optimizer", "loss", "val_dataset")
-    fit(utils.convert_sync_batchnorm(model, device), dataset, val_dataset=held_out if do_eval else None, optimizer=optimizer,
-        losses=losses, iters=config.iters, batch_size=config.batch_size, test_config=config.test_config, save_dir=save_dir,
-        save_interval=save_interval, log_iters=log_iters, num_workers=num_workers, resume_model=resume_model, use_vdl=use_vdl,
-        keep_checkpoint_max=keep_checkpoint_max, use_ema=use_ema, precision=precision, amp_level=amp_level,
-        to_static_training=config.to_static_training)
+    model, dataset, optimizer, losses = _made(builder, "model", "train_dataset", "optimizer", "loss")
+    held_out = _made(builder, "val_dataset")[0] if do_eval else None
+    fit(utils.convert_sync_batchnorm(model, device), dataset, val_dataset=held_out, optimizer=optimizer, losses=losses, iters=config.iters,
+        batch_size=config.batch_size, test_config=config.test_config, save_dir=save_dir, save_interval=save_interval, log_iters=log_iters,
+        num_workers=num_workers, resume_model=resume_model, use_vdl=use_vdl, keep_checkpoint_max=keep_checkpoint_max, use_ema=use_ema,
+        precision=precision, amp_level=amp_level, to_static_training=config.to_static_training)
     return 0
 
 
