@@ -1,9 +1,11 @@
 """What the tests of predicting, exporting and deploying share: random weights that matter, pictures of every kind, programs by path."""
 import importlib.util
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import paddle
+import pytest
 from golden import seeded
 from paddle import nn
 from PIL import Image
@@ -11,6 +13,8 @@ from tiny import DATA, ROOT
 
 from ppcls_nextvit import create_model
 
+CPU = Path("/proc/cpuinfo")
+needs_avx512 = pytest.mark.skipif(not CPU.exists() or "avx512bw" not in CPU.read_text(), reason="oneDNN's bfloat16 needs AVX512")
 HEAD_GAIN = 20.0        # logits of a random network hardly depend on the image; this makes top-k differ from image to image
 
 

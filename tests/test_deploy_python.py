@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from predicting import clothes, program_at, random_weights, varied_pictures
+from predicting import clothes, needs_avx512, program_at, random_weights, varied_pictures
 from tiny import NORMALIZE, ROOT, write_config
 
 from ppcls_nextvit.preprocess import Preprocess
@@ -116,6 +116,7 @@ def test_onednn_is_really_off(exported, monkeypatch):
     assert seen == [True, False]
 
 
+@needs_avx512
 def test_pdmodel_of_a_fixed_batch_and_bfloat16(exported, pictures, tmp_path):
     """The older format, batches filled up to the exported one; bfloat16 as exported or as asked for."""
     folder, config, weights = exported

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from helpers import seeded_model
 from paddle import nn
-from predicting import program_at, random_model, random_weights
+from predicting import needs_avx512, program_at, random_model, random_weights
 from tiny import DATA, ROOT, write_config
 
 from ppcls_nextvit import create_model
@@ -146,6 +146,7 @@ def test_fp16_has_float32_ends(tmp_path, name, softmax, photos):
         assert [node.op_type for node in graph.node].count("Cast") == 2
 
 
+@needs_avx512
 def test_bf16_runs_in_onednn(tmp_path, photos):
     """Paddle refuses a pool of 3-D tokens in bfloat16; ours is 4-D. The difference shows that bfloat16 was really used."""
     result = exported("paddle", tmp_path, precision="bf16", photos=photos)
