@@ -69,6 +69,8 @@ class Features(nn.Layer):
 
 
 class _NTB(nn.Layer):
+    """An NTB of a fused model, its attention on maps."""
+
     def __init__(self, block):
         super().__init__()
         self.patch_embed, self.projection, self.mhca, self.mlp = block.patch_embed, block.projection, block.mhca, block.mlp
@@ -84,6 +86,12 @@ class _NTB(nn.Layer):
 
 
 class _E_MHSA(nn.Layer):
+    """E-MHSA from a map [B, C, H, W] to a map of the same shape.
+
+    The attention is kept as [M, N], so that values times it is the output, channels-first. The other way round, softmax(q^T k) over the
+    last axis, Paddle's oneDNN (3.3.1) is wrong: for a transposed operand with one pooled token, and for one that is reshaped before.
+    """
+
     def __init__(self, attention):
         super().__init__()
         self.num_heads, self.sr = attention.num_heads, attention.sr
