@@ -411,13 +411,16 @@ def test_damaged_model_is_one_line(model, name, damage, message):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
 
 
-def test_program_that_this_paddle_cannot_read(model):
+@pytest.mark.parametrize("name, damage", [
+    ("inference.json", lambda data: b'{"a": 1}'), ("inference.pdiparams", lambda data: data[:30_000_000])])
+def test_files_that_this_paddle_cannot_read(model, name, damage):
     """The hashes agree, yet Paddle refuses: still one line that names the version that wrote the files."""
-    (model / "inference.json").write_text('{"a": 1}')
-    edit(model, lambda d: d["Files"]["inference.json"].update(sha256=sha256_of(model / "inference.json")))
+    (model / name).write_bytes(damage((model / name).read_bytes()))
+    edit(model, lambda d: d["Files"][name].update(sha256=sha256_of(model / name)))
     done = classify("--model", model, "--images", PHOTOS)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 1 and len(errors) == 1 and "cannot load the model, which paddle" in errors[0]
+    assert done.returncode == 1 and len(errors) == 1
+    assert f"cannot load the model, which paddle {paddle.__version__} exported: " in errors[0] and not errors[0].endswith(": ")
 
 
 @pytest.mark.parametrize("arguments, message, status", [

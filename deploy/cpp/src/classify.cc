@@ -22,7 +22,7 @@ class PaddleInference : public nextvit::Engine {
     }
     const bool onednn = options.onednn && options.device == "cpu";
     const bool pir = files[0].substr(files[0].size() - 5) == ".json";
-#ifdef PADDLE_HAS_PIR
+#ifdef PADDLE_3
     if (pir) {
       config.EnableNewIR(true);
       config.EnableNewExecutor(true);  // memory optimisation needs it
@@ -45,7 +45,7 @@ class PaddleInference : public nextvit::Engine {
       predictor_ = paddle_infer::CreatePredictor(config);
     } catch (const std::exception& error) {
       throw nextvit::Error(options.model + ": this Paddle cannot load the model, which paddle " + description.exporter +
-                           " exported: " + error.what());
+                           " exported: " + nextvit::one_line(error.what()));
     }
     input_ = predictor_->GetInputHandle(predictor_->GetInputNames().at(0));
     output_ = predictor_->GetOutputHandle(predictor_->GetOutputNames().at(0));

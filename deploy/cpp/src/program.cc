@@ -85,17 +85,6 @@ Options parse(int argc, char** argv, bool inference_flags) {
   return options;
 }
 
-// Paddle's messages are a traceback; the line that says what is behind the summary's rule, where there is one.
-std::string one_line(const std::string& text) {
-  const size_t summary = text.find("Error Message Summary:");
-  std::istringstream lines(summary == std::string::npos ? text : text.substr(summary + 22));
-  std::string line;
-  while (std::getline(lines, line)) {
-    if (line.find_first_not_of("- \t\r") != std::string::npos) return line;
-  }
-  return text;
-}
-
 const std::string& checked_folder(const std::string& folder) {
   if (!std::filesystem::is_directory(folder))
     throw Error(folder + ": no such directory; expected the one that tools/export_model.py wrote");
@@ -295,6 +284,16 @@ class Program {
 };
 
 }  // namespace
+
+std::string one_line(const std::string& text) {
+  const size_t summary = text.find("Error Message Summary:");
+  std::istringstream lines(summary == std::string::npos ? text : text.substr(summary + 22));
+  std::string line;
+  while (std::getline(lines, line)) {
+    if (line.find_first_not_of("- \t\r") != std::string::npos) return line;
+  }
+  return text;
+}
 
 int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& make_engine) {
   for (int i = 1; i < argc; ++i) {

@@ -29,6 +29,9 @@ class Engine {
 
 using MakeEngine = std::function<std::unique_ptr<Engine>(const Options&, const Description&)>;
 
+// The line of an engine's message that says what went wrong: the one behind the summary's rule in a traceback of Paddle's, else the first.
+std::string one_line(const std::string& text);
+
 // The whole of main(). Exit status: 0, 1 if an image or the model failed, 2 for a wrong command line.
 // inference_flags: accept --device and --[no-]onednn.
 int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& make_engine);
