@@ -165,6 +165,13 @@ def test_a_classifier_fills_the_backbone(name, style):
     assert "neck.* (16)" in str(report) if name != "UPerNet" else "backbone.extra_norm_list.* (12), backbone.norm.* (4)" in str(report)
 
 
+def test_a_classifier_fills_another_s_backbone_and_norm():
+    model = create_model("NextViT_small", num_classes=3, depths=BACKBONE["depths"])
+    report = load_weights(model, arrays(classifier()), backbone_only=True)
+    assert report.fresh == ["proj_head.0.weight", "proj_head.0.bias"] == list(report.dropped)
+    assert same(arrays(model), arrays(classifier()), report.loaded) and "norm._mean" in report.loaded
+
+
 def test_a_classifier_s_gaps_are_still_errors():
     state = arrays(classifier())
     del state["stem.0.conv.weight"]

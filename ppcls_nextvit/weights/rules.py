@@ -83,7 +83,7 @@ def translate(tree, model, head="strict", entry=None, backbone_only=False):
     head: 'strict', or 'fresh_on_mismatch': where file and model have layers for different class counts (CLASS_LAYERS), or one has none,
         those of the file are dropped and the model's keep their initialisation.
     entry: which entry of the checkpoint to take, e.g. 'model_ema'; None takes the first of ENTRIES, or the tree itself.
-    backbone_only: take the stem and the stages, and the norms of the stages where both have them. What else the file holds is dropped,
+    backbone_only: take the stem and the stages, and of the norms after them those that both have. What else the file holds is dropped,
         what else the model has keeps its initialisation. File and model may each be a classifier, a backbone, a detector or a segmentor.
     Raises LoadError for a tree without weights and for a format that is not recognised; keys that do not fit are rows.
     """
@@ -245,11 +245,11 @@ class _Place:
         target = self.prefix + body
         if body.startswith("norm.") and self.backbone_only and self.has_stage_norms and not self.file_has_stage_norms:
             return None, "norm before the classification head; the norms of the stages start anew"
-        if target not in self.wanted and (self.backbone_only or self.file_has_heads):
-            if body.startswith("proj_head.") or body.startswith("norm.") and not self.file_has_stage_norms:
-                return None, "of the classification head; not part of the backbone"
-            if body.startswith(("extra_norm_list.", "norm.")) and self.backbone_only:
-                return None, "norm of a segmentor's stage output; this model has none"
+        of_head = body.startswith("proj_head.") or body.startswith("norm.") and not self.file_has_stage_norms and target not in self.wanted
+        if of_head and (self.backbone_only or self.file_has_heads):
+            return None, "of the classification head; not part of the backbone"
+        if body.startswith(("extra_norm_list.", "norm.")) and self.backbone_only and target not in self.wanted:
+            return None, "norm of a segmentor's stage output; this model has none"
         return target, ""
 
     def is_body(self, key):
