@@ -108,6 +108,9 @@ def test_fused_and_without_needless_operators(logits_export):
         names = nodes(folder)
         assert result.nodes == len(names) and set(names) == {*FIXED, "Shape"}
         assert names.count("Conv") == convolutions(model) and names.count("Transpose") == names.count("Shape") == attentions
+    if kind == "openvino":
+        text = (folder / "inference.xml").read_text()
+        assert text.count('type="ShapeOf"') == attentions and "BatchNorm" not in text
 
 
 def convolutions(model):

@@ -9,6 +9,7 @@ __all__ = ["TARGET", "load"]
 def _openvino():
     try:
         import openvino
+        import openvino.passes
     except ImportError as error:
         raise ImportError("OpenVINO files need openvino: pip install 'ppcls_nextvit[openvino]'") from error
     return openvino
@@ -18,6 +19,9 @@ def write(layer, folder, signature, precision, images):
     openvino = _openvino()
     core = openvino.Core()
     model = core.read_model(to_onnx(layer, signature).SerializeToString(), b"")
+    passes = openvino.passes.Manager()
+    passes.register_pass(openvino.passes.ConstantFolding())     # its ONNX reader computes the shape of every bias
+    passes.run_passes(model)
     path = folder / f"{STEM}.xml"
     openvino.save_model(model, str(path), compress_to_fp16=precision == "fp16")
     if precision == "int8":
