@@ -1,6 +1,26 @@
 """Installation; all other settings are in pyproject.toml."""
 from setuptools import find_packages, setup
 
+OPENCV = "opencv-python-headless>=4.10,<5"                             # OpenCV 5 rounds hues otherwise than the recipes' own
+
+EXTRAS = {
+    "train": ["tqdm", "matplotlib>=3.8"],                              # ppcls_nextvit/engine: progress bar, curves
+    "det": ["pycocotools>=2.0.7", OPENCV],                             # ppcls_nextvit/data/{coco,dense}.py: detection and segmentation
+    "cv2": [OPENCV],                                                   # ppcls_nextvit/data: backend: cv2
+    "visualdl": ["visualdl"],                                          # Global.use_visualdl
+    "devkit": ["scipy"],                                               # ppcls_nextvit/evaluation: meta.mat of the ILSVRC devkit
+    "onnx": ["paddle2onnx==2.1.0", "onnx==1.17.0", "onnxslim>=0.1.80", "onnxconverter-common>=1.16", "onnxruntime>=1.20",
+             "packaging"],                                             # ppcls_nextvit/export/onnx.py, deploy/onnx
+    "openvino": ["openvino>=2025.0"],                                  # ppcls_nextvit/export/openvino.py
+    "int8": ["nncf>=3.0,<4"],                                          # ppcls_nextvit/export/quantize.py, beside onnx and openvino
+    "tensorrt": ["tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"],     # deploy/tensorrt without a GPU
+    "coreml": ["coremltools>=9.0,<10"],                                # ppcls_nextvit/export/coreml.py
+    "serving": ["litserve==0.2.19", "prometheus-client>=0.20", "python-multipart>=0.0.9"],          # deploy/serving
+    "hosts": ["prettytable", "scikit-learn", "faiss-cpu", "six", "requests", "tqdm", "pandas", "scipy", "matplotlib>=3.8",
+              "pycocotools>=2.0.7", "shapely", OPENCV],                # ppcls_nextvit/hosts: what the suites' wheels import
+    "torch": ["torch", "timm", "safetensors"],                         # tests marked `torch`, tools/benchmark.py's peers
+}
+
 setup(
     name="ppcls_nextvit",
     version="0.1.0",
@@ -16,11 +36,8 @@ setup(
         "Pillow>=10.1",
     ],
     extras_require={
-        "train": ["tqdm", "matplotlib>=3.8"],                         # ppcls_nextvit/engine: progress bar, curves
-        "cv2": ["opencv-python-headless>=4.10,<5"],                   # ppcls_nextvit/data: backend: cv2
-        "visualdl": ["visualdl"],                                     # Global.use_visualdl
-        "devkit": ["scipy"],                                          # ppcls_nextvit/evaluation: meta.mat of the ILSVRC devkit
-        "torch": ["torch", "timm", "safetensors"],                    # tests marked `torch`, tools/benchmark.py's peers
-        "test": ["pytest>=8", "ruff"],                                # tests/
+        **EXTRAS,
+        # all that the tests use, but for torch, whose tests are skipped without it
+        "test": ["pytest>=8", "ruff", *sorted({package for name in EXTRAS if name != "torch" for package in EXTRAS[name]})],
     },
 )

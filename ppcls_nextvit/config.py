@@ -180,7 +180,11 @@ def read_yaml(path):
 
 def dialect_of(path):
     """Whose YAML the file is, by its keys: 'PaddleDetection', 'PaddleSeg' or, as ours and for all else, 'PaddleClas'."""
-    return _dialect(read_yaml(path))
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)      # PaddleDetection's have tags of their own
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        root = None                                                                              # load_config says what is wrong
+    return _dialect([key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else [])
 
 
 def _dialect(content):

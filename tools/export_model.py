@@ -1,8 +1,9 @@
 """Export: `python tools/export_model.py -c CONFIG -o Global.pretrained_model=WEIGHTS [--to TARGET] [-o Global.save_inference_dir=DIR]`.
 
-Every export is compared with the model, on photos and random images, before it is kept.
+Every export is compared with the model, on photos and, but for a detector, random images, before it is kept.
 """
 import argparse
+import importlib
 from pathlib import Path
 
 import paddle
@@ -13,9 +14,12 @@ from ppcls_nextvit.engine.classification import class_names
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.classification import describe_config, export_classifier, export_features
 from ppcls_nextvit.export.static import SUFFIXES
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.predict import list_images, preprocess_of, trained_model
+from ppcls_nextvit.schema import ConfigError
 
 PHOTOS = Path(__file__).resolve().parents[1] / "tests" / "photos"
+DENSE_TARGETS = ("paddle", "onnx")          # where detectors and segmentors were shown to be right
 
 
 def number_or_dynamic(text):
@@ -33,11 +37,11 @@ def arguments(argv):
                         help="default: %(default)s; for int8 there is tools/quantize.py")
     parser.add_argument("--batch", type=number_or_dynamic, default=None, metavar="N|dynamic", help="default: dynamic")
     parser.add_argument("--size", type=number_or_dynamic, nargs="+", metavar="H W|dynamic",
-                        help="default: dynamic for paddle, Global.image_shape for the others")
+                        help="default: dynamic for paddle, detectors and segmentors, else Global.image_shape")
     parser.add_argument("--format", choices=list(SUFFIXES), help="of --to paddle: pir (default), or pdmodel for older runtimes")
     parser.add_argument("--features", action="store_true", help="export the four stages' maps, stage1 to stage4, instead of class scores")
-    parser.add_argument("--photos", metavar="FILE|DIR", default=PHOTOS,
-                        help="compare on these photos too (default: four of this repository)")
+    parser.add_argument("--photos", metavar="FILE|DIR",
+                        help="compare on these photos too (default: four of this repository; of a detector Infer.infer_imgs)")
     args = parser.parse_args(argv)
     if args.size is not None and len(args.size) > 2 or args.size and len(args.size) == 2 and None in args.size:
         parser.error("--size takes a height and a width, one number for both, or 'dynamic'")
@@ -48,20 +52,32 @@ def arguments(argv):
 
 def export_config(config, args):
     """The model of `config`, exported as `args` say. Returns Exported."""
-    target, image_size = TARGETS[args.to], config.Global.image_shape[1:]
-    if args.size is None:
-        size = None if target.dynamic_size else image_size
-    else:
-        size = None if None in args.size else (args.size[0], args.size[-1])
+    task, target = MODELS.get(config.Arch.name).task, TARGETS[args.to]
+    options = {"precision": args.precision, **({"format": args.format} if args.format else {})}
+    size = args.size and None not in args.size and (args.size[0], args.size[-1]) or None
+    if task == "classification":
+        if args.size is None and not target.dynamic_size:
+            size = config.Global.image_shape[1:]
+        return export_classification(config, target, args.features, batch=args.batch, size=size,
+                                     photos=list_images(args.photos or PHOTOS), **options)
+    if args.to not in DENSE_TARGETS or args.features:
+        raise ConfigError(f"{config.path}: {config.Arch.name} goes to {' and '.join(DENSE_TARGETS)}, whole; --to {args.to}"
+                          f"{' --features' if args.features else ''} is for classifiers")
+    dense = importlib.import_module(f"ppcls_nextvit.{task}.export")
+    photos = list_images(args.photos) if args.photos else list_images(PHOTOS) if task == "segmentation" else ()
+    return dense.export(config, args.to, args.batch, size, photos, **options)
+
+
+def export_classification(config, target, features, photos, **options):
+    """A classifier's scores or, with `features`, its stages' maps."""
     names, preprocess = class_names(config), preprocess_of(config)
-    photos = [preprocess(str(path)) for path in list_images(args.photos)]
+    photos = [preprocess(str(path)) for path in photos]
     model, weights = trained_model(config)
-    description = describe_config(config, preprocess, names, weights)
-    shared = dict(image_size=image_size, batch=args.batch, size=size, photos=photos, precision=args.precision,
-                  **({"format": args.format} if args.format else {}))
-    if args.features:
-        return export_features(model, target, config.Global.save_inference_dir, description, **shared)
-    return export_classifier(model, target, config.Global.save_inference_dir, description, softmax=config.Arch.infer_add_softmax, **shared)
+    where, description = config.Global.save_inference_dir, describe_config(config, preprocess, names, weights)
+    options = {**options, "photos": photos, "image_size": config.Global.image_shape[1:]}
+    if features:
+        return export_features(model, target, where, description, **options)
+    return export_classifier(model, target, where, description, softmax=config.Arch.infer_add_softmax, **options)
 
 
 @program

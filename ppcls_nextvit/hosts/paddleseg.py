@@ -158,11 +158,17 @@ def _train(config, builder, *, device: str = "cpu", seed: Optional[int] = None, 
     return 0
 
 
-def evaluate(config_path, weights, overrides=()):
-    """{'miou', 'accuracy'} of `weights` (a segmentor's, any file of load_weights) on val_dataset, by PaddleSeg's core.evaluate."""
+def evaluate(config_path, weights=None, overrides=()):
+    """{'miou', 'accuracy'} on val_dataset, by PaddleSeg's core.evaluate.
+
+    weights: a segmentor's, any file of load_weights; None: those of `model.pretrained`. ConfigError if there are none.
+    """
     config, builder, run = _build(config_path, overrides)
+    if not weights and not config.dic["model"].get("pretrained"):
+        raise ConfigError(f"{config_path}: nothing to evaluate; give weights: -o model.pretrained=FILE")
     from paddleseg.core import evaluate as evaluation
     model, dataset = _made(builder, "model", "val_dataset")
-    logger.info("weights from %s: %s", weights, load_weights(model, weights))
+    if weights:
+        logger.info("weights from %s: %s", weights, load_weights(model, weights))
     miou, accuracy, *_ = evaluation(model, dataset, num_workers=run.get("num_workers", 0), **config.test_config)
     return {"miou": float(miou), "accuracy": float(accuracy)}

@@ -1,0 +1,72 @@
+"""The programs in tools/ for every task and every suite's dialect: the configuration says whose it is."""
+import json
+import sys
+
+import paddle
+import pytest
+from predicting import program_at
+from tiny import ROOT
+
+from ppcls_nextvit.config import dialect_of, load_config
+from ppcls_nextvit.engine.classification import build_model
+
+evaluate, export_model, infer, train = (program_at(f"tools/{name}.py") for name in ("eval", "export_model", "infer", "train"))
+QUICKSTART = ROOT / "configs" / "quickstart"
+
+
+@pytest.fixture(scope="module")
+def segmentor(tmp_path_factory):
+    """Weights of the segmentation quickstart's model, not trained."""
+    pytest.importorskip("cv2", reason="needs the extra `cv2`")
+    paddle.seed(0)
+    path = tmp_path_factory.mktemp("weights") / "semfpn.pdparams"
+    paddle.save(build_model(load_config(QUICKSTART / "nuclei_semfpn.yaml"), training=True).state_dict(), str(path))
+    return path
+
+
+def run(tool, config, weights, *arguments):
+    return tool.main(["-c", str(QUICKSTART / config), "-o", f"Global.pretrained_model={weights}", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("to", ["paddle", "onnx"])
+def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
+    if to == "onnx":
+        pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
+    assert run(export_model, "nuclei_semfpn.yaml", segmentor, "--to", to, "-o", f"Global.save_inference_dir={tmp_path / to}") == 0
+    assert "largest difference from the model" in capsys.readouterr().out
+    assert {"logits", "labels"} <= set(json.loads((tmp_path / to / "export.json").read_text())["Check"]["difference"])
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--to", "lite"], "SemanticFPN goes to paddle and onnx, whole; --to lite is for classifiers"),
+    (["--features"], "--to paddle --features is for classifiers")])
+def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, message):
+    assert run(export_model, "nuclei_semfpn.yaml", segmentor, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_options_of_another_task_are_refused(segmentor, tmp_path, capsys):
+    assert run(infer, "nuclei_semfpn.yaml", segmentor, "--sheet", tmp_path / "sheet.png") == 1
+    assert "--sheet is not for segmentation, which has --json, --out" in capsys.readouterr().err
+    assert run(infer, "fashion_mnist.yaml", segmentor, "--out", tmp_path) == 1
+    assert "--out is not for classification" in capsys.readouterr().err
+
+
+def test_the_dialect_is_told_by_the_keys(tmp_path):
+    for folder, suite in (("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg"), ("quickstart", "PaddleClas")):
+        for path in (ROOT / "configs" / folder).glob("*.y*ml"):
+            assert dialect_of(path) == suite, path
+    tagged = tmp_path / "tagged.yml"
+    tagged.write_text("architecture: MaskRCNN\nLearningRate:\n  schedulers:\n  - !PiecewiseDecay\n    gamma: 0.1\n")
+    assert dialect_of(tagged) == "PaddleDetection"
+
+
+@pytest.mark.parametrize("tool", [train, evaluate])
+@pytest.mark.parametrize("suite, key, module", [("PaddleDetection", "architecture", "ppdet"), ("PaddleSeg", "train_dataset", "paddleseg")])
+def test_a_missing_suite_is_one_line(tmp_path, capsys, monkeypatch, tool, suite, key, module):
+    for name in (module, "ppdet.modeling"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = tmp_path / "theirs.yml"
+    path.write_text(f"{key}: MaskRCNN\n")
+    assert tool.main(["-c", str(path)]) == 1
+    assert f"error: {suite} is not installed: pip install --no-deps" in capsys.readouterr().err
