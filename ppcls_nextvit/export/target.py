@@ -42,6 +42,7 @@ class Target:
     images: preprocessed float32 [C, H, W] to calibrate int8 with. ImportError that names the extra; ExportError if they cannot be made.
     load(folder, signature, precision) -> program (see verify.py), run by the target's own engine; None: it cannot run here.
     packages: whose versions the description records. dynamic_size: any height and width, if the user does not say.
+    described: write also takes `description`, what export.json shall hold beside what is measured.
     describe(folder, description): writes further descriptions, in another layout. next_step: a line for the user, with {directory}.
     """
 
@@ -51,6 +52,7 @@ class Target:
     load: Callable
     packages: Tuple[str, ...] = ()
     dynamic_size: bool = False
+    described: bool = False
     describe: Optional[Callable] = None
     next_step: str = ""
 
@@ -66,7 +68,7 @@ class Exported:
     @property
     def size(self):
         """Bytes of the target's own files."""
-        return sum(path.stat().st_size for path in self.files if path.name != DESCRIPTION)
+        return sum(file.stat().st_size for path in self.files if path.name != DESCRIPTION for file in _files(path))
 
 
 def export(layer, target, directory, signature, batches, description, precision="fp32", reference=None, compare=relative_difference,
@@ -84,11 +86,12 @@ def export(layer, target, directory, signature, batches, description, precision=
     parent, older = _existing_parent(directory), _older(directory, target)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
     try:
-        nodes = target.write(layer, work, signature, precision, images, **options)
+        described = {"description": description} if target.described else {}
+        nodes = target.write(layer, work, signature, precision, images, **options, **described)
         program, report = target.load(work, signature, precision), None
         if program:
             report = verify(program, eager(reference or layer, signature), batches, TOLERANCES[precision], compare, classes)
-        files = sorted(path.name for path in work.iterdir())
+        files = sorted(path.relative_to(work).as_posix() for path in _files(work))
         full = {**description,
                 "Export": {"target": target.name, "precision": precision, "nodes": nodes, **options,
                            "inputs": {name: list(shape) for name, shape in signature.inputs.items()}, "outputs": list(signature.outputs)},
@@ -102,6 +105,8 @@ def export(layer, target, directory, signature, batches, description, precision=
         files = sorted(path.name for path in work.iterdir() if path.name != DESCRIPTION)
         directory.mkdir(parents=True, exist_ok=True)
         for name in [*files, DESCRIPTION]:                  # the description comes last: its hashes tell whether all belong together
+            if (directory / name).is_dir():                 # a package, which no system call replaces while it has files
+                os.replace(directory / name, work / f"older.{name}")
             os.replace(work / name, directory / name)
         for name in older - set(files):
             (directory / name).unlink(missing_ok=True)
@@ -117,6 +122,11 @@ def sha256_of(path):
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _files(path):
+    """`path`, or all files in it: a package is a folder of them."""
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _versions(packages):
