@@ -222,8 +222,14 @@ def changed(number, **values):
     (changed(1, segmentation=[[1, 2, 3, 4]]), "annotation 2 of 1.png: its segmentation has no polygon of three points"),
     (changed(1, segmentation=[[1, 2, float("nan"), 4, 5, 6]]), r"a polygon from .* in an image of 60 x 80 pixels"),
     (changed(1, segmentation=polygon(1, 2, 30, 1e9)), r"a polygon from \(1, 2\) to \(31, 1000000002.0\) in an image of 60 x 80 pixels"),
-    (changed(1, segmentation={"size": [80, 60], "counts": 4800}), "annotation 2: segmentation: "),
-    (changed(1, segmentation=[[1, 2, "x", 4, 5, 6]]), "annotation 2: segmentation: "),
+    (changed(1, segmentation={"size": [80, 60], "counts": 4800}), "annotation 2: segmentation: expected polygons .* got {'size': .*4800}"),
+    (changed(1, segmentation={"size": [80, 60], "counts": [0.5, 4799.5]}), "annotation 2: segmentation: run lengths must be whole numbers"),
+    (changed(1, segmentation=[[1, 2, "x", 4, 5, 6]]), "annotation 2: segmentation: expected polygons .* got .*'x'"),
+    (changed(1, segmentation=[[1, 2, 10 ** 400, 4, 5, 6]]), "annotation 2: segmentation: a polygon from"),
+    (changed(1, image_id=[2]), r"annotations\[1\]: the image_id must be an integer, got \[2\]"),
+    (changed(1, category_id={}), r"annotations\[1\]: the category_id must be an integer, got {}"),
+    (changed(1, iscrowd="no"), "annotation 2: iscrowd must be 0 or 1, got 'no'"),
+    (changed(1, area=10 ** 400), "annotation 2: expected bbox"),
     (changed(1, segmentation=[]), "annotation 2 of 1.png: its segmentation has no polygon of three points"),
     (changed(1, segmentation="mask"), "expected polygons, or run lengths")])
 def test_bad_annotations(tmp_path, annotations, message):
@@ -237,6 +243,7 @@ def test_bad_annotations(tmp_path, annotations, message):
     ({"annotations": [[]]}, "'annotations' is a list of mappings"), ({"images": [3]}, "'images' is a list of mappings"),
     ({"categories": [{"id": 3, "name": "a"}]}, "1 categories, but the model has 2 classes; set Arch.class_num"),
     ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "categories has the id 3 2 times"),
+    ({"categories": [{"id": 3, "name": None}, {"id": 7, "name": "b"}]}, "category 3: expected a name, got None"),
     ({"categories": [{"id": 3}]}, r"categories\[0\] \(id 3\) has no 'name'"),
     ({"images": [{"id": 1, "file_name": "0.png", "width": 0, "height": 60}]}, "image 1: expected width and height .*, got 0 and 60"),
     ({"images": [{"id": 1, "file_name": 5, "width": 9, "height": 60}]}, "image 1: expected a file_name, got 5"),
@@ -247,7 +254,8 @@ def test_bad_files(tmp_path, sections, message):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("", "not a JSON file"), ("{", "not a JSON file"), ("[]", "not a COCO file"), ("{}", "not a COCO file")])
+    ("", "not a JSON file"), ("[" * 10 ** 5, "not a JSON file"), ("{", "not a JSON file"),
+    ("[]", "not a COCO file"), ("{}", "not a COCO file")])
 def test_no_coco_json(tmp_path, text, message):
     (tmp_path / "coco.json").write_text(text)
     with pytest.raises(ConfigError, match=f"coco.json: {message}"):
@@ -416,6 +424,9 @@ def test_damaged_and_missing_labels(labelled):
     path = labelled / "annotations" / "training" / "one.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match="one.png: not a readable image"):
+        ade(labelled).label(0)
+    path.write_bytes(b"GIF or not")
+    with pytest.raises(ImageError, match="one.png: not a readable image: it begins with b'GIF or n'"):
         ade(labelled).label(0)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="one.png: no such file; 1 of 1 images lack labels"):

@@ -18,6 +18,8 @@ __all__ = ["COCODataset", "coco_index", "mask_tools"]
 
 KEYS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"),
         "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation")}
+IDS = ("id", "image_id", "category_id")
+LARGEST = 1e9            # of a number of a box or an area
 TOLERATED = 0.01         # share of annotations that may contradict their image or themselves: large sets have some
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def read_coco(path):
             content = json.load(file)
     except OSError as error:
         raise FileNotFoundError(f"annotation_path: {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:                                        # of json's and of UTF-8's decoder
+    except (ValueError, RecursionError) as error:                      # of json's and of UTF-8's decoder
         raise ConfigError(f"{path}: not a JSON file: {error}") from error
     for section, keys in KEYS.items():
         entries = content.get(section) if isinstance(content, dict) else None
@@ -62,11 +64,15 @@ def read_coco(path):
             missing = [key for key in keys if key not in entry]
             if missing:
                 raise ConfigError(f"{path}: {section}[{number}] (id {entry.get('id')}) has no {missing[0]!r}")
-            if not isinstance(entry["id"], int):
-                raise ConfigError(f"{path}: {section}[{number}]: the id must be an integer, got {entry['id']!r}")
+            for key in IDS:
+                if key in keys and not isinstance(entry[key], int):
+                    raise ConfigError(f"{path}: {section}[{number}]: the {key} must be an integer, got {entry[key]!r}")
         id, count = max(Counter(entry["id"] for entry in entries).items(), key=lambda item: item[1], default=(None, 0))
         if count > 1:
             raise ConfigError(f"{path}: {section} has the id {id} {count} times")
+    for category in content["categories"]:
+        if not isinstance(category["name"], str):
+            raise ConfigError(f"{path}: category {category['id']}: expected a name, got {category['name']!r}")
     for image in content["images"]:
         if not isinstance(image["file_name"], str):
             raise ConfigError(f"{path}: image {image['id']}: expected a file_name, got {image['file_name']!r}")
@@ -77,8 +83,8 @@ def read_coco(path):
 
 
 def are_numbers(values, count):
-    """Whether `values` is a list of `count` finite numbers."""
-    return isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+    """Whether `values` is a list of `count` numbers of ordinary size."""
+    return isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) and abs(v) < LARGEST for v in values)
 
 
 def polygons(segmentation):
@@ -94,7 +100,7 @@ def mask_bounds(segmentation, height, width):
             return None
         xs, ys = [x for polygon in parts for x in polygon[::2]], [y for polygon in parts for y in polygon[1::2]]
         bounds = min(xs), min(ys), max(xs), max(ys)
-        if not math.isfinite(sum(xs) + sum(ys)) or min(bounds[:2]) < -max(width, height) or max(bounds[2:]) > 2 * max(width, height):
+        if min(bounds[:2]) < -max(width, height) or max(bounds[2:]) > 2 * max(width, height) or math.isnan(sum(xs) + sum(ys)):
             raise ValueError(f"a polygon from {bounds[:2]} to {bounds[2:]} in an image of {width} x {height} pixels")
         return bounds
     left, top, w, h = mask_tools().toBbox(run_lengths(segmentation, height, width)).tolist()
@@ -113,6 +119,8 @@ def run_lengths(segmentation, height, width):
     counts = segmentation["counts"]
     if isinstance(counts, str):                                        # pycocotools trusts such a text, to the point of a crash
         counts = decompressed(counts.encode())
+    if not all(isinstance(count, int) for count in counts):
+        raise ValueError("run lengths must be whole numbers")
     if sum(counts) != height * width or min(counts) < 0:
         raise ValueError(f"run lengths that add up to {sum(counts)} pixels of {height * width}")
     return tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -219,14 +227,18 @@ class COCODataset(DenseDataset):
             if not are_numbers(annotation["bbox"], 4) or not are_numbers([annotation["area"]], 1):
                 raise ConfigError(f"{where}: expected bbox [left, top, width, height] and an area, got {annotation['bbox']!r} and "
                                   f"{annotation['area']!r}")
+            if annotation.setdefault("iscrowd", 0) not in (0, 1):
+                raise ConfigError(f"{where}: iscrowd must be 0 or 1, got {annotation['iscrowd']!r}")
             image = images[annotation["image_id"]]
             try:
                 contradiction = disagreement(annotation, image)
-            except (TypeError, ValueError) as error:
+            except TypeError as error:
+                raise ConfigError(f"{where}: segmentation: expected polygons [[x, y, x, y, x, y, ...], ...] or run lengths "
+                                  f"{{size, counts}}, got {annotation['segmentation']!r:.80}") from error
+            except ValueError as error:
                 raise ConfigError(f"{where}: segmentation: {error}") from error
             if contradiction:
                 wrong.append(f"{where} of {image['file_name']}: {contradiction}")
-            annotation.setdefault("iscrowd", 0)
             of_image[image["id"]].append(annotation)
         if len(wrong) > TOLERATED * len(content["annotations"]):
             raise ConfigError(f"{wrong[0]} ({len(wrong)} of {len(content['annotations'])} annotations are like this)")

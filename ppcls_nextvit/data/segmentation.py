@@ -68,6 +68,8 @@ def read_labels(data, path):
             return np.array(image).astype(np.uint8) // np.uint8(stretched)
     except ImageError:
         raise
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{path}: not a readable image: it begins with {data[:8]!r}") from None
     except DECODER_ERRORS as error:
         raise ImageError(f"{path}: not a readable image: {error}") from error
 
