@@ -78,6 +78,9 @@ def test_an_empty_set_is_refused():
     metric = build_metric([{"MeanIoU": {}}], 2)
     with pytest.raises(ValueError, match="no image was evaluated"):
         metric.result(metric.counts())
+    metric.update(np.zeros((2, 3), np.int64), np.full((2, 3), 255))
+    with pytest.raises(ValueError, match="no pixel of the evaluation set is labelled, all are 255"):
+        metric.result(metric.counts())
 
 
 def test_pixel_accuracy_leaves_the_ignored_out():

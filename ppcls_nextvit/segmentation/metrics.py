@@ -75,6 +75,8 @@ class MeanIoU:
         if counts[0] == 0:
             raise ValueError("no image was evaluated; the data set is empty")
         both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(3, self.num_classes)
+        if not labelled.any():
+            raise ValueError(f"no pixel of the evaluation set is labelled, all are {self.ignore_index}: there is no IoU")
         iou, accuracy = _quotients(both, predicted + labelled - both), _quotients(both, labelled)
         return {"mIoU": _mean(iou), "mAcc": _mean(accuracy), "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
                 "class_iou": iou, "class_acc": accuracy}
