@@ -74,6 +74,7 @@ def test_training_logs_every_loss_and_measures_boxes_first(run):
     parts = [trained[name] for name in ("rpn_cls", "rpn_box", "cls", "box", "mask")]
     assert trained["loss"] == pytest.approx(sum(parts), rel=1e-5) and all(np.isfinite(parts)) and 0 <= trained["acc"] <= 1
     metrics = list(evaluated)[list(evaluated).index("epoch") + 1:]
+    assert f"batch 2/2 loss {trained['loss']:.4f} acc {trained['acc']:.4f} lr" in (folder / "output" / "MaskRCNN" / "train.log").read_text()
     assert metrics[0] == "box_map" and {"box_map_50", "mask_map", "mask_map_50"} <= set(metrics) and evaluated["images"] == 4
     for name in ("best_model.pdparams", "curves.png", "predictions.png"):
         assert (folder / "output" / "MaskRCNN" / name).exists()
@@ -90,6 +91,21 @@ def test_the_quickstart_learns(tmp_path, monkeypatch):
     trained = next(f for f in read_figures(config.output_dir) if f["kind"] == "eval")
     assert untrained["box_map_50"] < 0.1 and untrained["mask_map_50"] < 0.1
     assert trained["box_map_50"] > 0.2 and trained["mask_map_50"] > 0.2
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    """Samples of anchors and proposals too are functions of the place in the run."""
+    steps = ["Global.epochs=2", "Global.eval_during_train=False", "DataLoader.Train.sampler.iterations=1"]
+    whole = config_of(tmp_path, *steps, "Global.save_interval=1")
+    train(whole)
+    at = f"Global.checkpoints={tmp_path / 'output' / 'MaskRCNN' / 'epoch_1'}"
+    resumed = config_of(tmp_path, *steps, f"Global.output_dir={tmp_path / 'resumed'}", at)
+    train(resumed)
+    expected, got = (next(f for f in read_figures(config.output_dir) if f["kind"] == "train" and f["epoch"] == 2)
+                     for config in (whole, resumed))
+    for name in ("loss", "rpn_cls", "rpn_box", "cls", "box", "mask", "acc"):
+        assert got[name] == expected[name]
 
 
 @pytest.mark.slow

@@ -190,11 +190,11 @@ class Run:
         memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
         position = round(epoch - 1 + progress.batch / self.batches, 4)
         self.log.figures("train", update=progress.update, epoch=epoch, position=position, lr=lr, memory_mb=memory, **figures)
-        shares = {name: f"{value:.4f}" for name, value in figures.items() if name.startswith(("top", "aAcc"))}
+        shares = {name: f"{value:.4f}" for name, value in figures.items() if name.startswith(("top", "aAcc", "acc"))}
         bar.set_postfix(loss=f"{figures['loss']:.3f}", **shares, img_s=f"{figures['images_per_s']:.0f}",
                         run_eta=_duration(figures["eta_s"]), memory=f"{memory} MB")
-        logger.info("epoch %d/%d batch %d/%d loss %.4f %s lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
-                    figures["loss"], " ".join(f"{name} {value}" for name, value in shares.items()), lr, figures["images_per_s"],
+        logger.info("epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
+                    figures["loss"], "".join(f" {name} {value}" for name, value in shares.items()), lr, figures["images_per_s"],
                     _duration(figures["eta_s"]), f" memory {memory} MB" if self.config.Global.print_mem_info else "")
 
     def _evaluate(self):
