@@ -14,6 +14,7 @@ from ppcls_nextvit.labels import read_labels
 
 make_configs = program_at("tools/make_detection_configs.py")
 FILES = make_configs.all_configs()
+NORMALIZE = {"Normalize": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}}
 BATCHES = 7330                      # per epoch, in the official logs
 
 
@@ -43,7 +44,13 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
     assert [name for op in train["dataset"]["transform_ops"] for name in op] == (
         ["Resize", "RandomFlip", "Normalize", "Pad"] if schedule == "1x" else ["RandomFlip", "AutoAugment", "Normalize", "Pad"])
     assert evaluation["dataset"]["transform_ops"] == config.Infer.transforms
-    assert config.Infer.transforms[0] == {"Resize": {"scale": [1333, 800]}}
+    assert config.Infer.transforms == [{"Resize": {"scale": [1333, 800]}}, NORMALIZE, {"Pad": {"size_divisor": 32}}]
+    assert train["dataset"]["transform_ops"][-2:] == config.Infer.transforms[-2:]
+    assert {"RandomFlip": {"prob": 0.5}} in train["dataset"]["transform_ops"]
+    if schedule == "1x":
+        assert train["dataset"]["transform_ops"][0] == config.Infer.transforms[0]
+    assert [config.Optimizer[key] for key in ("name", "beta1", "beta2", "weight_decay")] == ["AdamW", 0.9, 0.999, 0.05]
+    assert config.Optimizer["no_weight_decay_name"] == ("bn norm" if schedule == "1x" else "norm")
 
     epochs = {"1x": 12, "3x": 36}[schedule]
     rate = build_schedule(config.Optimizer["lr"], config.Global.epochs, BATCHES).lr

@@ -14,6 +14,7 @@ pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 make_configs = program_at("tools/make_segmentation_configs.py")
 FILES = make_configs.all_configs()
+NORMALIZE = {"Normalize": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}}
 
 
 def test_there_are_six_and_no_others():
@@ -25,8 +26,14 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
     assert path.read_text(encoding="utf-8") == FILES[path], "run tools/make_segmentation_configs.py"
     config = load_config(path)
     train, evaluation = config.DataLoader["Train"], config.DataLoader["Eval"]
-    assert [name for op in train["dataset"]["transform_ops"] for name in op] == [
-        "Resize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion", "Normalize", "Pad"]
+    assert train["dataset"]["transform_ops"] == [
+        {"Resize": {"scale": [2048, 512], "ratio_range": [0.5, 2.0]}}, {"RandomCrop": {"size": [512, 512], "cat_max_ratio": 0.75}},
+        {"RandomFlip": {"prob": 0.5}}, {"PhotoMetricDistortion": None}, NORMALIZE, {"Pad": {"size": [512, 512]}}]
+    assert config.Infer.transforms == [{"Resize": {"scale": [2048, 512]}}, NORMALIZE]
+    assert train["dataset"]["reduce_zero_label"] and evaluation["dataset"]["reduce_zero_label"]
+    assert [config.Optimizer[key] for key in ("name", "beta1", "beta2")] == ["AdamW", 0.9, 0.999]
+    assert (float(config.Optimizer["weight_decay"]), config.Optimizer.get("no_weight_decay_name")) == (
+        (1e-4, None) if path.stem.startswith("semfpn") else (0.01, "bn norm"))
     assert evaluation["dataset"]["transform_ops"] == config.Infer.transforms and evaluation["sampler"]["batch_size"] == 1
     assert config.Arch.arguments["backbone"] == {"name": f"NextViT_{path.stem.split('_')[3]}", "extra_norms": True, "drop_path_rate": 0.2}
     assert config.Arch.use_sync_bn and config.AMP is None and "clip_global_norm" not in config.Optimizer
