@@ -2,6 +2,8 @@
 from setuptools import find_packages, setup
 
 OPENCV = "opencv-python-headless>=4.10,<5"                             # OpenCV 5 rounds hues otherwise than the recipes' own
+ONNX = ["paddle2onnx==2.1.0", "onnx==1.17.0", "onnxslim>=0.1.80", "onnxconverter-common>=1.16", "onnxruntime>=1.20",
+        "packaging"]                                                   # the last is what paddle2onnx imports and does not declare
 
 EXTRAS = {
     "train": ["tqdm", "matplotlib>=3.8"],                              # ppcls_nextvit/engine: progress bar, curves
@@ -9,12 +11,11 @@ EXTRAS = {
     "cv2": [OPENCV],                                                   # ppcls_nextvit/data: backend: cv2
     "visualdl": ["visualdl"],                                          # Global.use_visualdl
     "devkit": ["scipy"],                                               # ppcls_nextvit/evaluation: meta.mat of the ILSVRC devkit
-    "onnx": ["paddle2onnx==2.1.0", "onnx==1.17.0", "onnxslim>=0.1.80", "onnxconverter-common>=1.16", "onnxruntime>=1.20",
-             "packaging"],                                             # ppcls_nextvit/export/onnx.py, deploy/onnx
-    "openvino": ["openvino>=2025.0"],                                  # ppcls_nextvit/export/openvino.py
-    "int8": ["nncf>=3.0,<4"],                                          # ppcls_nextvit/export/quantize.py, beside onnx and openvino
+    "onnx": ONNX,                                                      # ppcls_nextvit/export/onnx.py, deploy/onnx
+    "openvino": [*ONNX, "openvino>=2025.0"],                           # ppcls_nextvit/export/openvino.py
+    "int8": [*ONNX, "openvino>=2025.0", "nncf>=3.4,<4"],               # ppcls_nextvit/export/quantize.py
     "tensorrt": ["tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"],     # deploy/tensorrt without a GPU
-    "coreml": ["coremltools>=9.0,<10"],                                # ppcls_nextvit/export/coreml.py
+    "coreml": [*ONNX, "coremltools>=9.0,<10"],                         # ppcls_nextvit/export/coreml.py
     "serving": ["litserve==0.2.19", "prometheus-client>=0.20", "python-multipart>=0.0.9"],          # deploy/serving
     "hosts": ["prettytable", "scikit-learn", "faiss-cpu", "six", "requests", "tqdm", "pandas", "scipy", "matplotlib>=3.8",
               "pycocotools>=2.0.7", "shapely", OPENCV],                # ppcls_nextvit/hosts: what the suites' wheels import

@@ -70,3 +70,12 @@ def test_a_missing_suite_is_one_line(tmp_path, capsys, monkeypatch, tool, suite,
     path.write_text(f"{key}: MaskRCNN\n")
     assert tool.main(["-c", str(path)]) == 1
     assert f"error: {suite} is not installed: pip install --no-deps" in capsys.readouterr().err
+
+
+def test_int8_that_needs_images_is_another_tool(capsys):
+    with pytest.raises(SystemExit):
+        export_model.main(["-c", "any.yaml", "--to", "onnx", "--precision", "int8"])
+    assert "int8 of --to onnx is calibrated on images: tools/quantize.py --to onnx" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        program_at("tools/quantize.py").main(["-c", "any.yaml", "--to", "lite"])
+    assert "invalid choice: 'lite'" in capsys.readouterr().err

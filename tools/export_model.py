@@ -33,8 +33,8 @@ def number_or_dynamic(text):
 def arguments(argv):
     parser = config_parser(__doc__.partition("\n")[0])
     parser.add_argument("--to", choices=list(TARGETS), default="paddle", help="what to write (default: %(default)s)")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32",
-                        help="default: %(default)s; for int8 there is tools/quantize.py")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32",
+                        help="default: %(default)s; int8 of --to lite stores weights, that of the others is tools/quantize.py's")
     parser.add_argument("--batch", type=number_or_dynamic, default=None, metavar="N|dynamic", help="default: dynamic")
     parser.add_argument("--size", type=number_or_dynamic, nargs="+", metavar="H W|dynamic",
                         help="default: dynamic for paddle, detectors and segmentors, else Global.image_shape")
@@ -47,6 +47,8 @@ def arguments(argv):
         parser.error("--size takes a height and a width, one number for both, or 'dynamic'")
     if args.format and args.to != "paddle":
         parser.error(f"--format is of --to paddle; --to {args.to} has one format")
+    if args.precision == "int8" and TARGETS[args.to].calibrates:
+        parser.error(f"int8 of --to {args.to} is calibrated on images: tools/quantize.py --to {args.to}")
     return args
 
 

@@ -14,8 +14,8 @@ from ppcls_nextvit.export.int8 import calibration_images, export_int8, table
 @program
 def main(argv=None) -> int:
     parser = config_parser(__doc__.partition("\n")[0])
-    parser.add_argument("--to", choices=[name for name, target in TARGETS.items() if "int8" in target.precisions], default="openvino",
-                        help="whose int8 (default: %(default)s)")
+    targets = [name for name, target in TARGETS.items() if "int8" in target.precisions and target.calibrates]
+    parser.add_argument("--to", choices=targets, default="openvino", help="whose int8 (default: %(default)s)")
     parser.add_argument("--calibration", metavar="LIST.txt|DIR", help="images to calibrate with (default: those of DataLoader.Train)")
     parser.add_argument("--images", type=int, default=300, metavar="N", help="take at most so many of them (default: %(default)s)")
     parser.add_argument("--keep-float", type=int, default=0, metavar="N",

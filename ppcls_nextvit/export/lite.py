@@ -88,7 +88,7 @@ def _cannot_run_here(folder, signature, precision):
 
 
 TARGETS = (
-    Target("lite", ("fp32", "fp16", "int8"), functools.partial(write, places="arm"), _cannot_run_here, describe=describe),
+    Target("lite", ("fp32", "fp16", "int8"), functools.partial(write, places="arm"), _cannot_run_here, calibrates=False, describe=describe),
     Target("lite-opencl", ("fp32",), functools.partial(write, places="opencl,arm"), _cannot_run_here, describe=describe),
-    Target("lite-x86", ("fp32", "int8"), functools.partial(write, places="x86"), load, describe=describe),
+    Target("lite-x86", ("fp32", "int8"), functools.partial(write, places="x86"), load, calibrates=False, describe=describe),
 )

@@ -42,6 +42,7 @@ class Target:
     images: preprocessed float32 [C, H, W] to calibrate int8 with. ImportError that names the extra; ExportError if they cannot be made.
     load(folder, signature, precision) -> program (see verify.py), run by the target's own engine; None: it cannot run here.
     packages: whose versions the description records. dynamic_size: any height and width, if the user does not say.
+    calibrates: its int8 computes in int8 and is calibrated on images (tools/quantize.py); else it only stores the weights so.
     described: write also takes `description`, what export.json shall hold beside what is measured.
     describe(folder, description): writes further descriptions, in another layout. next_step: a line for the user, with {directory}.
     """
@@ -52,6 +53,7 @@ class Target:
     load: Callable
     packages: Tuple[str, ...] = ()
     dynamic_size: bool = False
+    calibrates: bool = True
     described: bool = False
     describe: Optional[Callable] = None
     next_step: str = ""
