@@ -52,17 +52,20 @@ def class_names(config):
     return read_labels(path, config.Arch.class_num) if path else [str(index) for index in range(config.Arch.class_num)]
 
 
+def build_loaders(config, processes, training):
+    """(Loader of DataLoader.Train, Loader of DataLoader.Eval), for this one of the `processes`; None for one that is not needed."""
+    place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
+    needed = {"Train": training, "Eval": not training or config.Global.eval_during_train}
+    return [build_loader(config.section(f"DataLoader.{mode}"), mode, **place) if wanted else None for mode, wanted in needed.items()]
+
+
 class ClassificationTask:
     """Images in, class logits out. See the module's docstring for the interface."""
 
     def __init__(self, config, processes, training=True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
-        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size,
-                 "seed": config.Global.seed}
-        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
-        evaluates = not training or config.Global.eval_during_train
-        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.train_loader, self.eval_loader = build_loaders(config, processes, training)
         self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
         self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
         self.metric = build_metric(config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval")

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ..data import build_loader
 from ..data.dense import DensePipeline
 from ..detection.masks import encode_rle
 from ..detection.predict import check_post_process, comparison_sheet, pasted
 from ..evaluation.coco import coco_map, gathered, result_records
 from ..schema import ConfigError
-from .classification import build_model
+from .classification import build_loaders, build_model
 
 IMAGES_IN_REPORT = 4
 
@@ -39,11 +38,7 @@ class DetectionTask:
     def __init__(self, config, processes, training=True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
-        place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size,
-                 "seed": config.Global.seed}
-        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
-        evaluates = not training or config.Global.eval_during_train
-        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.train_loader, self.eval_loader = build_loaders(config, processes, training)
         self.train_metric = ProposalAccuracy()
         self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
 

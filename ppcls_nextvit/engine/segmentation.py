@@ -6,7 +6,6 @@ from typing import Optional
 import paddle
 
 from ..config import check_entries, check_mapping
-from ..data import build_loader
 from ..data.dense import DensePipeline
 from ..preprocess import ImageError
 from ..schema import coerce
@@ -15,7 +14,7 @@ from ..segmentation.inference import Inference, segment
 from ..segmentation.losses import LOSSES, build_loss
 from ..segmentation.metrics import METRICS, build_metric
 from ..segmentation.views import Views
-from .classification import build_model, class_names
+from .classification import build_loaders, build_model, class_names
 
 IMAGES_IN_REPORT = 4
 
@@ -26,15 +25,12 @@ class SegmentationTask:
     def __init__(self, config, processes, training=True):
         self.config, self.processes, num_classes = config, processes, config.Arch.class_num
         self.model = build_model(config, training)
-        place = {"num_classes": num_classes, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
-        self.train_loader = build_loader(config.section("DataLoader.Train"), "Train", **place) if training else None
-        evaluates = not training or config.Global.eval_during_train
-        self.eval_loader = build_loader(config.section("DataLoader.Eval"), "Eval", **place) if evaluates else None
+        self.train_loader, self.eval_loader = build_loaders(config, processes, training)
         self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
         self.metric = build_metric(config.Metric.get("Eval") or [{"MeanIoU": {}}], num_classes, "Metric.Eval")
         self.train_metric = build_metric(config.Metric.get("Train") or [{"PixelAccuracy": {}}], num_classes, "Metric.Train")
         self.inference, self.views = self.model.inference, None
-        if evaluates and self.inference.ratios != (1.0,):           # a batch holds one view of each image; these make all
+        if self.eval_loader is not None and self.inference.ratios != (1.0,):       # a batch holds one view of each image; these make all
             place = "DataLoader.Eval.dataset.transform_ops"
             self.views = Views(config.section(place), self.inference, place)
         self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
