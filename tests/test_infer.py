@@ -154,6 +154,12 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, overrides, message):
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_missing_folder_shows_before_the_work(run, tmp_path, capsys):
+    assert run(f"Infer.infer_imgs={clothes(tmp_path / 'clothes', 1)}", json_file=tmp_path / "none" / "out.json") == 1
+    out, err = capsys.readouterr()
+    assert not out and err.splitlines()[-1].startswith("error: --json") and err.rstrip().endswith(f"no such folder: {tmp_path / 'none'}")
+
+
 def test_list_images_sorts_and_takes_image_endings(tmp_path):
     for name in ("b.JPG", "a.png", "c.txt", ".hidden.png", "d.webp"):
         (tmp_path / name).touch()

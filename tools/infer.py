@@ -3,6 +3,7 @@
 Classification prints the best names (--sheet draws them). Detection and segmentation draw into --out what they found.
 """
 import sys
+from pathlib import Path
 
 from ppcls_nextvit.cli import config_parser, program
 from ppcls_nextvit.config import load_config
@@ -63,6 +64,10 @@ def main(argv=None) -> int:
     for option in ("sheet", "out"):
         if getattr(args, option) and option not in options:
             raise ConfigError(f"--{option} is not for {task}, which has {', '.join(f'--{name}' for name in options)}")
+    for option in ("json", "sheet"):                                # a folder that is missing must show now, not after the last image
+        path = getattr(args, option)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(f"--{option} {path}: no such folder: {Path(path).parent}")
     args.out = args.out or "output/infer"
     if not (config.section("Infer").infer_imgs or config.Global.infer_imgs):
         raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
