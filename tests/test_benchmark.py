@@ -110,6 +110,47 @@ def test_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
             assert row["difference"] < 1e-4 and 0 < row["of_gemm"] < 1.5 and row["cpu_ms"] > 0
 
 
+class DenseRecorder(Recorder):
+    """A worker whose k-th measurement's preprocessing takes `milliseconds[k]`, and its network ten times that."""
+
+    def parts(self, task, size, train, runs):
+        self.calls.append((self.name, task, size, train))
+        ms = next(self.milliseconds)
+        return {"preprocessing": [ms] * runs, "network": [10 * ms] * runs, "inference": [11 * ms] * runs}
+
+
+def test_parts_of_dense_inference(benchmark):
+    calls = []
+    workers = [DenseRecorder("a", [1, 10, 1], calls), DenseRecorder("b", [3, 30, 2], calls)]
+    rows = list(benchmark.compare_parts("detection", workers, (64, 96), False, rounds=3, runs=2))
+    assert calls == [(name, "detection", (64, 96), False) for name in "ababab"]
+    assert [(row["engine"], row["what"], row["min_ms"], row["median_ms"], row["ratio"]) for row in rows] == [
+        ("a", "preprocessing", 1, 1, 1), ("a", "network", 10, 10, 1), ("a", "inference", 11, 11, 1),
+        ("b", "preprocessing", 2, 3, 3), ("b", "network", 20, 30, 3), ("b", "inference", 22, 33, 3)]
+    assert [row["share"] for row in rows] == pytest.approx([1 / 11, 10 / 11, 1] * 2)
+
+
+@pytest.mark.slow
+def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cv2", reason="needs the extra `cv2`")
+    (tmp_path / "paddleseg.py").write_text("raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
+    out = tmp_path / "benchmark.json"
+    status = benchmark.main(["--task", "detection", "segmentation", "--engines", "ours mask_rcnn", "ours semfpn", "paddleseg upernet",
+                             "--dense-size", "64", "96", "--threads", "1", "--rounds", "1", "--runs", "1", "--json", str(out)])
+    printed = capsys.readouterr().out
+    assert status == 0 and "paddleseg upernet: left out (PaddleSeg is not installed: pip install" in printed
+    rows, parts = json.loads(out.read_text()), ["preprocessing", "network", "postprocessing", "inference", "step"]
+    assert [(row["task"], row["engine"], row["what"]) for row in rows] == [
+        (task, engine, part) for task, engine in (("detection", "ours mask_rcnn"), ("segmentation", "ours semfpn")) for part in parts]
+    for row in rows:
+        assert row["median_ms"] > 0 and row["memory_mb"] > 100 and row["size"] == "64x96" and row["ratio"] == 1
+        assert f"| 64x96 | 1 | 1 | {row['engine']} | {row['what']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
+    for first in (0, 5):
+        assert sum(row["share"] for row in rows[first:first + 3]) == pytest.approx(1)
+        assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
+
+
 def test_unknown_models_are_refused(benchmark, capsys):
     assert benchmark.main(["--engines", "ours eager", "--model", "NextViT_tiny", "--threads", "1"]) == 1
     error = capsys.readouterr().err
@@ -119,7 +160,8 @@ def test_unknown_models_are_refused(benchmark, capsys):
 def test_unknown_peers_are_refused(benchmark, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--peer-python", "keras=python"])
-    assert "expected paddleclas=PYTHON or timm=PYTHON, got 'keras=python'" in capsys.readouterr().err
+    expected = "expected NAME=PYTHON with one of paddleclas, timm, paddledet, mmdet, paddleseg, mmseg, got 'keras=python'"
+    assert expected in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_failing_engine_is_named_with_its_last_words(benchmark, tmp_path):

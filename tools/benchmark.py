@@ -7,8 +7,14 @@ machine does meets all alike: the ratios then say more than the milliseconds. Wh
 anything is timed, every engine's logits are compared with those of the first. The machine's own limit, a product of two matrices, takes
 turns too: `of gemm` is the share of its rate that an engine's multiply-adds reach, by the least processor time of both. Processor time
 (`cpu`, of all threads) tells more than the clock where other programs want the same cores.
+
+    python tools/benchmark.py --task detection segmentation --peer-python paddleseg=PYTHON --rounds 3 --runs 1
+
+Mask R-CNN and the segmentors, with random weights: what of an image's inference is preprocessing, network and postprocessing, and a
+training step on one image. Inference and training have processes of their own, so that the peak memory is each one's.
 """
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -25,13 +31,15 @@ from benchmark_worker import ENGINES
 from ppcls_nextvit.cli import program
 
 WORKER = Path(__file__).with_name("benchmark_worker.py")
-COLUMNS = {"size": "{}", "threads": "{}", "batch": "{}", "engine": "{}", "min_ms": "{:.1f}", "median_ms": "{:.1f}", "p95_ms": "{:.1f}",
-           "images_per_s": "{:.1f}", "ratio": "{:.2f}", "cpu_ms": "{:.1f}", "cpu_ratio": "{:.2f}", "of_gemm": "{:.2f}",
-           "memory_mb": "{:.0f}", "difference": "{:.0e}"}
+COLUMNS = {"size": "{}", "threads": "{}", "batch": "{}", "engine": "{}", "what": "{}", "min_ms": "{:.1f}", "median_ms": "{:.1f}",
+           "share": "{:.3f}", "p95_ms": "{:.1f}", "images_per_s": "{:.1f}", "ratio": "{:.2f}", "cpu_ms": "{:.1f}", "cpu_ratio": "{:.2f}",
+           "of_gemm": "{:.2f}", "memory_mb": "{:.0f}", "difference": "{:.0e}"}
 HEADINGS = {"min_ms": "min ms", "median_ms": "median ms", "p95_ms": "p95 ms", "images_per_s": "images/s", "ratio": "time / first engine's",
             "cpu_ms": "min cpu ms", "cpu_ratio": "cpu / first engine's",
             "of_gemm": "of gemm", "memory_mb": "peak MB", "difference": "logits differ by"}
+DENSE = {"detection": (800, 1333), "segmentation": (512, 683)}     # height, width that the published recipes resize to
 GEMM = "gemm"
+PEERS = list(dict.fromkeys(name.split()[0] for name in ENGINES if not name.startswith(("ours", GEMM))))
 GEMM_FLOP = 2 * benchmark_worker.Gemm.SIDE ** 3
 CALIBRATION = 8         # random images that int8 is calibrated with; the speed does not depend on them
 PAUSE_S = 0.3           # after it, OpenMP's idle threads of the engine before have stopped spinning
@@ -65,6 +73,13 @@ class Worker:
         self.memory_mb = answer["memory_mb"]
         return answer["ms"], answer["cpu_ms"]
 
+    def parts(self, task, size, train, runs):
+        """{part: milliseconds of `runs` runs} of a detector or segmentor; the last part is the whole."""
+        answer = self._ask({"task": task, "size": size, "train": train, "runs": runs})
+        self.memory_mb = answer["memory_mb"]
+        parts = answer["ms"]
+        return parts if train else {**parts, "inference": [sum(run) for run in zip(*parts.values())]}
+
     def output(self):
         """Logits [1][classes] of an image that is the same for every engine."""
         return self._ask({"task": "output"})
@@ -87,27 +102,37 @@ def summary(rounds, base):
     Least, median and 95th percentile of all runs; and the median over the rounds of this engine's median over the base's.
     """
     runs, cpu = (sorted(ms for one in rounds for ms in one[kind]) for kind in (0, 1))
-    ratio, cpu_ratio = (statistics.median(statistics.median(one[kind]) / statistics.median(of_base[kind])
-                                          for one, of_base in zip(rounds, base)) for kind in (0, 1))
+    ratio, cpu_ratio = (median_ratio(rounds, base, kind) for kind in (0, 1))
     return {"min_ms": runs[0], "median_ms": statistics.median(runs), "p95_ms": runs[min(len(runs) - 1, int(0.95 * len(runs)))],
             "ratio": ratio, "cpu_ms": cpu[0], "cpu_ratio": cpu_ratio}
 
 
-def compare(task, workers, batch, rounds, runs):
-    """{engine: summary} of the workers that took turns, ratios to the first of them."""
+def median_ratio(rounds, base, key):
+    """The median over the rounds of the median of this engine's runs over that of the base's."""
+    return statistics.median(statistics.median(one[key]) / statistics.median(of_base[key]) for one, of_base in zip(rounds, base))
+
+
+def turns(workers, rounds, measure):
+    """{engine: what measure(worker) returned in each round}, of workers that take turns."""
     taken = {worker.name: [] for worker in workers}
     for _ in range(rounds):
         for worker in workers:
-            taken[worker.name].append(worker.measure(task, batch, runs))
+            taken[worker.name].append(measure(worker))
+    return taken
+
+
+def compare(task, workers, batch, rounds, runs):
+    """{engine: summary} of the workers that took turns, ratios to the first of them."""
+    taken = turns(workers, rounds, lambda worker: worker.measure(task, batch, runs))
     base = taken[workers[0].name]
     return {name: summary(measured, base) for name, measured in taken.items()}
 
 
-def start(args, size, threads, folder, absent):
-    """The workers of the engines asked for; `absent` gets those that are not installed."""
+def start(args, tasks, size, threads, folder, absent):
+    """The workers of the engines asked for that have one of the tasks; `absent` gets those that are not installed."""
     workers = []
     for name in args.engines:
-        if set(args.task) & set(ENGINES[name][2]) or name == GEMM and "latency" in args.task:
+        if name not in absent and (set(tasks) & set(ENGINES[name][2]) or name == GEMM and "latency" in tasks):
             try:
                 python = args.peer_python.get(name.split()[0], sys.executable)
                 workers.append(Worker(name, args.model, size, threads, folder, python))
@@ -142,13 +167,42 @@ def measure(task, workers, batch, args, multiply_adds):
         yield row
 
 
-def run_engines(args, folder):
-    """(rows of results as dicts, {engine that is not installed: why})."""
-    rows, absent = [], {}
-    for size in args.size:
+def compare_parts(task, workers, size, train, rounds, runs):
+    """One row per engine and part, as dicts; `share` is the part's of the whole, over all runs, `ratio` to the first engine's part."""
+    taken = turns(workers, rounds, lambda worker: worker.parts(task, size, train, runs))
+    for worker in workers:
+        total = {part: sum(sum(one[part]) for one in taken[worker.name]) for part in taken[worker.name][0]}
+        *_, whole = total.values()
+        for part in total:
+            ms = [value for one in taken[worker.name] for value in one[part]]
+            yield {"task": task, "batch": 1, "engine": worker.name, "version": worker.version, "what": part, "min_ms": min(ms),
+                   "median_ms": statistics.median(ms), "share": total[part] / whole,
+                   "ratio": median_ratio(taken[worker.name], taken[workers[0].name], part), "memory_mb": worker.memory_mb}
+
+
+def run_dense(args, folder, absent):
+    """The rows of detection and segmentation, as dicts; `absent` gets the engines that are not installed."""
+    rows = []
+    for task, threads, train in itertools.product(DENSE, args.threads, (False, True)):
+        if task in args.task:
+            size = args.dense_size or DENSE[task]
+            workers = start(args, [task], 0, threads, folder, absent)
+            try:
+                found = compare_parts(task, workers, size, train, args.rounds, args.runs)
+                rows += [{"size": "x".join(map(str, size)), "threads": threads, **row} for row in found]
+            finally:
+                for worker in workers:
+                    worker.close()
+    return rows
+
+
+def run_classifiers(args, folder, absent):
+    """The rows of the classifiers' tasks, as dicts; `absent` gets the engines that are not installed."""
+    rows, tasks = [], set(args.task) - set(DENSE)
+    for size in args.size if tasks else ():
         multiply_adds = prepare(args, size, folder, absent)
         for threads in args.threads:
-            workers = start(args, size, threads, folder, absent)
+            workers = start(args, tasks, size, threads, folder, absent)
             try:
                 for task, batches in (("latency", args.batch), ("train", args.train_batch), ("data", args.train_batch)):
                     for batch in batches if task in args.task else ():
@@ -158,7 +212,7 @@ def run_engines(args, folder):
             finally:
                 for worker in workers:
                     worker.close()
-    return rows, absent
+    return rows
 
 
 def prepare(args, size, folder, absent):
@@ -267,27 +321,31 @@ def draw(rows, path):
 
 def peer(text):
     name, _, python = text.partition("=")
-    if name not in {engine.split()[0] for engine in ENGINES} or not python:
-        raise argparse.ArgumentTypeError(f"expected paddleclas=PYTHON or timm=PYTHON, got {text!r}")
+    if name not in PEERS or not python:
+        raise argparse.ArgumentTypeError(f"expected NAME=PYTHON with one of {', '.join(PEERS)}, got {text!r}")
     return name, python
 
 
 def parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", nargs="+", choices=("latency", "train", "data"), default=["latency"],
-                        help="data: the transforms of the 224 recipe on one core, images per second")
+    parser.add_argument("--task", nargs="+", choices=("latency", "train", "data", *DENSE), default=["latency"],
+                        help="data: the transforms of the 224 recipe on one core, images per second; detection and segmentation: an "
+                             "image's inference in its parts, and a training step on one image")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME",
                         help=f"the first is what the others are compared with; of {', '.join(ENGINES)}")
     parser.add_argument("--model", default="NextViT_small")
     parser.add_argument("--weights", metavar="FILE", help="of the model, in any format (default: random ones)")
     parser.add_argument("--size", type=int, nargs="+", default=[224, 384], help="pixels")
+    parser.add_argument("--dense-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+                        help="of the detector's and segmentor's resized image (default: 800 1333, 512 683)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images per run (latency)")
     parser.add_argument("--train-batch", type=int, nargs="+", default=[8], help="images per step (train)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each engine in a round")
     parser.add_argument("--peer-python", type=peer, action="append", default=[], metavar="NAME=PYTHON",
-                        help="the interpreter that has a peer (paddleclas or timm), if not this one; may be repeated")
+                        help=f"the interpreter that has a peer ({', '.join(PEERS)}), if not this one; may be repeated. PaddleSeg's "
+                             "needs this project, too")
     parser.add_argument("--folder", metavar="DIR", help="keep the exports here, and use those that are here")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows as JSON")
     parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the latencies' ratios (.png or .svg); needs matplotlib")
@@ -299,7 +357,8 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     args.peer_python = dict(args.peer_python)
     with tempfile.TemporaryDirectory() as folder:
-        rows, absent = run_engines(args, args.folder or folder)
+        folder, absent = args.folder or folder, {}
+        rows = run_classifiers(args, folder, absent) + run_dense(args, folder, absent)
     if not rows:
         raise ValueError(f"nothing was measured; not installed: {absent}")
     print(markdown(rows))

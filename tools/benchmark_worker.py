@@ -5,10 +5,12 @@
 FOLDER is what tools/benchmark.py prepared: the weights that all models share, in each project's format, and the exports.
 Reads one JSON request per line, {"task": "latency" | "train" | "data", "batch": B, "runs": R}, and answers each with
 {"ms": milliseconds of R runs, "cpu_ms": those of the processor, "memory_mb": the most that this process has held}; a request of
-{"task": "output"} with the logits of `probe`.
+{"task": "output"} with the logits of `probe`. {"task": "detection" | "segmentation", "size": [height, width], "train": bool, "runs": R} is
+answered with {"ms": {part: milliseconds of R runs}, "memory_mb": ...}.
 The interpreter may be a peer's, without this project, so only the standard library is imported at the top.
 """
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -219,6 +221,54 @@ class Deployed(PaddleEager):
         return lambda: self.run(images)
 
 
+def create_dense(name, **backbone):
+    """A creator of that detector or segmentor, with the published recipes' defaults."""
+    def create(variant):
+        from ppcls_nextvit import create_model
+        return create_model(name, backbone={"name": variant, **backbone})
+    return create
+
+
+def create_paddleseg_upernet(variant):
+    """PaddleSeg's own UPerNet on our backbone, with the parts that our measurement asks for."""
+    from ppcls_nextvit.hosts import paddleseg
+    paddleseg.register()
+    import paddleseg as suite
+    from paddleseg.cvlibs import manager
+    backbone = manager.BACKBONES[variant](extra_norms=True, drop_path_rate=0.2)
+    model = manager.MODELS["UPerNet"](num_classes=150, backbone=backbone, backbone_indices=(0, 1, 2, 3), enable_auxiliary_loss=True)
+    model.num_classes, model.in_channels, model.neck, model.suite = 150, 3, list, f"paddleseg {suite.__version__}, "
+    model.decode_head = lambda maps: model.head(maps)[0]
+    model.forward = lambda images: model.head(model.backbone(images))      # logits at the heads' size, as ours
+    return model
+
+
+def create_untimed(module, reason):
+    """For a suite that has nothing to time: the ImportError says whether it is there."""
+    def create(variant):
+        raise ImportError(f"{module} is installed, but {reason}" if importlib.util.find_spec(module) else f"{module} is not installed")
+    return create
+
+
+class Dense:
+    """A detector or segmentor, part by part, by this project's own measurement: pre- and postprocessing are ours."""
+
+    def __init__(self, create, variant, size, threads, folder):
+        self.model = create(variant)                                       # first: a suite that is not timed needs no Paddle
+        import paddle
+
+        from ppcls_nextvit.data.dense import opencv
+        opencv()                                                           # the ImportError that names the extra
+        self.on_gpu = paddle.device.get_device().startswith("gpu")
+        self.version = f"{getattr(self.model, 'suite', '')}paddlepaddle {paddle.__version__}"
+
+    def parts(self, task, size, train, runs):
+        measure = importlib.import_module(f"ppcls_nextvit.{task}.benchmark").measure
+        measured = measure(self.model, tuple(size), train=train, runs=runs)
+        memory = measured.pop("peak_memory_mb")
+        return {"ms": measured, "memory_mb": memory if self.on_gpu else peak_memory()}
+
+
 class Gemm:
     """The machine's own limit: a product of two float32 matrices, by the BLAS that numpy has."""
 
@@ -317,6 +367,13 @@ ENGINES = {                                                                # nam
     "ours data": (OursPipeline, "pil", ("data",)),
     "ours data cv2": (OursPipeline, "cv2", ("data",)),
     "timm data": (TimmPipeline, "pil", ("data",)),
+    "ours mask_rcnn": (Dense, create_dense("MaskRCNN", drop_path_rate=0.1, frozen_stages=1, norm_eval=True), ("detection",)),
+    "paddledet mask_rcnn": (Dense, create_untimed("ppdet", "its released detectors do not run on Paddle 3"), ("detection",)),
+    "mmdet mask_rcnn": (Dense, create_untimed("mmdet", "it has no Next-ViT of its own"), ("detection",)),
+    "ours upernet": (Dense, create_dense("UPerNet", extra_norms=True, drop_path_rate=0.2), ("segmentation",)),
+    "paddleseg upernet": (Dense, create_paddleseg_upernet, ("segmentation",)),
+    "ours semfpn": (Dense, create_dense("SemanticFPN", extra_norms=True, drop_path_rate=0.2), ("segmentation",)),
+    "mmseg upernet": (Dense, create_untimed("mmseg", "it has no Next-ViT of its own"), ("segmentation",)),
     "gemm": (Gemm, None, ()),                                              # no engine: it takes turns with those of `latency`
 }
 
@@ -341,6 +398,9 @@ def serve(requests, replies, engine):
         request = json.loads(line)
         if request["task"] == "output":
             print(json.dumps(probe(engine)), file=replies, flush=True)
+            continue
+        if "size" in request:
+            print(json.dumps(engine.parts(**request)), file=replies, flush=True)
             continue
         key = request["task"], request["batch"]
         warm_up = SETTLE if key in runs else WARM_UP

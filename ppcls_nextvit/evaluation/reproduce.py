@@ -95,11 +95,11 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
     classes = head_classes(read_file(path))
     if not classes:
         raise ConfigError(f"{path}: weights without a head cannot classify")
-    images = open_set(kind, data, classes, **layout)
-    images = images if limit is None else images.thinned(limit)
     network = create_model(name, num_classes=classes)
     loaded = load_weights(network, path)
     network.eval()
+    images = open_set(kind, data, classes, **layout)
+    images = images if limit is None else images.thinned(limit)
     logger.info("%s: %s; %d images of %s", path, loaded, len(images), SETS[kind].title)
 
     out = Path(out)

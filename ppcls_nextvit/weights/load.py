@@ -121,14 +121,16 @@ def _hint(translation, missing, report, model):
     if any(".sr.window" in key for key in (*missing, *unexpected)):
         return (" One of the two is the window_pool variant (its own weights, key `sr.window`), the other pools the sequence as published:"
                 " use the model of the same kind.")
-    found = _variant(targets)
-    if found and found != (own := _variant(model.state_dict())):
-        return f" The file looks like {found}, the model is {own or 'of other depths'}."
+    found, own = _variant(targets), _variant(model.state_dict())
+    if found != own:
+        return f" The file looks like {found or 'a Next-ViT of other depths'}, the model is {own or 'of other depths (Arch.depths)'}."
     heads, own_heads = _heads(targets), _heads(model.state_dict())
     if own_heads and heads != own_heads and any(not key.startswith("backbone.") for key in (*missing, *unexpected)):
         return f" The file is {heads}, the model {own_heads}." if heads else (
             f" The file is a classifier or a backbone, the model {own_heads}: to fill its backbone alone, pass backbone_only=True "
             "(in YAML: Arch.pretrained).")
+    if heads and not own_heads:
+        return f" The file is {heads}, the model a classifier or a backbone: to take the file's backbone alone, pass backbone_only=True."
     if any("extra_norm_list." in key for key in (*missing, *unexpected)):
         return " One of the two has norms after its stages, the other none: build the backbone with extra_norms as the file has it."
     norms = [key for key in missing if ".norm" in f".{key}"]
@@ -139,7 +141,7 @@ def _hint(translation, missing, report, model):
     if unexpected and "proj_head.0.weight" not in model.state_dict() and all(key.startswith(("norm.", "proj_head.")) for key in unexpected):
         return " The file is a classifier, the model has no head: head='fresh_on_mismatch' leaves it out, backbone_only=True the norm too."
     if report.mismatched and all(map(class_layer, report.mismatched)):
-        return " The file's head has another class count: pass num_classes, or head='fresh_on_mismatch' to fine-tune."
+        return " The file's head has another class count: set num_classes (in YAML: Arch.class_num), or head='fresh_on_mismatch' to fine-tune."
     return ""
 
 
