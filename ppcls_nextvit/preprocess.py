@@ -12,7 +12,7 @@ import zlib
 from typing import Any, Dict, List, Literal, Optional, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from .schema import ConfigError, Registry, named_entries, yaml_parameters
 
@@ -58,6 +58,7 @@ def open_image(source, name=None):
         raise ImageError(f"{name}: {image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}")
     if image.mode == "F":
         raise ImageError(f"{name}: 32-bit floating point pixels have no defined range; store it with 8 or 16 bits")
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False     # importing PaddleDetection sets it
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -67,6 +68,8 @@ def open_image(source, name=None):
         return image if image.mode == "RGB" else image.convert("RGB")
     except DECODER_ERRORS as error:
         raise ImageError(f"{name}: truncated or damaged image: {error}") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
 def decode_image(source, to_rgb=True, name=None):

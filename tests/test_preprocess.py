@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ppcls_nextvit import preprocess
 from ppcls_nextvit.preprocess import ImageError, Preprocess, center_crop, decode_image, normalize, resize_short
@@ -101,7 +101,8 @@ JPEG = encoded(Image.fromarray(noise(64, 64)), "jpeg")
     (encoded(Image.fromarray(noise(64, 64)))[:3000], "truncated"),
     (png_of(10_000, 9_000), "10000 x 9000 pixels are more than the limit of 89478485"), (png_of(60_000, 60_000), "limit of 89478485"),
     (encoded(Image.new("F", (2, 2)), "tiff"), "floating point")])
-def test_bad_files_name_their_path(tmp_path, data, message):
+def test_bad_files_name_their_path(tmp_path, monkeypatch, data, message):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)           # as PaddleDetection leaves it
     path = tmp_path / "bad.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=message) as error:

@@ -13,7 +13,7 @@ COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```bash\n(.*?)`
 def test_ci_installs_and_tests_as_the_readme_says():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     suites = next(command for command in COMMANDS if "--no-deps paddleclas" in command).split(" && ")[1]
-    for command in ("pip install -e '.[train,test]'", "python -m pytest"):
+    for command in ("pip install -e '.[train,test]'", "python -m pytest -n 2 --dist loadfile"):
         assert command in COMMANDS and command in ci
     for command in (suites, "npm ci --prefix deploy/web"):
         assert command in README and command in ci
