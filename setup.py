@@ -39,6 +39,7 @@ setup(
     extras_require={
         **EXTRAS,
         # all that the tests use, but for torch, whose tests are skipped without it
-        "test": ["pytest>=8", "pytest-xdist>=3", "ruff", *sorted({package for name in EXTRAS if name != "torch" for package in EXTRAS[name]})],
+        "test": ["pytest>=8", "pytest-xdist>=3", "ruff",
+                 *sorted({package for name in EXTRAS if name != "torch" for package in EXTRAS[name]})],
     },
 )

@@ -141,7 +141,8 @@ def _hint(translation, missing, report, model):
     if unexpected and "proj_head.0.weight" not in model.state_dict() and all(key.startswith(("norm.", "proj_head.")) for key in unexpected):
         return " The file is a classifier, the model has no head: head='fresh_on_mismatch' leaves it out, backbone_only=True the norm too."
     if report.mismatched and all(map(class_layer, report.mismatched)):
-        return " The file's head has another class count: set num_classes (in YAML: Arch.class_num), or head='fresh_on_mismatch' to fine-tune."
+        return (" The file's head has another class count: set num_classes (in YAML: Arch.class_num), or head='fresh_on_mismatch' to "
+                "fine-tune.")
     return ""
 
 
