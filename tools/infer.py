@@ -37,13 +37,17 @@ def classify(config, args):
 def detect(config, args):
     """Boxes and masks, drawn on every image, and as JSON."""
     from ppcls_nextvit.detection.predict import infer
-    return infer(config, args.out, args.json)
+    status = infer(config, args.out, args.json)
+    print(f"drawn in {args.out}")
+    return status
 
 
 def segment(config, args):
     """Labels, coloured over every image with a legend and as PNGs of class numbers, and as JSON."""
     from ppcls_nextvit.segmentation.predict import infer
-    return infer(config, args.out, args.json)
+    status = infer(config, args.out, args.json)
+    print(f"drawn in {args.out}")
+    return status
 
 
 TASKS = {"classification": (classify, ("json", "sheet")),      # what runs, and the options it has
