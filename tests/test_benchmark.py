@@ -168,3 +168,8 @@ def test_a_failing_engine_is_named_with_its_last_words(benchmark, tmp_path):
     """Without weights in its folder an engine cannot start."""
     with pytest.raises(ValueError, match="(?s)the engine 'ours eager' ended: .*weights.pdparams: no such file"):
         benchmark.Worker("ours eager", "NextViT_small", 32, 1, str(tmp_path), sys.executable)
+
+
+def test_a_chart_needs_latencies(benchmark, capsys):
+    assert benchmark.main(["--task", "train", "--chart", "chart.png"]) == 1
+    assert "--chart draws latencies, and --task is train" in capsys.readouterr().err

@@ -356,6 +356,8 @@ def parser():
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     args.peer_python = dict(args.peer_python)
+    if args.chart and "latency" not in args.task:
+        raise ValueError(f"--chart draws latencies, and --task is {' '.join(args.task)}; leave it out")
     with tempfile.TemporaryDirectory() as folder:
         folder, absent = args.folder or folder, {}
         rows = run_classifiers(args, folder, absent) + run_dense(args, folder, absent)
