@@ -1,9 +1,9 @@
-"""What the programs in tools/ share: the arguments -c and -o, and failure as one line on stderr with exit status 1."""
+"""What the programs in tools/ share: the arguments -c and -o, failure as one line on stderr with exit status 1, and generated files."""
 import argparse
 import functools
 import sys
 
-__all__ = ["config_parser", "program"]
+__all__ = ["config_parser", "program", "write_generated"]
 
 
 def config_parser(description):
@@ -32,3 +32,21 @@ def program(main):
             print("interrupted", file=sys.stderr)
             return 130
     return guarded
+
+
+def write_generated(tool, description, all_files, argv=None) -> int:
+    """The command line of a program that writes generated files: {path: text} = all_files(). Returns the exit status.
+
+    `--check` writes nothing, names every file that differs from its text, as what `tool` would write, and then returns 1.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file differs from the table")
+    args = parser.parse_args(argv)
+    stale = {path: text for path, text in all_files().items() if not path.exists() or path.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        if args.check:
+            print(f"{path.name}: not what {tool} writes; run it", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.name}")
+    return int(args.check and bool(stale))

@@ -1,7 +1,7 @@
 """Writes configs/detection/mask_rcnn_nextvit_{small,base,large}_{1x,3x}_coco.yaml from this table; `--check` only compares."""
-import argparse
-import sys
 from pathlib import Path
+
+from ppcls_nextvit.cli import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
 
@@ -178,17 +178,7 @@ def all_configs():
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file differs from the table")
-    args = parser.parse_args(argv)
-    stale = [path for path, text in all_configs().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if args.check:
-            print(f"{path.name}: not what tools/make_detection_configs.py writes; run it", file=sys.stderr)
-        else:
-            path.write_text(all_configs()[path], encoding="utf-8")
-            print(f"wrote {path.name}")
-    return int(args.check and bool(stale))
+    return write_generated("tools/make_detection_configs.py", __doc__.splitlines()[0], all_configs, argv)
 
 
 if __name__ == "__main__":
