@@ -5,11 +5,10 @@ Parameter names equal mmdetection's (`backbone.*`, `neck.*`, `rpn_head.*`, `roi_
 from typing import NamedTuple, Tuple
 
 import paddle
-from paddle import nn
 from paddle.nn import functional as F
 
 from ..models.fpn import FPN
-from ..models.registry import build_backbone
+from ..models.registry import HoldsBackbone, build_backbone
 from .roi import RoIHead
 from .rpn import RPNHead
 
@@ -23,7 +22,7 @@ class Detections(NamedTuple):
     masks: paddle.Tensor        # float32 [n, 28, 28], probabilities on a grid over the box
 
 
-class MaskRCNN(nn.Layer):
+class MaskRCNN(HoldsBackbone):
     """Images -> boxes, classes and masks of the objects in them.
 
     backbone: {name: NextViT_small, ...}, see models/registry.py. The defaults are the published recipe's (bytedance/Next-ViT,
@@ -63,14 +62,6 @@ class MaskRCNN(nn.Layer):
         self.neck = FPN(self.backbone.stage_channels, fpn_channels, num_outs=len(strides) + 1)
         self.rpn_head = RPNHead(fpn_channels, (*strides, 2 * strides[-1]), anchor_scales, anchor_ratios, rpn_nms_threshold, rpn_samples)
         self.roi_head = RoIHead(fpn_channels, fc_channels, fpn_channels, mask_convs, num_classes, strides, roi_samples)
-
-    def train(self, mode=True):
-        """Training mode, but for what the backbone holds still. Returns self."""
-        if not mode:
-            return self.eval()
-        super().train()
-        self.backbone.train()
-        return self
 
     def forward(self, image, shape=None, scale=None):
         """A list of Detections, one per image.

@@ -2,10 +2,12 @@
 from dataclasses import replace
 from typing import Optional, Tuple
 
+from paddle import nn
+
 from ..schema import ConfigError, Registry
 from .nextvit import VARIANTS, NextViT
 
-__all__ = ["MODELS", "build_backbone", "check_backbone"]
+__all__ = ["MODELS", "HoldsBackbone", "build_backbone", "check_backbone"]
 
 MODELS = Registry("model")
 
@@ -28,6 +30,18 @@ for _variant in VARIANTS:
     for _size in (224, 384):                # PaddleClas's names; the network is the same at every size
         _register(f"{_variant}_{_size}", _variant)
     _register(f"{_variant}_window_pool", _variant, pool="window")
+
+
+class HoldsBackbone(nn.Layer):
+    """What detectors and segmentors share: `backbone`, whose train() holds still what it is told to."""
+
+    def train(self, mode=True):
+        """Training mode, but for what the backbone holds still. Returns self."""
+        if not mode:
+            return self.eval()
+        super().train()
+        self.backbone.train()
+        return self
 
 
 def check_backbone(backbone, where="Arch.backbone"):

@@ -7,14 +7,14 @@ from typing import Optional
 from paddle import nn
 
 from ..models.fpn import FPN
-from ..models.registry import build_backbone
+from ..models.registry import HoldsBackbone, build_backbone
 from .heads import FCNHead, FPNHead, UPerHead, resize_like
 from .inference import Inference
 
 __all__ = ["SemanticFPN", "UPerNet"]
 
 
-class Segmentor(nn.Layer):
+class Segmentor(HoldsBackbone):
     """Backbone, neck, decode head and, for the training loss, auxiliary head. inference: see inference.Inference."""
 
     task = "segmentation"
@@ -28,14 +28,6 @@ class Segmentor(nn.Layer):
         self.in_channels = self.backbone.in_channels
         self.neck = nn.Identity()
         self.auxiliary_head = None
-
-    def train(self, mode=True):
-        """Training mode, but for what the backbone holds still. Returns self."""
-        if not mode:
-            return self.eval()
-        super().train()
-        self.backbone.train()
-        return self
 
     def forward_heads(self, image):
         """image: [B, in_channels, H, W] -> logits of the decode head [B, num_classes, H / 4, W / 4], then of the auxiliary head, if any."""
