@@ -168,3 +168,11 @@ class Registry:
             raise
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {name}: {error}") from error
+
+    def build_only(self, items, where, noun, example, *given):
+        """The entry of a YAML list which must have just one. ConfigError says what was expected: a list of one `noun` such as `example`."""
+        entries = list(named_entries(items, where))
+        if len(entries) != 1:
+            raise ConfigError(f"{where}: expected a list of one {noun} such as {example}, got {items!r}")
+        (name, arguments, place), = entries
+        return self.build(name, arguments, place, *given)

@@ -4,7 +4,7 @@ from typing import List, Union
 import numpy as np
 import paddle
 
-from ..schema import ConfigError, Registry, named_entries
+from ..schema import Registry
 
 __all__ = ["METRICS", "TopkAcc", "build_metric"]
 
@@ -13,11 +13,7 @@ METRICS = Registry("metric")
 
 def build_metric(items, where="Metric.Eval"):
     """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result is what chooses the best model."""
-    entries = list(named_entries(items, where))
-    if len(entries) != 1:
-        raise ConfigError(f"{where}: expected a list of one metric such as [{{TopkAcc: {{topk: [1, 5]}}}}], got {items!r}")
-    (name, arguments, place), = entries
-    return METRICS.build(name, arguments, place)
+    return METRICS.build_only(items, where, "metric", "[{TopkAcc: {topk: [1, 5]}}]")
 
 
 @METRICS.register

@@ -1,7 +1,7 @@
 """Losses of the segmentors: `loss(maps, label)` -> (scalar, {head: part})."""
 import paddle
 
-from ..schema import ConfigError, Registry, named_entries
+from ..schema import Registry
 
 __all__ = ["LOSSES", "CrossEntropyLoss", "build_loss"]
 
@@ -11,11 +11,7 @@ HEADS = ("decode", "auxiliary")
 
 def build_loss(items, where="Loss.Train"):
     """The loss of a YAML list with one entry, such as [{CrossEntropyLoss: {auxiliary_weight: 0.4}}]."""
-    entries = list(named_entries(items, where))
-    if len(entries) != 1:
-        raise ConfigError(f"{where}: expected a list of one loss such as [{{CrossEntropyLoss: {{weight: 1.0}}}}], got {items!r}")
-    (name, arguments, place), = entries
-    return LOSSES.build(name, arguments, place)
+    return LOSSES.build_only(items, where, "loss", "[{CrossEntropyLoss: {weight: 1.0}}]")
 
 
 @LOSSES.register

@@ -4,7 +4,7 @@ A metric has reset(), update(...), counts() -> int64 vector whose first entry is
 """
 import numpy as np
 
-from ..schema import ConfigError, Registry, named_entries
+from ..schema import Registry
 
 __all__ = ["METRICS", "MeanIoU", "PixelAccuracy", "build_metric"]
 
@@ -13,11 +13,7 @@ METRICS = Registry("segmentation metric")
 
 def build_metric(items, num_classes, where="Metric.Eval"):
     """The metric of a YAML list with one entry, such as [{MeanIoU: {}}]."""
-    entries = list(named_entries(items, where))
-    if len(entries) != 1:
-        raise ConfigError(f"{where}: expected a list of one metric such as [{{MeanIoU: {{}}}}], got {items!r}")
-    (name, arguments, place), = entries
-    return METRICS.build(name, arguments, place, num_classes)
+    return METRICS.build_only(items, where, "metric", "[{MeanIoU: {}}]", num_classes)
 
 
 @METRICS.register
