@@ -1,0 +1,128 @@
+"""Running the commands of a chain: each with a log of its own, its outcome in the Paddle suites' words."""
+import difflib
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .params import ParamsError, read_params
+
+__all__ = ["DATA", "MODELS", "OUTPUT", "ROOT", "Chain", "chain_program", "gpus", "prepared"]
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA, MODELS, OUTPUT = (ROOT / "test_tipc" / name for name in ("data", "models", "output"))
+LAST_LINES = 20                         # of a failed command's log, shown
+
+
+def interpreter(params_value):
+    """The Python that runs the commands: TIPC_PYTHON, else the txt file's. ParamsError if there is none of that name."""
+    python = os.environ.get("TIPC_PYTHON") or params_value
+    if shutil.which(python) is None:
+        raise ParamsError(f"no interpreter {python}; set TIPC_PYTHON to the Python of your environment")
+    return python
+
+
+@functools.cache
+def gpus():
+    """How many GPUs Paddle can use here."""
+    import paddle
+    return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+
+def prepared(path, params, mode):
+    """`path`, relative to the root. FileNotFoundError, which says to run prepare.sh, if nothing is there."""
+    if not (ROOT / path).exists():
+        raise FileNotFoundError(f"{path}: not there; first run: bash test_tipc/prepare.sh {params.path} {mode}")
+    return path
+
+
+class Chain:
+    """One run of the chain `name` (its results are in results_`name`.log) for a model in a mode.
+
+    The results log and each command's log are in test_tipc/output/MODEL/MODE/; the results of an earlier run are removed.
+    """
+
+    def __init__(self, name, model, mode, python="python"):
+        self.model, self.python = model, interpreter(python)
+        self.folder = OUTPUT / model / mode
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.results = self.folder / f"results_{name}.log"
+        self.results.write_text("")
+        self.succeeded = self.failed = self.skipped = 0
+
+    def log(self, name):
+        """The path of the log `name`, without suffix, relative to the root."""
+        return (self.folder / f"{name}.log").relative_to(ROOT)
+
+    def program(self, text, *options):
+        """The command of a program in Python that a txt file names with its arguments; options: further arguments."""
+        return [self.python, *shlex.split(text), *options]
+
+    def run(self, command, log, env=None, append=False):
+        """Run `command`, a list of arguments, without a shell, from the root; True if it succeeded. log: name of its log, without suffix.
+
+        env: further environment variables. The checkout's own package comes before an installed one.
+        """
+        path = self.log(log)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), **(env or {})}
+        with open(ROOT / path, "ab" if append else "wb") as stream:
+            try:
+                status = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
+                                        stderr=subprocess.STDOUT).returncode
+            except OSError as error:                        # no such program, or not executable
+                stream.write(f"{error}\n".encode())
+                status = 127
+        if status:
+            lines = (ROOT / path).read_text(encoding="utf-8", errors="replace").splitlines()
+            print(*lines[-LAST_LINES:], sep="\n", flush=True)
+            self.failed += 1
+        else:
+            self.succeeded += 1
+        self.say(f"Run {'failed' if status else 'successfully'} with command - {self.model} - {shlex.join(command)} - {path} !")
+        return status == 0
+
+    def skip(self, what, why):
+        """Log what this machine cannot do."""
+        self.skipped += 1
+        self.say(f"Skipped with command - {self.model} - {what} - {why} !")
+
+    def say(self, outcome):
+        line = f"\033[33m {outcome} \033[0m"
+        print(line, flush=True)
+        with open(self.results, "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def status(self):
+        """The chain's exit status: 0 if something ran and nothing failed."""
+        print(f"{self.results.relative_to(ROOT)}: {self.succeeded} succeeded, {self.failed} failed, {self.skipped} skipped")
+        return int(self.failed > 0 or self.succeeded == 0)
+
+
+def chain_program(modes):
+    """Decorator: `run(params, mode, *options) -> exit status` becomes the command line CONFIG.txt MODE [OPTION...] of a chain with `modes`.
+
+    What cannot be begun (a wrong file, mode or value, nothing prepared) is one line on stderr and status 2.
+    """
+    def decorate(run):
+        @functools.wraps(run)
+        def main(argv=None):
+            argv = sys.argv[1:] if argv is None else argv
+            try:
+                if len(argv) < 2:
+                    raise ValueError(f"expected CONFIG.txt MODE, with MODE one of {', '.join(modes)}")
+                path, mode, *options = argv
+                if mode not in modes:
+                    close = difflib.get_close_matches(mode, modes, n=1)
+                    raise ValueError(f"mode {mode!r}:{f' did you mean {close[0]!r}?' if close else ''} expected one of: {', '.join(modes)}")
+                return run(read_params(path), mode, *options)
+            except (ValueError, OSError, ImportError) as error:
+                print("error:", " ".join(str(error).split()), file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                return 130
+        return main
+    return decorate
