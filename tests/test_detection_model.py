@@ -8,6 +8,7 @@ from golden import seeded
 from helpers import GOLDEN, assert_loads, paddle_state_dict
 
 from ppcls_nextvit.detection import MaskRCNN
+from ppcls_nextvit.detection.boxes import pairwise_iou
 from ppcls_nextvit.detection.masks import paste
 from ppcls_nextvit.detection.roi import align
 
@@ -48,14 +49,17 @@ def assert_equals(tensor, golden, name):
     np.testing.assert_allclose([array.mean(), array.std(), np.abs(array).max()], golden[f"{name}.stats"], rtol=0, atol=1e-4 * scale)
 
 
-def assert_same_boxes(found, expected, atol):
-    """Every expected box is found, each another one, in whatever order."""
+def unmatched(found, expected, atol):
+    """The expected boxes that are not found, each another one, in whatever order."""
     distances = np.abs(found[None] - expected[:, None]).max(axis=-1)
-    free = np.ones(len(found), bool)
-    for row in distances:
+    free, left = np.ones(len(found), bool), []
+    for index, row in enumerate(distances):
         nearest = np.where(free, row, np.inf).argmin()
-        assert row[nearest] <= atol
-        free[nearest] = False
+        if row[nearest] <= atol:
+            free[nearest] = False
+        else:
+            left.append(index)
+    return expected[left]
 
 
 def test_pyramid_and_proposal_maps(model, maps, golden):
@@ -68,15 +72,25 @@ def test_pyramid_and_proposal_maps(model, maps, golden):
         assert_equals(deltas[level], golden, f"rpn_reg{level}")
 
 
-def test_proposals(model, maps, golden):
+def test_proposals(model, maps, golden, monkeypatch):
+    def propose(count):
+        found = model.rpn_head.proposals([x[0] for x in logits], [x[0] for x in deltas], anchors, limit, model.test_proposals[0], count)
+        return [part.numpy() for part in found]
+
+    limit = paddle.to_tensor([SIZE[1], SIZE[0]] * 2, dtype="float32")
     with paddle.no_grad():
         logits, deltas, anchors = model.rpn_head.flat(*model.rpn_head(maps))
-        boxes, scores = model.rpn_head.proposals([x[0] for x in logits], [x[0] for x in deltas], anchors,
-                                                 paddle.to_tensor([SIZE[1], SIZE[0]] * 2, dtype="float32"), *model.test_proposals)
+        boxes, scores = propose(model.test_proposals[1])
+        monkeypatch.setattr(model.rpn_head, "nms_threshold", 1.0)
+        candidates, candidate_scores = propose(10 ** 6)
     assert len(boxes) == golden["proposal_count"]
-    np.testing.assert_allclose(scores[:100].numpy(), golden["proposal_scores_top100"], atol=1e-5)
-    # random deltas make boxes up to a hundred times the image's size before they are cut, hence more than 1e-3
-    assert_same_boxes(boxes.numpy()[:100], golden["proposals_top100"], atol=2e-3 * SIZE[1])
+    np.testing.assert_allclose(scores[:100], golden["proposal_scores_top100"], atol=1e-5)
+    # of two overlapping boxes whose scores are equal in float32 either may suppress the other
+    for box in unmatched(boxes[:100], golden["proposals_top100"], atol=1e-4 * SIZE[1]):
+        nearest = np.abs(candidates - box).max(axis=-1).argmin()
+        assert np.abs(candidates[nearest] - box).max() <= 1e-4 * SIZE[1]
+        tied = boxes[np.abs(scores - candidate_scores[nearest]) <= np.finfo(np.float32).eps]
+        assert (pairwise_iou(*map(paddle.to_tensor, (box[None], tied))).numpy() > 0.7).any()
 
 
 def test_second_stage_on_given_boxes(model, maps, golden):
@@ -97,8 +111,9 @@ def test_detections(model, image, golden):
     with paddle.no_grad():
         (found,) = model(image)
     boxes, scores, labels, masks = (part.numpy() for part in found)
-    assert_same_boxes(np.c_[boxes, 1000 * labels], np.c_[golden["det_boxes"], 1000 * golden["det_labels"]], atol=1e-3 * SIZE[1])
-    np.testing.assert_allclose(scores, golden["det_scores"], atol=1e-3)
+    expected = np.c_[golden["det_boxes"], 1000 * golden["det_labels"]]
+    assert not len(unmatched(np.c_[boxes, 1000 * labels], expected, atol=1e-4 * SIZE[1])) and len(boxes) == len(expected)
+    np.testing.assert_allclose(scores, golden["det_scores"], atol=5e-4)
     areas = [paste(mask, box, *SIZE)[0].sum() for mask, box in zip(masks, boxes)]
     np.testing.assert_allclose(sorted(areas), sorted(golden["det_mask_areas"]), rtol=5e-3, atol=8)
 
