@@ -19,8 +19,8 @@ class ParamsError(ValueError):
     """A txt file that cannot be meant. The message says file, line, what came and what was expected."""
 
 
-# Every key that a chain knows, on a line as it is written in a file: the suites' keys in their order, with our programs' options where
-# those have other names. Keys that only a suite's file has are in SUITES.
+# Every key that a chain knows, on lines as tools/make_tipc_configs.py writes them: the suites' keys on the suites' lines, but with our
+# programs' options. Keys that only a suite's file has are in SUITES.
 TRAIN = """\
 model_name:NextViT_small_224
 python:python
@@ -33,6 +33,8 @@ gpu_list:-1|0|0,1
 -o Global.pretrained_model:null
 train_model_name:latest
 train_infer_img_dir:./test_tipc/data/images
+null:null
+##
 trainer:norm_train
 norm_train:tools/train.py -c configs/NextViT_small_224.yaml
 amp_train:tools/train.py -c configs/NextViT_small_224.yaml
@@ -40,6 +42,8 @@ pact_train:null
 fpgm_train:null
 distill_train:null
 to_static_train:-o Global.to_static=True
+null:null
+##
 """
 BENCHMARK = """\
 batch_size:8
@@ -52,7 +56,7 @@ flags:null
 """
 SECTIONS = {
     "train_params": TRAIN,
-    "eval_params": "eval:tools/eval.py -c configs/NextViT_small_224.yaml\n",
+    "eval_params": "eval:tools/eval.py -c configs/NextViT_small_224.yaml\nnull:null\n##\n",
     "infer_params": """\
 -o Global.save_inference_dir:./inference
 -o Global.pretrained_model:
@@ -77,6 +81,8 @@ inference:deploy/python/predict.py
 --images:./test_tipc/data/images
 --json:null
 --repeat:null
+null:null
+null:null
 """,
     "train_benchmark_params": BENCHMARK,
     "infer_benchmark_params": "random_infer_input:[{float32,[3,224,224]}]\n",
@@ -146,7 +152,8 @@ def key_value(line):
 
 def known_keys(section):
     """{key: its line as an example, None for keys of the suites' files alone}."""
-    return {**dict.fromkeys(SUITES.get(section, ())), **{key_value(line)[0]: line for line in SECTIONS[section].splitlines()}}
+    lines = {key_value(line)[0]: line for line in SECTIONS[section].splitlines() if ":" in line}
+    return {key: line for key, line in {**dict.fromkeys(SUITES.get(section, ())), **lines}.items() if key != "null"}
 
 
 def nearest(name, options):

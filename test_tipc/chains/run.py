@@ -1,11 +1,13 @@
 """Running the commands of a chain: each with a log of its own, its outcome in the Paddle suites' words."""
 import difflib
 import functools
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from .params import ParamsError, read_params
@@ -61,28 +63,47 @@ class Chain:
         """The command of a program in Python that a txt file names with its arguments; options: further arguments."""
         return [self.python, *shlex.split(text), *options]
 
-    def run(self, command, log, env=None, append=False):
+    def run(self, command, log, env=None):
         """Run `command`, a list of arguments, without a shell, from the root; True if it succeeded. log: name of its log, without suffix.
 
         env: further environment variables. The checkout's own package comes before an installed one.
         """
-        path = self.log(log)
+        command, path = [str(part) for part in command], self.log(log)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), **(env or {})}
-        with open(ROOT / path, "ab" if append else "wb") as stream:
+        with open(ROOT / path, "wb") as stream:
             try:
                 status = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
                                         stderr=subprocess.STDOUT).returncode
             except OSError as error:                        # no such program, or not executable
                 stream.write(f"{error}\n".encode())
                 status = 127
-        if status:
-            lines = (ROOT / path).read_text(encoding="utf-8", errors="replace").splitlines()
-            print(*lines[-LAST_LINES:], sep="\n", flush=True)
-            self.failed += 1
-        else:
+        return self._outcome(status == 0, shlex.join(command), path)
+
+    def predict(self, command, log, env=None):
+        """`run` a program that has the option --json; its predictions follow in the log, a line `image<TAB>{class_ids, scores}` each."""
+        with tempfile.TemporaryDirectory() as folder:
+            succeeded = self.run([*command, f"--json={folder}/predictions.json"], log, env)
+            if succeeded:
+                predictions = json.loads((Path(folder) / "predictions.json").read_text(encoding="utf-8"))
+                with open(ROOT / self.log(log), "a", encoding="utf-8") as stream:
+                    for found in predictions:
+                        values = {key: found[key] for key in ("class_ids", "scores")}
+                        stream.write(f"{Path(found['file_name']).name}\t{json.dumps(values)}\n")
+        return succeeded
+
+    def check(self, what, log, passed, report):
+        """Log a comparison that the chain makes itself, and its `report`, as a command is; returns `passed`."""
+        (ROOT / self.log(log)).write_text(f"{report}\n", encoding="utf-8")
+        return self._outcome(passed, what, self.log(log))
+
+    def _outcome(self, succeeded, command, path):
+        if succeeded:
             self.succeeded += 1
-        self.say(f"Run {'failed' if status else 'successfully'} with command - {self.model} - {shlex.join(command)} - {path} !")
-        return status == 0
+        else:
+            self.failed += 1
+            print(*(ROOT / path).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:], sep="\n", flush=True)
+        self.say(f"Run {'successfully' if succeeded else 'failed'} with command - {self.model} - {command} - {path} !")
+        return succeeded
 
     def skip(self, what, why):
         """Log what this machine cannot do."""
