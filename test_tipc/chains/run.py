@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .params import ParamsError, read_params
 
-__all__ = ["DATA", "MODELS", "OUTPUT", "ROOT", "Chain", "chain_program", "gpus", "prepared"]
+__all__ = ["DATA", "MODELS", "OUTPUT", "ROOT", "Chain", "chain_program", "checkout_environment", "gpus", "interpreter", "prepared"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA, MODELS, OUTPUT = (ROOT / "test_tipc" / name for name in ("data", "models", "output"))
@@ -25,6 +25,11 @@ def interpreter(params_value):
     if shutil.which(python) is None:
         raise ParamsError(f"no interpreter {python}; set TIPC_PYTHON to the Python of your environment")
     return python
+
+
+def checkout_environment(*folders):
+    """The environment with `folders` first on PYTHONPATH, so that this checkout's package comes before an installed one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, folders), os.environ.get("PYTHONPATH")]))}
 
 
 @functools.cache
@@ -66,10 +71,10 @@ class Chain:
     def run(self, command, log, env=None):
         """Run `command`, a list of arguments, without a shell, from the root; True if it succeeded. log: name of its log, without suffix.
 
-        env: further environment variables. The checkout's own package comes before an installed one.
+        env: further environment variables.
         """
         command, path = [str(part) for part in command], self.log(log)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), **(env or {})}
+        environment = {**checkout_environment(ROOT), **(env or {})}
         with open(ROOT / path, "wb") as stream:
             try:
                 status = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
