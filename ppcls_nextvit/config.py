@@ -111,10 +111,12 @@ class InferSection:
 
     @property
     def topk(self):
+        """How many classes a prediction lists; 5 where PostProcess does not say."""
         return int(self.PostProcess.get("topk", 5))
 
     @property
     def class_id_map_file(self):
+        """The file of class names, lines `index name`, or None."""
         return self.PostProcess.get("class_id_map_file")
 
 

@@ -144,6 +144,7 @@ class Resizer:
 def resize_short(image, short, resizer=None):
     """`image` with its shorter side at `short` pixels, the other in proportion, truncated to a whole pixel as torchvision's Resize does.
 
+    image: a PIL image or uint8 [H, W, 3]; the result is what the resizer gives, or `image` itself where it has that size.
     PaddleClas rounds, so that its long side is a pixel longer for some images. Default resizer: Pillow's bicubic.
     """
     width, height = size_of(image)

@@ -37,6 +37,8 @@ def _posterize(image, bits, fill, resample):
 
 
 class Operation(NamedTuple):
+    """How a magnitude becomes an argument, and what is done with it; see the module's docstring."""
+
     level: Callable
     apply: Callable
 
@@ -93,6 +95,8 @@ def apply_operation(name, image, magnitude, sign=1, fill=(124, 116, 104), resamp
 
 
 class RandConfig(NamedTuple):
+    """What `parse_rand` read: operations, how many of them, how strong."""
+
     names: tuple
     weights: Optional[np.ndarray]           # None: drawn evenly, with replacement; else without replacement
     magnitude: float = 10.0

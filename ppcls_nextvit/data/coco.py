@@ -247,6 +247,7 @@ class COCODataset(DenseDataset):
         return of_image
 
     def image(self, i):
+        """Image i as uint8 [H, W, 3], RGB. ImageError if it cannot be read, or has another size than the json says."""
         pixels, (height, width) = super().image(i), self.sizes[i]
         if pixels.shape[:2] != (height, width):
             raise ImageError(f"{self.name(i)}: {pixels.shape[1]} x {pixels.shape[0]} pixels, but {self.annotation_path} says "
@@ -254,6 +255,7 @@ class COCODataset(DenseDataset):
         return pixels
 
     def truth(self, i, shape):
+        """boxes float32 [N, 4], labels int64 [N], masks uint8 [N, H, W] and ignore_boxes float32 [M, 4] of image i; shape: its (H, W)."""
         height, width = shape
         boxes, labels, masks, crowds = [], [], [], []
         for annotation in self.annotations[i]:
@@ -274,6 +276,7 @@ class COCODataset(DenseDataset):
                 "masks": np.ascontiguousarray(pixels), "ignore_boxes": np.array(crowds, np.float32).reshape(-1, 4)}
 
     def load(self, i, rng):
+        """As DenseDataset's, without objects of whose box a transform left nothing."""
         sample = super().load(i, rng)
         if self.training:
             kept = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)

@@ -45,6 +45,7 @@ class FolderFiles:
         self.root = root
 
     def path(self, name):
+        """Where the file `name` lies."""
         return os.path.join(self.root, name)
 
     def check(self, names):
@@ -53,6 +54,7 @@ class FolderFiles:
             raise FileNotFoundError(f"{self.path(names[0])}: no such file, and it is the first of the list; is image_root right?")
 
     def read(self, name):
+        """The file's bytes. ImageError if it cannot be read."""
         try:
             with open(self.path(name), "rb") as file:
                 return file.read()
@@ -77,14 +79,17 @@ class ZipFiles:
             os.close(self.descriptor)
 
     def path(self, name):
+        """The member `name` as messages call it."""
         return f"{self.root}/{name}"
 
     def check(self, names):
+        """FileNotFoundError, before any work starts, if one of `names` is not in the zip file."""
         missing = [name for name in names if name not in self.members]
         if missing:
             raise FileNotFoundError(f"{self.path(missing[0])}: no such file in the zip ({len(missing)} of {len(names)} are missing)")
 
     def read(self, name):
+        """The member's bytes, their CRC verified. ImageError where the zip file is damaged."""
         offset, size, method, crc = self.members[name]
         header = os.pread(self.descriptor, 30, offset)                               # the name's length may differ from the directory's
         if len(header) < 30 or header[:4] != b"PK\3\4":
@@ -114,6 +119,7 @@ class LabelledFiles:
 
     @staticmethod
     def check(arguments, mode, where):
+        """ConfigError for transforms that cannot be built, and for mixing in evaluation; see the module's docstring."""
         Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
         if mixing_op(arguments.get("batch_transform_ops"), f"{where}.batch_transform_ops") and mode == "Eval":
             raise ConfigError(f"{where}.batch_transform_ops: {ONCE}")
@@ -122,9 +128,11 @@ class LabelledFiles:
         return len(self.names)
 
     def name(self, i):
+        """The path of image i, for messages."""
         return self.files.path(self.names[i])
 
     def read(self, i):
+        """The bytes of the file of image i. ImageError if they cannot be read."""
         return self.files.read(self.names[i])
 
     def load(self, i, rng):

@@ -144,6 +144,7 @@ class RandomCrop:
         self.size, self.between, self.cat_max_ratio = size, crop_type == "absolute_range", cat_max_ratio
 
     def pixels(self, before):
+        """At most so many pixels has an image of `before` pixels afterwards."""
         return min(before, self.size[1] * (self.size[1] if self.between else self.size[0]))
 
     def __call__(self, sample, rng):
@@ -191,6 +192,7 @@ class AutoAugment:
         self.policies = [DensePipeline(policy, f"AutoAugment.policies.{i}") for i, policy in enumerate(policies)]
 
     def pixels(self, before):
+        """At most so many pixels has an image of `before` pixels after any of the policies."""
         return max(policy.pixels(before) for policy in self.policies)
 
     def __call__(self, sample, rng):
@@ -320,6 +322,7 @@ class DensePipeline:
         return before
 
     def apply(self, sample, rng):
+        """The transformed sample, keys and shapes as in the module's docstring. ValueError for what a transform cannot take."""
         for _, transform in self.transforms:
             sample = transform(sample, rng)
         return sample
@@ -354,6 +357,7 @@ class DenseDataset:
 
     @staticmethod
     def check(arguments, mode, where):
+        """ConfigError for transforms that cannot be built, for another `mode` than DataLoader's, and for chance in evaluation."""
         pipeline = DensePipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
         expected = {"Train": "train", "Eval": "val"}[mode]
         if arguments["mode"] != expected:
@@ -365,6 +369,7 @@ class DenseDataset:
         return len(self.names)
 
     def name(self, i):
+        """The path of image i, for messages."""
         return self.files.path(self.names[i])
 
     def image(self, i):

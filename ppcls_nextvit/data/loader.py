@@ -102,6 +102,7 @@ class EpochBatches(paddle.io.Dataset):
             return {"error": np.frombuffer(str(error).encode(), np.uint8)}
 
     def batch(self, step):
+        """Batch number `step` of the epoch, from its own random streams: see the class."""
         size, seed = self.sampler.batch_size, self.sampler.seed
         part, bad = slice(step * size, (step + 1) * size), []
         samples = [self.sample(index, occurrence, bad)
@@ -197,6 +198,7 @@ class Loader:
 
     @property
     def bad_images(self):
+        """How many different images were replaced so far."""
         return len(self.replaced)
 
     def epoch(self, epoch, first_step=0):

@@ -62,6 +62,7 @@ class DistributedBatchSampler(BatchSampler):
         return -(-(self.num_images - (0 if self.pad else self.rank)) // self.world_size)
 
     def order(self, epoch):
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each; see the module's docstring."""
         indices = self.permutation(epoch)
         occurrences = np.zeros(self.num_images, np.int64)
         if self.pad:
@@ -93,6 +94,7 @@ class RASampler(BatchSampler):
         return (self.num_images // 256 * 256 or self.num_images) // self.world_size
 
     def order(self, epoch):
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each; an occurrence is from 0 to num_repeats - 1."""
         mine = np.arange(self.images_per_epoch()) * self.world_size + self.rank
         return self.permutation(epoch)[mine // self.num_repeats], mine % self.num_repeats
 
@@ -120,6 +122,7 @@ class AspectRatioSampler(BatchSampler):
         return sum(-(-len(group) // together) for group in self.groups) * self.batch_size
 
     def order(self, epoch):
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each, n a multiple of the batch size."""
         rng, together = generator("order", self.seed, epoch, 0, 0), self.batch_size * self.world_size
         indices, occurrences = [], []
         for group in self.groups:
@@ -150,6 +153,7 @@ class IterationSampler(BatchSampler):
         return self.iterations * self.batch_size
 
     def order(self, epoch):
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each; an occurrence is a pass over the set."""
         count = self.images_per_epoch()
         passes, places = np.divmod((epoch * count + np.arange(count)) * self.world_size + self.rank, self.num_images)
         first = passes[0]

@@ -38,6 +38,7 @@ class LabelledPixels(DenseDataset):
         return labels
 
     def truth(self, i, shape):
+        """{segmentation: uint8 [H, W]} of image i; shape: its (H, W). ImageError if its labels have another."""
         labels = self.label(i)
         if labels.shape != shape:
             raise ImageError(f"{self.files.path(self.labels[i])}: {labels.shape[1]} x {labels.shape[0]} labels for an image of "

@@ -34,6 +34,7 @@ class Detector(nn.Layer):
         self.eval()
 
     def forward(self, image, im_shape, scale_factor):
+        """image [1, 3, H, W], im_shape [1, 2], scale_factor [1, 2] -> objects [n, 6], masks [n, 28, 28]; n may be 0."""
         (found,) = self.model(image, im_shape, scale_factor)
         numbers = paddle.stack([found.labels.astype("float32"), found.scores], axis=-1)
         return paddle.concat([numbers, found.boxes], axis=-1), found.masks

@@ -22,6 +22,7 @@ class ProposalAccuracy:
         self._counts = np.zeros(3, dtype=np.int64)
 
     def set(self, counts):
+        """The counts of one batch: images, proposals told right, proposals."""
         self._counts = np.array([int(count) for count in counts], dtype=np.int64)
 
     def counts(self):
@@ -29,6 +30,7 @@ class ProposalAccuracy:
         return self._counts.copy()
 
     def result(self, counts):
+        """{'acc': share} of a (summed) count vector."""
         return {"acc": float(counts[1]) / max(float(counts[2]), 1.0)}
 
 

@@ -25,10 +25,12 @@ class Processes:
 
     @property
     def is_main(self):
+        """Whether this process writes files and speaks."""
         return self.rank == 0
 
     @property
     def many(self):
+        """Whether there are others."""
         return self.world_size > 1
 
     def sum(self, values):
@@ -109,6 +111,7 @@ class _SyncOverProcesses:
     """
 
     def forward(self, x):
+        """x: [B, C, ...] -> the same shape."""
         if not self.training:
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -126,11 +129,11 @@ class _SyncOverProcesses:
 
 
 class SyncBatchNorm1D(_SyncOverProcesses, nn.BatchNorm1D):
-    pass
+    """BatchNorm1D of tokens [B, C, M] over all processes."""
 
 
 class SyncBatchNorm2D(_SyncOverProcesses, nn.BatchNorm2D):
-    pass
+    """BatchNorm2D of maps [B, C, H, W] over all processes."""
 
 
 SYNCHRONISED = {nn.BatchNorm1D: SyncBatchNorm1D, nn.BatchNorm2D: SyncBatchNorm2D}

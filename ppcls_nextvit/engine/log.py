@@ -67,12 +67,21 @@ class RunLog:
             (self.directory / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
             self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
 
+    def start_anew(self):
+        """Set the figures of an earlier run in this directory aside, as `log-<time of its last line>.jsonl`: the curves are this run's."""
+        path = self.directory / "log.jsonl"
+        if self._figures and path.stat().st_size:
+            self._figures.close()
+            path.rename(path.with_name(time.strftime("log-%Y%m%d-%H%M%S.jsonl", time.localtime(path.stat().st_mtime))))
+            self._figures = open(path, "a", encoding="utf-8")
+
     def bar(self, total, first, epoch, epochs):
         """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
         return _tqdm()(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
                        dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
 
     def close(self):
+        """Close the files; the logger keeps its other handlers."""
         if self._file:
             logger.removeHandler(self._file)
             self._file.close()

@@ -31,6 +31,7 @@ class TopkAcc:
         self.reset()
 
     def reset(self):
+        """Forget all counts."""
         self._counts = np.zeros(1 + len(self.topk), dtype=np.int64)
 
     def update(self, logits, label):

@@ -58,9 +58,11 @@ class Schedule:
         """Hear of the evaluated metric after `epoch`."""
 
     def state_dict(self):
+        """What resuming needs beside the step: nothing."""
         return {}
 
     def load_state_dict(self, state):
+        """Take back a state_dict. ValueError for that of another kind of schedule."""
         if set(state) != set(self.state_dict()):
             raise ValueError(f"the saved schedule holds {sorted(state)}, this one needs {sorted(self.state_dict())}; "
                              "resume with the Optimizer.lr of the saved run")
@@ -292,9 +294,11 @@ class ReduceOnPlateau(Schedule):
                 self.current = reduced
 
     def state_dict(self):
+        """What the metrics heard so far have left, as plain numbers."""
         return {key: getattr(self, key) for key in ("current", "best", "bad_observations", "cooldown_left")}
 
     def load_state_dict(self, state):
+        """Take back a state_dict. ValueError for that of another kind of schedule."""
         super().load_state_dict(state)
         vars(self).update(state)
 

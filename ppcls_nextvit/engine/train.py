@@ -36,6 +36,7 @@ class Progress:
 
     @property
     def best_so_far(self):
+        """The best metric, its epoch and kind of weights, as a text for the log."""
         return f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)" if self.best_epoch else "not evaluated yet"
 
 
@@ -55,6 +56,7 @@ class Stop:
         self.signal = self.signal or number
 
     def restore(self):
+        """Give the signals back to whom they belonged."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -105,6 +107,8 @@ class Run:
                      "update_freq": settings.update_freq}
         if settings.checkpoints:
             self._resume(settings.checkpoints)
+        else:
+            log.start_anew()
         if processes.is_main:
             (self.where / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             (self.where / "environment.json").write_text(json.dumps(environment(processes), indent=1), encoding="utf-8")

@@ -52,6 +52,7 @@ class Classifier(nn.Layer):
         self.eval()
 
     def forward(self, x):
+        """x: [B, C, H, W] -> [B, num_classes]."""
         pooled = self.body.avgpool(self.body.forward_features(x)[-1])
         logits = self.head(pooled).flatten(1)
         return F.softmax(logits, axis=-1) if self.softmax else logits
@@ -65,6 +66,7 @@ class Features(nn.Layer):
         self.body = export_form(model)
 
     def forward(self, x):
+        """x: [B, C, H, W] -> four maps [B, C_i, H / stride_i, W / stride_i]."""
         return self.body.forward_features(x)
 
 
@@ -77,6 +79,7 @@ class _NTB(nn.Layer):
         self.e_mhsa = _E_MHSA(block.e_mhsa)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C, H', W'], halved where the block has a stride."""
         x = self.patch_embed(x)                                             # [B, C_mhsa, H, W]
         x = x + self.e_mhsa(x)
         local = self.projection(x)                                          # [B, C_mhca, H, W]
@@ -108,6 +111,7 @@ class _E_MHSA(nn.Layer):
         return x
 
     def forward(self, x):
+        """x: [B, C, H, W] -> the same shape."""
         heads = self.num_heads
         q = self.q(x).reshape([0, heads, HEAD_DIM, -1])                     # [B, heads, HEAD_DIM, N]
         kv = self.kv(self.pool(x)).reshape([0, 2 * heads, HEAD_DIM, -1])

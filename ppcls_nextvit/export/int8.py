@@ -28,7 +28,7 @@ CHECKED = 8             # calibration images on which int8 files are compared wi
 def export_int8(config, target, images, keep_float=0, threads=1):
     """Write the int8 export of Global.pretrained_model to Global.save_inference_dir, with `accuracy.json`; returns that report.
 
-    target: of TARGETS. images: to calibrate with (see calibration_images). keep_float: see export_pair.
+    target: of TARGETS. images: float32 [C, H, W], to calibrate with (see calibration_images). keep_float: see export_pair.
     threads: of the CPU, while latencies are measured. The float32 export beside it is made in a temporary folder.
     ExportError if the int8 files are far from the model.
     """

@@ -30,7 +30,7 @@ SENSITIVITY_IMAGES = 16     # on which a layer's share of the error is measured;
 
 
 def quantize_openvino(path, images):
-    """The OpenVINO model PATH.xml (and .bin), float32, becomes an int8 one, by NNCF.
+    """The OpenVINO model PATH.xml (and .bin), float32, becomes an int8 one, by NNCF. images: float32 [C, H, W].
 
     NNCF's own choices but for two, measured on a trained model (agreement with float32 98.5 -> 99.4 %, error of the logits 9.2 -> 2.5 %):
     activations keep their whole range, and biases are not corrected. ImportError without nncf; ValueError without images.
@@ -72,6 +72,7 @@ def quantize_openvino(path, images):
 def quantize_onnx(path, images, engine="onnxruntime", keep_float=0):
     """The ONNX file at `path`, float32, becomes an int8 one with QuantizeLinear and DequantizeLinear.
 
+    images: float32 [C, H, W], to calibrate with.
     engine: whose kernels it is made for, a name of ONNX_SCHEMES. keep_float: so many of the layers that disturb the output most, by
     `layer_sensitivity`, stay in float32. Returns their names.
     ImportError without onnx and onnxruntime; ValueError without images, or if there are fewer layers.
@@ -86,7 +87,7 @@ def quantize_onnx(path, images, engine="onnxruntime", keep_float=0):
 
 
 def layer_sensitivity(path, images, engine="onnxruntime"):
-    """[(error, layer), ...] of the ONNX file at `path`, the most disturbing first.
+    """[(error, layer), ...] of the ONNX file at `path`, the most disturbing first. images: float32 [C, H, W].
 
     error: of the first output, root mean square over the standard deviation, when that convolution or matrix product alone is quantised.
     """
@@ -97,6 +98,7 @@ def layer_sensitivity(path, images, engine="onnxruntime"):
 def quantize_paddle(prefix, images):
     """PREFIX.pdmodel and PREFIX.pdiparams, float32, become an int8 model, by Paddle's own PostTrainingQuantization.
 
+    images: float32 [C, H, W], to calibrate with.
     Convolutions, that is all layers but the attention products, are quantised. It runs in a process of its own, since Paddle (3.3.1)
     quantises only what it has read as a .pdmodel. Paddle Inference computes it in int8 on a CPU, after what `load` of static.py sets.
     ExportError for a .json program.

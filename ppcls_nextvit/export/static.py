@@ -37,6 +37,7 @@ class _Recorded(nn.Layer):
         self.eval()
 
     def forward(self, inputs):
+        """inputs: a list, as Paddle names the inputs of a program; shapes as the layer's own [B, ...]."""
         return self.run(*inputs)
 
     @paddle.jit.not_to_static

@@ -79,7 +79,8 @@ def export(layer, target, directory, signature, batches, description, precision=
 
     layer: what is recorded (see graph.py). reference: the layer before it was reshaped, run eagerly; by default `layer` itself.
     batches, compare, classes: see `verify`. description: what export.json shall hold beside what is measured here.
-    images: to calibrate int8 with. directory: made if need be; other files in it stay, those of an older export there go.
+    images: float32 [C, H, W], to calibrate int8 with.
+    directory: made if need be; other files in it stay, those of an older export there go.
     ExportError, or an OSError, leaves the directory as it was.
     """
     directory = Path(directory)

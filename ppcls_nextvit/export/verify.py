@@ -29,6 +29,7 @@ class Report:
 
     @property
     def worst(self):
+        """The largest difference of any output, as a share of its scale."""
         return max(self.difference.values())
 
 

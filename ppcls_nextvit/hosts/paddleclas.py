@@ -83,7 +83,7 @@ class HostedNextViT(NextViT):
 
     @paddle.jit.not_to_static       # traced as it is: the source transformation of an export would make tensors of sizes
     def forward(self, x):
-        """As NextViT; with return_stages a dict, as of PaddleClas's own models: 'logits', and each stage by the block that ends it."""
+        """As NextViT; with return_stages a dict, as of PaddleClas's own models: 'logits' [B, class_num], each stage by its last block."""
         if not self.returned_stages:
             return super().forward(x)
         maps = self.forward_features(x)

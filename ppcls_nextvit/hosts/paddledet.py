@@ -62,6 +62,7 @@ class NextViT(Network):
 
     @property
     def out_shape(self):
+        """A ShapeSpec (channels, stride) for each map, as PaddleDetection's necks ask for them."""
         from ppdet.modeling.shape_spec import ShapeSpec
         return [ShapeSpec(channels=self.stage_channels[index], stride=self.stage_strides[index]) for index in self.out_indices]
 

@@ -67,6 +67,7 @@ class Backbone(NextViT):
 
     @property
     def feat_channels(self):
+        """Channels of the four maps, as PaddleSeg's heads ask for them."""
         return list(self.stage_channels)
 
     @paddle.jit.not_to_static                # traced as it is: the source transformation of an export would make tensors of sizes

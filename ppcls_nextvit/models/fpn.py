@@ -19,6 +19,7 @@ class ConvModule(nn.Layer):
         nn.initializer.Constant(0.0)(conv.bias)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         return self.conv(x)
 
 

@@ -15,6 +15,7 @@ def make_divisible(value, divisor=32):
 
 
 def eager_on_cpu(x):
+    """Whether `x` [B, ...] is computed now, by a CPU: not while a program is recorded, not on a GPU."""
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
 
 
@@ -22,6 +23,7 @@ class Conv2D(nn.Conv2D):
     """Convolution. On a CPU, eagerly, the bias is added to [B, C, H * W], where Paddle's adding to [B, C, H, W] is slow."""
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, H', W']."""
         if self.bias is None or not eager_on_cpu(x):
             return super().forward(x)
         out = F.conv2d(x, self.weight, None, self._stride, self._padding, self._dilation, self._groups)
@@ -35,6 +37,7 @@ class PointwiseConv2D(nn.Conv2D):
         super().__init__(in_channels, out_channels, 1, bias_attr=bias_attr)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         if not eager_on_cpu(x):
             return super().forward(x)
         batch, channels, height, width = x.shape
@@ -57,6 +60,7 @@ class DropPath(nn.Layer):
         self.rate = rate
 
     def forward(self, x):
+        """x: [B, ...] -> the same shape; samples are kept or dropped one by one."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -64,6 +68,7 @@ class DropPath(nn.Layer):
         return x * (mask / keep).astype(x.dtype)
 
     def extra_repr(self):
+        """The rate, in a printed model."""
         return f"rate={self.rate:.4g}"
 
 

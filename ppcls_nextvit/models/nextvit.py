@@ -58,6 +58,7 @@ class ConvBNReLU(nn.Layer):
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
         return F.relu(self.norm(self.conv(x)))
 
 
@@ -73,6 +74,7 @@ class PatchEmbed(nn.Layer):
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS) if changes else nn.Identity()
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
         return self.norm(self.conv(self.avgpool(x)))
 
 
@@ -86,6 +88,7 @@ class MHCA(nn.Layer):
         self.projection = PointwiseConv2D(channels, channels, bias_attr=False)
 
     def forward(self, x):
+        """x: [B, C, H, W] -> the same shape."""
         return self.projection(F.relu(self.norm(self.group_conv3x3(x))))
 
 
@@ -100,6 +103,7 @@ class Mlp(nn.Layer):
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x):
+        """x: [B, C, H, W] -> the same shape."""
         return self.drop(self.conv2(self.drop(F.relu(self.conv1(x)))))
 
 
@@ -115,6 +119,7 @@ class NCB(nn.Layer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)                               # [B, C, H, W]
         x = x + self.drop_path(self.mhca(x))
         return x + self.drop_path(self.mlp(self.norm(x)))
@@ -128,6 +133,7 @@ class SequencePool(nn.Layer):
         self.window = sr_ratio * sr_ratio
 
     def forward(self, x):
+        """x: [B, C, H, W] -> tokens [B, C, H * W // sr_ratio**2]."""
         tokens = x.flatten(2).unsqueeze(-1)                   # [B, C, N, 1]; 4-D, which oneDNN's bfloat16 pool needs
         return F.avg_pool2d(tokens, (self.window, 1), stride=(self.window, 1)).squeeze(-1)     # [B, C, N // window]
 
@@ -144,6 +150,7 @@ class WindowPool(nn.Layer):
         self.register_buffer("window", paddle.to_tensor([sr_ratio, sr_ratio], dtype="int32"))
 
     def forward(self, x):
+        """x: [B, C, H, W] -> tokens [B, C, ceil(H / sr_ratio) * ceil(W / sr_ratio)]."""
         return F.avg_pool2d(x, self.sr_ratio, stride=self.sr_ratio, ceil_mode=True).flatten(2)  # [B, C, N / sr^2]
 
 
@@ -197,6 +204,7 @@ class NTB(nn.Layer):
         self.mlp_drop_path = DropPath(drop_path_rate)
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)                                             # [B, C_mhsa, H, W]
         tokens = self.mhsa_drop_path(self.e_mhsa(self.norm1(x)))            # [B, N, C_mhsa]
         x = x + tokens.transpose([0, 2, 1]).reshape(paddle.shape(x))

@@ -17,6 +17,7 @@ def _register(name, variant, pool="sequence"):
                 attn_drop_rate: float = 0.0, depths: Optional[Tuple[int, int, int, int]] = None,
                 stem_channels: Optional[Tuple[int, int, int]] = None, recompute: bool = False, frozen_stages: int = 0,
                 norm_eval: bool = False, extra_norms: bool = False):
+        """A NextViT of this variant, freshly initialised. The keys are create_model's and NextViT's; None keeps the variant's own value."""
         given = {"depths": depths, "stem_channels": stem_channels, "drop_path_rate": drop_path_rate}
         config = replace(VARIANTS[variant], pool=pool, **{key: value for key, value in given.items() if value is not None})
         return NextViT(config, num_classes, in_channels, drop_rate, attn_drop_rate, recompute, frozen_stages, norm_eval, extra_norms)

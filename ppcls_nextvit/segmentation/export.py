@@ -31,6 +31,7 @@ class LabelMap(nn.Layer):
         self.eval()
 
     def forward(self, image):
+        """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, H / 4, W / 4]."""
         logits = self.model.decode_head(self.model.neck(self.model.backbone(image)))
         return resize_like(logits, image).argmax(axis=1).astype("int32"), logits
 

@@ -20,6 +20,7 @@ def resize(x, size):
 
 
 def resize_like(x, other):
+    """x: [B, C, ...] -> [B, C, H, W], the height and width of `other`."""
     return resize(x, paddle.shape(other)[2:])
 
 
@@ -50,6 +51,7 @@ class ConvModule(nn.Layer):
         nn.initializer.Normal(std=math.sqrt(2 / (out_channels * kernel_size ** 2)))(self.conv.weight)      # He's, of the fan out
 
     def forward(self, x):
+        """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -64,6 +66,7 @@ class DecodeHead(nn.Layer):
         nn.initializer.Constant(0.0)(self.conv_seg.bias)
 
     def classify(self, x):
+        """x: [B, channels, H, W] -> logits [B, num_classes, H, W]."""
         return self.conv_seg(self.dropout(x))
 
 
@@ -71,6 +74,7 @@ class Doubling(nn.Layer):
     """Twice the height and width. By size, not by nn.Upsample's factor, over which Paddle2ONNX (2.1) ends the process."""
 
     def forward(self, x):
+        """x: [B, C, H, W] -> [B, C, 2 * H, 2 * W]."""
         return resize(x, paddle.shape(x)[2:] * 2)
 
 
@@ -134,4 +138,5 @@ class FCNHead(DecodeHead):
         self.convs = nn.Sequential(ConvModule(in_channels, channels, 3))
 
     def forward(self, maps):
+        """maps: finest first -> logits [B, num_classes, H, W] at the size of map `in_index`."""
         return self.classify(self.convs(maps[self.in_index]))

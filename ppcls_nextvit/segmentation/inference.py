@@ -37,6 +37,7 @@ class Inference:
 
     @classmethod
     def from_yaml(cls, section, where="Arch.inference"):
+        """The Inference of a YAML mapping, or of None. ConfigError names the key below `where`."""
         return _INFERENCE.build("Inference", section, where)
 
 

@@ -25,6 +25,7 @@ class PixelAccuracy:
         self.reset()
 
     def reset(self):
+        """Forget all counts."""
         self._counts = np.zeros(3, dtype=np.int64)
 
     def update(self, prediction, label):
@@ -37,6 +38,7 @@ class PixelAccuracy:
         return self._counts.copy()
 
     def result(self, counts):
+        """{'aAcc': share} of a (summed) count vector."""
         return {"aAcc": float(counts[1]) / max(float(counts[2]), 1.0)}
 
 
@@ -52,6 +54,7 @@ class MeanIoU:
         self.reset()
 
     def reset(self):
+        """Forget all counts."""
         self._images, self._areas = 0, np.zeros((3, self.num_classes), dtype=np.int64)
 
     def update(self, prediction, label):

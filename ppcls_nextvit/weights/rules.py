@@ -54,6 +54,7 @@ class Translation:
     fresh: list = field(default_factory=list)   # keys that keep the model's initialisation: class layers, or all beside a backbone
 
     def select(self, action):
+        """The rows whose action is `action`."""
         return [row for row in self.rows if row.action == action]
 
     def table(self):

@@ -234,6 +234,7 @@ class Unpickler:
         return view
 
     def number(self, form):
+        """The next number; form: struct's, as '<I'."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self):
@@ -246,31 +247,38 @@ class Unpickler:
         return head[:end].decode("utf-8")
 
     def popmark(self):
+        """What was pushed since the last mark, as a list; the stack before it comes back."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
     def mark(self):
+        """Begin a new stack over the present one."""
         self.marks.append(self.stack)
         self.stack = []
 
     def push_collected(self, kind):
+        """Push `kind` of what was pushed since the last mark."""
         items = self.popmark()              # brings the outer stack back, onto which the collection goes
         self.stack.append(kind(items))
 
     def string(self, form):
+        """Push a text whose length comes first, as `form`."""
         self.stack.append(str(self.take(self.number(form)), "utf-8", "surrogatepass"))
 
     def bytes(self, form):
+        """Push a byte string whose length comes first, as `form`: a copy if it is short, else a view of the file."""
         view = self.take(self.number(form))
         self.stack.append(bytes(view) if len(view) < VIEW_BYTES else view)
 
     def integer(self, form):
+        """Push an integer whose number of bytes comes first, as `form`; 1024 at most."""
         size = self.number(form)
         if not 0 <= size <= 1024:
             raise PickleError(f"an integer of {size} bytes")
         self.stack.append(int.from_bytes(self.take(size), "little", signed=True))
 
     def collect(self, count):
+        """Replace the topmost `count` objects by their tuple."""
         items = tuple(self.stack[len(self.stack) - count:])
         if len(items) != count:
             raise PickleError("a tuple without its items")
@@ -294,6 +302,7 @@ class Unpickler:
                               "If it holds a whole model or optimiser, save the state_dict() of it instead")
 
     def call(self, target, args):
+        """Push what the constructor of our own that `target` stands for makes of `args`; refuse anything else."""
         if not isinstance(target, _Global) or target.make is None or not isinstance(args, tuple):
             raise PickleError(f"refused: the file would call {getattr(target, 'name', type(target).__name__)[:120]}")
         self.budget -= sum(len(arg) for arg in args if hasattr(arg, "__len__"))
@@ -302,15 +311,18 @@ class Unpickler:
         self.stack.append(target.make(*args))
 
     def reduce(self):
+        """Opcode REDUCE: call what lies below the arguments."""
         args, target = self.stack.pop(), self.stack.pop()
         self.call(target, args)
 
     def new(self, keywords):
+        """Opcodes NEWOBJ and NEWOBJ_EX, without keyword arguments."""
         if keywords and self.stack.pop():
             raise PickleError("an object with keyword arguments")
         self.reduce()
 
     def build(self):
+        """Opcode BUILD: the state of an array, of a type or of an inert object; refused for anything else."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _Array):
             array = self.stack[-1] = target.build(state)
@@ -324,19 +336,23 @@ class Unpickler:
             raise PickleError(f"refused: the file would set the state of a {type(target).__name__}")
 
     def fetch(self, form):
+        """Push the remembered object whose number comes next, as `form`."""
         self.stack.append(self.memo[self.number(form)])
 
     def memoize(self, key):
+        """Remember the topmost object under the number `key`."""
         self.memo[key] = top = self.stack[-1]
         if isinstance(top, _Array):
             top.memo_keys.append(key)
 
     def append(self, items, target):
+        """Extend the list `target`; refuse anything else."""
         if not isinstance(target, list):
             raise PickleError(f"refused: the file would extend a {type(target).__name__}")
         target.extend(items)
 
     def set_items(self, items, target):
+        """Fill the dict `target` with keys and values in turn; what an inert package would be given is left out."""
         if isinstance(target, Inert) and not isinstance(target, _Global):
             return                                  # a dict's subclass from an inert package
         if type(target) not in (dict, OrderedDict):
@@ -347,20 +363,24 @@ class Unpickler:
             target[_keyable(key)] = value
 
     def add_items(self, items, target):
+        """Extend the set `target`; refuse anything else."""
         if not isinstance(target, set):
             raise PickleError(f"refused: the file would extend a {type(target).__name__}")
         target.update(_keyable(item) for item in items)
 
     def push_persistent(self):
+        """Replace the id on top by what persistent_load finds for it."""
         if self.persistent_load is None:
             raise PickleError("refused: a reference to an object outside the pickle")
         self.stack.append(self.persistent_load(self.stack.pop()))
 
     def set_one(self):
+        """Opcode SETITEM: one key and value into the dict below them."""
         value, key = self.stack.pop(), self.stack.pop()
         self.set_items((key, value), self.stack[-1])
 
     def protocol(self):
+        """Opcode PROTO: refuse a protocol above 5."""
         if self.take(1)[0] > 5:
             raise PickleError("a pickle protocol above 5")
 
