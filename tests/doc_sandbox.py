@@ -1,0 +1,483 @@
+"""The pages' commands, run as a user would type them, in a copy of the repository in which everything that takes long is small.
+
+What is small, all of it here: the copy's networks have the fewest blocks, its configurations the numbers in SMALLER, its sets a few images
+(the repository's own, in the layouts of ImageNet, COCO and ADE20K), its weight files random numbers. Commands run verbatim; but programs
+come from a folder first on PATH, which sends `python` through `stand_in`: nothing is installed or downloaded, what would be is checked.
+
+A page is one session of bash -e and, for its Python blocks, one interpreter. Comments above a block say otherwise:
+    <!-- not run: REASON -->    what cannot run here: its programs' options, keys and paths are checked (`check_commands`)
+    <!-- needs: MODULE ... -->  run where these modules are installed, else as not run
+    <!-- file: PATH -->         the block is written to PATH in the sandbox
+"""
+import argparse
+import code
+import importlib.util
+import json
+import os
+import re
+import runpy
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = (".*", "__pycache__", "*.egg-info", "build", "output", "inference", "node_modules", "dist")
+SHALLOW = (1, 1, 5, 1)
+SMALLER = [         # files, pattern, replacement
+    ("ppcls_nextvit/models/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
+    ("configs/**/*.yaml", r"\bepochs: \d+", "epochs: 1"),
+    ("configs/**/*.yaml", r"\bbatch_size: \d+", "batch_size: 2"),
+    ("configs/**/*.yaml", r"\bnum_workers: \d+", "num_workers: 0"),
+    ("configs/**/*.yaml", r"\bdrop_last: True", "drop_last: False"),        # of a set that is smaller than a batch nothing would be left
+    ("configs/**/*.yaml", r"\biterations: \d+", "iterations: 2"),
+    ("configs/**/*.yaml", r"\bdevice: gpu", "device: cpu"),
+    ("configs/paddleseg/*.yml", r"\biters: \d+", "iters: 2"),
+    ("configs/paddleseg/*.yml", r"\bbatch_size: \d+", "batch_size: 2"),
+    *((files, r"\[(\d{3,4}), (\d{3,4})\]", lambda pair: f"[{int(pair[1]) // 4}, {int(pair[2]) // 4}]")         # pixels, and proposals
+      for files in ("configs/detection/*.yaml", "configs/segmentation/*.yaml", "ppcls_nextvit/evaluation/dense.py")),
+    ("dataset/fashion_mnist/train_list.txt", r"(?s).+", lambda whole: "".join(whole[0].splitlines(True)[::250])),      # two of each class
+    ("dataset/fashion_mnist/test_list.txt", r"(?s).+", lambda whole: "".join(whole[0].splitlines(True)[::50])),
+]
+NOT_EXECUTED = ("apt-get", "sudo", "docker", "kubectl", "adb", "npm", "npx", "curl", "wget", "unzip", "vcpkg", "trtexec", "nvidia-smi",
+                "open", "python3.7", "ssh", "scp", "rsync")
+SYNSETS = {243: "n02108422", 541: "n03249569", 559: "n03376595", 22: "n01614925"}     # of tests/photos
+LIMIT_S = 300       # of a page
+ASKED_FOR_STATUS = {"tools/reproduce.py": 3}        # 3: the set is not complete, which a few images cannot be
+
+
+# Pages.
+
+@dataclass
+class Block:
+    """A fenced block. note: what the comment above it says, e.g. ('not run', 'hours'), or ('', '')."""
+
+    language: str
+    text: str
+    line: int
+    note: tuple = ("", "")
+
+    @property
+    def runs(self):
+        if self.language not in ("bash", "python") or self.note[0] in ("not run", "file"):
+            return False
+        return self.note[0] != "needs" or all(importlib.util.find_spec(module) for module in self.note[1].split())
+
+
+def blocks(text):
+    """The fenced blocks of a page's text, in order."""
+    found = []
+    for match in re.finditer(r"^( *)```([^\n`]*)\n(.*?)^\1```[ ]*$", text, re.M | re.S):
+        note = re.search(r"<!-- (not run|needs|file): ([^\n]+?) -->\s*\Z", text[:match.start()])
+        found.append(Block(match[2].strip(), textwrap.dedent(match[3]), text.count("\n", 0, match.start()) + 1,
+                           note.groups() if note else ("", "")))
+    return found
+
+
+# The sandbox.
+
+def make_template(folder):
+    """A copy of the repository in `folder`, its slow numbers made SMALLER, with tiny sets in the layouts of the large ones."""
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    for files, pattern, replacement in SMALLER:
+        paths, changed = list(folder.glob(files)), 0
+        for path in paths:
+            text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
+            path.write_text(text, encoding="utf-8")
+            changed += count
+        assert changed, f"nothing is {pattern} in {files}"
+    make_imagenet(folder / "dataset" / "ILSVRC2012")
+    make_coco(folder / "dataset" / "coco")
+    make_ade20k(folder / "dataset" / "ADEChallengeData2016")
+    shutil.copytree(ROOT / "tests" / "photos", folder / "photos", ignore=shutil.ignore_patterns("README.md", "LICENSE"))
+    shutil.copy(next((folder / "photos").glob("dog*")), folder / "photo.jpg")
+    return folder
+
+
+def make_imagenet(folder):
+    """PaddleClas's layout, and the class folders of the training archive: two cuts of each photo to train, one to evaluate."""
+    from PIL import Image
+    lists = {"train": [], "val": []}
+    for number, photo in enumerate(sorted((ROOT / "tests" / "photos").glob("*.jpg"))):
+        label = int(photo.stem.rpartition("_")[2])
+        with Image.open(photo) as image:
+            width, height = image.size
+            for cut in range(2):
+                name = f"train/{SYNSETS[label]}/{SYNSETS[label]}_{cut}.JPEG"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                image.crop((cut * 16, 0, width, height - cut * 16)).save(folder / name, "jpeg")
+                lists["train"].append(f"{name} {label}\n")
+        name = f"val/ILSVRC2012_val_{number + 1:08d}.JPEG"
+        (folder / "val").mkdir(exist_ok=True)
+        shutil.copy(photo, folder / name)
+        lists["val"].append(f"{name} {label}\n")
+    for split, lines in lists.items():
+        (folder / f"{split}_list.txt").write_text("".join(lines))
+
+
+def make_coco(folder):
+    """The nuclei as COCO 2017: its folders, its 80 categories; a nucleus is an apple."""
+    from PIL import Image
+    names = [line.split(" ", 1)[1] for line in (ROOT / "configs/detection/coco_labels.txt").read_text().splitlines()]
+    for split, ours in (("train2017", "training"), ("val2017", "validation")):
+        content = json.loads((ROOT / f"dataset/nuclei/instances_{ours}.json").read_text())
+        content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = names.index("apple") + 1
+        (folder / split).mkdir(parents=True)
+        for image in content["images"]:
+            tile = Image.open(ROOT / "dataset/nuclei/images" / ours / image["file_name"])
+            image["file_name"] = f"{image['id']:012d}.jpg"
+            tile.convert("RGB").save(folder / split / image["file_name"])
+        (folder / "annotations").mkdir(exist_ok=True)
+        (folder / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+
+
+def make_ade20k(folder):
+    """The nuclei as the archive ADEChallengeData2016 unpacks: JPEG, labels from 1 on."""
+    from PIL import Image
+    for split in ("training", "validation"):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "annotations" / split).mkdir(parents=True)
+        for number, path in enumerate(sorted((ROOT / "dataset/nuclei/images" / split).glob("*.png")), 1):
+            name = f"ADE_{'train' if split == 'training' else 'val'}_{number:08d}"
+            Image.open(path).convert("RGB").save(folder / "images" / split / f"{name}.jpg")
+            Image.open(ROOT / "dataset/nuclei/annotations" / split / path.name).point(lambda label: label + 1).save(
+                folder / "annotations" / split / f"{name}.png")
+
+
+def model_of(file):
+    """(model, arguments) of which a weight file of this name, the zoo's or ours, holds weights."""
+    backbone = {"name": "NextViT_small", "depths": SHALLOW}
+    if file.startswith("mask_rcnn"):
+        return "MaskRCNN", {"num_classes": 80, "backbone": backbone}
+    if file.startswith(("upernet", "fpn")):
+        backbone["extra_norms"] = True
+        return "UPerNet" if file.startswith("upernet") else "SemanticFPN", {"num_classes": 150, "backbone": backbone}
+    return "NextViT_small", {"num_classes": 1000, "depths": SHALLOW}
+
+
+WEIGHT_FILE = re.compile(r"(?<![\w/.*{}-])(?:nextvit_(?:small|base|large)_in1k\w*|(?:mask_rcnn|upernet|fpn)_\d+[xk]_nextvit_\w+)\.pth"
+                         r"|(?<![\w/])NextViT_(?:small|base|large)_(?:224|384)\.pdparams")
+
+
+def make_weights(path):
+    """Random weights under the published file name `path`: torch's format and the official keys for .pth, else Paddle's."""
+    import paddle
+    from torch_writer import tensors, write_zip
+
+    from ppcls_nextvit import create_model
+    from ppcls_nextvit.weights.rules import to_torch
+    paddle.seed(0)
+    name, arguments = model_of(path.name)
+    model = create_model(name, **arguments)
+    if path.suffix == ".pdparams":
+        paddle.save(model.state_dict(), str(path))
+        return
+    state = to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
+    write_zip(path, {"model" if name == "NextViT_small" else "state_dict": tensors(state)})
+
+
+def make_sandbox(folder, template, page_text):
+    """`template` for one page in `folder`, with links to the weight files that the page names, beside which they are made once."""
+    shutil.copytree(template, folder, symlinks=True)
+    for name in sorted(set(WEIGHT_FILE.findall(page_text))):
+        shared = template.parent / "weights" / name
+        if not shared.exists():
+            shared.parent.mkdir(exist_ok=True)
+            make_weights(shared)
+        (folder / name).symlink_to(shared)
+    return folder
+
+
+# The session of a page.
+
+class Session:
+    """bash -e and a Python interpreter in `sandbox`; what they print goes to `sandbox`.log. close() ends all that they started."""
+
+    def __init__(self, sandbox):
+        self.sandbox, self.end = sandbox, time.monotonic() + LIMIT_S
+        self.log = open(f"{sandbox}.log", "w+", encoding="utf-8")
+        programs = Path(f"{sandbox}.bin")
+        programs.mkdir()
+        for name in ("python", "python3", "pip", "pip3", "git", *NOT_EXECUTED):
+            (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {name} "$@"\n')
+            (programs / name).chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(sandbox)}
+        self.processes = {}
+
+    def run(self, block, name):
+        """Run one block; AssertionError with the last lines that were printed if it fails."""
+        path = Path(f"{self.sandbox}.bin") / f"{name}.{block.language}"
+        path.write_text(block.text, encoding="utf-8")
+        if block.language not in self.processes:
+            self.processes[block.language] = self._start(block.language)
+        process, answers = self.processes[block.language]
+        at = self.log.seek(0, os.SEEK_END)
+        process.stdin.write(f"{path}\n")
+        process.stdin.flush()
+        if not select.select([answers], [], [], max(self.end - time.monotonic(), 0))[0]:
+            self._fail(name, at, f"did not end within the page's {LIMIT_S} s")
+        if not os.read(answers, 1):
+            self._fail(name, at, "failed")
+
+    def _start(self, language):
+        answers, done = os.pipe()
+        command = [sys.executable, __file__, "interpreter", str(done)]
+        if language == "bash":
+            command = ["bash", "--norc", "-ec", f'trap \'echo "failed: $BASH_COMMAND" >&2\' ERR; exec 3<&0; while read -r block <&3; do '
+                                                f'. "$block" < /dev/null; printf . >&{done}; done']
+        process = subprocess.Popen(command, cwd=self.sandbox, env=self.environment, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log,
+                                   text=True, pass_fds=[done], start_new_session=True)
+        os.close(done)
+        return process, answers
+
+    def _fail(self, name, at, what):
+        self.log.seek(at)
+        raise AssertionError(f"{name} {what}; its last words:\n{self.log.read()[-3000:]}")
+
+    def close(self):
+        for process, answers in self.processes.values():
+            process.stdin.close()
+            os.close(answers)
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        self.log.close()
+
+
+def run_page(page, template, folder):
+    """Run the page's blocks in order in a new sandbox in `folder`; check those that are not run. Prints each block's seconds."""
+    text = page.read_text(encoding="utf-8")
+    sandbox = make_sandbox(folder / "repository", template, text)
+    session = Session(sandbox)
+    try:
+        for block in blocks(text):
+            name, start = f"{page.name}:{block.line}", time.monotonic()
+            if block.note[0] == "file":
+                (sandbox / block.note[1]).parent.mkdir(parents=True, exist_ok=True)
+                (sandbox / block.note[1]).write_text(block.text, encoding="utf-8")
+            elif block.runs:
+                session.run(block, name)
+                print(f"{name} {time.monotonic() - start:.1f} s")
+            elif block.language == "bash":
+                check_commands(block.text, sandbox, page, name)
+    finally:
+        session.close()
+
+
+# Programs that stand in for others: what `python`, `pip`, ... are in the sandbox.
+
+def stand_in(name, arguments):
+    """Run `name` as the sandbox does. Returns the exit status."""
+    if name in ("python", "python3"):
+        return python(arguments)
+    if name in ("pip", "pip3"):
+        return check_pip(arguments)
+    if name == "git" and arguments[:1] != ["clone"]:
+        os.execv(shutil.which("git", path=os.environ["PATH"].partition(":")[2]), ["git", *arguments])
+    print("(not executed here)", name, *arguments)
+    return 0
+
+
+def python(arguments):
+    if arguments[:2] == ["-m", "pip"]:
+        return check_pip(arguments[2:])
+    if arguments[:2] == ["-m", "venv"]:
+        (Path(arguments[2]) / "bin").mkdir(parents=True, exist_ok=True)
+        (Path(arguments[2]) / "bin" / "activate").write_text("deactivate() { :; }\n")
+        return 0
+    if arguments[:2] == ["-m", "pytest"] and not any("test_" in argument for argument in arguments):
+        arguments = [*arguments, "tests/test_cli.py"]                       # for the whole suite
+    if arguments[:2] == ["-m", "paddle.distributed.launch"]:
+        options, program = split_launch(arguments[2:])
+        arguments = [*arguments[:2], "--nproc_per_node=2", "--log_dir=output/launch", *options, *program]
+    asked = ASKED_FOR_STATUS.get(arguments[0] if arguments else "")
+    if asked is None:
+        os.execv(sys.executable, [sys.executable, *arguments])
+    status = subprocess.run([sys.executable, *arguments]).returncode
+    return 0 if status == asked else status
+
+
+GPUS = ("--gpus", "--devices", "--nproc_per_node")
+
+
+def split_launch(arguments):
+    """(options of paddle.distributed.launch but for the GPUs, which are two CPU processes here; the program and its arguments)."""
+    at = next(i for i, argument in enumerate(arguments) if argument.endswith(".py"))
+    options, kept = arguments[:at], []
+    while options:
+        option = options.pop(0)
+        if option in GPUS:
+            options.pop(0)
+        elif not option.startswith(tuple(f"{name}=" for name in GPUS)):
+            kept.append(option)
+    return kept, arguments[at:]
+
+
+def requirements():
+    """({package: specifiers that setup.py and CI install}, names of the extras)."""
+    import setuptools
+    from packaging.requirements import Requirement
+    given = {}
+    setuptools.setup = lambda **arguments: given.update(arguments)
+    runpy.run_path("setup.py")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    texts = [*given["install_requires"], *(text for extra in given["extras_require"].values() for text in extra),
+             *re.findall(r"(?<= )[\w-]+==[\d.]+", ci)]
+    known = {}
+    for requirement in map(Requirement, texts):
+        known.setdefault(requirement.name.lower(), set()).add(str(requirement.specifier))
+    return known, set(given["extras_require"])
+
+
+def check_pip(arguments):
+    """pip's exit status for what names an extra that setup.py has not, a file that does not exist, or a version other than setup.py's."""
+    from packaging.requirements import Requirement
+    parser = argparse.ArgumentParser(prog="pip")
+    parser.add_argument("command", choices=("install", "download", "wheel", "uninstall", "list", "freeze", "show"))
+    parser.add_argument("-r", "--requirement", action="append", default=[])
+    parser.add_argument("-e", "--editable", action="append", default=[])
+    parser.add_argument("-i", "--index-url")
+    for flag in ("-U", "--upgrade", "--no-deps", "-q", "--no-build-isolation"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("packages", nargs="*")
+    args = parser.parse_args(arguments)
+    known, extras = requirements()
+    for file in args.requirement:
+        args.packages += [line.partition("#")[0].strip() for line in Path(file).read_text().splitlines() if line.partition("#")[0].strip()]
+    for text in [*args.editable, *args.packages]:
+        local = re.fullmatch(r"\.(?:\[([\w,]+)\])?", text)
+        requirement = None if local else Requirement(text)
+        wanted = (local[1] or "").split(",") if local else requirement.extras if requirement.name == "ppcls_nextvit" else ()
+        unknown = {extra for extra in wanted if extra} - extras
+        if unknown:
+            print(f"pip: setup.py has no extra {', '.join(unknown)}", file=sys.stderr)
+            return 1
+        ours = known.get(requirement.name.lower()) if requirement else None
+        if ours and not agree(requirement.specifier, ours):
+            print(f"pip: {text}, but setup.py or .ci/run have {' '.join(sorted(ours))}", file=sys.stderr)
+            return 1
+    print("(not executed here) pip", *arguments)
+    return 0
+
+
+def agree(specifier, ours):
+    """Whether the versions that a page names are ours: an exact one allowed by ours, or the same bounds."""
+    from packaging.specifiers import SpecifierSet
+    exact = [one.version for one in specifier if one.operator == "=="]
+    return not specifier or str(specifier) in ours or any(version in SpecifierSet(text) for version in exact for text in ours)
+
+
+# What is not run is checked.
+
+class _Parsed(Exception):
+    """Raised by a program's parser in place of what the program would do."""
+
+
+def commands(text):
+    """[words of each simple command] of a piece of bash."""
+    lexer = shlex.shlex(text.replace("\\\n", " ").replace("\n", " ;\n"), posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split, lexer.commenters = True, "#"
+    found = [[]]
+    for word in lexer:
+        if set(word) <= set(";&|"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [words for words in found if words]
+
+
+def check_commands(text, sandbox, page, name):
+    """Programs of the repository take the options, configurations have the keys, and paths exist. AssertionError names the command."""
+    for words in commands(text):
+        while words and re.match(r"\w+=", words[0]):
+            words = words[1:]
+        for path in re.findall(r"(?<![\w./])(?:configs|tools|deploy|docs|weight_conversion|tests|test_tipc)/[\w./-]*\w", " ".join(words)):
+            assert (sandbox / path).exists(), f"{name}: no {path}"
+        if words[:1] in (["pip"], ["pip3"]) or words[1:3] == ["-m", "pip"]:
+            here = os.getcwd()
+            os.chdir(page.parent if "-r" in words else sandbox)
+            try:
+                assert check_pip(words[words.index("install" if "install" in words else "download"):]) == 0, f"{name}: {' '.join(words)}"
+            finally:
+                os.chdir(here)
+        elif words and re.fullmatch(r"(.*/)?python(3[\d.]*)?", words[0]):
+            check_python(words[1:], sandbox, page, name)
+
+
+def check_python(words, sandbox, page, name):
+    if words[:2] == ["-m", "paddle.distributed.launch"]:
+        from paddle.distributed.launch.context.args_envs import parse_args
+        stop_at_parser(lambda: parse_args(), words[2:], name)
+        words = split_launch(words[2:])[1]
+    if not words or words[0] == "-c" or words[:2] in (["-m", "venv"], ["-m", "pytest"]):
+        return
+    if words[0] == "-m":
+        if importlib.util.find_spec(words[1]) and words[1].partition(".")[0] in ("weight_conversion", "ppcls_nextvit"):
+            stop_at_parser(lambda: runpy.run_module(words[1], run_name="__main__"), words[2:], name)
+        return
+    program = next((folder / words[0] for folder in (sandbox, page.parent) if (folder / words[0]).is_file()), None)
+    assert program, f"{name}: no program {words[0]}"
+    sys.path.insert(0, str(program.parent))
+    try:
+        args = stop_at_parser(lambda: runpy.run_path(str(program), run_name="__main__"), words[1:], name)
+    finally:
+        sys.path.remove(str(program.parent))
+    if getattr(args, "config", None) and hasattr(args, "override"):
+        from ppcls_nextvit.config import dialect_of, load_config
+        config = sandbox / args.config
+        if dialect_of(config) == "PaddleClas":
+            load_config(config, args.override)              # ConfigError: a wrong key
+
+
+def stop_at_parser(run, arguments, name):
+    """What the program's own parser makes of `arguments`; the program does nothing else."""
+    original, argv = argparse.ArgumentParser.parse_known_args, sys.argv
+
+    def parse(self, *positional, **keywords):
+        args, rest = original(self, *positional, **keywords)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        raise _Parsed(args)
+
+    argparse.ArgumentParser.parse_known_args, sys.argv = parse, [name, *arguments]
+    try:
+        run()
+    except _Parsed as parsed:
+        return parsed.args[0]
+    except SystemExit:
+        raise AssertionError(f"{name}: its parser refuses {' '.join(arguments)}") from None
+    finally:
+        argparse.ArgumentParser.parse_known_args, sys.argv = original, argv
+    raise AssertionError(f"{name}: {' '.join(arguments)} was not parsed")
+
+
+class Interpreter(code.InteractiveInterpreter):
+    """Runs the files whose paths it reads, in one namespace, and answers each; a traceback ends it."""
+
+    def showtraceback(self):
+        super().showtraceback()
+        raise SystemExit(1)
+
+    def serve(self, done):
+        for line in sys.stdin:
+            path = line.strip()
+            self.runcode(compile(Path(path).read_text(encoding="utf-8"), path, "exec"))
+            sys.stdout.flush()
+            os.write(done, b".")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "interpreter":
+        Interpreter({"__name__": "__main__"}).serve(int(sys.argv[2]))
+    else:
+        raise SystemExit(stand_in(sys.argv[1], sys.argv[2:]))
