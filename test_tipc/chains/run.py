@@ -122,8 +122,8 @@ class Chain:
             stream.write(line + "\n")
 
     def status(self):
-        """The chain's exit status: 0 if something ran and nothing failed."""
-        print(f"{self.results.relative_to(ROOT)}: {self.succeeded} succeeded, {self.failed} failed, {self.skipped} skipped")
+        """The chain's exit status: 0 if something ran and nothing failed. The last line of the results says that the chain came to its end."""
+        self.say(f"Finished - {self.model} - {self.succeeded} succeeded, {self.failed} failed, {self.skipped} skipped !")
         return int(self.failed > 0 or self.succeeded == 0)
 
 
