@@ -207,6 +207,9 @@ def test_a_shuffled_or_cut_epoch_does_what_it_says(tmp_path):
     config = quick(tmp_path, "Global.iter_per_epoch=1", "Global.eval_during_train=False")
     assert train(config) == 0
     assert [line["update"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1]
+    assert train(config) == 0                                                        # a new run in the same directory: its figures alone
+    assert [line["update"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1]
+    assert len(list(config.output_dir.glob("log-*.jsonl"))) == 1
 
 
 def test_a_distilled_step_uses_the_teacher(tmp_path):
