@@ -10,7 +10,7 @@ from ppcls_nextvit.cli import write_generated
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from test_tipc.chains.params import SECTIONS, key_value  # noqa: E402
+from test_tipc.chains.params import NO_SECTION, SECTIONS, key_value  # noqa: E402
 
 CONFIGS = ROOT / "test_tipc" / "configs" / "NextViT"
 SMALL_SIZE = 64                         # pixels of the variant that CI runs
@@ -95,7 +95,27 @@ def ptq(variant):
                  kl_quant=f"tools/quantize.py {variant.arguments}{FEW_WORKERS} --to paddle")
 
 
-# Deployment.
+# Deployment: each of the seeded model that prepare.sh makes.
+
+def cpp(variant):
+    return section("cpp_infer_params", {"model_name": variant.model, "cls_inference_model_dir": f"./test_tipc/models/{variant.model}"})
+
+
+def serving(variant):
+    return section("serving_params", {"model_name": variant.model, "inference_model_dir": f"./test_tipc/models/{variant.model}"})
+
+
+def paddle2onnx(variant):
+    model = f"./test_tipc/models/{variant.model}"
+    return section("paddle2onnx_params", {
+        "model_name": variant.model, "2onnx": f"tools/export_model.py {variant.arguments} --to onnx",
+        "-o Global.pretrained_model": f"{model}.pdparams", "-o Global.save_inference_dir": f"{model}_onnx"})
+
+
+def lite(variant):
+    return section(NO_SECTION, {
+        "clas_model_file": variant.model, "2lite": f"tools/export_model.py {variant.arguments}",
+        "-o Global.pretrained_model": f"./test_tipc/models/{variant.model}.pdparams"})
 
 
 FILES = {
@@ -103,6 +123,10 @@ FILES = {
     "{model}_train_linux_cpu_fleet_normal_infer_python_linux_cpu.txt": fleet,
     "{model}_train_linux_gpu_normal_amp_infer_python_linux_gpu_cpu.txt": amp,
     "{model}_train_ptq_infer_python.txt": ptq,
+    "{model}_linux_gpu_normal_normal_infer_cpp_linux_gpu_cpu.txt": cpp,
+    "{model}_linux_gpu_normal_normal_serving_python_linux_gpu_cpu.txt": serving,
+    "{model}_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt": paddle2onnx,
+    "{model}_lite_arm_cpu_cpp.txt": lite,
 }
 
 

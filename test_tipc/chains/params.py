@@ -94,9 +94,9 @@ cls_inference_url:null
 infer_quant:False
 inference_cmd:./deploy/cpp/build/classify
 use_gpu:False|True
-enable_mkldnn:True
-cpu_threads:1
-batch_size:1
+enable_mkldnn:True|False
+cpu_threads:1|2
+batch_size:1|8
 use_tensorrt:False
 precision:fp32
 image_dir:./test_tipc/data/images
@@ -106,24 +106,38 @@ benchmark:False
 model_name:NextViT_small_224
 python:python
 inference_model_url:null
+inference_model_dir:./test_tipc/models/NextViT_small_224
 serving_dir:./deploy/serving
 web_service:server.py
+--device:cpu|gpu
+--threads:1
+--batch-size:1|8
+pipeline:test_tipc/chains/client.py
+--images:./test_tipc/data/images
 """,
     "paddle2onnx_params": """\
 model_name:NextViT_small_224
 python:python
 2onnx:tools/export_model.py -c configs/NextViT_small_224.yaml --to onnx
+-o Global.pretrained_model:./test_tipc/models/NextViT_small_224.pdparams
+-o Global.save_inference_dir:./test_tipc/models/NextViT_small_224_onnx
 inference_model_url:null
 inference:deploy/onnx/predict.py
+--engine:onnxruntime
+--threads:1|2
+--batch-size:1|8
+--images:./test_tipc/data/images
 """,
     NO_SECTION: """\
-runtime_device:arm_cpu
-lite_arm_work_path:/data/local/tmp/arm_cpu/
+runtime_device:x86|arm_cpu
 clas_model_file:NextViT_small_224
-inference_cmd:image_classification
---num_threads_list:1
---batch_size_list:1
---precision_list:FP32
+2lite:tools/export_model.py -c configs/NextViT_small_224.yaml
+-o Global.pretrained_model:./test_tipc/models/NextViT_small_224.pdparams
+inference_cmd:./deploy/lite/build/image_classification
+image_dir:./test_tipc/data/images
+--num_threads_list:1|2
+--batch_size_list:1|8
+--precision_list:FP32|INT8
 """,
 }
 SECTIONS |= {"base_train": TRAIN, "amp_train": TRAIN,                       # the suites' sections of dy2static
@@ -140,7 +154,7 @@ SUITES = {
     "paddle2onnx_params": ("--model_dir", "--model_filename", "--params_filename", "--save_file", "--opset_version",
                            "--enable_onnx_checker", "Global.use_onnx", "Global.inference_model_dir", "Global.rec_inference_model_dir",
                            "Global.use_gpu", "-c"),
-    NO_SECTION: ("lite_arm_so_path",),
+    NO_SECTION: ("lite_arm_work_path", "lite_arm_so_path"),
 }
 
 
