@@ -32,6 +32,9 @@ LEFT_OUT = (".*", "__pycache__", "*.egg-info", "build", "output", "inference", "
 SHALLOW = (1, 1, 5, 1)
 SMALLER = [         # files, pattern, replacement
     ("ppcls_nextvit/models/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
+    ("ppcls_nextvit/segmentation/segmentors.py", r"channels: int = \d+", "channels: int = 32"),
+    ("ppcls_nextvit/detection/mask_rcnn.py", r"f(pn|c)_channels: int = \d+", r"f\1_channels: int = 32"),
+    ("configs/detection/*.yaml", r"\bf(pn|c)_channels: \d+", r"f\1_channels: 32"),
     ("configs/**/*.yaml", r"\bepochs: \d+", "epochs: 1"),
     ("configs/**/*.yaml", r"\bbatch_size: \d+", "batch_size: 2"),
     ("configs/**/*.yaml", r"\bnum_workers: \d+", "num_workers: 0"),
@@ -152,47 +155,53 @@ def make_ade20k(folder):
                 folder / "annotations" / split / f"{name}.png")
 
 
-def model_of(file):
-    """(model, arguments) of which a weight file of this name, the zoo's or ours, holds weights."""
-    backbone = {"name": "NextViT_small", "depths": SHALLOW}
-    if file.startswith("mask_rcnn"):
-        return "MaskRCNN", {"num_classes": 80, "backbone": backbone}
-    if file.startswith(("upernet", "fpn")):
-        backbone["extra_norms"] = True
-        return "UPerNet" if file.startswith("upernet") else "SemanticFPN", {"num_classes": 150, "backbone": backbone}
-    return "NextViT_small", {"num_classes": 1000, "depths": SHALLOW}
+def weight_files(page):
+    """What the blocks of `page` (its text) name of the published weights: files, and names of the zoo."""
+    text = "\n".join(block.text for block in blocks(page))
+    return sorted({*re.findall(r"(?<![\w.-])(?:\w+_)?nextvit_\w+\.pth|(?<![\w.-])NextViT_\w+_pretrained\.pdparams", text),
+                   *re.findall(r"(?<![\w./-])nextvit_\w+\.\w+\.(?:official|paddleclas)", text)})
 
 
-WEIGHT_FILE = re.compile(r"(?<![\w/.*{}-])(?:nextvit_(?:small|base|large)_in1k\w*|(?:mask_rcnn|upernet|fpn)_\d+[xk]_nextvit_\w+)\.pth"
-                         r"|(?<![\w/])NextViT_(?:small|base|large)_(?:224|384)\.pdparams")
+def make_weights(folder, names):
+    """Random weights of the zoo's records whose names or files `names` are, in `folder`: .pth in torch's format, .pdparams in Paddle's.
 
-
-def make_weights(path):
-    """Random weights under the published file name `path`: torch's format and the official keys for .pth, else Paddle's."""
+    Runs in a process of its own, in the sandbox, whose networks are small.
+    """
     import paddle
     from torch_writer import tensors, write_zip
 
-    from ppcls_nextvit import create_model
+    from ppcls_nextvit import create_model, zoo
+    from ppcls_nextvit.evaluation.dense import architecture
     from ppcls_nextvit.weights.rules import to_torch
-    paddle.seed(0)
-    name, arguments = model_of(path.name)
-    model = create_model(name, **arguments)
-    if path.suffix == ".pdparams":
-        paddle.save(model.state_dict(), str(path))
-        return
-    state = to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
-    write_zip(path, {"model" if name == "NextViT_small" else "state_dict": tensors(state)})
+    for record in zoo.WEIGHTS.values():
+        if not {record.name, record.file} & set(names) or Path(folder, record.file).exists():
+            continue
+        paddle.seed(0)
+        if record.task == "classification":
+            model = create_model(record.variant)
+        else:
+            arch = architecture(record, *{"detection": ("coco", 80), "segmentation": ("ade20k", 150)}[record.task])
+            model = create_model(arch.name, num_classes=arch.class_num, **arch.arguments)
+        if record.file.endswith(".pdparams"):
+            paddle.save(model.state_dict(), f"{folder}/{record.file}")
+        else:
+            state = to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
+            write_zip(f"{folder}/{record.file}", {"model" if record.task == "classification" else "state_dict": tensors(state)})
 
 
-def make_sandbox(folder, template, page_text):
-    """`template` for one page in `folder`, with links to the weight files that the page names, beside which they are made once."""
-    shutil.copytree(template, folder, symlinks=True)
-    for name in sorted(set(WEIGHT_FILE.findall(page_text))):
-        shared = template.parent / "weights" / name
-        if not shared.exists():
-            shared.parent.mkdir(exist_ok=True)
-            make_weights(shared)
-        (folder / name).symlink_to(shared)
+def make_sandbox(folder, template, page):
+    """`template` for one page (its text) in `folder`, with links to the weights that it names, there and in weights/; they are made once."""
+    shutil.copytree(template, folder)
+    wanted, made = weight_files(page), template.parent / "weights"
+    if not all((made / name).exists() for name in wanted):
+        made.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, __file__, "weights", str(made), *wanted], cwd=template, check=True,
+                       env={**os.environ, "PYTHONPATH": str(template)})
+    if wanted:
+        (folder / "weights").mkdir()
+        for file in made.iterdir():
+            (folder / file.name).symlink_to(file)
+            (folder / "weights" / file.name).symlink_to(file)
     return folder
 
 
@@ -479,5 +488,7 @@ class Interpreter(code.InteractiveInterpreter):
 if __name__ == "__main__":
     if sys.argv[1] == "interpreter":
         Interpreter({"__name__": "__main__"}).serve(int(sys.argv[2]))
+    elif sys.argv[1] == "weights":
+        make_weights(sys.argv[2], sys.argv[3:])
     else:
         raise SystemExit(stand_in(sys.argv[1], sys.argv[2:]))
