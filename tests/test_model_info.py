@@ -56,37 +56,48 @@ def test_counting_depends_on_the_size_alone_and_leaves_the_model_as_it_was():
 
 
 @pytest.fixture(scope="module")
-def table():
-    return model_info.table()
+def cells():
+    return model_info.rows()
 
 
 @pytest.mark.slow
-def test_table(table):
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
-    assert [row[0] for row in rows] == [f"| `{v}_{size}`" for size in (224, 384) for v in VARIANTS]
-    assert rows[0] == ["| `NextViT_small_224`", "224", "31,763,368", "31,731,720", "5.81 G", "5.79 G",
-                       "96x56x56 256x28x28 512x14x14 1024x7x7", "82.5", "84.8", "not yet |"]
-    assert [row[4] for row in rows] == ["5.81 G", "8.29 G", "10.78 G", "17.26 G", "24.64 G", "32.03 G"]
-    assert [row[7] for row in rows] == ["82.5", "83.2", "83.6", "83.6", "84.3", "84.7"]
-    assert [row[8] for row in rows] == ["84.8", "85.1", "85.4", "85.8", "86.1", "86.4"]
+def test_rows(cells):
+    assert [row[0] for row in cells] == [f"`{v}_{size}`" for size in (224, 384) for v in VARIANTS]
+    assert cells[0] == ["`NextViT_small_224`", 224, "31,763,368", "31,731,720", "5.81 G", "5.79 G",
+                        "96x56x56 256x28x28 512x14x14 1024x7x7", 82.5, 84.8, None]
+    assert [row[4] for row in cells] == ["5.81 G", "8.29 G", "10.78 G", "17.26 G", "24.64 G", "32.03 G"]
+    assert [row[7] for row in cells] == [82.5, 83.2, 83.6, 83.6, 84.3, 84.7]
+    assert [row[8] for row in cells] == [84.8, 85.1, 85.4, 85.8, 86.1, 86.4]
 
 
 @pytest.mark.slow
-def test_readme_embeds_the_table(table):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert model_info.embed(text, table, "README.md") == text, "run: python tools/model_info.py --write README.md"
+@pytest.mark.parametrize("page, start", [("README.md", "<!-- model_info -->"), ("README_ch.md", "<!-- model_info: zh -->"),
+                                         ("docs/zh_CN/NextViT.md", "<!-- model_info: zh -->")])
+def test_pages_embed_the_table(cells, page, start):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert start in text and model_info.embed(text, cells, page) == text, f"run: python tools/model_info.py --write {page}"
+
+
+def test_the_languages_tables_differ_in_words_alone():
+    english, chinese = (model_info.table([["`a`", 1, None]], language).splitlines() for language in ("en", "zh"))
+    assert (english[2], chinese[2]) == ("| `a` | 1 | not yet |", "| `a` | 1 | 未复现 |")
+    assert english[1] == chinese[1] == "|---" * 10 + "|" and english[0].count("|") == chinese[0].count("|") == 11
 
 
 def test_write_then_check(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(model_info, "table", lambda: "| a |\n")
-    page = tmp_path / "page.md"
-    page.write_text(f"above\n{model_info.START}\nold\n{model_info.END}\nbelow\n")
-    assert model_info.main(["--check", str(page)]) == 1
-    assert "-old" in capsys.readouterr().out
-    assert model_info.main(["--write", str(page)]) == 0
-    assert page.read_text() == f"above\n{model_info.START}\n| a |\n{model_info.END}\nbelow\n"
-    assert model_info.main(["--check", str(page)]) == 0
-    page.write_text("no markers")
-    assert model_info.main(["--write", str(page)]) == 1
-    assert "page.md: expected one line '<!-- model_info -->'" in capsys.readouterr().err
-    assert page.read_text() == "no markers"
+    monkeypatch.setattr(model_info, "rows", lambda: [["new"]])
+    pages = [tmp_path / "page.md", tmp_path / "page_ch.md"]
+    for page, start in zip(pages, model_info.STARTS):
+        page.write_text(f"above\n{start}\nold\n{model_info.END}\nbelow\n", encoding="utf-8")
+    assert model_info.main(["--check", *map(str, pages)]) == 1
+    assert capsys.readouterr().out.count("\n-old\n") == 2
+    assert model_info.main(["--write", *map(str, pages)]) == 0
+    for page, (start, language) in zip(pages, model_info.STARTS.items()):
+        block = model_info.table([["new"]], language)
+        assert page.read_text(encoding="utf-8") == f"above\n{start}\n{block}{model_info.END}\nbelow\n"
+    assert model_info.main(["--check", *map(str, pages)]) == 0
+    pages[1].write_text("old", encoding="utf-8")
+    assert model_info.main(["--check", *map(str, pages)]) == 1
+    assert "page_ch.md: expected one line '<!-- model_info -->' or '<!-- model_info: zh -->'" in capsys.readouterr().err
+    assert model_info.main(["--write", str(pages[1])]) == 1
+    assert pages[1].read_text(encoding="utf-8") == "old"
