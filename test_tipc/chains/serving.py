@@ -1,0 +1,32 @@
+"""Serving: deploy/serving answers requests for the images, and is stopped, once for each of its options."""
+import itertools
+import shlex
+from pathlib import Path
+
+from . import stored
+from .run import Chain, chain_program, gpus, prepared
+
+LOGS = "serving_infer_"
+
+
+@chain_program(("serving_infer",))
+def main(params, mode) -> int:
+    section = params["serving_params"]
+    model, images = (prepared(section.text(key), params, mode) for key in ("inference_model_dir", "--images"))
+    chain = Chain("serving", section.text("model_name"), mode, section.text("python"))
+    stored.remove_logs(chain, LOGS)
+    options = section.list("--device", of=("cpu", "gpu")), section.numbers("--threads"), section.numbers("--batch-size")
+    for device, threads, batch in itertools.product(*options):
+        server = [str(Path(section.text("serving_dir")) / section.text("web_service")), f"--model={model}", f"--device={device}",
+                  f"--threads={threads}", f"--batch-size={batch}"]
+        command = chain.program(section.text("pipeline"), f"--images={images}", f"--clients={batch}", f"--server={shlex.join(server)}")
+        if device == "gpu" and not gpus():
+            chain.skip(shlex.join(command), "no GPU")
+        else:
+            chain.predict(command, f"{LOGS}{device}_threads_{threads}_precision_fp32_batchsize_{batch}")
+    stored.compare(chain, LOGS)
+    return chain.status()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""Compare predictions in logs with the stored ones of test_tipc/results, image by image.
+
+    python test_tipc/compare_results.py --gt_file='./test_tipc/results/*.txt' --log_file='./test_tipc/output/MODEL/MODE/*.log'
+
+Both are files or patterns. A line `<image>\\t{"class_ids": [...], "scores": [...]}` is a prediction. A log belongs to the stored file
+`<engine>_<model>_results_<precision>.txt` with the precision (fp32, fp16 or int8) that the log's name contains and, of several, the model
+that is the log's folder MODEL. The classes must be equal and in the same order, the scores near; if not, the exit status is 1 and every
+difference is printed.
+"""
+import argparse
+import glob
+import json
+import re
+import sys
+from pathlib import Path
+
+TOLERANCES = {"fp32": (1e-5, 1e-3), "fp16": (1e-3, 1e-2), "int8": (1e-3, 2e-2)}         # absolute, relative
+FEWEST = 4                              # images worth a comparison
+NAME = re.compile(r"\w+?_(?P<model>\w+)_results_(?P<precision>\w+)\.txt")
+
+
+def precision_of(path):
+    """The one of TOLERANCES that the name of a file contains, or None."""
+    return next((precision for precision in TOLERANCES if precision in path.name.lower()), None)
+
+
+def prediction(record, where):
+    """(class ids, scores) of what a program of deploy/ wrote for an image. ValueError if that is malformed; `where` is for its message."""
+    try:
+        ids, scores = [int(value) for value in record["class_ids"]], [float(value) for value in record["scores"]]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{where}: expected {{\"class_ids\": [...], \"scores\": [...]}}, numbers") from None
+    if not ids or len(ids) != len(scores):
+        raise ValueError(f"{where}: {len(ids)} classes and {len(scores)} scores")
+    return ids, scores
+
+
+def lines_of(path):
+    """(image, its record, where it is) for the lines of a log that are predictions. ValueError for a line that is cut off."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        image, tab, text = line.partition("\t")
+        if tab and text.startswith("{"):
+            try:
+                yield image, json.loads(text), f"{path}, line {number}"
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+
+
+def read_predictions(path):
+    """{image: (class ids, scores)} of a log, or of what a program wrote with --json. ValueError if there is none, or an image twice."""
+    if path.suffix == ".json":
+        found = [(record["file_name"], record, f"{path}") for record in json.loads(path.read_text(encoding="utf-8"))]
+    else:
+        found = list(lines_of(path))
+    predictions = {Path(image).name: prediction(record, where) for image, record, where in found}
+    if not found:
+        raise ValueError(f"{path}: no predictions; expected lines <image>, a tab and JSON")
+    if len(predictions) < len(found):
+        raise ValueError(f"{path}: {len(found)} predictions for {len(predictions)} images")
+    return predictions
+
+
+def differences(expected, got, atol, rtol):
+    """What differs, a line each; [] if `got` predicts what `expected` does. Images that only `got` has do not count."""
+    lines = []
+    for image, (ids, scores) in expected.items():
+        if image not in got:
+            lines.append(f"{image}: no prediction")
+            continue
+        got_ids, got_scores = got[image]
+        if got_ids[:len(ids)] != ids:
+            lines.append(f"{image}: classes {got_ids}, expected {ids}")
+            continue
+        for index, (score, value) in enumerate(zip(scores, got_scores)):
+            if not abs(value - score) <= atol + rtol * abs(score):                          # a NaN differs, too
+                lines.append(f"{image}: score {value:.7g} of class {ids[index]}, expected {score:.7g} within {atol:g} + {rtol:g} of it")
+    return lines
+
+
+def matching(pattern):
+    """The files of a pattern, sorted. FileNotFoundError if there is none."""
+    files = sorted(Path(path) for path in glob.glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"{pattern}: no such file")
+    return files
+
+
+def stored_for(log, stored):
+    """The one of the files `stored` for `log`. ValueError if there is none, or several."""
+    model = log.resolve().parts[-3] if len(log.resolve().parts) >= 3 else ""
+    alike = [path for path in stored if precision_of(path) == precision_of(log)]
+    if len(alike) > 1:
+        alike = [path for path in alike if (name := NAME.fullmatch(path.name)) and name["model"] == model]
+    if len(alike) != 1:
+        raise ValueError(f"{log}: {len(alike) or 'no'} stored files are for {precision_of(log)} of {model}; name one by --gt_file")
+    return alike[0]
+
+
+def compare(gt_file, log_file, atol=None, rtol=None):
+    """Compare and print; the number of logs that differ. atol, rtol: default by precision. ValueError where nothing can be compared."""
+    stored = matching(gt_file)
+    logs = [path for path in matching(log_file) if precision_of(path)]
+    if not logs:
+        raise ValueError(f"{log_file}: no name contains one of {', '.join(TOLERANCES)}")
+    differ = 0
+    for log in logs:
+        truth = stored_for(log, stored)
+        absolute, relative = TOLERANCES[precision_of(log)]
+        expected = read_predictions(truth)
+        lines = differences(expected, read_predictions(log), absolute if atol is None else atol, relative if rtol is None else rtol)
+        differ += bool(lines)
+        print(f"{log.name}: {'differs from' if lines else f'equals, on {len(expected)} images,'} {truth.name}")
+        for line in lines:
+            print(f"  {line}")
+    return differ
+
+
+def write(source, path):
+    """Store the predictions in the file `source` as `path`: all classes but the last, of images whose classes do not nearly tie."""
+    atol, rtol = TOLERANCES["fp32"]
+    predictions = read_predictions(source)
+    lines = []
+    for image, (ids, scores) in predictions.items():
+        if all(score - below > 10 * (atol + rtol * score) for score, below in zip(scores, scores[1:])):
+            values = {"class_ids": ids[:-1], "scores": [float(f"{score:.7g}") for score in scores[:-1]]}
+            lines.append(f"{image}\t{json.dumps(values)}\n")
+    if len(lines) < FEWEST:
+        raise ValueError(f"{source}: {len(lines)} of {len(predictions)} images have classes that do not nearly tie; {FEWEST} are needed")
+    path.write_text("".join(lines), encoding="utf-8")
+    print(f"{path}: {len(lines)} of {len(predictions)} images")
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--gt_file", required=True, metavar="PATTERN", help="stored predictions")
+    parser.add_argument("--log_file", required=True, metavar="PATTERN", help="logs with predictions")
+    parser.add_argument("--atol", type=float, help="of a score; default: 1e-5 for fp32, 1e-3 for fp16 and int8")
+    parser.add_argument("--rtol", type=float, help="of a score; default: 1e-3 for fp32, 1e-2 for fp16, 2e-2 for int8")
+    parser.add_argument("--write", action="store_true", help="write --gt_file, from a log or a program's --json file, instead")
+    args = parser.parse_args(argv)
+    try:
+        if args.write:
+            write(Path(args.log_file), Path(args.gt_file))
+            return 0
+        return int(compare(args.gt_file, args.log_file, args.atol, args.rtol) > 0)
+    except (ValueError, OSError) as error:
+        print("error:", error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
