@@ -6,6 +6,7 @@ import re
 import pytest
 from paddle import nn
 from predicting import program_at
+from tiny import ROOT
 
 from ppcls_nextvit.schema import Registry
 
@@ -60,6 +61,14 @@ def test_every_layer_states_the_shapes_of_what_it_takes_and_gives():
     assert len(layers) > 30
     assert sorted(f"{layer.__module__}.{layer.__qualname__}" for layer in layers
                   if not SHAPE.search(make_api_page.docstring("forward", layer) + make_api_page.docstring(layer))) == []
+
+
+def test_the_page_on_extending_tells_where_every_registry_is():
+    rows = [line for line in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    registries = [(f"`{module.__name__}`", f"`{name}.register`") for module, names in make_api_page.public().items()
+                  for name, value in names.items() if isinstance(value, Registry)]
+    assert len(registries) > 10
+    assert [pair for pair in registries if not any(all(text in row for text in pair) for row in rows)] == []
 
 
 @pytest.mark.parametrize("doc, text", [

@@ -159,7 +159,7 @@ def constant(name, value):
 def page():
     """The text of docs/api.md."""
     found, registered = public(), set()
-    text = HEADER + "\n" + "".join(f"- [{module.__name__}](#{module.__name__.replace('.', '')})\n" for module in found)      # GitHub's anchors
+    text = HEADER + "\n" + "".join(f"- [{module.__name__}](#{module.__name__.replace('.', '')})\n" for module in found)
     registries = {id(value): value for names in found.values() for value in names.values() if isinstance(value, Registry)}
     for registry in registries.values():
         registered |= {id(registry.get(name)) for name in registry}
