@@ -3,9 +3,9 @@
     python test_tipc/compare_results.py --gt_file='./test_tipc/results/*.txt' --log_file='./test_tipc/output/MODEL/MODE/*.log'
 
 Both are files or patterns. A line `<image>\\t{"class_ids": [...], "scores": [...]}` is a prediction. A log belongs to the stored file
-`<engine>_<model>_results_<precision>.txt` with the precision (fp32, fp16 or int8) that the log's name contains and, of several, the model
-that is the log's folder MODEL. The classes must be equal and in the same order, the scores near; if not, the exit status is 1 and every
-difference is printed.
+`<engine>_<model>_results_<precision>.txt` with the precision of its own name, `..._precision_fp32_...` (or fp16, int8), and, of several,
+with the model that is its folder MODEL; logs without a precision are left out. The classes must be equal and in the same order, the scores
+near; if not, the exit status is 1 and every difference is printed.
 """
 import argparse
 import glob
@@ -16,12 +16,14 @@ from pathlib import Path
 
 TOLERANCES = {"fp32": (1e-5, 1e-3), "fp16": (1e-3, 1e-2), "int8": (1e-3, 2e-2)}         # absolute, relative
 FEWEST = 4                              # images worth a comparison
-NAME = re.compile(r"\w+?_(?P<model>\w+)_results_(?P<precision>\w+)\.txt")
+LOG = re.compile(rf"precision_({'|'.join(TOLERANCES)})(?![a-z0-9])")
+STORED = re.compile(rf"[^_]+_(?P<model>\w+)_results_(?P<precision>{'|'.join(TOLERANCES)})")
 
 
-def precision_of(path):
-    """The one of TOLERANCES that the name of a file contains, or None."""
-    return next((precision for precision in TOLERANCES if precision in path.name.lower()), None)
+def precision_of(log):
+    """The precision in a log's name, or None."""
+    found = LOG.search(log.stem)
+    return found and found[1]
 
 
 def prediction(record, where):
@@ -86,13 +88,14 @@ def matching(pattern):
 
 
 def stored_for(log, stored):
-    """The one of the files `stored` for `log`. ValueError if there is none, or several."""
-    model = log.resolve().parts[-3] if len(log.resolve().parts) >= 3 else ""
-    alike = [path for path in stored if precision_of(path) == precision_of(log)]
+    """The one of the files `stored` that `log` is to be compared with. ValueError if none is, or several are."""
+    names = {path: STORED.fullmatch(path.stem) for path in stored}
+    alike = [path for path, name in names.items() if name and name["precision"] == precision_of(log)]
     if len(alike) > 1:
-        alike = [path for path in alike if (name := NAME.fullmatch(path.name)) and name["model"] == model]
+        alike = [path for path in alike if names[path]["model"] == log.resolve().parent.parent.name]
     if len(alike) != 1:
-        raise ValueError(f"{log}: {len(alike) or 'no'} stored files are for {precision_of(log)} of {model}; name one by --gt_file")
+        names = ", ".join(path.name for path in stored)
+        raise ValueError(f"{log}: {len(alike) or 'none'} of the stored files is for it, of {names}; give another --gt_file")
     return alike[0]
 
 
@@ -101,7 +104,7 @@ def compare(gt_file, log_file, atol=None, rtol=None):
     stored = matching(gt_file)
     logs = [path for path in matching(log_file) if precision_of(path)]
     if not logs:
-        raise ValueError(f"{log_file}: no name contains one of {', '.join(TOLERANCES)}")
+        raise ValueError(f"{log_file}: no name says precision_fp32 or another of {', '.join(TOLERANCES)}")
     differ = 0
     for log in logs:
         truth = stored_for(log, stored)

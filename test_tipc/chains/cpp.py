@@ -27,14 +27,16 @@ def main(params, mode) -> int:
     model, images = (prepared(section.text(key), params, mode) for key in ("cls_inference_model_dir", "image_dir"))
     program = [*shlex.split(section.text("inference_cmd")), f"--model={model}", f"--images={images}"]
     program += ["--repeat=10"] if section.flags("benchmark") == [True] else []
+    devices, batches = section.flags("use_gpu"), section.numbers("batch_size")
+    cpu_options = section.flags("enable_mkldnn"), section.numbers("cpu_threads")
     chain = Chain("cpp", section.text("model_name"), mode)
     stored.remove_logs(chain, LOGS)
     if not build(chain, Path(program[0]).parent):
         return chain.status()
-    for gpu, batch in itertools.product(section.flags("use_gpu"), section.numbers("batch_size")):
+    for gpu, batch in itertools.product(devices, batches):
         command = [*program, f"--batch-size={batch}"]
         if not gpu:
-            for onednn, threads in itertools.product(section.flags("enable_mkldnn"), section.numbers("cpu_threads")):
+            for onednn, threads in itertools.product(*cpu_options):
                 chain.predict([*command, f"--threads={threads}", *([] if onednn else ["--no-onednn"])],
                               f"{LOGS}cpu_usemkldnn_{onednn}_threads_{threads}_precision_fp32_batchsize_{batch}")
         elif gpus():

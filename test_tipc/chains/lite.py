@@ -17,6 +17,7 @@ from .run import MODELS, ROOT, Chain, chain_program, prepared
 
 LOGS = "lite_infer_"
 PRECISIONS = {"FP32": "fp32", "INT8": "int8"}
+TARGETS = {"x86": "lite-x86", "arm_cpu": "lite"}            # of tools/export_model.py
 PHONE = ("NDK", "LITE", "DEPS")
 
 
@@ -62,6 +63,11 @@ def build_for_x86(chain, opt, folder):
                       f"LITE_LIBRARY={wheel / 'liblite_pybind.so'}", "DEPS=/usr", f"LDFLAGS={link}"], "lite_build_x86")
 
 
+def build_for_a_phone(chain, folder):
+    """Build deploy/lite in `folder` with what the environment gives the Makefile; True if that succeeded."""
+    return chain.run(["make", "-C", "deploy/lite", f"BUILD={folder}"], "lite_build_arm_cpu")
+
+
 def missing_for_a_phone():
     """What is not here, of what a phone needs; '' if all is there."""
     adb = shlex.split(os.environ.get("ADB", "adb"))[0]
@@ -76,29 +82,27 @@ def main(params, mode) -> int:
     images = prepared(section.text("image_dir"), params, mode)
     program, *arguments = shlex.split(section.text("inference_cmd"))
     build = ROOT / Path(program).parent
+    devices = section.list("runtime_device", of=tuple(TARGETS))
+    precisions = [PRECISIONS[name] for name in section.list("--precision_list", of=tuple(PRECISIONS))]
+    options = section.numbers("--num_threads_list"), section.numbers("--batch_size_list")
+    data = [*data_options(params, mode), *command_options(weights, prepared(section.text(weights), params, mode))]
     chain = Chain("lite", section.text("clas_model_file"), mode)
     stored.remove_logs(chain, LOGS)
     opt = converter(chain)
-    export = chain.program(section.text("2lite"), *data_options(params, mode),
-                           *command_options(weights, prepared(section.text(weights), params, mode)))
-    precisions = [PRECISIONS[name] for name in section.list("--precision_list", of=tuple(PRECISIONS))]
-    for device in section.list("runtime_device", of=("x86", "arm_cpu")) if opt else ():
-        target = {"x86": "lite-x86", "arm_cpu": "lite"}[device]
+    for device in devices if opt else ():
         models = {}
         for precision in precisions:
-            folder = f"./test_tipc/models/{chain.model}_{target}_{precision}"
-            if chain.run([*export, "--to", target, "--precision", precision, "-o", f"Global.save_inference_dir={folder}"],
-                         f"lite_convert_{device}_{precision}", {"PADDLE_LITE_OPT": str(opt)}):
+            folder = f"./test_tipc/models/{chain.model}_{TARGETS[device]}_{precision}"
+            command = chain.program(section.text("2lite"), *data, "--to", TARGETS[device], "--precision", precision,
+                                    *command_options("-o Global.save_inference_dir", folder))
+            if chain.run(command, f"lite_convert_{device}_{precision}", {"PADDLE_LITE_OPT": str(opt)}):
                 models[precision] = folder
-        if device == "x86":
-            runs = build_for_x86(chain, opt, build)
-        elif missing_for_a_phone():
+        if device == "arm_cpu" and missing_for_a_phone():
             chain.skip("deploy/lite/run_adb.sh", missing_for_a_phone())
             continue
-        else:
-            runs = chain.run(["make", "-C", "deploy/lite", f"BUILD={build / 'arm'}"], "lite_build_arm_cpu")
-        options = models.items() if runs else (), section.numbers("--num_threads_list"), section.numbers("--batch_size_list")
-        for (precision, model), threads, batch in itertools.product(*options):
+        if not (build_for_x86(chain, opt, build) if device == "x86" else build_for_a_phone(chain, build / "arm")):
+            continue
+        for (precision, model), threads, batch in itertools.product(models.items(), *options):
             log = f"{LOGS}{device}_threads_{threads}_precision_{precision}_batchsize_{batch}"
             given = [*arguments, f"--threads={threads}", f"--batch-size={batch}"]
             if device == "x86":

@@ -14,14 +14,12 @@ def main(params, mode) -> int:
     section = params["paddle2onnx_params"]
     weights, output = "-o Global.pretrained_model", "-o Global.save_inference_dir"
     model, images = section.text(output), prepared(section.text("--images"), params, mode)
+    options = section.list("--engine", of=("onnxruntime", "openvino")), section.numbers("--threads"), section.numbers("--batch-size")
+    data = [*data_options(params, mode), *command_options(weights, prepared(section.text(weights), params, mode))]
     chain = Chain("paddle2onnx", section.text("model_name"), mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
-    export = chain.program(section.text("2onnx"), *data_options(params, mode),
-                           *command_options(weights, prepared(section.text(weights), params, mode)),
-                           *command_options(output, model))
-    if not chain.run(export, "paddle2onnx"):
+    if not chain.run(chain.program(section.text("2onnx"), *data, *command_options(output, model)), "paddle2onnx"):
         return chain.status()
-    options = section.list("--engine"), section.numbers("--threads"), section.numbers("--batch-size")
     for engine, threads, batch in itertools.product(*options):
         chain.predict(chain.program(section.text("inference"), f"--model={model}", f"--images={images}", f"--engine={engine}",
                                     f"--threads={threads}", f"--batch-size={batch}"),

@@ -13,9 +13,9 @@ LOGS = "serving_infer_"
 def main(params, mode) -> int:
     section = params["serving_params"]
     model, images = (prepared(section.text(key), params, mode) for key in ("inference_model_dir", "--images"))
+    options = section.list("--device", of=("cpu", "gpu")), section.numbers("--threads"), section.numbers("--batch-size")
     chain = Chain("serving", section.text("model_name"), mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
-    options = section.list("--device", of=("cpu", "gpu")), section.numbers("--threads"), section.numbers("--batch-size")
     for device, threads, batch in itertools.product(*options):
         server = [str(Path(section.text("serving_dir")) / section.text("web_service")), f"--model={model}", f"--device={device}",
                   f"--threads={threads}", f"--batch-size={batch}"]
