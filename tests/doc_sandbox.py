@@ -190,7 +190,7 @@ def make_weights(folder, names):
 
 
 def make_sandbox(folder, template, page):
-    """`template` for one page (its text) in `folder`, with links to the weights that it names, there and in weights/; they are made once."""
+    """`template` for one page (its text) in `folder`, with links to the weights that it names (made once), there and in weights/."""
     shutil.copytree(template, folder)
     wanted, made = weight_files(page), template.parent / "weights"
     if not all((made / name).exists() for name in wanted):
@@ -281,6 +281,7 @@ def run_page(page, template, folder):
                 check_commands(block.text, sandbox, page, name)
     finally:
         session.close()
+        shutil.rmtree(sandbox)                  # gigabytes of checkpoints
 
 
 # Programs that stand in for others: what `python`, `pip`, ... are in the sandbox.

@@ -1,4 +1,6 @@
 """Every command of every page runs (doc_sandbox.py says how), and every page keeps to the few rules that make this possible."""
+import shutil
+
 import pytest
 from doc_sandbox import ROOT, blocks, make_template, run_page
 
@@ -11,7 +13,9 @@ COMMANDS = [name for name, page in NAMES.items() if any(block.language in ("bash
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
-    return make_template(tmp_path_factory.mktemp("pages") / "repository")
+    folder = tmp_path_factory.mktemp("pages")
+    yield make_template(folder / "repository")
+    shutil.rmtree(folder)
 
 
 @pytest.mark.chain
