@@ -91,7 +91,7 @@ def amp(variant):
 
 
 def ptq(variant):
-    return train(variant, gpus="-1", devices="cpu", precision="int8", infer_quant="True",
+    return train(variant, gpus="-1", devices="cpu", precision="null", infer_quant="True", infer_export="False",
                  kl_quant=f"tools/quantize.py {variant.arguments}{FEW_WORKERS} --to paddle")
 
 

@@ -47,9 +47,9 @@ null:null
 """
 BENCHMARK = """\
 batch_size:8
-fp_items:fp32
-epoch:1
-model_type:norm_train
+fp_items:fp32|amp
+epoch:6
+model_type:norm_train|to_static_train
 num_workers:0
 --profiler_options:null
 flags:null

@@ -61,21 +61,21 @@ def places(section):
 
 
 class Training:
-    """The lines of train_params. mode: gives the number of epochs."""
+    """The lines of train_params. mode: says how many epochs, unless `epochs` does."""
 
-    def __init__(self, params, mode):
+    def __init__(self, params, mode, epochs=None):
         section = params["train_params"]
         self.model, self.python = section.text("model_name"), section.text("python")
         self.places, self.casts = places(section), section.list("-o Global.auto_cast", of=AUTO_CAST)
         self.trainers = trainers(section)
-        self.epochs, self.weights = section.of_mode(mode, "-o Global.epochs"), section.text("train_model_name")
+        self.epochs, self.weights = epochs or section.of_mode(mode, "-o Global.epochs"), section.text("train_model_name")
         batch = section.key("-o DataLoader.Train.sampler.batch_size", "-o DataLoader.Train.sampler.first_bs")
         self.options = [option for key in (batch, "-o Global.pretrained_model") for option in command_options(key, section.optional(key))]
 
-    def run(self, chain, name, trainer, place, cast, data, *more):
+    def run(self, chain, name, trainer, place, cast, data, *more, environment=None):
         """Run the program `trainer` with its options and `more`; the prefix of the weights that it saved, or None.
 
-        name: of its log, and of the folder of its output, which is emptied before.
+        name: of its log, and of the folder of its output, which is emptied before (see `discard`). environment: further variables.
         """
         output = chain.log(name).with_suffix("")
         shutil.rmtree(ROOT / output, ignore_errors=True)
@@ -86,8 +86,13 @@ class Training:
         if lacking:
             chain.skip(shlex.join(map(str, command)), lacking)
             return None
-        environment = place.environment() if place.count == 1 else None
+        environment = {**(environment or {}), **(place.environment() if place.count == 1 else {})}
         return output / chain.model / self.weights if chain.run(command, name, environment) else None
+
+
+def discard(chain, name):
+    """Remove what `name` saved, once it has served: each is a gigabyte, and the logs say what came of it."""
+    shutil.rmtree(ROOT / chain.log(name).with_suffix(""), ignore_errors=True)
 
 
 def trainers(section):
@@ -121,17 +126,20 @@ class Inference:
         key = self.section.key(*keys)
         return command_options(key, str(value) if key.startswith("-o ") and value is not None else value)
 
+    def command(self, chain, model, device="cpu", precision=None, batch=1):
+        return [*chain.program(self.program), *self.option(device, "--device", "-o Global.use_gpu"),
+                *self.option(model, "--model", "-o Global.inference_model_dir"),
+                *self.option(self.images, "--images", "-o Global.infer_imgs"),
+                *self.option(batch, "--batch-size", "-o Global.batch_size"),
+                *self.option(precision, "--precision", "-o Global.use_fp16"),
+                *self.option(self.section.optional("--repeat", "-o Global.benchmark"), "--repeat", "-o Global.benchmark")]
+
     def run(self, chain, prefix, model, environment=None):
         """Predict with the exported `model` on every device, in every combination of the file's values; each is a command of its own."""
         for device, precision, batch in itertools.product(self.devices, self.precisions, self.batch_sizes):
             gpu, half = device in ("gpu", "True"), precision in ("fp16", "True")
             name = "int8" if self.quantised else "fp16" if half else precision if precision == "bf16" else "fp32"
-            command = [*chain.program(self.program), *self.option(device, "--device", "-o Global.use_gpu"),
-                       *self.option(model, "--model", "-o Global.inference_model_dir"),
-                       *self.option(self.images, "--images", "-o Global.infer_imgs"),
-                       *self.option(batch, "--batch-size", "-o Global.batch_size"),
-                       *self.option(precision, "--precision", "-o Global.use_fp16"),
-                       *self.option(self.section.optional("--repeat", "-o Global.benchmark"), "--repeat", "-o Global.benchmark")]
+            command = self.command(chain, model, device, precision, batch)
             if gpu and gpus() == 0:
                 chain.skip(shlex.join(map(str, command)), "no GPU")
             elif half and not gpu:
@@ -146,9 +154,9 @@ class Inference:
                                          *self.option(threads, "--threads", "-o Global.cpu_num_threads")],
                                  f"{prefix}cpu_usemkldnn_{onednn}_threads_{threads}_precision_{name}_batchsize_{batch}", environment)
 
-    def predict(self, chain, command, log, environment):
+    def predict(self, chain, command, log, environment=None):
         """Our programs write predictions with --json; those of a suite's file only run."""
-        (chain.predict if "--json" in self.section.entries else chain.run)(command, log, environment)
+        return (chain.predict if "--json" in self.section.entries else chain.run)(command, log, environment)
 
     def export(self, chain, name, trainer, weights, data):
         """Export `weights` as the line for `trainer` says; the folder, or None if that line is null or the program failed."""
@@ -174,6 +182,7 @@ def train_and_infer(params, mode, data):
     chain = Chain(f"train{kind}", training.model, mode, training.python)
     for place, cast, (trainer, program) in itertools.product(training.places, training.casts, training.trainers.items()):
         name = f"{trainer}_gpus_{place.entry}_autocast_{cast or 'null'}_nodes_1"
+        failed = chain.failed
         weights = training.run(chain, name, program, place, cast, data)
         if weights is None:
             continue
@@ -181,6 +190,8 @@ def train_and_infer(params, mode, data):
         folder = inference.export(chain, name, trainer, weights, data)
         if folder:
             inference.run(chain, f"{name}_infer_", folder, place.environment())
+        if chain.failed == failed:
+            discard(chain, name)
     return chain
 
 
