@@ -312,14 +312,14 @@ def _check_registry_sections(config):
 
 
 def check_entries(content, where, registry):
-    """Verify a section {Train: [...], Eval: [...]} whose entries `registry` builds, e.g. Loss and Metric."""
+    """Verify a section {Train: [...], Eval: [...]} whose entries `registry` builds, e.g. Loss and Metric. ConfigError below `where`."""
     for mode, entries in check_mapping(content, where, ("Train", "Eval")).items():
         for name, arguments, place in named_entries(entries, f"{where}.{mode}"):
             registry.check(name, arguments, place)
 
 
 def check_mapping(content, where, allowed):
-    """`content`, which must be a mapping with no other keys than `allowed`."""
+    """`content`, if it is a mapping with no other keys than `allowed`; else ConfigError that begins with `where`."""
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: expected keys and values, got {content!r}")
     require_keys(content, allowed, where)

@@ -58,7 +58,8 @@ def predict_files(model, paths, preprocess, batch_size, topk, names):
     """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or {file_name, error} for a bad image.
 
     A generator; it reads `batch_size` files at a time. scores are probabilities. Images that preprocessing leaves at different sizes
-    run one size at a time.
+    run one size at a time. model: in eval mode, float32 [B, 3, H, W] -> logits [B, len(names)]. preprocess: a Preprocess.
+    topk: how many classes. No ImageError leaves it: that is the `error`.
     """
     for start in range(0, len(paths), batch_size):
         results, by_shape = {}, {}

@@ -32,7 +32,7 @@ class ImageError(ValueError):
 
 
 def open_image(source, name=None):
-    """The image in a file or in bytes, as a PIL image in mode RGB. Arguments, conventions and errors: see `decode_image`."""
+    """The image in a file or in bytes, as a PIL image in mode RGB. Arguments, conventions and ImageErrors are `decode_image`'s."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = name or "image in memory", bytes(source)
     else:

@@ -101,7 +101,7 @@ def _describe(annotation):
 
 
 def named_entries(ops, where):
-    """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or null}, ...]."""
+    """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or null}, ...]. Else ConfigError."""
     if ops is not None and not isinstance(ops, (list, tuple)):
         raise ConfigError(f"{where}: expected a list, got {ops!r}")
     for i, entry in enumerate(ops or []):
@@ -127,7 +127,7 @@ class Registry:
         self._items = {}
 
     def register(self, factory=None, *, name=None):
-        """Decorator, bare or with `name=`: adds the factory under its own or the given name."""
+        """Decorator, bare or with `name=`: adds the factory under its own or the given name. ValueError for one that is taken."""
         if factory is None:
             return lambda f: self.register(f, name=name)
         key = name or factory.__name__
@@ -160,7 +160,7 @@ class Registry:
         return {key: coerce(value, schema[key].annotation, f"{where}.{key}") for key, value in arguments.items()}
 
     def build(self, name, arguments, where, *given):
-        """Entry `name`, called with the program's positional `given` and the user's checked `arguments`."""
+        """Entry `name`, called with the program's positional `given` and the user's checked `arguments`. Its errors become ConfigErrors."""
         checked = self.check(name, arguments, where)
         try:
             return self.get(name)(*given, **checked)

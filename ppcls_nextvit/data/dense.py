@@ -336,7 +336,7 @@ class DensePipeline:
 
 
 def thinned(items, count):
-    """`count` of the items at equal distances; all of them for None, or if there are no more."""
+    """`count` of the items at equal distances; all of them for None, or if there are no more. ConfigError below 1."""
     if count is not None and count < 1:
         raise ConfigError(f"sample_num: expected 1 or more images, got {count}")
     return items if count is None or count >= len(items) else [items[i * len(items) // count] for i in range(count)]

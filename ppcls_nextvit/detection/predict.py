@@ -127,7 +127,7 @@ def _grown(pixels, factor):
 def infer(config, out, json=None):
     """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory `out` (small images grow by whole factors).
 
-    Returns the exit status: 1 if an image could not be read.
+    Returns the exit status: 1 if an image could not be read. ConfigError where there are no images or no weights.
 
     json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score, box: [x1, y1, x2, y2], mask:
     {size, counts}}, ...]}, best first, or {file_name, error}.

@@ -16,7 +16,7 @@ LOSSES = Registry("loss")
 
 
 def build_loss(items, where="Loss.Train"):
-    """The weighted sum of a YAML list such as [{CELoss: {weight: 1.0, epsilon: 0.1}}, ...]."""
+    """The CombinedLoss of a YAML list such as [{CELoss: {weight: 1.0, epsilon: 0.1}}, ...]. ConfigError below `where`."""
     entries = list(named_entries(items, where))
     if not entries:
         raise ConfigError(f"{where}: expected a list of losses such as [{{CELoss: {{weight: 1.0}}}}], got {items!r}")
@@ -49,7 +49,7 @@ def target_distribution(batch, num_classes, epsilon=0.0):
     """What the batch's labels mean as probabilities, float32 [B, C].
 
     One-hot, mixed by `lam` where the images are, then smoothed: (1 - epsilon) * target + epsilon / C. Smoothing is linear, so smoothing
-    before mixing (timm's Mixup) gives the same numbers.
+    before mixing (timm's Mixup) gives the same numbers. batch: as in the module's docstring. ValueError for soft labels of other classes.
     """
     if "soft_label" in batch:
         target = batch["soft_label"].astype("float32")

@@ -12,7 +12,10 @@ METRICS = Registry("metric")
 
 
 def build_metric(items, where="Metric.Eval"):
-    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result is what chooses the best model."""
+    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result chooses the best model.
+
+    ConfigError below `where`.
+    """
     return METRICS.build_only(items, where, "metric", "[{TopkAcc: {topk: [1, 5]}}]")
 
 
@@ -49,7 +52,7 @@ class TopkAcc:
         return self._counts.copy()
 
     def result(self, counts):
-        """{'top1': share, ...} of a (summed) count vector."""
+        """{'top1': share, ...} of a (summed) count vector. ValueError if it counts no image."""
         if counts[0] == 0:
             raise ValueError("no image was evaluated; the data set is empty")
         return {f"top{k}": int(right) / int(counts[0]) for k, right in zip(self.topk, counts[1:])}

@@ -23,7 +23,10 @@ LR_SET_BY_THE_LOOP = 0.0
 
 
 def build_optimizer(section, model, where="Optimizer"):
-    """The paddle optimiser of a YAML section {name, ...}; its `lr` belongs to schedule.build_schedule and is not read here."""
+    """The paddle optimiser of a YAML section {name, ...}; its `lr` belongs to schedule.build_schedule and is not read here.
+
+    The parameters of `model` that train are given to it in one flat list. ConfigError names the key below `where`.
+    """
     if not isinstance(section, dict) or "name" not in section:
         raise ConfigError(f"{where}: expected a mapping such as {{name: AdamW, weight_decay: 0.05, lr: {{...}}}}, got {section!r}")
     arguments = {key: value for key, value in section.items() if key not in ("name", "lr")}

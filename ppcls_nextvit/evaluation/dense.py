@@ -74,7 +74,7 @@ def evaluate_dense(weights, data, kind, record, limit=None, batch_size=1, num_wo
     record: the zoo's Weights that `weights` (a name, or a file) is of, whose model is built; the class count is the file's.
     limit: at most so many images, evenly spread. batch_size: the published figures are of 1; the padding of more changes them a little.
     processes: see start_processes; the images are divided among them. progress: (images, start in seconds) -> a function to be called
-    with the images that are done.
+    with the images that are done. ConfigError without a record, or with one of another task.
     """
     known, path, processes = DENSE_SETS[kind], resolve(weights), processes or Processes()
     if record is None:

@@ -74,6 +74,7 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
     tolerance: percentage points. limit: at most so many images, evenly spread. layout: labels, synsets, real (see open_set).
     batch_size: default 64, for DENSE_SETS 1. processes: see start_processes; only DENSE_SETS are divided among several.
     The report's `status` is MATCH, MISMATCH or NO_COMPARISON. `out`/predictions.jsonl lets an interrupted evaluation of SETS continue.
+    Raises ConfigError for arguments that contradict each other or the record, LoadError, ImageError, FileNotFoundError for what is read.
     """
     pyplot()                    # a missing matplotlib is noticed before the evaluation, not after it
     found = find_record(weights, record)
@@ -197,7 +198,7 @@ def draw(report, path):
 
 
 def write_report(report, out, markdown=markdown, draw=draw):
-    """report.json, report.md and report.png in the folder `out`. ImportError without matplotlib (extra `train`)."""
+    """report.json, report.md (its `markdown`) and report.png (by `draw`) in the folder `out`. ImportError names the extra of matplotlib."""
     out = Path(out)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

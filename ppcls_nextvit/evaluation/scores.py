@@ -21,7 +21,7 @@ def accuracy(predictions, labels, top=1):
 
 
 def per_class(predictions, labels):
-    """{class number: top-1 %} over the images whose first label it is."""
+    """{class number: top-1 %} over the images whose first label it is. predictions, labels: as for `accuracy`."""
     hits = defaultdict(list)
     for guess, right in zip(predictions, labels):
         hits[right[0]].append(guess[0] in right)

@@ -77,7 +77,7 @@ class ImageSet:
         return len(self) == SETS[self.kind].images
 
     def thinned(self, count):
-        """`count` images at equal distances (the first ones would all be of one class); the set itself if it has no more."""
+        """`count` images at equal distances (the first would all be of one class), or the set if it has no more. ValueError below 1."""
         if count < 1:
             raise ValueError(f"limit: expected 1 or more images, got {count}")
         if count >= len(self):

@@ -49,7 +49,7 @@ def save_program(layer, prefix, signature, format="pir"):
     """Write `layer` as PREFIX.json (`pdmodel`: PREFIX.pdmodel) and PREFIX.pdiparams; returns the number of operators.
 
     format: 'pir', or 'pdmodel', which Paddle writes only in a process that was started for it (see in_own_process). A script that asks
-    for it needs `if __name__ == "__main__":`, as Python does for any such process.
+    for it needs `if __name__ == "__main__":`, as Python does for any such process. ValueError for another, ExportError if it dies.
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be one of {', '.join(SUFFIXES)}; got {format!r}")

@@ -301,7 +301,10 @@ class NextViT(nn.Layer):
         return self
 
     def forward_features(self, x):
-        """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), channels (96, 256, 512, 1024), sizes rounded up."""
+        """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), channels (96, 256, 512, 1024), sizes rounded up.
+
+        ValueError for an H or W below 32.
+        """
         height, width = x.shape[2:]
         if 0 <= height < MIN_INPUT_SIZE or 0 <= width < MIN_INPUT_SIZE:     # negative: unknown while an export is traced
             raise ValueError(f"the input must be at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels; got {height} x {width}")

@@ -46,7 +46,10 @@ class HoldsBackbone(nn.Layer):
 
 
 def check_backbone(backbone, where="Arch.backbone"):
-    """(name, checked arguments) of a detector's or segmentor's `backbone` mapping, {name: NextViT_small, drop_path_rate: 0.1, ...}."""
+    """(name, checked arguments) of a detector's or segmentor's `backbone` mapping, {name: NextViT_small, drop_path_rate: 0.1, ...}.
+
+    ConfigError, naming the key below `where`, for anything else, for a model that is no classifier, and for `num_classes`.
+    """
     if not isinstance(backbone, dict) or "name" not in backbone:
         raise ConfigError(f"{where}: expected a mapping such as {{name: NextViT_small, drop_path_rate: 0.1}}, got {backbone!r}")
     arguments = {key: value for key, value in backbone.items() if key != "name"}

@@ -70,7 +70,7 @@ class MeanIoU:
         return np.concatenate([[self._images], self._areas.reshape(-1)])
 
     def result(self, counts):
-        """{'mIoU', 'mAcc', 'aAcc', 'class_iou', 'class_acc'} as shares; the last two are lists by class."""
+        """{'mIoU', 'mAcc', 'aAcc', 'class_iou', 'class_acc'} as shares; the last two are lists by class. ValueError if all was ignored."""
         if counts[0] == 0:
             raise ValueError("no image was evaluated; the data set is empty")
         both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(3, self.num_classes)

@@ -103,7 +103,7 @@ def infer(config, out, json=None):
     """Segment the images of Infer.infer_imgs into the directory `out`; returns the exit status, 1 if an image could not be read.
 
     NAME_overlay.png: the picture under coloured labels, with a legend; NAME_labels.png: class ids. json: a file with, by image,
-    {file_name, height, width, classes: see class_areas} or {file_name, error}.
+    {file_name, height, width, classes: see class_areas} or {file_name, error}. ConfigError where there are no images or no weights.
     """
     source = config.section("Infer").infer_imgs or config.Global.infer_imgs
     if not source:

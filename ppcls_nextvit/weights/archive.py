@@ -39,7 +39,7 @@ class _View(io.RawIOBase):
 
 
 def member(buffer, info):
-    """The bytes of a zip member, a view where it is stored; its checksum is compared."""
+    """The bytes of a zip member, a view where it is stored; its checksum is compared. PickleError where it is damaged."""
     start = info.header_offset
     local = buffer[start:start + 30]
     if bytes(local[:4]) != b"PK\x03\x04":
@@ -67,7 +67,7 @@ def _release(buffer, start, end):
 
 
 def zip_members(buffer):
-    """{name: zipfile.ZipInfo} of the archive in `buffer`."""
+    """{name: zipfile.ZipInfo} of the archive in `buffer`. PickleError where it is damaged."""
     try:
         with zipfile.ZipFile(io.BufferedReader(_View(buffer))) as archive:
             return {info.filename: info for info in archive.infolist()}

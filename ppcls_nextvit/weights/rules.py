@@ -286,7 +286,7 @@ def to_torch(arrays, model, style="official"):
     """The reverse: {key of `model`: array} under the reference's keys (style 'official', also mmdet's and mmseg's) or timm's ('timm').
 
     Arrays are in torch's layout. Paddle has no num_batches_tracked; it is written as 0, so that torch's strict load finds every key.
-    A segmentor's last norm is written under both of its names (see _Place).
+    A segmentor's last norm is written under both of its names (see _Place). LoadError for a fused model's arrays.
     """
     wanted, result = model_weights(model), {}
     prefix = "backbone." if _with_heads(model) else ""

@@ -102,7 +102,7 @@ def _itemsize(kind):
 
 
 def read_torch_zip(buffer, members, root):
-    """data.pkl, whose tensors refer to the members data/0, data/1, ..."""
+    """data.pkl, whose tensors refer to the members data/0, data/1, ... PickleError for a program, or what is damaged."""
     if root + "constants.pkl" in members:
         raise PickleError("a TorchScript program (torch.jit.save); save the model's state_dict() instead")
     if root + "byteorder" in members and bytes(member(buffer, members[root + "byteorder"])) != b"little":
@@ -126,7 +126,7 @@ def read_torch_zip(buffer, members, root):
 
 
 def read_legacy_torch(buffer):
-    """torch.save before 1.6: pickles of magic, version, system, content, storage keys; then the storages."""
+    """torch.save before 1.6: pickles of magic, version, system, content, storage keys; then the storages. PickleError if not."""
     machine = Unpickler(buffer)
     _, version, system = machine.load(), machine.load(), machine.load()
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:

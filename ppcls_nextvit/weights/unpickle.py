@@ -192,7 +192,7 @@ class Unpickler:
 
     extra_globals: {(module, name): constructor} beyond GLOBALS; a constructor is our own function, None a name that is
     data only, a string the reason for which the name is refused. persistent_load: called with the id of a persistent
-    object (torch's storages).
+    object (torch's storages). Every method raises PickleError for what is refused or damaged.
     """
 
     def __init__(self, buffer, position=0, extra_globals=None, persistent_load=None):
