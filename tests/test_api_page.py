@@ -54,6 +54,14 @@ def test_who_takes_arrays_states_their_shapes():
     assert lacking == []
 
 
+def test_who_raises_says_so():
+    """What an entry of a registry raises is a ConfigError of the registry's."""
+    lacking = [place for place, function, text, owner in public_functions()
+               if not place.endswith("]") and re.search(r"^ +raise \w", inspect.getsource(function), re.MULTILINE)
+               and "Error" not in text + (make_api_page.docstring(owner) if owner else "")]
+    assert lacking == []
+
+
 def test_every_layer_states_the_shapes_of_what_it_takes_and_gives():
     layers = {value for module in make_api_page.modules() for value in vars(module).values()
               if inspect.isclass(value) and issubclass(value, nn.Layer) and value.__module__.startswith("ppcls_nextvit")
