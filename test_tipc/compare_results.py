@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-TOLERANCES = {"fp32": (1e-5, 1e-3), "fp16": (1e-3, 1e-2), "int8": (1e-3, 2e-2)}         # absolute, relative
+TOLERANCES = {"fp32": (1e-5, 1e-3), "fp16": (1e-4, 1e-2), "int8": (1e-4, 2e-2)}         # absolute, relative
 FEWEST = 4                              # images worth a comparison
 LOG = re.compile(rf"precision_({'|'.join(TOLERANCES)})(?![a-z0-9])")
 STORED = re.compile(rf"[^_]+_(?P<model>\w+)_results_(?P<precision>{'|'.join(TOLERANCES)})")
@@ -137,7 +137,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gt_file", required=True, metavar="PATTERN", help="stored predictions")
     parser.add_argument("--log_file", required=True, metavar="PATTERN", help="logs with predictions")
-    parser.add_argument("--atol", type=float, help="of a score; default: 1e-5 for fp32, 1e-3 for fp16 and int8")
+    parser.add_argument("--atol", type=float, help="of a score; default: 1e-5 for fp32, 1e-4 for fp16 and int8")
     parser.add_argument("--rtol", type=float, help="of a score; default: 1e-3 for fp32, 1e-2 for fp16, 2e-2 for int8")
     parser.add_argument("--write", action="store_true", help="write --gt_file, from a log or a program's --json file, instead")
     args = parser.parse_args(argv)

@@ -122,7 +122,7 @@ class Chain:
             stream.write(line + "\n")
 
     def status(self):
-        """The chain's exit status: 0 if something ran and nothing failed. The last line of the results says that the chain came to its end."""
+        """The exit status: 0 if something ran and nothing failed. The last line of the results says that the chain came to its end."""
         self.say(f"Finished - {self.model} - {self.succeeded} succeeded, {self.failed} failed, {self.skipped} skipped !")
         return int(self.failed > 0 or self.succeeded == 0)
 

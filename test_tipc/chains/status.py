@@ -39,13 +39,15 @@ FINISHED = re.compile(r"Finished - \S+ - (\d+) succeeded, (\d+) failed, (\d+) sk
 
 
 def outcomes(results):
-    """{outcome: count} of a results log. ValueError if the chain was interrupted, or is still running."""
+    """{outcome: count} of the results log of a chain that succeeded. ValueError for another."""
     text = results.read_text(encoding="utf-8")
     found = OUTCOME.findall(text)
     counts = {"succeeded": found.count("Run successfully"), "failed": found.count("Run failed"), "skipped": found.count("Skipped")}
     finished = FINISHED.findall(text)
     if len(finished) != 1 or [int(number) for number in finished[0]] != list(counts.values()):
-        raise ValueError(f"{results}: the chain did not come to its end; run it again")
+        raise ValueError("the chain did not come to its end")
+    if counts["failed"] or not counts["succeeded"]:
+        raise ValueError(f"{counts['failed']} failed, {counts['succeeded']} succeeded")
     return counts
 
 
@@ -68,14 +70,15 @@ def identity(record):
 
 
 def record(output):
-    """Add to status.json what ran below the folder `output`; returns how many runs are left out, because something failed in them."""
+    """Add to status.json what ran below the folder `output`; returns how many runs are left out, with the reason on stderr."""
     records = {identity(old): old for old in read_records()}
     left_out = 0
     for results in sorted(Path(output).glob("*/*/results_*.log")):
         model, mode, chain = results.parent.parent.name, results.parent.name, results.stem.removeprefix("results_")
-        counts = outcomes(results)
-        if counts["failed"] or not counts["succeeded"]:
-            print(f"{results}: {counts['failed']} failed, {counts['succeeded']} succeeded; not recorded", file=sys.stderr)
+        try:
+            counts = outcomes(results)
+        except ValueError as error:
+            print(f"{results}: {error}; not recorded", file=sys.stderr)
             left_out += 1
             continue
         date = time.strftime("%Y-%m-%d", time.gmtime(results.stat().st_mtime))
