@@ -23,7 +23,13 @@ REFUSED = {  # keys of PaddleClas which this trainer knows and does not offer: a
 
 @dataclass(frozen=True)
 class GlobalSection:
-    """Run settings. Paths are relative to the working directory, as in PaddleClas."""
+    """Run settings. Paths are relative to the working directory, as in PaddleClas.
+
+    seed: of everything that is drawn. image_shape: (channels, height, width) meant for use, which exports take.
+    eval_interval, start_eval_epoch: epochs. print_batch_step: optimiser steps from one printed line to the next.
+    log_ranks: the processes that print, as '0,1'. use_visualdl: scalars for VisualDL too. print_mem_info: peak memory in every line.
+    to_static: train the model as a recorded graph.
+    """
 
     epochs: int
     output_dir: str = "./output/"
@@ -57,7 +63,11 @@ class GlobalSection:
 
 @dataclass(frozen=True)
 class AMPSection:
-    """Mixed precision. Without an AMP section it is off; Paddle has none on CPU, where it does nothing (and says so once)."""
+    """Mixed precision. Without an AMP section it is off; Paddle has none on CPU, where it does nothing (and says so once).
+
+    level: O1 casts by operator, O2 the weights too. scale_loss: of float16 alone, fixed or, with use_dynamic_loss_scaling, to begin with.
+    use_promote: see paddle.amp.auto_cast.
+    """
 
     use_amp: bool = True
     level: Literal["O1", "O2"] = "O1"
@@ -74,7 +84,7 @@ class AMPSection:
 
 @dataclass(frozen=True)
 class EMASection:
-    """Exponential moving average of the weights, evaluated beside the raw ones."""
+    """Exponential moving average of the weights, evaluated beside the raw ones; see engine/ema.py for how `decay` warms up."""
 
     decay: float = 0.9999
 
@@ -85,7 +95,10 @@ class EMASection:
 
 @dataclass(frozen=True)
 class ArchSection:
-    """The model: `name`, `class_num`, and any keyword of the model's factory in `arguments`."""
+    """The model: `name`, `class_num`, and any keyword of the model's factory in `arguments`.
+
+    use_ssld: True is an error where no file of weights is given. use_sync_bn: BatchNorm sees the batches of all processes.
+    """
 
     name: str
     class_num: int = 1000
@@ -98,7 +111,12 @@ class ArchSection:
 
 @dataclass(frozen=True)
 class InferSection:
-    """What tools/infer.py and the exported inference.yml use."""
+    """What tools/infer.py and the exported inference.yml use.
+
+    transforms: those of evaluation. infer_imgs: a file or a directory. batch_size: images that a classifier takes at a time.
+    PostProcess: of a classifier topk and class_id_map_file (lines `index name`), of a detector score_threshold and that file, of a
+    segmentor that file.
+    """
 
     transforms: List[Any]
     infer_imgs: Optional[str] = None
@@ -122,7 +140,7 @@ class InferSection:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. Registry-backed sections stay mappings, verified."""
+    """One run. Registry-backed sections stay mappings, verified. path: of the file it was read from."""
 
     path: str
     Global: GlobalSection
