@@ -385,8 +385,8 @@ def test_cpp_infer(checkout):
         native.unavailable("no CMake")
     assert_runs(checkout, "test_inference_cpp.sh", cpp, 2 + 8 + 1, "no GPU")
 
-    status, out, failed = variant_of_cpp(checkout, ("build/classify", "build/classifies"))          # a broken command
-    assert status == 1 and len(failed) == 8 and all("- ./deploy/cpp/build/classifies " in line for line in failed)
+    returned, out, failed = variant_of_cpp(checkout, ("build/classify", "build/classifies"))          # a broken command
+    assert returned == 1 and len(failed) == 8 and all("- ./deploy/cpp/build/classifies " in line for line in failed)
     assert "No such file or directory: './deploy/cpp/build/classifies'" in out
 
     stored = checkout / "test_tipc" / "results" / "python_NextViT_small_results_fp32.txt"            # a wrong prediction
@@ -394,9 +394,9 @@ def test_cpp_infer(checkout):
     score = json.loads(text.splitlines()[0].partition("\t")[2])["scores"][0]
     stored.write_text(text.replace(f"{score}", f"{score * 1.01:.7g}", 1))
     few = ("batch_size:1|8", "batch_size:8"), ("cpu_threads:1|2", "cpu_threads:1"), ("enable_mkldnn:True|False", "enable_mkldnn:True")
-    status, out, failed = variant_of_cpp(checkout, *few)
+    returned, out, failed = variant_of_cpp(checkout, *few)
     stored.write_text(text)
-    assert status == 1 and len(failed) == 1 and "compare_results.py" in failed[0] and f"expected {score * 1.01:.7g}" in out
+    assert returned == 1 and len(failed) == 1 and "compare_results.py" in failed[0] and f"expected {score * 1.01:.7g}" in out
 
 
 @pytest.mark.chain

@@ -31,8 +31,9 @@ def python37():
 
 def converter(chain):
     """The path of paddle_lite_opt, installed if need be; None if that is impossible or failed."""
-    if "PADDLE_LITE_OPT" in os.environ:
-        return Path(os.environ["PADDLE_LITE_OPT"])
+    given = os.environ.get("PADDLE_LITE_OPT")
+    if given:
+        return Path(shutil.which(given) or given)
     folder = MODELS / "paddlelite"
     opt = folder / "bin" / "paddle_lite_opt"
     if opt.exists():
