@@ -1,6 +1,7 @@
 """Running the commands of a chain: each with a log of its own, its outcome in the Paddle suites' words."""
 import difflib
 import functools
+import inspect
 import json
 import os
 import shlex
@@ -143,6 +144,10 @@ def chain_program(modes):
                 if mode not in modes:
                     close = difflib.get_close_matches(mode, modes, n=1)
                     raise ValueError(f"mode {mode!r}:{f' did you mean {close[0]!r}?' if close else ''} expected one of: {', '.join(modes)}")
+                try:
+                    inspect.signature(run).bind(None, mode, *options)
+                except TypeError as error:
+                    raise ValueError(f"after MODE: {error}: {' '.join(options)}") from None
                 return run(read_params(path), mode, *options)
             except (ValueError, OSError, ImportError) as error:
                 print("error:", " ".join(str(error).split()), file=sys.stderr)
