@@ -32,7 +32,7 @@ def public_functions():
     for place, value in public_objects():
         if inspect.isclass(value):
             for name in make_api_page.methods(value):
-                yield f"{place}.{name}", make_api_page._function(vars(value)[name]), make_api_page.docstring(name, value), value
+                yield f"{place}.{name}", make_api_page.function_of(vars(value)[name]), make_api_page.docstring(name, value), value
         else:
             yield place, value, make_api_page.docstring(value), None
 

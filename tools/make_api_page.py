@@ -50,18 +50,18 @@ def docstring(value, owner=None):
     """The docstring written for `value` or, given an `owner`, for its method of that name, maybe by a base class here; '' if none is."""
     if owner is not None:
         bases = [base for base in owner.__mro__ if base.__module__.startswith("ppcls_nextvit") and value in vars(base)]
-        return next((doc for base in bases if (doc := inspect.cleandoc(_function(vars(base)[value]).__doc__ or ""))), "")
+        return next((doc for base in bases if (doc := inspect.cleandoc(function_of(vars(base)[value]).__doc__ or ""))), "")
     doc = inspect.cleandoc(value.__doc__ or "")
     return "" if inspect.isclass(value) and doc.startswith(f"{value.__name__}(") else doc          # what dataclasses make of none
 
 
 def methods(cls):
     """The names of the public methods and properties that `cls` itself defines; `__call__` is one where it has something to say."""
-    return [name for name, value in vars(cls).items() if _function(value)
+    return [name for name, value in vars(cls).items() if function_of(value)
             and (not name.startswith("_") or name == "__call__" and docstring(name, cls))]
 
 
-def _function(value):
+def function_of(value):
     """The function of a method, static or class method or property of a class; None for anything else."""
     value = getattr(value, "fget", None) or getattr(value, "__func__", value)
     return value if inspect.isfunction(value) else None
