@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def make_template(folder):
 
 
 def make_imagenet(folder):
-    """PaddleClas's layout, and the class folders of the training archive: two cuts of each photo to train, one to evaluate."""
+    """PaddleClas's layout: two cuts of each photo to train, one to evaluate. Beside it ImageNet's three archives; and the images to train
+    as folders named in words, dataset/own."""
     from PIL import Image
     lists = {"train": [], "val": []}
     for number, photo in enumerate(sorted((ROOT / "tests" / "photos").glob("*.jpg"))):
@@ -122,6 +124,35 @@ def make_imagenet(folder):
         lists["val"].append(f"{name} {label}\n")
     for split, lines in lists.items():
         (folder / f"{split}_list.txt").write_text("".join(lines))
+    for label, synset in SYNSETS.items():
+        shutil.copytree(folder / "train" / synset, folder.parent / "own" / next(ROOT.glob(f"tests/photos/*_{label}.jpg")).stem)
+    make_archives(folder)
+
+
+def make_archives(folder):
+    """The archives of train/ (of archives) and val/ as ImageNet's are packed, and a devkit, which numbers the classes in its own order."""
+    import numpy
+    from scipy.io import savemat
+
+    def pack(archive, where, *names):
+        with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tar:
+            for name in names:
+                tar.add(where / name, name)
+
+    archives = folder.parent / "archives"
+    archives.mkdir()
+    for synset in SYNSETS.values():
+        pack(archives / f"{synset}.tar", folder / "train" / synset, *os.listdir(folder / "train" / synset))
+    pack(folder / "ILSVRC2012_img_train.tar", archives, *os.listdir(archives))
+    pack(folder / "ILSVRC2012_img_val.tar", folder / "val", *os.listdir(folder / "val"))
+    data = archives / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    synsets = [*SYNSETS.values(), *(f"n1{number:07d}" for number in range(996))]
+    rows = list(zip(range(1, 1001), synsets))
+    savemat(data / "meta.mat", {"synsets": numpy.array(rows, dtype=[("ILSVRC2012_ID", "u2"), ("WNID", "O")])})
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n4\n")
+    pack(folder / "ILSVRC2012_devkit_t12.tar.gz", archives, "ILSVRC2012_devkit_t12")
+    shutil.rmtree(archives)
 
 
 def make_coco(folder):
