@@ -14,7 +14,8 @@ make_api_page = program_at("tools/make_api_page.py")
 
 ARRAYS = {"x", "image", "images", "logits", "label", "maps", "boxes", "masks", "scores", "prediction", "probabilities",
           "anchors", "deltas", "originals"}
-SHAPE = re.compile(r"\[[\w*'(). /+,-]+\]|\bPIL image\b|\bImageSet\b")             # [B, C, H, W]; the other two have their own
+# [B, C, H, W], [n, 4], [B, num_classes], [height, width, 3]; the other two have shapes of their own
+SHAPE = re.compile(r"\[[^\]{}:]*\b([A-Z]|[A-Z]_\w+|n|num_classes|height)\b[^\]{}:]*\]|\bPIL image\b|\bImageSet\b")
 
 
 def public_objects():
