@@ -402,7 +402,7 @@ if name == "train":
     folder.mkdir(parents=True)
     (folder / "latest.pdparams").write_text(options["Global.epochs"])
 if name in ("eval", "export"):
-    assert pathlib.Path(options["Global.pretrained_model"] + ".pdparams").read_text() == "2"
+    assert pathlib.Path(options["Global.pretrained_model"].removesuffix(".pdparams") + ".pdparams").read_text() == "2"
 if name == "predict":
     pathlib.Path(options["--json"]).write_text('[{"file_name": "a.png", "class_ids": [1], "scores": [1.0]}]')
 """
@@ -432,8 +432,32 @@ def test_a_broken_command_turns_the_chain_red(checkout, broken, status, succeede
     counts = [sum(line.startswith(f"Run {word} with command - M - ") for line in lines) for word in ("successfully", "failed")]
     assert (done.returncode, counts) == (status, [succeeded, failed]), done.stdout + done.stderr
     assert ("this one is broken" in done.stdout) == bool(broken)
+    predictions = [line.split() for line in lines if " stand_in.py predict " in line]
+    if broken is None:
+        varied = {f"--batch-size={batch}": batch for batch in (1, 8)} | {f"--{no}onednn": not no for no in ("", "no-")}
+        assert sorted([varied[word] for word in words if word in varied] for words in predictions if "--device=cpu" in words) == [
+            [1, False], [1, True], [8, False], [8, True]]
+        assert sum(line.startswith("Skipped with command - M - ") and " - no GPU !" in line for line in lines) == 2 + 1
     folder = checkout / "test_tipc" / "output" / "M" / "lite_train_lite_infer" / "norm_train_gpus_-1_autocast_null_nodes_1"
     assert folder.exists() == (broken in ("eval", "export", "predict")), "what was trained is kept where something failed after it"
+
+
+def test_whole_infer_compares_with_the_stored_predictions(checkout):
+    tipc = checkout / "test_tipc"
+    (tipc / "data" / "whole").symlink_to("lite")
+    (tipc / "models").mkdir()
+    (tipc / "models" / "M.pdparams").write_text("2")
+    stored = tipc / "results" / "python_M_results_fp32.txt"
+    runs = []
+    for score in (1.0, 0.998):
+        stored.write_text(f'a.png\t{{"class_ids": [1], "scores": [{score}]}}\n')
+        done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "whole_infer")
+        runs.append((done, outcomes(checkout, "M", "whole_infer", "train")))
+    stored.unlink()
+    (tipc / "data" / "whole").unlink()
+    for status, (done, (*lines, last, _)) in enumerate(runs):
+        assert done.returncode == status and "compare_results.py" in last and last.startswith(("Run successfully", "Run failed")[status])
+        assert sum(line.startswith("Run successfully") for line in lines) == 2 + 4
 
 
 def test_a_chain_without_its_data_says_to_prepare_it(checkout):

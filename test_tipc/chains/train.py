@@ -208,6 +208,8 @@ def infer(params, mode, data):
         inference.run(chain, LOGS, folder)
     if not given:
         stored.compare(chain, LOGS)
+    if not chain.failed:
+        discard(chain, "infer")
     return chain
 
 
