@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = (".*", "__pycache__", "*.egg-info", "build", "output", "inference", "node_modules", "dist")
 SHALLOW = (1, 1, 5, 1)
 SMALLER = [         # files, pattern, replacement
     ("ppcls_nextvit/models/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
@@ -86,15 +85,14 @@ def blocks(text):
 
 # The sandbox.
 
-def left_out(folder, names):
-    """What of `names` in `folder` is not part of the repository: shutil.copytree's `ignore`."""
-    made = {"data", "models"} if Path(folder) == ROOT / "test_tipc" else set()          # gigabytes, once a chain has run
-    return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | made
-
-
 def make_template(folder):
-    """A copy of the repository in `folder`, its slow numbers made SMALLER, with tiny sets in the layouts of the large ones."""
-    shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
+    """A copy of the repository in `folder`, without what git ignores, its slow numbers made SMALLER, with tiny sets in the layouts of the
+    large ones."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in (name for name in names if (ROOT / name).is_file()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     for files, pattern, replacement in SMALLER:
         paths, changed = list(folder.glob(files)), 0
         for path in paths:

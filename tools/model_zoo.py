@@ -16,6 +16,8 @@ Every published Next-ViT weight file that is known here. Nothing is downloaded: 
 last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use the name in the first column:
 
 ```python
+import ppcls_nextvit
+
 model = ppcls_nextvit.create_model("NextViT_small")
 ppcls_nextvit.load_weights(model, "nextvit_small.in1k_224.official")
 
@@ -25,8 +27,8 @@ ppcls_nextvit.load_weights(detector, "nextvit_small.mask_rcnn_1x.official")
 segmentor = ppcls_nextvit.create_model("UPerNet", backbone={{"name": "NextViT_small", "extra_norms": True}})
 ppcls_nextvit.load_weights(segmentor, "nextvit_small.upernet_160k_in1k.official")
 ```
-```
-python tools/reproduce.py --weights nextvit_small.in1k_224.official --data /path/to/imagenet/val
+```bash
+python tools/reproduce.py --weights nextvit_small.in1k_224.official --data dataset/ILSVRC2012
 ```
 Figures in % are as published; **measured** ones are this project's own, and there are none before their log is in the repository.
 The three sources give the same networks in other files, but evaluate them differently: compare figures within one table only. The official
