@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 120, 60, 60
+START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 120, 60, 120
 
 
 def free_port():

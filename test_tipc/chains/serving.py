@@ -7,6 +7,7 @@ from . import stored
 from .run import Chain, chain_program, gpus, prepared
 
 LOGS = "serving_infer_"
+TIMEOUT = 60            # seconds for an answer: what is answered counts here, not how fast
 
 
 @chain_program(("serving_infer",))
@@ -18,7 +19,7 @@ def main(params, mode) -> int:
     stored.remove_logs(chain, LOGS)
     for device, threads, batch in itertools.product(*options):
         server = [str(Path(section.text("serving_dir")) / section.text("web_service")), f"--model={model}", f"--device={device}",
-                  f"--threads={threads}", f"--batch-size={batch}"]
+                  f"--threads={threads}", f"--batch-size={batch}", f"--timeout={TIMEOUT}"]
         command = chain.program(section.text("pipeline"), f"--images={images}", f"--clients={batch}", f"--server={shlex.join(server)}")
         if device == "gpu" and not gpus():
             chain.skip(shlex.join(command), "no GPU")

@@ -57,7 +57,7 @@ def versions(model, chain):
     found = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
     if chain == "lite":
         program = MODELS / f"{model}_lite-x86_fp32" / "inference.nb"
-        found["paddlelite"] = program.read_bytes()[2:18].strip(b"\0").decode().removeprefix("v")       # which the converter wrote
+        found["paddlelite"] = program.read_bytes()[2:18].partition(b"\0")[0].decode().removeprefix("v")       # which the converter wrote
     return found
 
 
