@@ -395,7 +395,7 @@ def check_pip(arguments):
     for flag in ("-U", "--upgrade", "--no-deps", "-q", "--no-build-isolation"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("packages", nargs="*")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     known, extras = requirements()
     for file in args.requirement:
         args.packages += [line.partition("#")[0].strip() for line in Path(file).read_text().splitlines() if line.partition("#")[0].strip()]
@@ -407,7 +407,7 @@ def check_pip(arguments):
         if unknown:
             print(f"pip: setup.py has no extra {', '.join(unknown)}", file=sys.stderr)
             return 1
-        ours = known.get(requirement.name.lower()) if requirement else None
+        ours = known.get(requirement.name.lower().removesuffix("-gpu")) if requirement else None
         if ours and not agree(requirement.specifier, ours):
             print(f"pip: {text}, but setup.py or .ci/run have {' '.join(sorted(ours))}", file=sys.stderr)
             return 1
