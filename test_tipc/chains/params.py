@@ -223,7 +223,7 @@ class Section:
 
     def numbers(self, *keys):
         """The values of `1|8` as ints."""
-        values = [self.text(*keys)] if self.optional(*keys) is None else self.list(*keys)
+        values = self.list(*keys)
         for value in values:
             if value is None or not value.isdecimal() or int(value) < 1:
                 raise self.wrong(keys, "whole numbers of 1 or more, such as 1|8")
