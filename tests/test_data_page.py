@@ -5,7 +5,8 @@ import pytest
 from test_troubleshooting import occurs
 from tiny import ROOT
 
-MESSAGES = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## What the errors say")[2], re.M)
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+MESSAGES = re.findall(r"^\| `([^`]+)` \|", PAGE.partition("## What the errors say")[2], re.M)
 
 
 @pytest.mark.parametrize("message", MESSAGES)
