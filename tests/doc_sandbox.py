@@ -467,7 +467,7 @@ def check_python(words, sandbox, page, name):
     if not words or words[0] == "-c" or words[:2] in (["-m", "venv"], ["-m", "pytest"]):
         return
     if words[0] == "-m":
-        if importlib.util.find_spec(words[1]) and words[1].partition(".")[0] in ("weight_conversion", "ppcls_nextvit"):
+        if words[1].partition(".")[0] in ("weight_conversion", "ppcls_nextvit"):
             stop_at_parser(lambda: runpy.run_module(words[1], run_name="__main__"), words[2:], name)
         return
     program = next((folder / words[0] for folder in (sandbox, page.parent) if (folder / words[0]).is_file()), None)
