@@ -299,7 +299,7 @@ class Session:
 
 
 def run_page(page, template, folder):
-    """Run the page's blocks in order in a new sandbox in `folder`; check those that are not run. Prints each block's seconds."""
+    """Run the page's blocks in order in a new sandbox in `folder`; check those that are not run. Prints what was done, and its seconds."""
     text = page.read_text(encoding="utf-8")
     sandbox = make_sandbox(folder / "repository", template, text)
     session = Session(sandbox)
@@ -313,6 +313,7 @@ def run_page(page, template, folder):
                 session.run(block, name)
                 print(f"{name} {time.monotonic() - start:.1f} s")
             elif block.language == "bash":
+                print(f"{name} checked, {': '.join(block.note)}")
                 check_commands(block.text, sandbox, page, name)
     finally:
         session.close()
