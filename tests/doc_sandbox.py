@@ -27,6 +27,7 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHALLOW = (1, 1, 5, 1)
@@ -373,9 +374,9 @@ def requirements():
     """({package: specifiers that setup.py and CI install}, names of the extras)."""
     import setuptools
     from packaging.requirements import Requirement
-    given = {}
-    setuptools.setup = lambda **arguments: given.update(arguments)
-    runpy.run_path(str(ROOT / "setup.py"))
+    with mock.patch.object(setuptools, "setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    given = setup.call_args.kwargs
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     texts = [*given["install_requires"], *(text for extra in given["extras_require"].values() for text in extra),
              *re.findall(r"(?<= )[\w-]+==[\d.]+", ci)]
@@ -385,8 +386,8 @@ def requirements():
     return known, set(given["extras_require"])
 
 
-def check_pip(arguments):
-    """pip's exit status for what names an extra that setup.py has not, a file that does not exist, or a version other than setup.py's."""
+def check_pip(arguments, folder=""):
+    """pip's exit status, 1 for an extra that setup.py has not and a version other than its. folder: where the files of -r are."""
     from packaging.requirements import Requirement
     parser = argparse.ArgumentParser(prog="pip")
     parser.add_argument("command", choices=("install", "download", "wheel", "uninstall", "list", "freeze", "show"))
@@ -399,7 +400,8 @@ def check_pip(arguments):
     args = parser.parse_intermixed_args(arguments)
     known, extras = requirements()
     for file in args.requirement:
-        args.packages += [line.partition("#")[0].strip() for line in Path(file).read_text().splitlines() if line.partition("#")[0].strip()]
+        lines = (line.partition("#")[0].strip() for line in Path(folder, file).read_text(encoding="utf-8").splitlines())
+        args.packages += [line for line in lines if line]
     for text in [*args.editable, *args.packages]:
         local = re.fullmatch(r"\.(?:\[([\w,]+)\])?", text)
         requirement = None if local else Requirement(text)
@@ -450,12 +452,8 @@ def check_commands(text, sandbox, page, name):
         for path in re.findall(r"(?<![\w./])(?:configs|tools|deploy|docs|weight_conversion|tests|test_tipc)/[\w./-]*\w", " ".join(words)):
             assert (sandbox / path).exists(), f"{name}: no {path}"
         if words[:1] in (["pip"], ["pip3"]) or words[1:3] == ["-m", "pip"]:
-            here = os.getcwd()
-            os.chdir(page.parent if "-r" in words else sandbox)
-            try:
-                assert check_pip(words[words.index("install" if "install" in words else "download"):]) == 0, f"{name}: {' '.join(words)}"
-            finally:
-                os.chdir(here)
+            arguments = words[1:] if words[0].startswith("pip") else words[3:]
+            assert check_pip(arguments, page.parent) == 0, f"{name}: {' '.join(words)}"
         elif words and re.fullmatch(r"(.*/)?python(3[\d.]*)?", words[0]):
             check_python(words[1:], sandbox, page, name)
 
