@@ -12,5 +12,5 @@ def test_ci_installs_and_tests_as_the_readme_says():
     suites = next(command for command in COMMANDS if "--no-deps paddleclas" in command).split(" && ")[1]
     for command in ("pip install -e '.[train,test]'", "python -m pytest -n 2 --dist loadfile"):
         assert command in COMMANDS and command in ci
-    for command in (suites, "npm ci --prefix deploy/web"):
+    for command in (suites, "npm ci --prefix deploy/web", "python -m pytest -n 2 --dist worksteal -m chain"):
         assert command in README and command in ci
