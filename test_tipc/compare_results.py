@@ -51,7 +51,10 @@ def lines_of(path):
 def read_predictions(path):
     """{image: (class ids, scores)} of a log, or of what a program wrote with --json. ValueError if there is none, or an image twice."""
     if path.suffix == ".json":
-        found = [(record["file_name"], record, f"{path}") for record in json.loads(path.read_text(encoding="utf-8"))]
+        records = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(records, list) or not all(isinstance(record, dict) and "file_name" in record for record in records):
+            raise ValueError(f"{path}: expected a list of {{file_name, class_ids, scores}}, as --json of our programs writes")
+        found = [(record["file_name"], record, f"{path}") for record in records]
     else:
         found = list(lines_of(path))
     predictions = {Path(image).name: prediction(record, where) for image, record, where in found}

@@ -82,6 +82,13 @@ def test_what_cannot_be_compared_is_one_line(place, capsys, log, precision, mess
     assert output.err.startswith("error: ") and output.err.count("\n") == 1 and message in output.err and "equals" not in output.out
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '[{"class_ids": [1]}]', "[", '{"file_name": "a.jpg"}'])
+def test_what_is_no_list_of_predictions_is_not_stored(tmp_path, capsys, content):
+    (tmp_path / "x.json").write_text(content)
+    assert compare_results.main(["--write", f"--gt_file={tmp_path}/stored.txt", f"--log_file={tmp_path}/x.json"]) == 1
+    assert capsys.readouterr().err.startswith("error: ") and not (tmp_path / "stored.txt").exists()
+
+
 def test_files_that_are_not_there_or_ambiguous(place, tmp_path, capsys):
     gt, logs = place(DEFAULT)
     assert compare_results.main([gt, f"--log_file={tmp_path}/none*.log"]) == 1 and "none*.log: no such file" in capsys.readouterr().err
