@@ -164,7 +164,9 @@ def test_window_pool_variant(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant, operators", [("NextViT_small", 241), ("NextViT_base", 355), ("NextViT_large", 469)])
+@pytest.mark.parametrize("variant, operators", [
+    ("NextViT_small", 241), pytest.param("NextViT_base", 355, marks=pytest.mark.chain),
+    pytest.param("NextViT_large", 469, marks=pytest.mark.chain)])
 def test_published_architectures_on_photos(tmp_path, photos, variant, operators):
     """Seeded weights at 224 x 224, through every engine: the same best class for every photo. `operators`: of the ONNX;
     the reference's own export of small, its norms merged, has 297."""

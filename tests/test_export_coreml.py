@@ -130,7 +130,8 @@ def test_feature_maps_of_blue_first_pictures(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["NextViT_small", "NextViT_base", "NextViT_large"])
+@pytest.mark.parametrize("variant", [
+    "NextViT_small", *(pytest.param(name, marks=pytest.mark.chain) for name in ("NextViT_base", "NextViT_large"))])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_published_architectures_on_photos(tmp_path, variant, precision):
     names = [str(index) for index in range(1000)]
