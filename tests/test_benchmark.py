@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from ppcls_nextvit.export import int8
+from ppcls_nextvit.export.verify import ExportError
+
 TOOLS = Path(__file__).parent.parent / "tools"
 
 
@@ -149,6 +152,16 @@ def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, caps
     for first in (0, 5):
         assert sum(row["share"] for row in rows[first:first + 3]) == pytest.approx(1)
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
+
+
+def test_int8_too_far_from_the_model_leaves_out_itself_alone(benchmark, tmp_path, monkeypatch):
+    def export_pair(*arguments, **options):
+        raise ExportError("too far")
+    monkeypatch.setattr(int8, "export_pair", export_pair)
+    args = benchmark.parser().parse_args(["--engines", "ours onnx", "ours onnx int8", "--size", "32"])
+    absent = {}
+    benchmark.prepare(args, 32, str(tmp_path), absent)
+    assert absent == {"ours onnx int8": "too far"} and args.engines == ["ours onnx"]
 
 
 def test_unknown_models_are_refused(benchmark, capsys):

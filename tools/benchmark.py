@@ -218,7 +218,7 @@ def run_classifiers(args, folder, absent):
 def prepare(args, size, folder, absent):
     """Write into `folder` what the engines asked for need, once for all: weights, and exports for `size`; returns the multiply-adds.
 
-    `absent` gets the engines whose export needs what is not installed.
+    `absent` gets the engines whose export needs what is not installed, or is too far from the model.
     """
     import paddle
 
@@ -226,6 +226,7 @@ def prepare(args, size, folder, absent):
     from ppcls_nextvit.export import TARGETS
     from ppcls_nextvit.export.classification import export_classifier
     from ppcls_nextvit.export.int8 import export_pair
+    from ppcls_nextvit.export.verify import ExportError
     from ppcls_nextvit.models.complexity import count_macs
     from ppcls_nextvit.weights.convert import convert
     paddle.set_device("cpu")
@@ -245,18 +246,25 @@ def prepare(args, size, folder, absent):
     exports = [ENGINES[name][1] for name in args.engines if ENGINES[name][0] is benchmark_worker.Deployed and "latency" in args.task]
     images = list(numpy.random.default_rng(2).standard_normal((CALIBRATION, 3, size, size), dtype=numpy.float32))
     description = {"PreProcess": {"transform_ops": []}, "PostProcess": {"Topk": {"topk": 1, "label_list": [""] * model.num_classes}}}
+
+    def leave_out(error, *failed):
+        absent.update({name: str(error) for name in args.engines if ENGINES[name][1] in failed})
+        args.engines = [name for name in args.engines if name not in absent]
+
     for target in dict.fromkeys(target for target, _ in exports):
         folders = {precision: Path(folder, str(size), f"{target}_{precision}") for precision in ("fp32", "int8")}
         if all(folders[precision].exists() for name, precision in exports if name == target):
             continue
         try:
             if (target, "int8") in exports:
-                export_pair(model, TARGETS[target], folders, description, (size, size), images, softmax=False)
+                try:
+                    export_pair(model, TARGETS[target], folders, description, (size, size), images, softmax=False)
+                except ExportError as error:                    # int8 of random weights
+                    leave_out(error, (target, "int8"))
             if target == "paddle" or (target, "int8") not in exports:           # Paddle's int8 has a format of its own
                 export_classifier(model, TARGETS[target], folders["fp32"], description, (size, size), softmax=False, size=(size, size))
         except ImportError as error:
-            absent |= {name: str(error) for name in args.engines if ENGINES[name][1] in ((target, "fp32"), (target, "int8"))}
-            args.engines = [name for name in args.engines if name not in absent]
+            leave_out(error, (target, "fp32"), (target, "int8"))
     return count_macs(model, size)
 
 
