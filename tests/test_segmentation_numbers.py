@@ -8,7 +8,7 @@ from paddle.nn import functional as F
 
 from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.inference import Inference, segment, window_starts
+from ppcls_nextvit.segmentation.inference import Inference, best_class, segment, window_starts
 from ppcls_nextvit.segmentation.losses import build_loss
 from ppcls_nextvit.segmentation.metrics import build_metric
 from ppcls_nextvit.segmentation.views import Views
@@ -107,6 +107,8 @@ class Recorder:
         self.shapes.append(tuple(images.shape[2:]))
         return paddle.concat([images[:, :1], -images[:, :1]], axis=1)
 
+    decode = __call__
+
 
 def test_sliding_a_pixelwise_model_changes_nothing():
     """Whatever the overlap, the mean over windows of a model that sees single pixels is the model itself."""
@@ -141,6 +143,19 @@ def test_logits_are_resized_to_the_original_bilinearly_with_half_pixel_centres()
     labels, = segment(Recorder(), [(image, [(1, 2)])], [(1, 8)], Inference())
     # at 8 pixels the values are -3, -3, -2.5, -1.5, -0.5, 0.5, 1, 1; corners aligned, they would be -3, -2.43, ..., -0.14, 0.43, 1
     assert labels.numpy().tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu:0"])
+@pytest.mark.parametrize("padded, shape, original", [
+    ((20, 31), (20, 31), (20, 31)), ((20, 31), (17, 30), (40, 19)), ((9, 8), (9, 8), (5, 40))])
+def test_the_best_class_is_that_of_the_logits_resized_twice(monkeypatch, device, padded, shape, original):
+    """To the input's size, cut to what is image, to the original's; here in float64, on a CPU and by what runs elsewhere."""
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    logits = paddle.to_tensor(np.random.default_rng(4).standard_normal((6, 5, 8)))
+    resized = F.interpolate(logits.unsqueeze(0), size=padded, mode="bilinear")[:, :, :shape[0], :shape[1]]
+    expected = F.interpolate(resized, size=original, mode="bilinear")[0].argmax(axis=0).numpy()
+    assert np.array_equal(best_class(logits.astype("float32"), padded, shape, original).numpy(), expected)
+    assert expected.shape == original and len(np.unique(expected)) == 6
 
 
 def test_flip_and_scales_average_probabilities():

@@ -32,7 +32,7 @@ class LabelMap(nn.Layer):
 
     def forward(self, image):
         """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, H / 4, W / 4]."""
-        logits = self.model.decode_head(self.model.neck(self.model.backbone(image)))
+        logits = self.model.decode(image)
         return resize_like(logits, image).argmax(axis=1).astype("int32"), logits
 
 

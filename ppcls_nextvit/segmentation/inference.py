@@ -8,7 +8,7 @@ from paddle.nn import functional as F
 from ..schema import Registry
 from .heads import resize
 
-__all__ = ["Inference", "segment", "window_starts"]
+__all__ = ["Inference", "best_class", "segment", "window_starts"]
 
 _INFERENCE = Registry("inference")
 
@@ -70,13 +70,37 @@ def mirrored(images, shapes):
     return out
 
 
+def best_class(logits, padded, shape, original):
+    """The class of every pixel: logits [num_classes, h, w] resized to `padded`, cut to `shape`, resized to `original`, all (height, width);
+    returns int64 `original`.
+
+    On a CPU, whose resizing is slow, the two resizes are one matrix for each axis: 2.3 times as fast for 150 classes at 512 x 683.
+    """
+    if paddle.device.get_device() == "cpu":
+        rows, columns = (_resizing(*lengths) for lengths in zip(logits.shape[1:], padded, shape, original))
+        return paddle.matmul(rows, paddle.matmul(logits, columns, transpose_y=True)).argmax(axis=0)
+    scores = resize(logits.unsqueeze(0), padded)[:, :, :shape[0], :shape[1]]
+    return (scores if tuple(shape) == tuple(original) else resize(scores, original))[0].argmax(axis=0)
+
+
+def _resizing(length, padded, kept, original):
+    """float32 [original, length]: the matrix of what `best_class` does along an axis."""
+    matrix = resize(paddle.eye(length).reshape([1, length, length, 1]), [padded, 1])[:, :, :kept]
+    return resize(matrix, [original, 1])[0, :, :, 0].T
+
+
 def segment(model, views, originals, inference):
     """The label of every pixel: for each of B images int64 [H, W], in its original size.
 
-    model: image -> logits, a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
+    model: a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
     views: per ratio of it (images [B, C, H, W], and B times the (height, width) that is image, not padding).
     """
-    totals, average = [0.0] * len(originals), len(inference.ratios) > 1 or inference.flip
+    average = len(inference.ratios) > 1 or inference.flip
+    if inference.mode == "whole" and not average:
+        [(images, shapes)] = views
+        logits = model.decode(images).astype("float32")
+        return [best_class(one, images.shape[2:], shape, original) for one, shape, original in zip(logits, shapes, originals)]
+    totals = [0.0] * len(originals)
     for images, shapes in views:
         for flip in (False, True)[:1 + inference.flip]:
             logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)

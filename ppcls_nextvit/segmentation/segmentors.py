@@ -35,11 +35,13 @@ class Segmentor(HoldsBackbone):
         heads = [self.decode_head] if self.auxiliary_head is None else [self.decode_head, self.auxiliary_head]
         return [head(maps) for head in heads]
 
+    def decode(self, image):
+        """image: [B, in_channels, H, W] -> logits of the decode head [B, num_classes, H / 4, W / 4]."""
+        return self.decode_head(self.neck(self.backbone(image)))
+
     def forward(self, image):
         """In training forward_heads(image); else logits [B, num_classes, H, W] at the image's size."""
-        if self.training:
-            return self.forward_heads(image)
-        return resize_like(self.decode_head(self.neck(self.backbone(image))), image)
+        return self.forward_heads(image) if self.training else resize_like(self.decode(image), image)
 
 
 class SemanticFPN(Segmentor):
