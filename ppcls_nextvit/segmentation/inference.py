@@ -74,7 +74,7 @@ def best_class(logits, padded, shape, original):
     """The class of every pixel: logits [num_classes, h, w] resized to `padded`, cut to `shape`, resized to `original`, all (height, width);
     returns int64 `original`.
 
-    On a CPU, whose resizing is slow, the two resizes are one matrix for each axis: 2.3 times as fast for 150 classes at 512 x 683.
+    On a CPU, whose resizing is slow, the two resizes are one matrix for each axis: 0.38 of the time for 150 classes at 512 x 683.
     """
     if paddle.device.get_device() == "cpu":
         rows, columns = (_resizing(*lengths) for lengths in zip(logits.shape[1:], padded, shape, original))
