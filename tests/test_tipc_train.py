@@ -247,6 +247,7 @@ def test_an_interpreter_that_is_not_there_says_what_to_set(monkeypatch):
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "expected CONFIG.txt MODE"), (["none.txt", "lite_train_lite_infer"], "none.txt: no such file"),
+    (["none.txt"], "none.txt: no such file"),
     ([str(CONFIGS / SMALL), "lite_train_lite_infr"], "did you mean 'lite_train_lite_infer'?"),
     ([str(CONFIGS / SMALL), "lite_train_lite_infer", "more"], "too many positional arguments")])
 def test_what_cannot_begin_is_one_line_and_status_2(capsys, arguments, message):

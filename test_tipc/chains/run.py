@@ -131,6 +131,7 @@ class Chain:
 def chain_program(modes):
     """Decorator: `run(params, mode, *options) -> exit status` becomes the command line CONFIG.txt MODE [OPTION...] of a chain with `modes`.
 
+    MODE may be left out where there is one alone.
     What cannot be begun (a wrong file, mode or value, nothing prepared) is one line on stderr and status 2.
     """
     def decorate(run):
@@ -138,6 +139,8 @@ def chain_program(modes):
         def main(argv=None):
             argv = sys.argv[1:] if argv is None else argv
             try:
+                if len(argv) == len(modes) == 1:            # some of the suites' scripts take no MODE
+                    argv = [*argv, *modes]
                 if len(argv) < 2:
                     raise ValueError(f"expected CONFIG.txt MODE, with MODE one of {', '.join(modes)}")
                 path, mode, *options = argv
