@@ -352,7 +352,15 @@ def test_where_an_entry_of_gpu_list_trains(monkeypatch):
     assert Place("0,1", "gpu").launch("logs") == ["-m", "paddle.distributed.launch", "--devices=0,1", "--log_dir=logs"]
     assert Place("1", "gpu").environment() == {"CUDA_VISIBLE_DEVICES": "1"} and Place("0", "gpu").lacking("amp") is None
     assert Place("0,1", "gpu").lacking() == "1 GPU of 2" and Place("-1", "cpu").lacking("amp") == "mixed precision needs a GPU"
+    assert Place("1", "gpu").lacking() == "1 GPU of 2" and Place("0,3", "gpu").lacking() == "1 GPU of 4"
     assert "by hand" in Place("10.0.0.1,10.0.0.2;0,1", "gpu").lacking()
+
+
+@pytest.mark.parametrize("value", ["null", "cpu", "0,", "0;1;2", "-2"])
+def test_what_is_no_place_is_named(tmp_path, value):
+    params = read_params(written(tmp_path, f"===train_params===\ngpu_list:{value}\n-o Global.device:cpu\n"))
+    with pytest.raises(ParamsError, match="x.txt, line 2: gpu_list is .*, expected numbers, -1 for a CPU"):
+        places(params["train_params"])
 
 
 def test_losses_of_every_step_must_agree():

@@ -1,5 +1,6 @@
 """Train, evaluate, export and predict on every device of a txt file; in mode whole_infer, evaluate, export and predict given weights."""
 import itertools
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ AUTO_CAST = {
 EXPORTS = {"norm_train": "norm_export", "amp_train": "norm_export", "to_static_train": "norm_export", "pact_train": "quant_export",
            "fpgm_train": "fpgm_export", "distill_train": "distill_export"}
 LOGS = "python_infer_"
+ENTRY = re.compile(r"([^;]+;)?(-1|\d+)(,(-1|\d+))*")             # machines; processes
 KINDS = ("fleet", "amp")                # of files with results of their own
 
 
@@ -34,8 +36,9 @@ class Place:
         """What this machine has not got for it, or None."""
         if ";" in self.entry:
             return "several machines are started by hand, on each of them"
-        if self.device == "gpu" and gpus() < self.count:
-            return f"{gpus() or 'no'} GPU" + f" of {self.count}" * (self.count > 1)
+        needed = max([self.count, *(int(number) + 1 for number in self.entry.split(","))])
+        if self.device == "gpu" and gpus() < needed:
+            return f"{gpus() or 'no'} GPU" + f" of {needed}" * (needed > 1)
         if self.device != "gpu" and auto_cast in ("amp", "fp16"):
             return "mixed precision needs a GPU"
         return None
@@ -57,6 +60,8 @@ def places(section):
     devices = devices * len(entries) if len(devices) == 1 else devices
     if len(devices) != len(entries):
         raise section.wrong(("-o Global.device",), f"one device, or one for each of gpu_list's {len(entries)} entries")
+    if not all(ENTRY.fullmatch(entry or "") for entry in entries):
+        raise section.wrong(("gpu_list",), "numbers, -1 for a CPU", "gpu_list:-1|0|0,1")
     return [Place(entry, device) for entry, device in zip(entries, devices)]
 
 
