@@ -258,6 +258,17 @@ def test_what_cannot_begin_is_one_line_and_status_2(capsys, arguments, message):
 
 # Data and models
 
+@pytest.mark.parametrize("text, message", [
+    (b"", "x.txt: no line with the key 'model_name'"), (b"===eval_params===\neval:x\n", "x.txt: no line with the key 'model_name'"),
+    (b"\xff\xfe", "x.txt: not a text file in UTF-8")])
+def test_prepare_says_what_is_no_chain_s_file(tmp_path, capsys, text, message):
+    path = tmp_path / "x.txt"
+    path.write_bytes(text)
+    assert prepare.main([str(path), "cpp_infer"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """tmp_path, where prepare writes."""

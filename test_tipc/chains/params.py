@@ -265,7 +265,11 @@ def read_params(path):
         raise FileNotFoundError(f"{path}: no such file; expected one of test_tipc/configs")
     sections = {}
     name = NO_SECTION
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ParamsError(f"{path}: not a text file in UTF-8") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
         place = f"{path}, line {number}"
         if not line or line.startswith("##"):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ppcls_nextvit.labels import read_labels
 
-from .params import NO_SECTION, command_options, read_params
+from .params import ParamsError, command_options, read_params
 from .run import DATA, MODELS, ROOT, chain_program, checkout_environment, interpreter, prepared
 
 __all__ = ["data_options", "seeded_weights"]
@@ -154,10 +154,12 @@ def make_model(params, mode, model):
 
 
 def model_name(params):
-    """The model of any chain's file."""
-    if NO_SECTION in params:
-        return params[NO_SECTION].text("clas_model_file")
-    return next(iter(params.values())).text("model_name")
+    """The model of any chain's file. ParamsError if it names none."""
+    for section in params.values():
+        for key in ("model_name", "clas_model_file"):
+            if key in section.entries:
+                return section.text(key)
+    raise ParamsError(f"{params.path}: no line with the key 'model_name'; expected one of the files of test_tipc/configs")
 
 
 @chain_program(tuple(SETS))
@@ -167,8 +169,8 @@ def main(params, mode, *options):
     source.add_argument("--data", type=Path, metavar="DIR", help=f"make data/whole of a set of your own, which is only read; {A_SET}")
     source.add_argument("--url", help="the same from a .zip or .tar archive: a path, or an http(s) address to fetch")
     args = parser.parse_args(options)
-    make_data(mode, unpacked(args.url) if args.url else args.data)
     model = model_name(params)
+    make_data(mode, unpacked(args.url) if args.url else args.data)
     if mode in INFERENCE:
         make_model(params, mode, model)
     print(f"prepared for {model} in mode {mode}: {os.path.relpath(DATA, ROOT)}"
