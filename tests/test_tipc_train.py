@@ -302,9 +302,24 @@ def test_an_own_set_is_linked_and_not_written_to(made):
     for _ in range(2):
         prepare.make_data("whole_train_whole_infer", own)
     assert (made / "data" / "whole").resolve() == own and sorted(own.iterdir()) == before
+    prepare.make_data("cpp_infer")
+    assert (made / "data" / "whole").resolve() == own, "which no other mode changes"
     (own / "labels.txt").unlink()
     with pytest.raises(FileNotFoundError, match="labels.txt: no such file; a set has train_list.txt"):
         prepare.make_data("whole_train_whole_infer", own)
+
+
+def test_without_an_own_set_the_repository_s_is_back(made, monkeypatch):
+    monkeypatch.setattr(prepare, "make_set", lambda folder, **counts: own_set(folder))
+    monkeypatch.setattr(prepare, "make_images", lambda folder: folder.mkdir())
+    prepare.make_data("whole_train_whole_infer", own_set(made / "own"))
+    prepare.make_data("whole_train_whole_infer")
+    assert not (made / "data" / "whole").is_symlink() and (made / "own" / "labels.txt").is_file()
+
+
+def test_a_mode_that_reads_no_own_set_refuses_one(made, capsys):
+    assert prepare.main([str(CONFIGS / SMALL), "lite_train_lite_infer", f"--data={own_set(made / 'own')}"]) == 2
+    assert "lite_train_lite_infer reads no set of your own; --data and --url are for lite_train_whole_infer," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
@@ -474,6 +489,10 @@ def test_whole_infer_compares_with_the_stored_predictions(checkout):
         done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "whole_infer")
         runs.append((done, outcomes(checkout, "M", "whole_infer", "train")))
     stored.unlink()
+    (tipc / "data" / "whole").unlink()
+    (tipc / "data" / "whole").symlink_to(own_set(tipc / "own"))
+    done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "whole_infer")
+    assert done.returncode == 2 and "whole/labels.txt 2 or others; a set of your own goes with weights trained on it" in done.stderr
     (tipc / "data" / "whole").unlink()
     for status, (done, (*lines, last, _)) in enumerate(runs):
         assert done.returncode == status and "compare_results.py" in last and last.startswith(("Run successfully", "Run failed")[status])

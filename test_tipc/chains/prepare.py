@@ -50,8 +50,8 @@ def data_options(params, mode, sets=None):
         labels.append(prepared(folder / "labels.txt", params, mode))
     names = [read_labels(ROOT / path) for path in labels]
     if names[0] != names[1]:
-        raise ValueError(f"{labels[0]} has {len(names[0])} classes, {labels[1]} {len(names[1])} or others; with a set of your own, "
-                         "train on it, too (whole_train_whole_infer)")
+        raise ValueError(f"{labels[0]} has {len(names[0])} classes, {labels[1]} {len(names[1])} or others; a set of your own goes with "
+                         "weights trained on it: in mode whole_train_whole_infer, or those that infer_params names in mode whole_infer")
     values |= {"Arch.class_num": len(names[0]), "Infer.PostProcess.class_id_map_file": labels[0]}
     return [part for key, value in values.items() for part in command_options(f"-o {key}", str(value))]
 
@@ -97,16 +97,17 @@ def make_images(folder):
 
 
 def make_data(mode, own=None):
-    """The sets of `mode` and the images, but for those that are there; `own`: a folder that data/whole becomes a link to."""
+    """The sets of `mode` and the images, but for those that are there; `own`: a folder that data/whole is a link to until next time."""
+    whole = DATA / "whole"
     if own:
         missing = next((name for name in SET_FILES if not (own / name).is_file()), None)
         if missing:
             raise FileNotFoundError(f"{own / missing}: no such file; {A_SET}")
-        make(DATA / "whole", lambda folder: folder.symlink_to(own.resolve(), target_is_directory=True))
+        make(whole, lambda folder: folder.symlink_to(own.resolve(), target_is_directory=True))
+    elif "whole" in SETS[mode] and (whole.is_symlink() or not whole.exists()):
+        make(whole, make_set)
     if not (DATA / "lite").exists():
         make(DATA / "lite", lambda folder: make_set(folder, **LITE))
-    if "whole" in SETS[mode] and not (DATA / "whole").exists():
-        make(DATA / "whole", make_set)
     if not (DATA / "images").exists():
         make(DATA / "images", make_images)
 
@@ -169,6 +170,8 @@ def main(params, mode, *options):
     source.add_argument("--data", type=Path, metavar="DIR", help=f"make data/whole of a set of your own, which is only read; {A_SET}")
     source.add_argument("--url", help="the same from a .zip or .tar archive: a path, or an http(s) address to fetch")
     args = parser.parse_args(options)
+    if (args.data or args.url) and "whole" not in SETS[mode]:
+        raise ValueError(f"{mode} reads no set of your own; --data and --url are for {', '.join(m for m in SETS if 'whole' in SETS[m])}")
     model = model_name(params)
     make_data(mode, unpacked(args.url) if args.url else args.data)
     if mode in INFERENCE:

@@ -180,9 +180,10 @@ def evaluate(chain, program, name, weights, device, data):
         chain.run(chain.program(program, *options), f"{name}_eval")
 
 
-def train_and_infer(params, mode, data):
+def train_and_infer(params, mode):
     """Every place, precision and trainer of the file: train, evaluate, export, predict; what needs the step before ends with it."""
     training, inference, evaluation = Training(params, mode), Inference(params["infer_params"]), params["eval_params"].optional("eval")
+    data = data_options(params, mode)
     kind = next((f"_{kind}" for kind in KINDS if f"_{kind}_" in params.path.stem), "")
     chain = Chain(f"train{kind}", training.model, mode, training.python)
     for place, cast, (trainer, program) in itertools.product(training.places, training.casts, training.trainers.items()):
@@ -200,11 +201,12 @@ def train_and_infer(params, mode, data):
     return chain
 
 
-def infer(params, mode, data):
+def infer(params, mode):
     """Evaluate, export and predict the weights that infer_params names; predictions of the seeded ones are compared with those stored."""
     section, inference, evaluation = params["train_params"], Inference(params["infer_params"]), params["eval_params"].optional("eval")
     model, given = section.text("model_name"), params["infer_params"].optional("-o Global.pretrained_model")
     weights = given or prepared(seeded_weights(model), params, mode)
+    data = data_options(params, mode, None if given else ("lite", "whole"))         # the seeded weights have the classes of data/lite
     folders = [prepared(folder, params, mode) for folder in inference.models]
     chain = Chain("train", model, mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
@@ -220,7 +222,7 @@ def infer(params, mode, data):
 
 @chain_program(tuple(mode for mode in TRAINING if mode != "benchmark_train") + ("whole_infer",))
 def main(params, mode) -> int:
-    return (infer if mode == "whole_infer" else train_and_infer)(params, mode, data_options(params, mode)).status()
+    return (infer if mode == "whole_infer" else train_and_infer)(params, mode).status()
 
 
 if __name__ == "__main__":
