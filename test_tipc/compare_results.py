@@ -102,12 +102,15 @@ def stored_for(log, stored):
     return alike[0]
 
 
-def compare(gt_file, log_file, atol=None, rtol=None):
-    """Compare and print; the number of logs that differ. atol, rtol: default by precision. ValueError where nothing can be compared."""
+def compare(gt_file, log_file, atol=None, rtol=None, precision=None):
+    """Compare and print; the number of logs that differ. atol, rtol: default by precision. precision: of the logs, default all.
+
+    ValueError where nothing can be compared.
+    """
     stored = matching(gt_file)
-    logs = [path for path in matching(log_file) if precision_of(path)]
+    logs = [path for path in matching(log_file) if precision_of(path) and precision in (None, precision_of(path))]
     if not logs:
-        raise ValueError(f"{log_file}: no name says precision_fp32 or another of {', '.join(TOLERANCES)}")
+        raise ValueError(f"{log_file}: no name says precision_{precision or 'fp32 or another of ' + ', '.join(TOLERANCES)}")
     differ = 0
     for log in logs:
         truth = stored_for(log, stored)
@@ -142,13 +145,14 @@ def main(argv=None) -> int:
     parser.add_argument("--log_file", required=True, metavar="PATTERN", help="logs with predictions")
     parser.add_argument("--atol", type=float, help="of a score; default: 1e-5 for fp32, 1e-4 for fp16 and int8")
     parser.add_argument("--rtol", type=float, help="of a score; default: 1e-3 for fp32, 1e-2 for fp16, 2e-2 for int8")
+    parser.add_argument("--precision", choices=tuple(TOLERANCES), help="of the logs to compare; default: every one")
     parser.add_argument("--write", action="store_true", help="write --gt_file, from a log or a program's --json file, instead")
     args = parser.parse_args(argv)
     try:
         if args.write:
             write(Path(args.log_file), Path(args.gt_file))
             return 0
-        return int(compare(args.gt_file, args.log_file, args.atol, args.rtol) > 0)
+        return int(compare(args.gt_file, args.log_file, args.atol, args.rtol, args.precision) > 0)
     except (ValueError, OSError) as error:
         print("error:", error, file=sys.stderr)
         return 1

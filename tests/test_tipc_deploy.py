@@ -105,6 +105,14 @@ def test_tolerances_can_be_given(place):
     assert compare_results.main([*place(DEFAULT), "--atol=0", "--rtol=0"]) == 0
 
 
+def test_logs_of_one_precision(place, capsys):
+    place(changed("b.png", ids=[1, 0, 3]), "int8")
+    logs = place(DEFAULT, "fp32")
+    assert compare_results.main(logs) == 1
+    assert compare_results.main([*logs, "--precision=fp32"]) == 0 and compare_results.main([*logs, "--precision=int8"]) == 1
+    assert compare_results.main([*logs, "--precision=fp16"]) == 1 and "no name says precision_fp16" in capsys.readouterr().err
+
+
 def test_what_is_stored_has_no_ties_and_one_class_less(tmp_path, capsys):
     """The order of two classes with almost the same score may differ from engine to engine."""
     predictions = {f"{index}.png": ([1, 2, 3], [0.5, 0.3, 0.1]) for index in range(4)}
