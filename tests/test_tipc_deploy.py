@@ -168,6 +168,15 @@ def test_what_cannot_begin_is_one_line(tmp_path, capsys, monkeypatch, chain, cha
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
+@pytest.mark.parametrize("chain", [cpp, serving])
+def test_a_gpu_may_be_named_after_the_mode(tmp_path, capsys, monkeypatch, chain):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    path = edited(tmp_path, chain, ("_dir:./test_tipc/models/NextViT_small", "_dir:./none"))
+    assert chain.main([path, MODES[chain], "all"]) == 2 and "'all', expected the number of a GPU" in capsys.readouterr().err
+    assert chain.main([path, MODES[chain], "1"]) == 2 and "./none: not there" in capsys.readouterr().err
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1", "what its commands see"
+
+
 def test_modes_are_the_chain_s_own(tmp_path, capsys):
     for chain, mode in MODES.items():
         assert chain.main([edited(tmp_path, chain), mode.replace("infer", "infre")]) == 2

@@ -10,7 +10,7 @@ from predicting import program_at
 from tiny import ROOT
 from tipc_checkout import bash, make_checkout, outcomes
 
-from test_tipc.chains import benchmark, dy2static, prepare, ptq, run
+from test_tipc.chains import benchmark, dy2static, prepare, ptq, run, train
 from test_tipc.chains.params import ParamsError, command_options, read_params
 from test_tipc.chains.train import Inference, Place, Training, places, trainers
 
@@ -370,6 +370,12 @@ def test_programs_get_the_data_of_the_mode(made, monkeypatch):
 
 
 # The chains
+
+def test_a_gpu_may_be_named_after_whole_infer_alone(monkeypatch, capsys):
+    monkeypatch.setattr(train, "data_options", lambda *rest: pytest.fail("nothing begins"))
+    for mode, gpu, message in (("whole_infer", "all", "expected the number of a GPU"), ("lite_train_lite_infer", "0", "gpu_list says")):
+        assert train.main([str(CONFIGS / SMALL), mode, gpu]) == 2 and message in capsys.readouterr().err
+
 
 def test_where_an_entry_of_gpu_list_trains(monkeypatch):
     monkeypatch.setattr("test_tipc.chains.train.gpus", lambda: 1)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from . import stored
-from .run import Chain, chain_program, gpus, prepared
+from .run import Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "cpp_infer_"
 
@@ -20,7 +20,8 @@ def build(chain, folder):
 
 
 @chain_program(("cpp_infer",))
-def main(params, mode) -> int:
+def main(params, mode, gpu_id=None) -> int:
+    use_gpu(gpu_id)
     section = params["cpp_infer_params"]
     for key, only in (("cpp_infer_type", "cls"), ("infer_quant", "False"), ("use_tensorrt", "False"), ("precision", "fp32")):
         section.list(key, of=(only,))                       # what classify can do

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from .params import ParamsError, read_params
 
-__all__ = ["DATA", "MODELS", "OUTPUT", "ROOT", "Chain", "chain_program", "checkout_environment", "gpus", "interpreter", "prepared"]
+__all__ = ["DATA", "MODELS", "OUTPUT", "ROOT", "Chain", "chain_program", "checkout_environment", "gpus", "interpreter", "prepared",
+           "use_gpu"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA, MODELS, OUTPUT = (ROOT / "test_tipc" / name for name in ("data", "models", "output"))
@@ -38,6 +39,14 @@ def gpus():
     """How many GPUs Paddle can use here."""
     import paddle
     return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+
+def use_gpu(gpu_id):
+    """Let the commands see GPU `gpu_id` alone, as the scripts' third argument says; None: all. ValueError for what is no number."""
+    if gpu_id is not None:
+        if not gpu_id.isdecimal():
+            raise ValueError(f"after MODE: {gpu_id!r}, expected the number of a GPU")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_id
 
 
 def prepared(path, params, mode):

@@ -4,14 +4,15 @@ import shlex
 from pathlib import Path
 
 from . import stored
-from .run import Chain, chain_program, gpus, prepared
+from .run import Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "serving_infer_"
 TIMEOUT = 60            # seconds for an answer: what is answered counts here, not how fast
 
 
 @chain_program(("serving_infer",))
-def main(params, mode) -> int:
+def main(params, mode, gpu_id=None) -> int:
+    use_gpu(gpu_id)
     section = params["serving_params"]
     model, images = (prepared(section.text(key), params, mode) for key in ("inference_model_dir", "--images"))
     options = section.list("--device", of=("cpu", "gpu")), section.numbers("--threads"), section.numbers("--batch-size")

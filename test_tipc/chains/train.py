@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from . import stored
 from .params import command_options
 from .prepare import TRAINING, data_options, seeded_weights
-from .run import ROOT, Chain, chain_program, gpus, prepared
+from .run import ROOT, Chain, chain_program, gpus, prepared, use_gpu
 
 AUTO_CAST = {
     None: "-o AMP.use_amp=False", "fp32": "-o AMP.use_amp=False",
@@ -201,8 +201,9 @@ def train_and_infer(params, mode):
     return chain
 
 
-def infer(params, mode):
+def infer(params, mode, gpu_id=None):
     """Evaluate, export and predict the weights that infer_params names; predictions of the seeded ones are compared with those stored."""
+    use_gpu(gpu_id)
     section, inference, evaluation = params["train_params"], Inference(params["infer_params"]), params["eval_params"].optional("eval")
     model, given = section.text("model_name"), params["infer_params"].optional("-o Global.pretrained_model")
     weights = given or prepared(seeded_weights(model), params, mode)
@@ -221,8 +222,12 @@ def infer(params, mode):
 
 
 @chain_program(tuple(mode for mode in TRAINING if mode != "benchmark_train") + ("whole_infer",))
-def main(params, mode) -> int:
-    return (infer if mode == "whole_infer" else train_and_infer)(params, mode).status()
+def main(params, mode, gpu_id=None) -> int:
+    if mode == "whole_infer":
+        return infer(params, mode, gpu_id).status()
+    if gpu_id is not None:
+        raise ValueError(f"after MODE: {gpu_id}, but gpu_list says where {mode} trains; a GPU is given in mode whole_infer")
+    return train_and_infer(params, mode).status()
 
 
 if __name__ == "__main__":
