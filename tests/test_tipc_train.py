@@ -469,7 +469,7 @@ def checkout(tmp_path_factory):
 def test_a_broken_command_turns_the_chain_red(checkout, broken, status, succeeded, failed):
     """What follows a broken command and needs it does not run; the rest does."""
     done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "lite_train_lite_infer", BROKEN=broken or "")
-    lines = outcomes(checkout, "M", "lite_train_lite_infer", "train")
+    lines = outcomes(checkout, "M", "lite_train_lite_infer", "python")
     counts = [sum(line.startswith(f"Run {word} with command - M - ") for line in lines) for word in ("successfully", "failed")]
     assert (done.returncode, counts) == (status, [succeeded, failed]), done.stdout + done.stderr
     assert ("this one is broken" in done.stdout) == bool(broken)
@@ -493,7 +493,7 @@ def test_whole_infer_compares_with_the_stored_predictions(checkout):
     for score in (1.0, 0.998):
         stored.write_text(f'a.png\t{{"class_ids": [1], "scores": [{score}]}}\n')
         done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "whole_infer")
-        runs.append((done, outcomes(checkout, "M", "whole_infer", "train")))
+        runs.append((done, outcomes(checkout, "M", "whole_infer", "python")))
     stored.unlink()
     (tipc / "data" / "whole").unlink()
     (tipc / "data" / "whole").symlink_to(own_set(tipc / "own"))
@@ -521,7 +521,7 @@ def test_scripts_say_what_python_is_missing(checkout):
 def test_lite_train_lite_infer(checkout):
     """Training, evaluation, export and 8 predictions of the real model."""
     done = bash(checkout, "test_train_inference_python.sh", SMALL, "lite_train_lite_infer")
-    lines = outcomes(checkout, "NextViT_small", "lite_train_lite_infer", "train")
+    lines = outcomes(checkout, "NextViT_small", "lite_train_lite_infer", "python")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum(line.startswith("Run successfully with command - NextViT_small - ") for line in lines) == 3 + 8
     predictions = [path.read_text().splitlines()[-12:] for path in

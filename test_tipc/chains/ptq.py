@@ -29,7 +29,7 @@ def main(params, mode) -> int:
     weights = params["infer_params"].optional("-o Global.pretrained_model") or prepared(seeded_weights(model), params, mode)
     data = data_options(params, mode)
     [model_of_float] = inference.models
-    chain = Chain("ptq", model, mode, section.text("python"))
+    chain = Chain("python", model, mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
     folder = chain.log("int8").with_suffix("")
     options = ["-o", f"Global.pretrained_model={weights}", "-o", f"Global.save_inference_dir={folder}", *data]

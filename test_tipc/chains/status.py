@@ -19,14 +19,14 @@ START, END = "<!-- status -->\n", "<!-- /status -->"
 VARIANTS = ("NextViT_small", *(f"NextViT_{variant}_{size}" for size in (224, 384) for variant in ("small", "base", "large")))
 # Title, name of the chain, mode: the table's rows
 ROWS = (
-    ("training, Python inference", "train", "lite_train_lite_infer"),
-    ("training, Python inference", "train", "lite_train_whole_infer"),
-    ("training, Python inference", "train", "whole_train_whole_infer"),
-    ("Python inference", "train", "whole_infer"),
-    ("training in two processes", "train_fleet", "lite_train_lite_infer"),
-    ("training in mixed precision", "train_amp", "lite_train_lite_infer"),
+    ("training, Python inference", "python", "lite_train_lite_infer"),
+    ("training, Python inference", "python", "lite_train_whole_infer"),
+    ("training, Python inference", "python", "whole_train_whole_infer"),
+    ("Python inference", "python", "whole_infer"),
+    ("training in two processes", "python_fleet", "lite_train_lite_infer"),
+    ("training in mixed precision", "python_amp", "lite_train_lite_infer"),
     ("dynamic and static graph", "dy2static", "lite_train_lite_infer"),
-    ("quantisation", "ptq", "ptq_infer"),
+    ("quantisation", "python", "ptq_infer"),
     ("C++", "cpp", "cpp_infer"),
     ("serving", "serving", "serving_infer"),
     ("Paddle Lite", "lite", "lite_infer"),

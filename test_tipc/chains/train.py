@@ -185,7 +185,7 @@ def train_and_infer(params, mode):
     training, inference, evaluation = Training(params, mode), Inference(params["infer_params"]), params["eval_params"].optional("eval")
     data = data_options(params, mode)
     kind = next((f"_{kind}" for kind in KINDS if f"_{kind}_" in params.path.stem), "")
-    chain = Chain(f"train{kind}", training.model, mode, training.python)
+    chain = Chain(f"python{kind}", training.model, mode, training.python)
     for place, cast, (trainer, program) in itertools.product(training.places, training.casts, training.trainers.items()):
         name = f"{trainer}_gpus_{place.entry}_autocast_{cast or 'null'}_nodes_1"
         failed = chain.failed
@@ -209,7 +209,7 @@ def infer(params, mode, gpu_id=None):
     weights = given or prepared(seeded_weights(model), params, mode)
     data = data_options(params, mode, None if given else ("lite", "whole"))         # the seeded weights have the classes of data/lite
     folders = [prepared(folder, params, mode) for folder in inference.models]
-    chain = Chain("train", model, mode, section.text("python"))
+    chain = Chain("python", model, mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
     evaluate(chain, evaluation, "infer", weights, "cpu", data)
     for folder in folders or filter(None, [inference.export(chain, "infer", "norm_train", weights, data)]):
