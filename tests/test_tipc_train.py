@@ -419,6 +419,7 @@ def test_what_the_benchmark_measures(tmp_path, monkeypatch):
     assert benchmark.combinations(section, None) == [("norm_train", 8, "fp32", 1), ("norm_train", 8, "amp", 1),
                                                      ("to_static_train", 8, "fp32", 1), ("to_static_train", 8, "amp", 1)]
     assert benchmark.combinations(section, "dynamicTostatic_bs16_null_DP_N1C2") == [("to_static_train", 16, "fp32", 2)]
+    assert benchmark.combinations(section, "dynamicTostatic") == [("to_static_train", 8, "fp32", 1), ("to_static_train", 8, "amp", 1)]
     for wrong in ("dynamic_bs8_fp32_DP_N2C16", "static_bs8_fp32_DP_N1C1", "dynamic_bs0_fp32_DP_N1C1"):
         with pytest.raises(ValueError, match="expected MODEL_bsBATCH_PRECISION_DP_N1Cm"):
             benchmark.combinations(section, wrong)

@@ -1,7 +1,7 @@
 """Speed and memory of training: `bash test_tipc/benchmark_train.sh CONFIG.txt benchmark_train [dynamic_bs8_fp32_DP_N1C1]`.
 
-The third argument is the suites' MODEL_bsBATCH_PRECISION_DP_N1Cm: MODEL is dynamic or dynamicTostatic, m the number of processes. Without
-it, every combination of train_benchmark_params runs in one process. The figures are a line of JSON in each combination's log.
+The third argument is the suites' MODEL_bsBATCH_PRECISION_DP_N1Cm, or MODEL: MODEL is dynamic or dynamicTostatic, m the number of processes.
+Without the rest, every combination of train_benchmark_params runs in one process. The figures are a line of JSON in each combination's log.
 """
 import itertools
 import json
@@ -21,8 +21,8 @@ SKIPPED = 2             # first steps, in which kernels are chosen and memory is
 
 def combinations(section, argument):
     """[(model type, images per process and step, precision, processes)] of the third argument, else of the section."""
-    if argument is None:
-        types = section.list("model_type", of=tuple(MODEL_TYPES.values()))
+    if argument is None or argument in MODEL_TYPES:
+        types = [MODEL_TYPES[argument]] if argument else section.list("model_type", of=tuple(MODEL_TYPES.values()))
         return list(itertools.product(types, section.numbers("batch_size"), section.list("fp_items", of=("fp32", "amp", "fp16")), [1]))
     found = COMBINATION.fullmatch(argument)
     if not found:
