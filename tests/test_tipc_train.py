@@ -346,8 +346,19 @@ def test_an_archive_that_is_none_is_refused(made):
 def test_an_archive_cannot_write_elsewhere(made):
     with tarfile.open(made / "set.tar", "w") as stream:
         stream.add(written(made, "x"), "../../outside.txt")
-    with pytest.raises(tarfile.OutsideDestinationError):
+    with pytest.raises(ValueError, match="set.tar: damaged or unsafe: .*outside the destination"):
         prepare.unpacked(str(made / "set.tar"))
+
+
+def test_an_archive_that_ends_early_is_refused(made):
+    written(made, "many different words " * 3 + "".join(map(chr, range(33, 1000))))
+    with tarfile.open(made / "set.tar.gz", "w:gz") as stream:
+        stream.add(made / "x.txt", "x.txt")
+    content = (made / "set.tar.gz").read_bytes()
+    (made / "set.tar.gz").write_bytes(content[:len(content) // 2])
+    with pytest.raises(ValueError, match="set.tar.gz: "):
+        prepare.unpacked(str(made / "set.tar.gz"))
+    assert not (made / "data" / "archive").exists()
 
 
 def test_programs_get_the_data_of_the_mode(made, monkeypatch):

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 from ppcls_nextvit.labels import read_labels
@@ -122,7 +123,10 @@ def unpacked(url):
                 shutil.copyfileobj(response, stream)
         if not archive.is_file():
             raise FileNotFoundError(f"{url}: no such file; --url takes a .zip or .tar archive, or its http(s) address")
-        make(DATA / "archive", lambda target: unpack(archive, target, url))
+        try:
+            make(DATA / "archive", lambda target: unpack(archive, target, url))
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+            raise ValueError(f"{url}: damaged or unsafe: {error}") from error
     found = next((DATA / "archive").rglob(SET_FILES[0]), None)
     if found is None:
         raise FileNotFoundError(f"{url}: no {SET_FILES[0]} in it; {A_SET}")
