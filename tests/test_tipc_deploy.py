@@ -208,8 +208,11 @@ def test_converter_of_paddle_lite(tmp_path, monkeypatch):
     monkeypatch.setattr(lite, "python37", lambda: "/python3.7")
     assert lite.converter(chain) == tmp_path / "paddlelite" / "bin" / "paddle_lite_opt"
     assert [str(command[0]) for command in chain.commands] == ["/python3.7", str(tmp_path / "paddlelite" / "bin" / "pip")]
-    monkeypatch.setenv("PADDLE_LITE_OPT", "/opt")
-    assert str(lite.converter(chain)) == "/opt" and len(chain.commands) == 2 and len(chain.skipped) == 1
+    monkeypatch.setenv("PADDLE_LITE_OPT", "/bin/sh")
+    assert str(lite.converter(chain)) == "/bin/sh" and len(chain.commands) == 2 and len(chain.skipped) == 1
+    monkeypatch.setenv("PADDLE_LITE_OPT", "/none")
+    with pytest.raises(FileNotFoundError, match="PADDLE_LITE_OPT is /none: no such program"):
+        lite.converter(chain)
 
 
 def test_what_a_phone_needs(tmp_path, monkeypatch):

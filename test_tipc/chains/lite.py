@@ -30,10 +30,13 @@ def python37():
 
 
 def converter(chain):
-    """The path of paddle_lite_opt, installed if need be; None if that is impossible or failed."""
+    """The path of paddle_lite_opt, installed if need be; None if that is impossible or failed. FileNotFoundError for a wrong one."""
     given = os.environ.get("PADDLE_LITE_OPT")
     if given:
-        return Path(shutil.which(given) or given)
+        found = shutil.which(given)
+        if not found:
+            raise FileNotFoundError(f"PADDLE_LITE_OPT is {given}: no such program; give the path of paddle_lite_opt")
+        return Path(found)
     folder = MODELS / "paddlelite"
     opt = folder / "bin" / "paddle_lite_opt"
     if opt.exists():
