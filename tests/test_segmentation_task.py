@@ -123,6 +123,13 @@ def test_images_of_any_size_are_scored_at_their_own(tmp_path, overrides):
     assert {key: result[key] for key in ("mIoU", "mAcc", "aAcc")} == {key: expected[key] for key in ("mIoU", "mAcc", "aAcc")}
 
 
+def test_an_image_too_small_to_evaluate_is_named(tmp_path):
+    config = config_of(tmp_path, "DataLoader.Eval.dataset.transform_ops=[{Normalize: {}}]", "DataLoader.Eval.sampler.batch_size=1",
+                       dataset=folder_of(tmp_path, [(64, 64), (16, 90)]))
+    with pytest.raises(ImageError, match=r"1\.png: 16 x 90 pixels when transformed; the model needs 32 or more"):
+        SegmentationTask(config, Processes()).evaluate()
+
+
 def test_pretrained_weights_fill_the_backbone_to_train_from_and_no_more(tmp_path):
     paddle.seed(5)
     classifier = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))

@@ -7,6 +7,7 @@ import paddle
 
 from ..config import check_entries, check_mapping
 from ..data.dense import DensePipeline
+from ..models.nextvit import MIN_INPUT_SIZE
 from ..preprocess import ImageError
 from ..schema import coerce
 from ..segmentation.heads import resize
@@ -82,6 +83,10 @@ class SegmentationTask:
             for batch in self.eval_loader.epoch(0):
                 indices, originals = batch["index"].tolist(), batch["original"].tolist()
                 if self.views is None:
+                    height, width = batch["image"].shape[2:]
+                    if min(height, width) < MIN_INPUT_SIZE:
+                        raise ImageError(f"{dataset.name(indices[0])}: {height} x {width} pixels when transformed; the model needs "
+                                         f"{MIN_INPUT_SIZE} or more")
                     labels = segment(self.model, [(batch["image"], batch["shape"].tolist())], originals, self.inference)
                 else:
                     labels = [segment(self.model, self.views(dataset.image(i), dataset.name(i)), [original], self.inference)[0]
