@@ -126,6 +126,8 @@ def test_pretrained_takes_the_backbone_of_any_file(fresh, tmp_path):
     ("epochs=3", "epochs: unknown section. Did you mean 'epoch'?"),
     ("NextViT.frozen=1", "NextViT.frozen: unknown key. Did you mean 'frozen_stages'?"),
     ("RPNHead.test_proposals={}", "RPNHead.test_proposals: unknown key. Did you mean 'test_proposal'?"),
+    ("TrainReader.batchsize=1", "TrainReader.batchsize: unknown key. Did you mean 'batch_size'?"),
+    ("TrainDataset.image_dirr=x", "TrainDataset.image_dirr: unknown key. Did you mean 'image_dir'?"),
     ("NextViT", "-o NextViT: expected KEY=VALUE"),
 ])
 def test_unknown_keys(fresh, override, message):

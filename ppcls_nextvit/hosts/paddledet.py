@@ -29,6 +29,10 @@ SETTINGS = (  # top-level keys of a YAML that are no modules
     "ema_black_list", "ema_skip_names", "custom_black_list", "custom_white_list", "use_fused_allreduce_gradients", "eval_height",
     "eval_width", "eval_size")
 
+READER_KEYS = (   # that its readers, which take any key in silence, heed beside their own arguments
+    "use_shared_memory", "inputs_def", "fuse_normalize", "mixup_epoch", "cutmix_epoch", "mosaic_epoch", "pre_img_epoch",
+    "transform_schedulers")
+
 
 class NextViT(Network):
     """The backbone, as a module of PaddleDetection once register() was called; its arguments are the keys of `NextViT:` in a YAML.
@@ -97,8 +101,13 @@ def load(config_path, overrides=()):
     for name, section in config.items():
         if name not in known:
             raise ConfigError(f"{config_path}: {name}: unknown section.{nearest(name, known).partition(' Expected')[0]}")   # of hundreds
-        if isinstance(section, SchemaDict) and section.strict:
-            require_keys(section, section.schema, f"{config_path}: {name}")
+        if isinstance(section, SchemaDict):
+            if name.endswith("Reader"):
+                require_keys(section, [*section.schema, *READER_KEYS], f"{config_path}: {name}")
+            elif name.endswith("Dataset") and section.get("name") in modules:
+                require_keys(section, ["name", *modules[section["name"]].schema], f"{config_path}: {name}")
+            elif section.strict:
+                require_keys(section, section.schema, f"{config_path}: {name}")
     return config
 
 
