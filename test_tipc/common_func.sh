@@ -8,5 +8,5 @@ run_chain() {
         echo "error: no interpreter $python; activate the environment, or set TIPC_PYTHON to its Python" >&2
         return 2
     fi
-    "$python" -m "test_tipc.chains.$1" "${@:2}"
+    exec "$python" -m "test_tipc.chains.$1" "${@:2}"           # which a signal to the script reaches
 }

@@ -1,8 +1,12 @@
 """test_tipc: its txt files, their generator, running and logging, data, and the chains that train."""
 import json
+import os
 import shlex
+import signal
+import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 
 import pytest
@@ -167,9 +171,10 @@ def test_training_files_keep_the_suites_line_numbers():
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_train_*infer_python*.txt")), ids=lambda path: path.stem)
-def test_training_files_are_what_the_chains_read(path):
+def test_training_files_are_what_the_chains_read(path, monkeypatch):
     """The configuration with its overrides is valid, 384's without the weights that it fine-tunes, and the sizes go together."""
     from ppcls_nextvit.config import load_config
+    monkeypatch.chdir(ROOT)
     params = read_params(path)
     training, inference = Training(params, "whole_train_whole_infer"), Inference(params["infer_params"])
     programs = [*training.trainers.values(), params["eval_params"].text("eval"), inference.exports["norm_export"]]
@@ -445,11 +450,14 @@ def test_what_the_benchmark_measures(tmp_path, monkeypatch):
 
 
 STAND_IN = """\
-import os, pathlib, sys
+import os, pathlib, sys, time
 name, *arguments = sys.argv[1:]
 options = dict(part.split("=", 1) for part in arguments if "=" in part)
 if name == os.environ.get("BROKEN"):
     sys.exit("this one is broken")
+if name == os.environ.get("HANGING"):
+    pathlib.Path("hanging").write_text(str(os.getpid()))
+    time.sleep(60)
 if name == "train":
     folder = pathlib.Path(options["Global.output_dir"], "M")
     folder.mkdir(parents=True)
@@ -521,6 +529,19 @@ def test_a_chain_without_its_data_says_to_prepare_it(checkout):
     done = bash(checkout, "test_train_inference_python.sh", "stand_in.txt", "whole_train_whole_infer")
     assert done.returncode == 2 and done.stderr.startswith("error: test_tipc/data/whole: not there; first run: bash test_tipc/prepare.sh ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_signal_to_the_script_ends_its_command_too(checkout):
+    command = ["bash", "test_tipc/test_train_inference_python.sh", "test_tipc/configs/NextViT/stand_in.txt", "lite_train_lite_infer"]
+    pid = checkout / "hanging"
+    with subprocess.Popen(command, cwd=checkout, env={**os.environ, "TIPC_PYTHON": sys.executable, "HANGING": "train"}) as script:
+        while not (pid.exists() and pid.read_text()):
+            assert script.poll() is None
+            time.sleep(0.1)
+        script.terminate()
+        assert script.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_scripts_say_what_python_is_missing(checkout):

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,8 +88,13 @@ class Chain:
         environment = {**checkout_environment(ROOT), **(env or {})}
         with open(ROOT / path, "wb") as stream:
             try:
-                status = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
-                                        stderr=subprocess.STDOUT).returncode
+                with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
+                                      stderr=subprocess.STDOUT) as process:
+                    try:
+                        status = process.wait()
+                    except BaseException:                   # a signal to the chain ends its command, too
+                        process.terminate()
+                        raise
             except OSError as error:                        # no such program, or not executable
                 stream.write(f"{error}\n".encode())
                 status = 127
@@ -141,12 +147,15 @@ def chain_program(modes):
     """Decorator: `run(params, mode, *options) -> exit status` becomes the command line CONFIG.txt MODE [OPTION...] of a chain with `modes`.
 
     MODE may be left out where there is one alone.
-    What cannot be begun (a wrong file, mode or value, nothing prepared) is one line on stderr and status 2.
+    What cannot be begun (a wrong file, mode or value, nothing prepared) or finished (a program left nothing to read) is one line on stderr
+    and status 2.
     """
     def decorate(run):
         @functools.wraps(run)
         def main(argv=None):
-            argv = sys.argv[1:] if argv is None else argv
+            if argv is None:
+                argv = sys.argv[1:]
+                signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
             try:
                 if len(argv) == len(modes) == 1:            # some of the suites' scripts take no MODE
                     argv = [*argv, *modes]
