@@ -420,13 +420,13 @@ def test_losses_of_every_step_must_agree():
 
 
 def test_int8_must_predict_as_float32_does():
-    exact = {f"{index}.png": ([0, 1], [0.5, 0.4]) for index in range(8)}
+    exact = {f"{index}.png": ([0, 1], [0.8, 0.1]) for index in range(8)}
 
     def changed(count, ids, scores):
         return {**exact, **{f"{index}.png": (ids, scores) for index in range(count)}}
     assert ptq.compare(exact, exact)[0] and ptq.compare(exact, changed(2, [1, 0], [0.46, 0.44]))[0]
     assert not ptq.compare(exact, changed(3, [1, 0], [0.46, 0.44]))[0], "5 of 8 images"
-    assert not ptq.compare(exact, changed(8, [0, 1], [0.61, 0.3]))[0], "0.11 on average"
+    assert not ptq.compare(exact, changed(8, [0, 1], [0.64, 0.3]))[0], "0.16 on average"
     assert not ptq.compare(exact, changed(2, [2, 1], [0.5, 0.4]))[0], "the class is not among the best"
 
 
