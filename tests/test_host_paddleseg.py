@@ -12,6 +12,7 @@ from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.segmentation.benchmark import measure
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddleseg"
 TINY = {"depths": [1, 1, 5, 1], "extra_norms": True}
@@ -28,6 +29,13 @@ def manager():
     assert names == ["NextViT_small", "NextViT_base", "NextViT_large", "NextViTSemanticFPN", "NextViTUPerNet"]
     from paddleseg.cvlibs import manager
     return manager
+
+
+def test_the_benchmark_measures_the_suite_s_own_upernet(manager, monkeypatch):
+    monkeypatch.syspath_prepend(CONFIGS.parents[1] / "tools")
+    from benchmark_worker import create_paddleseg_upernet
+    measured = measure(create_paddleseg_upernet("NextViT_small"), size=(64, 64), original=(70, 80), runs=1)
+    assert {len(times) for name, times in measured.items() if name != "peak_memory_mb"} == {1}
 
 
 @pytest.fixture

@@ -237,8 +237,8 @@ def create_paddleseg_upernet(variant):
     from paddleseg.cvlibs import manager
     backbone = manager.BACKBONES[variant](extra_norms=True, drop_path_rate=0.2)
     model = manager.MODELS["UPerNet"](num_classes=150, backbone=backbone, backbone_indices=(0, 1, 2, 3), enable_auxiliary_loss=True)
-    model.num_classes, model.in_channels, model.neck, model.suite = 150, 3, list, f"paddleseg {suite.__version__}, "
-    model.decode_head = lambda maps: model.head(maps)[0]
+    model.num_classes, model.in_channels, model.suite = 150, 3, f"paddleseg {suite.__version__}, "
+    model.decode = lambda images: model.head(model.backbone(images))[0]
     model.forward = lambda images: model.head(model.backbone(images))      # logits at the heads' size, as ours
     return model
 
