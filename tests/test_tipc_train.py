@@ -412,10 +412,11 @@ def test_what_is_no_place_is_named(tmp_path, value):
 
 
 def test_losses_of_every_step_must_agree():
-    same = {1: 2.0, 2: 1.5}
-    assert dy2static.compare(same, {1: 2.0009, 2: 1.5})[0] and not dy2static.compare(same, {1: 2.0011, 2: 1.5})[0]
+    same = {1: 2.0, 2: 1.5, 3: 1.0}
+    for step, near, far in ((1, 2.00001, 2.00003), (2, 1.50001, 1.50002), (3, 1.0019, 1.0021)):
+        assert dy2static.compare(same, {**same, step: near})[0] and not dy2static.compare(same, {**same, step: far})[0]
     assert not dy2static.compare(same, {1: 2.0})[0] and not dy2static.compare({}, {})[0]
-    assert not dy2static.compare(same, {1: 2.0, 2: float("nan")})[0]
+    assert not dy2static.compare(same, {**same, 2: float("nan")})[0]
     assert "step 2: 1.5 as Python, None static" in dy2static.compare(same, {1: 2.0})[1]
 
 
