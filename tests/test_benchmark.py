@@ -133,7 +133,7 @@ def test_parts_of_dense_inference(benchmark):
     assert [row["share"] for row in rows] == pytest.approx([1 / 11, 10 / 11, 1] * 2)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
     (tmp_path / "paddleseg.py").write_text("raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n")

@@ -91,8 +91,9 @@ def test_a_run_leaves_what_the_readme_promises(uninterrupted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("update", [2, 6])
+@pytest.mark.parametrize("number, update", [
+    (signal.SIGTERM, 2), (signal.SIGKILL, 6), *(pytest.param(*case, marks=pytest.mark.chain) for case in (
+        (signal.SIGTERM, 6), (signal.SIGKILL, 2)))])
 def test_an_interrupted_run_ends_with_the_same_bits(uninterrupted, tmp_path, number, update):
     """Stopped or killed in either epoch, then resumed. After a kill in epoch 1 there is nothing to resume from, so it starts anew."""
     path = everything(tmp_path)
