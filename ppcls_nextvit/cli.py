@@ -25,6 +25,9 @@ def program(main):
     def guarded(argv=None):
         try:
             return main(argv)
+        except FileExistsError as error:                             # of mkdir, whose own words ("File exists") do not say what to do
+            print(f"error: {error.filename}: is a file, but a folder is needed there; choose another", file=sys.stderr)
+            return 1
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
             print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
             return 1

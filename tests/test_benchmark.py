@@ -93,7 +93,7 @@ def test_percentile(benchmark):
     assert benchmark.summary(runs, runs) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
     (tmp_path / "timm.py").write_text("print('noise')\nraise ImportError('no timm here')\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))

@@ -16,6 +16,7 @@ def test_arguments():
 @pytest.mark.parametrize("error, line", [
     (ConfigError("a.yaml: Global.epochs: must be 1 or more"), "error: a.yaml: Global.epochs: must be 1 or more\n"),
     (FileNotFoundError(2, "No such file or directory", "x.png"), "error: [Errno 2] No such file or directory: 'x.png'\n"),
+    (FileExistsError(17, "File exists", "out"), "error: out: is a file, but a folder is needed there; choose another\n"),
     (ImportError("matplotlib is missing;\n  pip install ppcls_nextvit[train]"),
      "error: matplotlib is missing; pip install ppcls_nextvit[train]\n"),
     (FloatingPointError("loss is nan"), "error: loss is nan\n"),

@@ -152,8 +152,42 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
         assert run(weights, root, tmp_path) == status                # recognised by its file's name
         assert report(tmp_path)["figures"] == pytest.approx({**figures, "coco/mask_map": 100 * expected["mask_map"]}, abs=1e-6)
     assert "box_map +0.000 percentage points, within 0.1; mask_map -0.300 percentage points, outside 0.1" in capsys.readouterr().out
-    assert run(weights, root, tmp_path, "--limit", "2") == NO_COMPARISON
-    assert report(tmp_path)["images"] == 2 and "not the complete set" in capsys.readouterr().out
+    assert run(weights, root, tmp_path / "two", "--limit", "2") == NO_COMPARISON
+    assert report(tmp_path / "two")["images"] == 2 and "not the complete set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind, batch", [("coco", 1), ("coco", 3), ("ade20k", 1)])
+def test_an_interrupted_evaluation_continues(small, kind, batch, coco, ade, tmp_path, monkeypatch, capsys):
+    """The same figures as of a run that was not interrupted, from as many images as were missing; another evaluation's are refused."""
+    weights, root = coco if kind == "coco" else (ade[0] / "fpn_80k_nextvit_small.pth.pdparams", ade[0])
+    record = {"coco": "nextvit_small.mask_rcnn_1x.official", "ade20k": "nextvit_small.fpn_80k_in1k.official"}[kind]
+    arguments = ("--set", kind, "--record", record, "--batch-size", str(batch))
+    run(weights, root, tmp_path / "whole", *arguments)
+    original, seen = dense.result_line, []
+
+    def interrupted(name, key, result):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(name)
+        return original(name, key, result)
+
+    monkeypatch.setattr(dense, "result_line", interrupted)
+    assert run(weights, root, tmp_path / "cut", *arguments) == 130
+    path = tmp_path / "cut" / "predictions.jsonl"
+    with open(path, "a") as file:
+        file.write('{"image": "cut o')                               # killed while it wrote
+    monkeypatch.setattr(dense, "result_line", lambda name, key, result: seen.append(name) or original(name, key, result))
+    run(weights, root, tmp_path / "cut", *arguments)
+    assert len(seen) == len(set(seen)) == 4
+    assert path.read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+    assert report(tmp_path / "cut")["result"] == report(tmp_path / "whole")["result"]
+    capsys.readouterr()
+    assert run(weights, root, tmp_path / "cut", *arguments, "--limit", "3") == 1
+    assert "has the predictions of another evaluation (other images); they do not mix" in capsys.readouterr().err
+    header, first, second, *_ = path.read_text().splitlines(keepends=True)
+    path.write_text(header + second + first)
+    assert run(weights, root, tmp_path / "cut", *arguments) == 1
+    assert "has the images in another order" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more, message", [

@@ -167,7 +167,7 @@ def test_a_few_steps_find_more_nuclei_than_an_untrained_head(tmp_path):
     assert read_figures(config.output_dir)[-1]["class_iou"]["nucleus"] > max(0.4, 2 * untrained)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     """Heads and backbone with synchronised BatchNorm, dropout aside; SGD, whose steps are linear in the gradients."""
     shared = ("Arch.use_sync_bn=True", "Arch.dropout=0.0", "Arch.backbone.drop_path_rate=0.0", "Global.print_batch_step=1",

@@ -62,19 +62,24 @@ class DetectionTask:
 
     def evaluate(self):
         """{box_map, ..., mask_map, ..., images}: COCO's averages over the whole evaluation set, every image once over all processes."""
-        dataset, records, images = self.eval_loader.dataset, [], 0
-        for index, size, found in self.predictions():
-            *found, masks = pasted(found, *size)
-            records += result_records(dataset, index, *found, [encode_rle(mask, *size) for mask in masks])
-            images += 1
-        result = coco_map(dataset, gathered(records, self.processes))
-        return {**result, "images": int(self.processes.sum([images])[0])}
+        return self.summary([result for _, result in self.results()])
 
-    def predictions(self):
-        """(index in the set, (height, width), Detections) of every evaluation image of this process, at its original size."""
+    def results(self, first_step=0):
+        """(index in the set, COCO's result records) of the evaluation images of this process, from batch `first_step` on."""
+        for index, size, found in self.predictions(first_step):
+            *found, masks = pasted(found, *size)
+            yield index, result_records(self.eval_loader.dataset, index, *found, [encode_rle(mask, *size) for mask in masks])
+
+    def summary(self, results):
+        """What evaluate() returns, of the list of `results` of all images of this process."""
+        records = gathered([record for records in results for record in records], self.processes)
+        return {**coco_map(self.eval_loader.dataset, records), "images": int(self.processes.sum([len(results)])[0])}
+
+    def predictions(self, first_step=0):
+        """(index in the set, (height, width), Detections) of evaluation images of this process, at their original sizes."""
         self.model.eval()
         with paddle.no_grad(), self.eval_autocast():
-            for batch in self.eval_loader.epoch(0):
+            for batch in self.eval_loader.epoch(0, first_step):
                 found = self.model(batch["image"], batch["shape"], batch["scale"])
                 yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
 

@@ -3,6 +3,7 @@ import contextlib
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import paddle
 
 from ..config import check_entries, check_mapping
@@ -61,26 +62,35 @@ class SegmentationTask:
 
         The labels are compared at the images' original sizes. class_iou, class_acc: {class name: share, or None}.
         """
-        self.model.eval()
-        self.metric.reset()
+        return self.summary(counts for _, counts in self.results())
+
+    def results(self, first_step=0):
+        """(index in the set, its counts of the metric as a list) of the evaluation images of this process, from batch `first_step` on."""
         dataset = self.eval_loader.dataset
-        for index, prediction in self.predictions():
+        for index, prediction in self.predictions(first_step):
             label = dataset.label(index)
             if label.shape != prediction.shape:
                 raise ImageError(f"{dataset.name(index)}: {prediction.shape[1]} x {prediction.shape[0]} pixels, but its labels are "
                                  f"{label.shape[1]} x {label.shape[0]}")
+            self.metric.reset()
             self.metric.update(prediction, label)
-        counts = self.processes.sum(self.metric.counts())
+            yield index, self.metric.counts().tolist()
+
+    def summary(self, results):
+        """What evaluate() returns, of the `results` of all images of this process."""
+        self.metric.reset()
+        counts = self.processes.sum(sum(map(np.array, results), self.metric.counts()))
         result, names = self.metric.result(counts), class_names(self.config)
         for key in ("class_iou", "class_acc"):
             result[key] = dict(zip(names, result[key]))
         return {**result, "images": int(counts[0])}
 
-    def predictions(self):
-        """(index in the set, labels int64 [H, W] at the original size) of every evaluation image of this process."""
+    def predictions(self, first_step=0):
+        """(index in the set, labels int64 [H, W] at the original size) of the evaluation images of this process."""
+        self.model.eval()
         dataset = self.eval_loader.dataset
         with paddle.no_grad(), self.eval_autocast():
-            for batch in self.eval_loader.epoch(0):
+            for batch in self.eval_loader.epoch(0, first_step):
                 indices, originals = batch["index"].tolist(), batch["original"].tolist()
                 if self.views is None:
                     height, width = batch["image"].shape[2:]
@@ -96,7 +106,6 @@ class SegmentationTask:
     def report(self, directory):
         """Evaluation images beside their truth and prediction, drawn into `directory`/predictions.png."""
         from ..segmentation.predict import comparison_sheet
-        self.model.eval()
         dataset, rows = self.eval_loader.dataset, []
         for index, prediction in self.predictions():
             rows.append((dataset.image(index), dataset.label(index), prediction))

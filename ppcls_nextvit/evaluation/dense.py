@@ -1,4 +1,5 @@
 """Our figures beside the published ones for detectors and segmentors: COCO and ADE20K, evaluated by the tasks of the engine."""
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..schema import ConfigError
 from ..weights import read_file
 from ..weights.load import resolve
 from ..weights.rules import head_classes
-from .predictions import weights_digest
+from .predictions import read_results, result_line, weights_digest
 
 __all__ = ["DENSE_SETS", "evaluate_dense"]
 
@@ -68,10 +69,12 @@ def loader_section(task, data, limit, batch_size, num_workers):
             "sampler": {"batch_size": batch_size}, "loader": {"num_workers": num_workers}}
 
 
-def evaluate_dense(weights, data, kind, record, limit=None, batch_size=1, num_workers=0, processes=None, progress=None):
+def evaluate_dense(weights, data, kind, record, out, limit=None, batch_size=1, num_workers=0, processes=None, progress=None):
     """The report of `weights` on the set `kind` (of DENSE_SETS) below the folder `data`, but for the comparison: a dict.
 
     record: the zoo's Weights that `weights` (a name, or a file) is of, whose model is built; the class count is the file's.
+    out: a folder, whose file predictions.jsonl (of several processes predictions_RANK.jsonl) gets the results of each image as they come;
+    what is in it already is not computed again, and ConfigError if it was made otherwise.
     limit: at most so many images, evenly spread. batch_size: the published figures are of 1; the padding of more changes them a little.
     processes: see start_processes; the images are divided among them. progress: (images, start in seconds) -> a function to be called
     with the images that are done. ConfigError without a record, or with one of another task.
@@ -84,26 +87,38 @@ def evaluate_dense(weights, data, kind, record, limit=None, batch_size=1, num_wo
     section = loader_section(known.task, data, limit, batch_size, num_workers)
     config = Config(record.name, GlobalSection(epochs=1, pretrained_model=path), architecture(record, kind, head_classes(read_file(path))),
                     DataLoader={"Eval": section})
-    task, start = task_of(config)(config, processes, training=False), time.monotonic()
-    own = len(task.eval_loader.sampler.order(0)[0])
+    task, digest, start = task_of(config)(config, processes, training=False), weights_digest(path), time.monotonic()
     logger.info("%s: %d images of %s", path, task.eval_loader.num_images, known.title)
-    if progress:
-        task.predictions = _watched(task.predictions, progress(own, start))
-    result = task.evaluate()
+    settings = {"model": [config.Arch.name, config.Arch.arguments], "weights_sha256": digest, "transform_ops": TRANSFORMS[known.task],
+                "images": task.eval_loader.num_images, "batch_size": batch_size, "process": [processes.rank, processes.world_size]}
+    Path(out).mkdir(parents=True, exist_ok=True)
+    file = Path(out, f"predictions_{processes.rank}.jsonl" if processes.many else "predictions.jsonl")
+    result = task.summary(_results(task, file, settings, start, progress))
     ops = "; ".join(f"{name} {arguments}" if arguments else name for entry in section["dataset"]["transform_ops"]
                     for name, arguments in entry.items())
-    return {"weights_sha256": weights_digest(path), "model": f"{config.Arch.name} on {record.variant}", "set": known.title,
+    return {"weights_sha256": digest, "model": f"{config.Arch.name} on {record.variant}", "set": known.title,
             "images": result["images"], "images_published": known.images, "complete": result["images"] == known.images,
             "preprocessing": ops, "figures": {metric: 100 * result[name] for metric, name in known.figures.items()}, "result": result,
             "seconds": round(time.monotonic() - start, 1), "device": paddle.get_device(), "paddle": paddle.__version__}
 
 
-def _watched(predictions, progress):
-    def watched():
-        for done, prediction in enumerate(predictions(), 1):
-            yield prediction
-            progress(done)
-    return watched
+def _results(task, path, settings, start, progress):
+    """The results of all images of this process, in its order: those that are in the file `path`, then the others, written there."""
+    dataset, order = task.eval_loader.dataset, task.eval_loader.sampler.order(0)[0]
+    names = [dataset.names[index] for index in order]
+    found = read_results(path, settings, "result", names)
+    if [name for name, _ in found] != names[:len(found)]:
+        raise ConfigError(f"{path}: has the images in another order; remove it or choose another folder")
+    done, report = [result for _, result in found], progress(len(names), start) if progress else None
+    step, again = divmod(len(done), task.eval_loader.batch_size)     # a batch that was begun is computed whole: its padding is the same
+    with open(path, "a", encoding="utf-8") as file:
+        for index, result in itertools.islice(task.results(step), again, None):
+            done.append(result)
+            file.write(result_line(dataset.names[index], "result", result))
+            file.flush()
+            if report:
+                report(len(done))
+    return done
 
 
 def markdown(report):

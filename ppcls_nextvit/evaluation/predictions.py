@@ -1,4 +1,4 @@
-"""Predictions for every image of a set, appended to a file as they come, so that an interrupted evaluation continues where it was."""
+"""Results for every image of a set, appended to a file as they come, so that an interrupted evaluation continues where it was."""
 import hashlib
 import json
 import os
@@ -10,7 +10,7 @@ from ..data.loader import Loader, LoaderOptions
 from ..data.samplers import DistributedBatchSampler
 from ..schema import ConfigError
 
-__all__ = ["image_digest", "predict_set", "weights_digest"]
+__all__ = ["image_digest", "predict_set", "read_results", "result_line", "weights_digest"]
 
 TOP = 5
 
@@ -41,8 +41,9 @@ def predict_set(model, images, transform_ops, path, settings, batch_size=64, num
     progress: called with the number of images that are done, after each batch.
     Raises ImageError for a bad image, FloatingPointError for logits that are not finite.
     """
-    settings = json.loads(json.dumps({**settings, "transform_ops": transform_ops, "images": len(images), "set": image_digest(images)}))
-    done = _resume(path, settings, images)
+    settings = {**settings, "transform_ops": transform_ops, "images": len(images), "set": image_digest(images)}
+    index_of = {name: i for i, name in enumerate(images.names)}
+    done = {index_of[name]: classes for name, classes in read_results(path, settings, "classes", index_of)}
     todo = [index for index in range(len(images)) if index not in done]
     if todo:
         dataset = images.dataset(todo, transform_ops)
@@ -61,25 +62,35 @@ def predict_set(model, images, transform_ops, path, settings, batch_size=64, num
                 order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
                 for index, best in zip(indices, (order if rivals is None else rivals[order]).tolist()):
                     done[index] = best
-                    file.write(json.dumps({"image": images.names[index], "classes": best}) + "\n")
+                    file.write(result_line(images.names[index], "classes", best))
                 file.flush()
                 if progress:
                     progress(len(done))
     return [done[index] for index in range(len(images))]
 
 
-def _resume(path, settings, images):
-    """{index: classes} of the predictions in `path`; starts the file if there is none. A last line that was cut off is removed."""
+def result_line(name, key, result):
+    """The line of a file of results that says what `key` is of the image `name`."""
+    return json.dumps({"image": name, key: result}) + "\n"
+
+
+def read_results(path, settings, key, names):
+    """[(image's name, result), ...] of the file of results `path`, in its order; starts the file if there is none.
+
+    settings: a dict, which is the file's first line. A last line that was cut off is removed. ConfigError if the file was made with other
+    settings, has images that are not in `names`, or is no such file.
+    """
+    settings = json.loads(json.dumps(settings))
     if not os.path.exists(path) or not os.path.getsize(path):
         with open(path, "w", encoding="utf-8") as file:
             file.write(json.dumps(settings) + "\n")
-        return {}
+        return []
     with open(path, "rb") as file:
         content = file.read()
     whole = content[:content.rfind(b"\n") + 1]
     try:
         header, *rows = [json.loads(line) for line in whole.splitlines()] or [None]
-        found = None if not isinstance(header, dict) else {row["image"]: [int(number) for number in row["classes"]] for row in rows}
+        found = None if not isinstance(header, dict) else [(str(row["image"]), row[key]) for row in rows]
     except (ValueError, KeyError, TypeError):
         found = None
     if found is None:
@@ -88,9 +99,8 @@ def _resume(path, settings, images):
         other = ", ".join(sorted(key for key in {**header, **settings} if header.get(key) != settings.get(key)))
         raise ConfigError(f"{path}: has the predictions of another evaluation (other {other}); they do not mix: remove it or choose "
                           "another folder")
-    index = {name: i for i, name in enumerate(images.names)}
-    if not set(found) <= set(index):
+    if not {name for name, _ in found} <= set(names):
         raise ConfigError(f"{path}: not the predictions of these images; remove it or choose another folder")
     if len(whole) < len(content):
         os.truncate(path, len(whole))
-    return {index[name]: classes for name, classes in found.items()}
+    return found

@@ -73,7 +73,7 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
     preprocessing: a zoo.Preprocessing for weights without a record (default 224 of 256).
     tolerance: percentage points. limit: at most so many images, evenly spread. layout: labels, synsets, real (see open_set).
     batch_size: default 64, for DENSE_SETS 1. processes: see start_processes; only DENSE_SETS are divided among several.
-    The report's `status` is MATCH, MISMATCH or NO_COMPARISON. `out`/predictions.jsonl lets an interrupted evaluation of SETS continue.
+    The report's `status` is MATCH, MISMATCH or NO_COMPARISON. `out`/predictions.jsonl lets an interrupted evaluation continue.
     Raises ConfigError for arguments that contradict each other or the record, LoadError, ImageError, FileNotFoundError for what is read.
     """
     pyplot()                    # a missing matplotlib is noticed before the evaluation, not after it
@@ -82,7 +82,7 @@ def reproduce(weights, data, out, kind="imagenet", model=None, record=None, prep
         if layout or model or preprocessing:
             raise ConfigError(f"set {kind}: model and preprocessing are the record's, and the layout is the set's; leave them out")
         report = {"weights": os.fspath(weights), "data": os.fspath(data), "record": found and found.name,
-                  **dense.evaluate_dense(weights, data, kind, found, limit, batch_size or 1, num_workers, processes, _progress)}
+                  **dense.evaluate_dense(weights, data, kind, found, out, limit, batch_size or 1, num_workers, processes, _progress)}
         return _compared(report, found, out, tolerance, processes)
     if processes and processes.many:
         raise ConfigError(f"set {kind}: evaluated by one process; only {', '.join(dense.DENSE_SETS)} are divided among several")
@@ -134,7 +134,6 @@ def _compared(report, record, out, tolerance, processes):
     report.update(published=published, tolerance=tolerance, verdict="; ".join(named),
                   status=next(status for status in (MISMATCH, NO_COMPARISON, MATCH) if status in statuses))
     if processes is None or processes.is_main:
-        Path(out).mkdir(parents=True, exist_ok=True)
         write_report(report, out, dense.markdown, dense.draw)
     return report
 
