@@ -144,6 +144,12 @@ def test_a_perfect_detector_scores_one(run, monkeypatch):
     assert result["box_map"] == pytest.approx(1.0) and result["mask_map_50"] == pytest.approx(1.0) and result["mask_map"] > 0.8
 
 
+def test_predictions_leave_gradients_on_between_images(run):
+    predictions = DetectionTask(run[1], Processes(), training=False).predictions()
+    next(predictions)
+    assert paddle.is_grad_enabled()
+
+
 def test_prediction_writes_pictures_and_json(run, tmp_path):
     _, config = run
     (tmp_path / "images").mkdir()

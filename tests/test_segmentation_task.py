@@ -143,6 +143,16 @@ def test_pretrained_weights_fill_the_backbone_to_train_from_and_no_more(tmp_path
             use(config)
 
 
+def test_predictions_leave_gradients_on_between_images(tmp_path):
+    task = SegmentationTask(config_of(tmp_path), Processes())
+    first, second = task.predictions(), task.predictions()
+    for generator in (first, second):
+        next(generator)
+        assert paddle.is_grad_enabled()
+    first.close(), second.close()
+    assert paddle.is_grad_enabled()
+
+
 def test_scales_need_a_resize(tmp_path):
     with pytest.raises(ConfigError, match="DataLoader.Eval.dataset.transform_ops: .* there is no Resize"):
         SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes())

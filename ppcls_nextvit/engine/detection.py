@@ -78,10 +78,10 @@ class DetectionTask:
     def predictions(self, first_step=0):
         """(index in the set, (height, width), Detections) of evaluation images of this process, at their original sizes."""
         self.model.eval()
-        with paddle.no_grad(), self.eval_autocast():
-            for batch in self.eval_loader.epoch(0, first_step):
+        for batch in self.eval_loader.epoch(0, first_step):
+            with paddle.no_grad(), self.eval_autocast():                 # left before each yield: both are the whole process's
                 found = self.model(batch["image"], batch["shape"], batch["scale"])
-                yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
+            yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
 
     def report(self, directory):
         """Evaluation images with their true and their predicted objects, drawn into `directory`/predictions.png."""

@@ -89,9 +89,9 @@ class SegmentationTask:
         """(index in the set, labels int64 [H, W] at the original size) of the evaluation images of this process."""
         self.model.eval()
         dataset = self.eval_loader.dataset
-        with paddle.no_grad(), self.eval_autocast():
-            for batch in self.eval_loader.epoch(0, first_step):
-                indices, originals = batch["index"].tolist(), batch["original"].tolist()
+        for batch in self.eval_loader.epoch(0, first_step):
+            indices, originals = batch["index"].tolist(), batch["original"].tolist()
+            with paddle.no_grad(), self.eval_autocast():                 # left before each yield: both are the whole process's
                 if self.views is None:
                     height, width = batch["image"].shape[2:]
                     if min(height, width) < MIN_INPUT_SIZE:
@@ -101,7 +101,7 @@ class SegmentationTask:
                 else:
                     labels = [segment(self.model, self.views(dataset.image(i), dataset.name(i)), [original], self.inference)[0]
                               for i, original in zip(indices, originals)]
-                yield from ((i, label.numpy()) for i, label in zip(indices, labels))
+            yield from ((i, label.numpy()) for i, label in zip(indices, labels))
 
     def report(self, directory):
         """Evaluation images beside their truth and prediction, drawn into `directory`/predictions.png."""
