@@ -3,6 +3,10 @@ import itertools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import native
 import pytest
@@ -285,6 +289,21 @@ def test_client_fails_with_its_server(images, capfd, kind, message):
     assert ask(images, kind) == 1
     output = capfd.readouterr()
     assert message in output.err + output.out
+
+
+def test_a_signal_to_the_client_ends_its_server_too(images):
+    pid = images.parent / "pid"
+    (images.parent / "server.py").write_text("import os, sys, time\n"
+                                             "print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True)\ntime.sleep(99)\n")
+    command = [sys.executable, "-m", "test_tipc.chains.client", f"--server={images.parent / 'server.py'} {pid}", f"--images={images}"]
+    with subprocess.Popen(command, cwd=ROOT) as asks:
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            assert asks.poll() is None
+            time.sleep(0.1)
+        asks.terminate()
+        assert asks.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 # The record of what ran

@@ -70,6 +70,8 @@ def main(argv=None) -> int:
     parser.add_argument("--topk", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions")
     args = parser.parse_args(argv)
+    if argv is None:                                        # the chain ends its command so; the server must end with it
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     files = sorted(path for path in args.images.iterdir() if path.suffix.lower() in SUFFIXES)
     port = free_port()
     server = subprocess.Popen([sys.executable, *shlex.split(args.server), f"--port={port}"])
