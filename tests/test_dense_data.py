@@ -299,7 +299,7 @@ def test_missing_images(tmp_path):
 @pytest.mark.parametrize("part, values, mode, message", [
     ("dataset", {"mode": "val"}, "Train", "DataLoader.Train.dataset.mode: DataLoader.Train needs 'train', got 'val'"),
     ("dataset", {"transform_ops": AUGMENT}, "Eval", "DataLoader.Eval.dataset.mode: DataLoader.Eval needs 'val'"),
-    ("dataset", {"transform_ops": AUGMENT, "mode": "val"}, "Eval", "transform_ops: evaluation leaves nothing to chance"),
+    ("dataset", {"transform_ops": AUGMENT, "mode": "val"}, "Eval", "transform_ops: evaluation and prediction leave nothing to chance"),
     ("dataset", {"transform_ops": [{"Rezize": None}]}, "Train", "transform_ops.0.Rezize: unknown transform"),
     ("dataset", {"anotation_path": "x"}, "Train", "anotation_path: unknown key. Did you mean 'annotation_path'"),
     ("dataset", {"min_size": "small"}, "Train", "min_size: expected int, got 'small'"),

@@ -201,6 +201,7 @@ def test_drawing():
 
 @pytest.mark.parametrize("overrides, message", [
     (["Infer.PostProcess.score_threshold=2"], r"score_threshold: must be in \[0, 1\], got 2"),
+    (["Infer.transforms=[{RandomFlip: {prob: 1.0}}]"], "Infer.transforms: evaluation and prediction leave nothing to chance"),
     (["Infer.PostProcess.topk=5"], "Infer.PostProcess.topk: unknown key"),
     (["Metric.Eval=[{TopkAcc: {topk: 1}}]"], "Metric: MaskRCNN brings its own losses and is measured by COCO's mAP; leave the section out"),
     (["Arch.fpn_chanels=8"], "Did you mean 'fpn_channels'"),

@@ -344,6 +344,7 @@ def test_labels_and_scores_are_each_compared_in_their_way():
     ("Loss.Train=[{CELoss: {}}]", "unknown segmentation loss 'CELoss'"),
     ("Metric.Eval=[{TopkAcc: {}}]", "unknown segmentation metric"),
     ("Infer.transforms=[{Normalise: {}}]", "Did you mean 'Normalize'"),
+    ("Infer.transforms=[{RandomFlip: {prob: 1.0}}]", "Infer.transforms: evaluation and prediction leave nothing to chance"),
     ("Infer.PostProcess.topk=3", "Infer.PostProcess.topk: unknown key"),
 ])
 def test_bad_configurations_are_refused_by_name(override, message):

@@ -19,7 +19,7 @@ from ..preprocess import ImageError, decode_image, normalize
 from ..schema import ConfigError, Registry, named_entries
 from .datasets import SECTIONS
 
-__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "rescaled_size", "thinned"]
+__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "fixed_pipeline", "rescaled_size", "thinned"]
 
 DENSE_TRANSFORMS = Registry("transform of detection and segmentation")
 IGNORE = 255             # the label of a pixel that neither loss nor metric counts
@@ -335,6 +335,14 @@ class DensePipeline:
             raise ImageError(f"{name}: {error}") from error
 
 
+def fixed_pipeline(transform_ops, where):
+    """The DensePipeline of evaluation or prediction. ConfigError if chance has a part in it."""
+    pipeline = DensePipeline(transform_ops, where)
+    if pipeline.random:
+        raise ConfigError(f"{where}: evaluation and prediction leave nothing to chance; keep Resize to one scale, Normalize and Pad")
+    return pipeline
+
+
 def thinned(items, count):
     """`count` of the items at equal distances; all of them for None, or if there are no more. ConfigError below 1."""
     if count is not None and count < 1:
@@ -358,12 +366,10 @@ class DenseDataset:
     @staticmethod
     def check(arguments, mode, where):
         """ConfigError for transforms that cannot be built, for another `mode` than DataLoader's, and for chance in evaluation."""
-        pipeline = DensePipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
-        expected = {"Train": "train", "Eval": "val"}[mode]
+        expected, build = {"Train": ("train", DensePipeline), "Eval": ("val", fixed_pipeline)}[mode]
         if arguments["mode"] != expected:
             raise ConfigError(f"{where}.mode: DataLoader.{mode} needs {expected!r}, got {arguments['mode']!r}")
-        if mode == "Eval" and pipeline.random:
-            raise ConfigError(f"{where}.transform_ops: evaluation leaves nothing to chance; keep Resize to one scale, Normalize and Pad")
+        build(arguments.get("transform_ops"), f"{where}.transform_ops")
 
     def __len__(self):
         return len(self.names)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ..data.dense import DensePipeline
+from ..data.dense import fixed_pipeline
 from ..detection.masks import encode_rle
 from ..detection.predict import check_post_process, comparison_sheet, pasted
 from ..evaluation.coco import coco_map, gathered, result_records
@@ -51,7 +51,7 @@ class DetectionTask:
             if getattr(config, name):
                 raise ConfigError(f"{name}: {config.Arch.name} brings its own losses and is measured by COCO's mAP; leave the section out")
         if config.Infer is not None:
-            DensePipeline(config.Infer.transforms, "Infer.transforms")
+            fixed_pipeline(config.Infer.transforms, "Infer.transforms")
             check_post_process(config.Infer.PostProcess)
 
     def losses(self, batch):

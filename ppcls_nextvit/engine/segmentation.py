@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 
 from ..config import check_entries, check_mapping
-from ..data.dense import DensePipeline
+from ..data.dense import fixed_pipeline
 from ..models.nextvit import MIN_INPUT_SIZE
 from ..preprocess import ImageError
 from ..schema import coerce
@@ -44,7 +44,7 @@ class SegmentationTask:
         check_entries(config.Metric, "Metric", METRICS)
         Inference.from_yaml(config.Arch.arguments.get("inference"))
         if config.Infer is not None:
-            DensePipeline(config.Infer.transforms, "Infer.transforms")
+            fixed_pipeline(config.Infer.transforms, "Infer.transforms")
             post = check_mapping(config.Infer.PostProcess, "Infer.PostProcess", ("class_id_map_file",))
             coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
 
