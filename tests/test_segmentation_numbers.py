@@ -184,9 +184,10 @@ def test_a_mirrored_view_keeps_its_padding_at_the_right():
     assert labels.numpy().tolist() == [[0, 1, 1]] * 2
 
 
-def test_views_scale_what_resize_has_and_cut_to_whole_pixels():
+@pytest.mark.parametrize("scale", [[100, 66], [[100, 66]]])
+def test_views_scale_what_resize_has_and_cut_to_whole_pixels(scale):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
-    ops = [{"Resize": {"scale": [100, 66]}}, {"Normalize": {"mean": [0, 0, 0], "std": [1, 1, 1]}}]
+    ops = [{"Resize": {"scale": scale}}, {"Normalize": {"mean": [0, 0, 0], "std": [1, 1, 1]}}]
     views = Views(ops, Inference(ratios=(0.5, 1.0, 1.75)), "here")
     made = list(views(np.full((80, 100, 3), 7, np.uint8), "name"))
     # scales [50, 33], [100, 66], [175, 115]; of 80 x 100 they hold 33 x 41, 66 x 83, 115 x 144

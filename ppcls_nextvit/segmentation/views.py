@@ -33,5 +33,10 @@ class Views:
 
 def _scaled(transform_ops, ratio):
     """The transforms with the scale of Resize multiplied and cut to whole pixels."""
-    return [{name: {**arguments, "scale": [int(side * ratio) for side in arguments["scale"]]} if name == "Resize" else arguments}
+    return [{name: {**arguments, "scale": _times(arguments["scale"], ratio)} if name == "Resize" else arguments}
             for entry in transform_ops for name, arguments in entry.items()]
+
+
+def _times(scale, ratio):
+    """The pair `scale`, or the list of one, multiplied."""
+    return [_times(side, ratio) if isinstance(side, list) else int(side * ratio) for side in scale]
