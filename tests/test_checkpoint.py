@@ -67,6 +67,15 @@ def test_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path, monkeypatch,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
 
 
+def test_an_interrupted_save_ends_also_where_one_of_its_files_is_named(tmp_path, monkeypatch):
+    """The trainer's first process does this before the others read; what it left undone, they would all do at once."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "recover", lambda prefix: None)
+        save_checkpoint(tmp_path / "latest", content(1))                # up to the journal
+    checkpoint.recover(tmp_path / "latest.pdparams")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+
+
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     program = """
 import resource, signal, sys, numpy as np

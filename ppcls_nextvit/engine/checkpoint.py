@@ -48,8 +48,8 @@ def save_checkpoint(prefix, parts):
 
 
 def recover(prefix):
-    """Carry an interrupted save to its end, or do nothing. Whoever resumes or saves calls this first."""
-    prefix = Path(prefix)
+    """Carry an interrupted save to its end, or do nothing. Whoever resumes or saves calls this first; of several processes, one alone."""
+    prefix = _without_suffix(prefix)
     journal = _beside(prefix, ".journal")
     if not journal.exists():
         return
@@ -65,9 +65,7 @@ def recover(prefix):
 
 def load_checkpoint(prefix):
     """{suffix: content} of the set at `prefix` (as given in Global.checkpoints, without a suffix). CheckpointError names what is wrong."""
-    prefix = Path(prefix)
-    if prefix.suffix in SUFFIXES:
-        prefix = prefix.with_suffix("")
+    prefix = _without_suffix(prefix)
     recover(prefix)
     missing = [f"{prefix}{suffix}" for suffix in SUFFIXES[:3] if not _beside(prefix, suffix).exists()]
     if missing:
@@ -77,6 +75,12 @@ def load_checkpoint(prefix):
         return {suffix: read_file(_beside(prefix, suffix)) for suffix in SUFFIXES if _beside(prefix, suffix).exists()}
     except WeightFileError as error:
         raise CheckpointError(f"cannot resume from {prefix}: {error}") from error
+
+
+def _without_suffix(prefix):
+    """The common prefix, also where one of the set's files was given."""
+    prefix = Path(prefix)
+    return prefix.with_suffix("") if prefix.suffix in SUFFIXES else prefix
 
 
 def _beside(prefix, ending):
