@@ -431,6 +431,14 @@ def test_int8_must_predict_as_float32_does():
     assert not ptq.compare(exact, changed(2, [2, 1], [0.5, 0.4]))[0], "the class is not among the best"
 
 
+@pytest.mark.parametrize("old, new", [("infer_export:False", "infer_export:True"), ("infer_model:", "infer_model:./other|")])
+def test_int8_is_compared_with_one_export(tmp_path, capsys, old, new):
+    text = (CONFIGS / "NextViT_small_train_ptq_infer_python.txt").read_text()
+    assert ptq.main([str(written(tmp_path, text.replace(old, new))), "ptq_infer"]) == 2 and old in text
+    key = old.partition(":")[0]
+    assert f"{key} is '{new.partition(':')[2]}" in (error := capsys.readouterr().err) and "expected infer_export:False and one" in error
+
+
 def test_what_the_benchmark_measures(tmp_path, monkeypatch):
     section = read_params(CONFIGS / SMALL)["train_benchmark_params"]
     assert benchmark.combinations(section, None) == [("norm_train", 8, "fp32", 1), ("norm_train", 8, "amp", 1),

@@ -26,9 +26,12 @@ def compare(exact, rough):
 def main(params, mode) -> int:
     section, inference = params["train_params"], Inference(params["infer_params"])
     model, quantize = section.text("model_name"), params["infer_params"].text("kl_quant")
+    if len(inference.models) != 1:
+        raise params["infer_params"].wrong(("infer_model" if inference.models else "infer_export",),
+                                           "infer_export:False and one infer_model, the float32 export with which int8 is compared")
+    [model_of_float] = inference.models
     weights = params["infer_params"].optional("-o Global.pretrained_model") or prepared(seeded_weights(model), params, mode)
     data = data_options(params, mode)
-    [model_of_float] = inference.models
     chain = Chain("python", model, mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
     folder = chain.log("int8").with_suffix("")
