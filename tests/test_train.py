@@ -135,6 +135,25 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path)
         train(config)
 
 
+def test_a_run_without_loss_scaling_goes_on_with_it(tmp_path, monkeypatch):
+    """As one of a CPU does on a GPU. A scaler that is on refuses the empty state of one that was off."""
+    config = quick(tmp_path, "Global.iter_per_epoch=1", "Global.eval_during_train=False")
+    assert train(config) == 0
+
+    class Scaler(paddle.amp.GradScaler):
+        def is_enable(self):
+            return True
+
+        def load_state_dict(self, state):
+            assert state, "what Paddle calls a RuntimeError"
+
+    real = loop._mixed_precision
+    monkeypatch.setattr(loop, "_mixed_precision", lambda *args: (*real(*args)[:2], Scaler(enable=False), real(*args)[3]))
+    more = [f"Global.checkpoints={config.output_dir / 'latest'}", "Global.iter_per_epoch=1", "Global.eval_during_train=False"]
+    assert train(load_config(config.path, more)) == 0
+    assert [line["epoch"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1, 2]
+
+
 def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog):
     from ppcls_nextvit import create_model
     source = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))

@@ -259,7 +259,7 @@ class Run:
         load_weights(self.task.model, parts[".pdparams"])
         load_optimizer_state(self.optimizer, self.task.model, parts[".pdopt"])
         self.schedule.load_state_dict(states["schedule"])
-        if self.scaler.is_enable():
+        if self.scaler.is_enable() and states["scaler"]:                 # empty: the run had none so far, as on a CPU
             self.scaler.load_state_dict(states["scaler"])
         if self.ema:
             self.ema.load_state(parts[".pdema"])
