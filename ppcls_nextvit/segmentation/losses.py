@@ -1,6 +1,7 @@
 """Losses of the segmentors: `loss(maps, label)` -> (scalar, {head: part})."""
 import paddle
 
+from ..data.dense import IGNORE
 from ..schema import Registry
 
 __all__ = ["LOSSES", "CrossEntropyLoss", "build_loss"]
@@ -18,17 +19,17 @@ def build_loss(items, where="Loss.Train"):
 class CrossEntropyLoss:
     """Cross entropy of every pixel.
 
-    Pixels labelled `ignore_index` cost nothing. The mean is over all pixels, those included, as in mmsegmentation, or with
-    avg_non_ignore over the others. weight and auxiliary_weight: of the decode head and of the auxiliary one, if there is one.
+    Pixels labelled `ignore_index` or 255, as padding is, cost nothing. The mean is over all pixels, those included, as in mmsegmentation,
+    or with avg_non_ignore over the others. weight and auxiliary_weight: of the decode head and of the auxiliary one, if there is one.
     """
 
-    def __init__(self, *, weight: float = 1.0, auxiliary_weight: float = 0.4, ignore_index: int = 255, avg_non_ignore: bool = False):
+    def __init__(self, *, weight: float = 1.0, auxiliary_weight: float = 0.4, ignore_index: int = IGNORE, avg_non_ignore: bool = False):
         self.weights, self.ignore_index, self.avg_non_ignore = (weight, auxiliary_weight), ignore_index, avg_non_ignore
 
     def __call__(self, maps, label):
-        """maps: the heads' logits, float32 [B, C, H, W]. label: [B, H, W], below C or ignore_index."""
+        """maps: the heads' logits, float32 [B, C, H, W]. label: [B, H, W], below C or 255."""
         label = label.astype("int64")
-        counted = label != self.ignore_index
+        counted = (label != self.ignore_index) & (label != IGNORE)
         label = paddle.where(counted, label, paddle.zeros_like(label)).unsqueeze(1)
         parts = {name: weight * self._mean(logits, label, counted) for name, weight, logits in zip(HEADS, self.weights, maps)}
         return sum(parts.values()), {name: part.detach() for name, part in parts.items()}

@@ -4,6 +4,7 @@ A metric has reset(), update(...), counts() -> int64 vector whose first entry is
 """
 import numpy as np
 
+from ..data.dense import IGNORE
 from ..schema import Registry
 
 __all__ = ["METRICS", "MeanIoU", "PixelAccuracy", "build_metric"]
@@ -18,9 +19,9 @@ def build_metric(items, num_classes, where="Metric.Eval"):
 
 @METRICS.register
 class PixelAccuracy:
-    """Share of the pixels not labelled `ignore_index` whose best class is the label: cheap enough for every training batch."""
+    """Share of the pixels not labelled `ignore_index` or 255 whose best class is the label: cheap enough for every training batch."""
 
-    def __init__(self, num_classes, *, ignore_index: int = 255):
+    def __init__(self, num_classes, *, ignore_index: int = IGNORE):
         self.ignore_index = ignore_index
         self.reset()
 
@@ -30,7 +31,7 @@ class PixelAccuracy:
 
     def update(self, prediction, label):
         """prediction, label: integer arrays [B, H, W]."""
-        counted = label != self.ignore_index
+        counted = (label != self.ignore_index) & (label != IGNORE)
         self._counts += np.array([len(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
 
     def counts(self):
@@ -44,12 +45,12 @@ class PixelAccuracy:
 
 @METRICS.register
 class MeanIoU:
-    """mIoU, mAcc and aAcc over all pixels of the set that are not labelled `ignore_index`, as mmsegmentation's IoUMetric counts them.
+    """mIoU, mAcc and aAcc over all pixels of the set not labelled `ignore_index` or 255, as mmsegmentation's IoUMetric counts them.
 
     A class in neither labels nor predictions has no IoU, one not in the labels no accuracy: they are None, and the means leave them out.
     """
 
-    def __init__(self, num_classes, *, ignore_index: int = 255):
+    def __init__(self, num_classes, *, ignore_index: int = IGNORE):
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.reset()
 
@@ -58,8 +59,8 @@ class MeanIoU:
         self._images, self._areas = 0, np.zeros((3, self.num_classes), dtype=np.int64)
 
     def update(self, prediction, label):
-        """prediction, label: integer arrays [H, W] of one image; labels below num_classes or ignore_index."""
-        counted = label != self.ignore_index
+        """prediction, label: integer arrays [H, W] of one image; labels below num_classes or 255."""
+        counted = (label != self.ignore_index) & (label != IGNORE)
         prediction, label = prediction[counted], label[counted]
         self._images += 1
         for area, pixels in zip(self._areas, (label[prediction == label], prediction, label)):
@@ -75,7 +76,7 @@ class MeanIoU:
             raise ValueError("no image was evaluated; the data set is empty")
         both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(3, self.num_classes)
         if not labelled.any():
-            raise ValueError(f"no pixel of the evaluation set is labelled, all are {self.ignore_index}: there is no IoU")
+            raise ValueError("no pixel of the evaluation set is labelled, all are ignored: there is no IoU")
         iou, accuracy = _quotients(both, predicted + labelled - both), _quotients(both, labelled)
         return {"mIoU": _mean(iou), "mAcc": _mean(accuracy), "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
                 "class_iou": iou, "class_acc": accuracy}
