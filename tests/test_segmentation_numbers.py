@@ -85,6 +85,17 @@ def test_pixel_accuracy_leaves_the_ignored_out():
     assert metric.counts().tolist() == [1, 2, 3] and metric.result(metric.counts()) == {"aAcc": pytest.approx(2 / 3)}
 
 
+@pytest.mark.parametrize("name", ["MeanIoU", "PixelAccuracy"])
+def test_a_batch_counts_as_its_images(name):
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 3, (4, 5, 6)), rng.choice([0, 1, 2, 255], (4, 5, 6))
+    batch, images = (build_metric([{name: {}}], 3) for _ in range(2))
+    batch.update(prediction, label)
+    for pair in zip(prediction, label):
+        images.update(*pair)
+    assert batch.counts()[0] == 4 and batch.counts().tolist() == images.counts().tolist()
+
+
 def test_another_ignored_label_leaves_255_ignored():
     pixels, iou = (build_metric([{name: {"ignore_index": 0}}], 3) for name in ("PixelAccuracy", "MeanIoU"))
     pixels.update(np.array([[[0, 1, 2, 2]]]), np.array([[[0, 1, 1, 255]]]))

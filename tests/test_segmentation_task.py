@@ -153,6 +153,12 @@ def test_predictions_leave_gradients_on_between_images(tmp_path):
     assert paddle.is_grad_enabled()
 
 
+def test_evaluation_by_pixel_accuracy_alone(tmp_path):
+    task = SegmentationTask(config_of(tmp_path, "Metric.Eval=[{PixelAccuracy: {}}]"), Processes())
+    result = task.evaluate()
+    assert list(result) == ["aAcc", "images"] and result["images"] == 4 and 0 < result["aAcc"] < 1
+
+
 def test_scales_need_a_resize(tmp_path):
     with pytest.raises(ConfigError, match="DataLoader.Eval.dataset.transform_ops: .* there is no Resize"):
         SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes())

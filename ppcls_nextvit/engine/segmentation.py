@@ -60,7 +60,8 @@ class SegmentationTask:
     def evaluate(self):
         """{mIoU, mAcc, aAcc, class_iou, class_acc, images} over the whole evaluation set, every image exactly once over all processes.
 
-        The labels are compared at the images' original sizes. class_iou, class_acc: {class name: share, or None}.
+        The labels are compared at the images' original sizes. class_iou, class_acc: {class name: share, or None}. Of another metric than
+        MeanIoU, its own.
         """
         return self.summary(counts for _, counts in self.results())
 
@@ -80,9 +81,8 @@ class SegmentationTask:
         """What evaluate() returns, of the `results` of all images of this process."""
         self.metric.reset()
         counts = self.processes.sum(sum(map(np.array, results), self.metric.counts()))
-        result, names = self.metric.result(counts), class_names(self.config)
-        for key in ("class_iou", "class_acc"):
-            result[key] = dict(zip(names, result[key]))
+        names = class_names(self.config)
+        result = {key: dict(zip(names, value)) if isinstance(value, list) else value for key, value in self.metric.result(counts).items()}
         return {**result, "images": int(counts[0])}
 
     def predictions(self, first_step=0):

@@ -1,6 +1,7 @@
 """Metrics of the segmentors as integer counts: summed over images and processes they stay exact, in whatever order.
 
-A metric has reset(), update(...), counts() -> int64 vector whose first entry is the number of images, and result(summed counts).
+A metric has reset(), update(prediction, label) of one image [H, W] or of a batch [B, H, W], counts() -> int64 vector whose first entry is
+the number of images, and result(summed counts), in which a list is by class.
 """
 import numpy as np
 
@@ -30,9 +31,9 @@ class PixelAccuracy:
         self._counts = np.zeros(3, dtype=np.int64)
 
     def update(self, prediction, label):
-        """prediction, label: integer arrays [B, H, W]."""
+        """prediction, label: integer arrays [H, W], or [B, H, W]."""
         counted = (label != self.ignore_index) & (label != IGNORE)
-        self._counts += np.array([len(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
+        self._counts += np.array([_images(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
 
     def counts(self):
         """int64 [3]: images, pixels right, pixels counted."""
@@ -59,10 +60,10 @@ class MeanIoU:
         self._images, self._areas = 0, np.zeros((3, self.num_classes), dtype=np.int64)
 
     def update(self, prediction, label):
-        """prediction, label: integer arrays [H, W] of one image; labels below num_classes or 255."""
+        """prediction, label: integer arrays [H, W], or [B, H, W]; labels below num_classes or 255."""
+        self._images += _images(label)
         counted = (label != self.ignore_index) & (label != IGNORE)
         prediction, label = prediction[counted], label[counted]
-        self._images += 1
         for area, pixels in zip(self._areas, (label[prediction == label], prediction, label)):
             area += np.bincount(pixels, minlength=self.num_classes)
 
@@ -80,6 +81,10 @@ class MeanIoU:
         iou, accuracy = _quotients(both, predicted + labelled - both), _quotients(both, labelled)
         return {"mIoU": _mean(iou), "mAcc": _mean(accuracy), "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
                 "class_iou": iou, "class_acc": accuracy}
+
+
+def _images(label):
+    return 1 if label.ndim == 2 else len(label)
 
 
 def _quotients(numerators, denominators):
