@@ -154,6 +154,15 @@ def test_a_run_without_loss_scaling_goes_on_with_it(tmp_path, monkeypatch):
     assert [line["epoch"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1, 2]
 
 
+def test_figures_are_read_before_the_backward_pass(tmp_path, monkeypatch):
+    """On a GPU reading one later would wait for all of it, where the optimiser's step could be prepared meanwhile."""
+    runs, begun, add = [], [], loop.Window.add
+    monkeypatch.setattr(loop.Run, "_check_finite", lambda run, *args: runs.append(run))
+    monkeypatch.setattr(loop.Window, "add", lambda *args: begun.append(any(p.grad is not None for p in runs[0].trained)) or add(*args))
+    assert train(quick(tmp_path, "Global.iter_per_epoch=1", "Global.eval_during_train=False")) == 0
+    assert begun == [False] and runs[0].trained[0].grad is not None
+
+
 def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog):
     from ppcls_nextvit import create_model
     source = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))

@@ -164,10 +164,10 @@ class Run:
                     paddle.seed(_stream(settings.seed, progress.update, position, self.processes.rank))
                     with self.autocast():
                         loss, parts, counts = self.task.losses(next(loader))
-                    value = float(loss)                              # waits for the device, so once
+                    value = float(loss)                              # waits for the device; so would any figure read after backward
                     self._check_finite(value, epoch, progress.batch + position + 1, lr)
-                    self.scaler.scale(loss / group).backward()
                     window.add(value, parts, counts)
+                    self.scaler.scale(loss / group).backward()
                 self.processes.average_gradients(self.trained)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
