@@ -14,7 +14,7 @@ from .preprocess import ImageError, Preprocess, open_image
 from .schema import ConfigError
 from .weights.load import resolve
 
-__all__ = ["contact_sheet", "list_images", "predict_files", "trained_model", "write_json"]
+__all__ = ["contact_sheet", "images_of", "list_images", "predict_files", "trained_model", "write_json"]
 
 SHEET_LIMIT = 400       # pictures on a contact sheet
 
@@ -52,6 +52,14 @@ def list_images(source):
     if not found:
         raise FileNotFoundError(f"{source}: no images in this directory; expected files ending in {' '.join(EXTENSIONS)}")
     return found
+
+
+def images_of(config):
+    """The images of Infer.infer_imgs, else of Global.infer_imgs, see list_images. ConfigError if neither is given."""
+    source = config.section("Infer").infer_imgs or config.Global.infer_imgs
+    if not source:
+        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
+    return list_images(source)
 
 
 def predict_files(model, paths, preprocess, batch_size, topk, names):

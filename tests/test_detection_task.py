@@ -257,6 +257,8 @@ def test_what_cannot_be_exported(run, tmp_path):
     Image.new("RGB", (128, 128)).save(tmp_path / "large.png")
     with pytest.raises(ExportError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"):
         export(config, "paddle", size=(64, 64), photos=[tmp_path / "large.png"])
+    with pytest.raises(ConfigError, match="no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY"):
+        export(config_of(tmp_path, "Infer.infer_imgs=null"))
     assert not (tmp_path / "inference").exists()
 
 

@@ -10,14 +10,14 @@ from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.classification import class_names
 from ppcls_nextvit.engine.distributed import start_processes
 from ppcls_nextvit.models import MODELS
-from ppcls_nextvit.predict import contact_sheet, list_images, predict_files, preprocess_of, trained_model, write_json
+from ppcls_nextvit.predict import contact_sheet, images_of, predict_files, preprocess_of, trained_model, write_json
 from ppcls_nextvit.schema import ConfigError
 
 
 def classify(config, args):
     """Top-k of every image, printed, as JSON and as a contact sheet."""
     infer = config.Infer
-    paths, names, preprocess = list_images(infer.infer_imgs or config.Global.infer_imgs), class_names(config), preprocess_of(config)
+    paths, names, preprocess = images_of(config), class_names(config), preprocess_of(config)
     model, _ = trained_model(config)
     results = []
     for result in predict_files(model, paths, preprocess, infer.batch_size, min(infer.topk, len(names)), names):
@@ -73,8 +73,6 @@ def main(argv=None) -> int:
         if path and not Path(path).absolute().parent.is_dir():
             raise FileNotFoundError(f"--{option} {path}: no such folder: {Path(path).parent}")
     args.out = args.out or "output/infer"
-    if not (config.section("Infer").infer_imgs or config.Global.infer_imgs):
-        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
     start_processes(config.Global.device)
     return run(config, args)
 

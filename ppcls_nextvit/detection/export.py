@@ -11,7 +11,7 @@ from ..export.graph import export_form
 from ..export.target import Signature, sha256_of
 from ..export.target import export as export_layer
 from ..export.verify import ExportError
-from ..predict import list_images, trained_model
+from ..predict import images_of, trained_model
 from ..preprocess import decode_image
 from .predict import check_post_process, model_inputs, transforms_of
 
@@ -63,7 +63,7 @@ def export(config, to="paddle", batch=None, size=None, photos=(), **options):
     if batch not in (None, 1):
         raise ValueError(f"an exported detector takes one image at a time; got a batch of {batch}")
     infer = config.section("Infer")
-    paths = list(photos) or list_images(infer.infer_imgs or config.Global.infer_imgs)[:PHOTOS]
+    paths = list(photos) or images_of(config)[:PHOTOS]
     names, threshold, transforms = class_names(config), check_post_process(infer.PostProcess), transforms_of(config)
     model, weights = trained_model(config)
     reference, batches, found = Detector(model), [], 0

@@ -13,7 +13,7 @@ from ..data.dense import DensePipeline
 from ..engine.classification import class_names
 from ..engine.distributed import start_processes
 from ..models.nextvit import MIN_INPUT_SIZE
-from ..predict import list_images, trained_model, write_json
+from ..predict import images_of, trained_model, write_json
 from ..preprocess import ImageError, decode_image
 from ..schema import ConfigError, coerce
 from ..segmentation.predict import palette
@@ -132,11 +132,7 @@ def infer(config, out, json=None):
     json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score, box: [x1, y1, x2, y2], mask:
     {size, counts}}, ...]}, best first, or {file_name, error}.
     """
-    infer = config.section("Infer")
-    source = infer.infer_imgs or config.Global.infer_imgs
-    if not source:
-        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
-    paths, names, threshold = list_images(source), class_names(config), check_post_process(infer.PostProcess)
+    paths, names, threshold = images_of(config), class_names(config), check_post_process(config.Infer.PostProcess)
     transforms, out, results = transforms_of(config), Path(out), []
     start_processes(config.Global.device)
     model, _ = trained_model(config)

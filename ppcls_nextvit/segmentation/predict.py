@@ -10,9 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..engine.classification import class_names
 from ..engine.distributed import start_processes
-from ..predict import list_images, trained_model, write_json
+from ..predict import images_of, trained_model, write_json
 from ..preprocess import ImageError, decode_image
-from ..schema import ConfigError
 from .inference import segment
 from .views import Views
 
@@ -105,10 +104,7 @@ def infer(config, out, json=None):
     NAME_overlay.png: the picture under coloured labels, with a legend; NAME_labels.png: class ids. json: a file with, by image,
     {file_name, height, width, classes: see class_areas} or {file_name, error}. ConfigError where there are no images or no weights.
     """
-    source = config.section("Infer").infer_imgs or config.Global.infer_imgs
-    if not source:
-        raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
-    paths, names = list_images(source), class_names(config)
+    paths, names = images_of(config), class_names(config)
     start_processes(config.Global.device)
     model, _ = trained_model(config)
     views, out, results = Views(config.Infer.transforms, model.inference, "Infer.transforms"), Path(out), []
