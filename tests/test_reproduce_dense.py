@@ -211,6 +211,13 @@ def test_weights_of_another_head(small, ade, tmp_path, capsys):
     assert "The file is Semantic FPN, the model UPerNet" in capsys.readouterr().err
 
 
+def test_weights_without_heads(small, ade, tmp_path, capsys):
+    root, model = ade
+    weights = saved(model.backbone, tmp_path / "backbone.pdparams")
+    assert run(weights, root, tmp_path, "--set", "ade20k", "--record", "nextvit_small.fpn_80k_in1k.official") == 1
+    assert "backbone.pdparams: a backbone without heads; ADE20K validation, one scale needs the whole" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [name for name, record in zoo.WEIGHTS.items() if record.task != "classification"])
 def test_every_published_detector_and_segmentor_has_its_architecture(name):
     record = zoo.get(name)

@@ -84,8 +84,11 @@ def evaluate_dense(weights, data, kind, record, out, limit=None, batch_size=1, n
         raise ConfigError(f"{weights}: which model is this? Say --record NAME, or use tools/eval.py with its configuration")
     if record.task != known.task:
         raise ConfigError(f"{record.name}: weights for {record.task}, but {known.title} is for {known.task}")
+    classes = head_classes(read_file(path))
+    if not classes:
+        raise ConfigError(f"{path}: a backbone without heads; {known.title} needs the whole model for {known.task}")
     section = loader_section(known.task, data, limit, batch_size, num_workers)
-    config = Config(record.name, GlobalSection(epochs=1, pretrained_model=path), architecture(record, kind, head_classes(read_file(path))),
+    config = Config(record.name, GlobalSection(epochs=1, pretrained_model=path), architecture(record, kind, classes),
                     DataLoader={"Eval": section})
     task, digest, start = task_of(config)(config, processes, training=False), weights_digest(path), time.monotonic()
     logger.info("%s: %d images of %s", path, task.eval_loader.num_images, known.title)
