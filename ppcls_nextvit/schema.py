@@ -152,6 +152,8 @@ class Registry:
     def check(self, name, arguments, where):
         """The typed keyword arguments of entry `name`, validated against its signature. ConfigError names the key."""
         schema = yaml_parameters(self.get(name, where))
+        if not isinstance(arguments, (dict, type(None))):
+            raise ConfigError(f"{where}: expected keys and values, got {arguments!r}")
         arguments = dict(arguments or {})
         require_keys(arguments, schema, where)
         for key, parameter in schema.items():

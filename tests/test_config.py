@@ -114,6 +114,7 @@ def test_every_config_of_the_repository_loads_and_round_trips(path, tmp_path):
     ("DataLoader.Train.dataset.transform_ops.1.ResizeImage.sise=3", r"sise: unknown key. Did you mean 'size'"),
     ("DataLoader.Train.sampler.batch_size=many", r"batch_size: expected int, got 'many'"),
     ("DataLoader.Train.sampler.name=RandomSampler", r"unknown sampler 'RandomSampler'"),
+    ("DataLoader.Train.loader=4", r"DataLoader.Train.loader: expected keys and values, got 4"),
     ("DataLoader.Train.datase.name=x", r"DataLoader.Train has no key 'datase'. Did you mean 'dataset'"),
     ("Metric.Eval.0.TopkAcc.topk=first", r"Metric.Eval.0.TopkAcc.topk: expected .*got 'first'"),
     ("Infer.PostProcess.topk=0", r"Infer.PostProcess.topk: must be 1 or more"),
