@@ -190,6 +190,8 @@ def test_recipes_load_and_build(manager, name):
     ("iter=3", "iter: unknown key. Did you mean 'iters'?"),
     ("run.save_intervall=3", "run.save_intervall: unknown key. Did you mean 'save_interval'?"),
     ("run.num_workers=many", "run.num_workers: expected int, got 'many'"),
+    ("run.device=tpu", "run.device: got 'tpu'. Did you mean 'xpu'?"),
+    ("run=gpu", "run: expected keys and values, got 'gpu'"),
     ("test_config.flip=True", "test_config.flip: unknown key"),
     ("model.chanels=3", "chanels"),
     ("model.backbone.depth=3", "depth: unknown key"),

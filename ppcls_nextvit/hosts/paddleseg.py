@@ -144,10 +144,10 @@ def train(config_path, overrides=()):
 
 
 @RUN.register(name="run")
-def _train(config, builder, *, device: str = "cpu", seed: Optional[int] = None, do_eval: bool = True, save_dir: str = "./output",
-           save_interval: int = 1000, log_iters: int = 10, num_workers: int = 0, resume_model: Optional[str] = None,
-           keep_checkpoint_max: int = 5, use_vdl: bool = False, use_ema: bool = False, precision: Literal["fp32", "fp16"] = "fp32",
-           amp_level: Literal["O1", "O2"] = "O1"):
+def _train(config, builder, *, device: Literal["cpu", "gpu", "xpu", "npu", "mlu"] = "cpu", seed: Optional[int] = None,
+           do_eval: bool = True, save_dir: str = "./output", save_interval: int = 1000, log_iters: int = 10, num_workers: int = 0,
+           resume_model: Optional[str] = None, keep_checkpoint_max: int = 5, use_vdl: bool = False, use_ema: bool = False,
+           precision: Literal["fp32", "fp16"] = "fp32", amp_level: Literal["O1", "O2"] = "O1"):
     from paddleseg.core import train as fit
     from paddleseg.utils import utils
     model, dataset, optimizer, losses = _made(builder, "model", "train_dataset", "optimizer", "loss")
