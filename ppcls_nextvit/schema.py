@@ -144,7 +144,7 @@ class Registry:
 
     def get(self, name, where=None):
         """The factory called `name`. ConfigError (a ValueError) for an unknown name."""
-        if name not in self._items:
+        if not isinstance(name, str) or name not in self._items:
             prefix = f"{where}: " if where else ""
             raise ConfigError(f"{prefix}unknown {self.kind} {name!r}.{nearest(name, self._items)}")
         return self._items[name]

@@ -113,6 +113,7 @@ def test_every_config_of_the_repository_loads_and_round_trips(path, tmp_path):
     ("Loss.Trai=[]", r"Loss.Trai: unknown key. Did you mean 'Train'"),
     ("DataLoader.Train.dataset.transform_ops.1.ResizeImage.sise=3", r"sise: unknown key. Did you mean 'size'"),
     ("DataLoader.Train.sampler.batch_size=many", r"batch_size: expected int, got 'many'"),
+    ("Optimizer.name=[]", r"unknown optimizer \[\]\. Expected one of: .*AdamW"),
     ("DataLoader.Train.sampler.name=RandomSampler", r"unknown sampler 'RandomSampler'"),
     ("DataLoader.Train.loader=4", r"DataLoader.Train.loader: expected keys and values, got 4"),
     ("DataLoader.Train.datase.name=x", r"DataLoader.Train has no key 'datase'. Did you mean 'dataset'"),
