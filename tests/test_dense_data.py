@@ -246,6 +246,7 @@ def test_bad_annotations(tmp_path, annotations, message):
     ({"categories": [{"id": 3, "name": None}, {"id": 7, "name": "b"}]}, "category 3: expected a name, got None"),
     ({"categories": [{"id": 3}]}, r"categories\[0\] \(id 3\) has no 'name'"),
     ({"images": [{"id": 1, "file_name": "0.png", "width": 0, "height": 60}]}, "image 1: expected width and height .*, got 0 and 60"),
+    ({"images": [{"id": 1, "file_name": "0.png", "width": 10 ** 400, "height": 60}]}, "image 1: expected width and height"),
     ({"images": [{"id": 1, "file_name": 5, "width": 9, "height": 60}]}, "image 1: expected a file_name, got 5"),
     ({"images": [{"id": 1, "file_name": "0.png", "height": 60}]}, r"images\[0\] \(id 1\) has no 'width'")])
 def test_bad_files(tmp_path, sections, message):

@@ -19,7 +19,7 @@ __all__ = ["COCODataset", "coco_index", "mask_tools"]
 KEYS = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"),
         "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation")}
 IDS = ("id", "image_id", "category_id")
-LARGEST = 1e9            # of a number of a box or an area
+LARGEST = 1e9            # of a number of a box, an area or a size
 TOLERATED = 0.01         # share of annotations that may contradict their image or themselves: large sets have some
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def read_coco(path):
     for image in content["images"]:
         if not isinstance(image["file_name"], str):
             raise ConfigError(f"{path}: image {image['id']}: expected a file_name, got {image['file_name']!r}")
-        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("width", "height")):
+        if not all(isinstance(image[key], int) and 0 < image[key] < LARGEST for key in ("width", "height")):
             raise ConfigError(f"{path}: image {image['id']}: expected width and height in pixels, got {image['width']!r} and "
                               f"{image['height']!r}")
     return content
