@@ -448,6 +448,11 @@ def test_what_the_benchmark_measures(tmp_path, monkeypatch):
     for wrong in ("dynamic_bs8_fp32_DP_N2C16", "static_bs8_fp32_DP_N1C1", "dynamic_bs0_fp32_DP_N1C1"):
         with pytest.raises(ValueError, match="expected MODEL_bsBATCH_PRECISION_DP_N1Cm"):
             benchmark.combinations(section, wrong)
+    text = (CONFIGS / SMALL).read_text()
+    for flags, expected in (("null", {}), ("FLAGS_a=0.5;B==", {"FLAGS_a": "0.5", "B": "="})):
+        assert benchmark.variables(read_params(written(tmp_path, text.replace("flags:null", f"flags:{flags}")))[section.name]) == expected
+    with pytest.raises(ParamsError, match="flags is 'x', expected environment variables, as in 'flags:NAME=VALUE;NAME=VALUE'"):
+        benchmark.variables(read_params(written(tmp_path, text.replace("flags:null", "flags:x")))[section.name])
     monkeypatch.setattr(benchmark, "ROOT", tmp_path)
     steps = [{"kind": "train", "images_per_s": speed, "memory_mb": memory, "loss": loss}
              for speed, memory, loss in ((1, 5, 9), (1, 6, 8), (4, 7, 7), (6, 7, 6), (5, 7, 5))]

@@ -31,6 +31,14 @@ def combinations(section, argument):
     return [(MODEL_TYPES[found[1]], int(found[2]), found[3].replace("null", "fp32"), int(found[4]))]
 
 
+def variables(section):
+    """The environment variables of `flags:NAME=VALUE;NAME=VALUE`."""
+    flags = [flag for flag in (section.optional("flags") or "").split(";") if flag]
+    if not all(flag.partition("=")[1] for flag in flags):
+        raise section.wrong(("flags",), "environment variables", "flags:NAME=VALUE;NAME=VALUE")
+    return dict(flag.split("=", 1) for flag in flags)
+
+
 def figures(weights):
     """{steps, ips, memory_mb, loss} of the run that saved `weights` (its log.jsonl): the median of its steps but the first."""
     lines = (ROOT / Path(weights).parent / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -47,7 +55,7 @@ def main(params, mode, argument=None) -> int:
     training, data, todo = Training(params, mode, section.text("epoch")), data_options(params, mode), combinations(section, argument)
     programs = {"norm_train": train.text("norm_train")}
     programs["to_static_train"] = f"{programs['norm_train']} {train.text('to_static_train')}"
-    flags = dict(flag.split("=", 1) for flag in (section.optional("flags") or "").split(";") if flag)
+    flags = variables(section)
     workers = command_options("-o DataLoader.Train.loader.num_workers", section.optional("num_workers"))
     chain = Chain("benchmark", training.model, mode, training.python)
     if section.optional("--profiler_options"):
