@@ -2,6 +2,7 @@
 import argparse
 import functools
 import sys
+from pathlib import Path
 
 __all__ = ["config_parser", "program", "write_generated"]
 
@@ -25,16 +26,21 @@ def program(main):
     def guarded(argv=None):
         try:
             return main(argv)
-        except FileExistsError as error:                             # of mkdir, whose own words ("File exists") do not say what to do
-            print(f"error: {error.filename}: is a file, but a folder is needed there; choose another", file=sys.stderr)
-            return 1
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
-            print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+            print("error:", _one_line(error), file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
     return guarded
+
+
+def _one_line(error):
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:       # of mkdir, whose words do not say what to do
+        path = Path(error.filename)
+        file = next((part for part in (path, *path.parents) if part.is_file()), path)
+        return f"{file}: is a file, but a folder is needed there; choose another"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def write_generated(tool, description, all_files, argv=None) -> int:

@@ -52,6 +52,12 @@ def test_options_of_another_task_are_refused(segmentor, tmp_path, capsys):
     assert "--out is not for classification" in capsys.readouterr().err
 
 
+def test_a_folder_for_a_file_is_refused_before_the_work(segmentor, tmp_path, capsys):
+    assert run(infer, "nuclei_semfpn.yaml", segmentor, "--json", tmp_path, "--out", tmp_path / "out") == 1
+    assert f"error: --json {tmp_path}: is a folder; name a file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_dialect_is_told_by_the_keys(tmp_path):
     for folder, suite in (("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg"), ("quickstart", "PaddleClas")):
         for path in (ROOT / "configs" / folder).glob("*.y*ml"):

@@ -68,10 +68,12 @@ def main(argv=None) -> int:
     for option in ("sheet", "out"):
         if getattr(args, option) and option not in options:
             raise ConfigError(f"--{option} is not for {task}, which has {', '.join(f'--{name}' for name in options)}")
-    for option in ("json", "sheet"):                                # a folder that is missing must show now, not after the last image
+    for option in ("json", "sheet"):                                # what cannot be written must show now, not after the last image
         path = getattr(args, option)
         if path and not Path(path).absolute().parent.is_dir():
             raise FileNotFoundError(f"--{option} {path}: no such folder: {Path(path).parent}")
+        if path and Path(path).is_dir():
+            raise IsADirectoryError(f"--{option} {path}: is a folder; name a file")
     args.out = args.out or "output/infer"
     start_processes(config.Global.device)
     return run(config, args)
