@@ -39,10 +39,19 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--to", "lite"], "SemanticFPN goes to paddle and onnx, whole; --to lite is for classifiers"),
-    (["--features"], "--to paddle --features is for classifiers")])
+    (["--features"], "--to paddle --features is for classifiers"),
+    (["--to", "onnx", "--precision", "fp16"], "SemanticFPN is exported in fp32"),
+    (["--precision", "bf16"], "SemanticFPN is exported in fp32"),
+    (["--format", "pdmodel"], "for --to paddle as pir")])
 def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, message):
     assert run(export_model, "nuclei_semfpn.yaml", segmentor, *arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["nuclei_semfpn.yaml", "nuclei_mask_rcnn.yaml"])
+def test_int8_is_for_classifiers(capsys, config):
+    assert run(program_at("tools/quantize.py"), config, "no_file_is_read") == 1
+    assert "has no int8 export; that is for classifiers" in capsys.readouterr().err
 
 
 def test_options_of_another_task_are_refused(segmentor, tmp_path, capsys):

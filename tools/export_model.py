@@ -65,6 +65,9 @@ def export_config(config, args):
     if args.to not in DENSE_TARGETS or args.features:
         raise ConfigError(f"{config.path}: {config.Arch.name} goes to {' and '.join(DENSE_TARGETS)}, whole; --to {args.to}"
                           f"{' --features' if args.features else ''} is for classifiers")
+    if args.precision != "fp32" or args.format == "pdmodel":
+        raise ConfigError(f"{config.path}: {config.Arch.name} is exported in fp32, for --to paddle as pir; other precisions and formats "
+                          "are for classifiers")
     dense = importlib.import_module(f"ppcls_nextvit.{task}.export")
     photos = list_images(args.photos) if args.photos else list_images(PHOTOS) if task == "segmentation" else ()
     return dense.export(config, args.to, args.batch, size, photos, **options)

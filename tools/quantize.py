@@ -9,6 +9,8 @@ from ppcls_nextvit.cli import config_parser, program
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.int8 import calibration_images, export_int8, table
+from ppcls_nextvit.models import MODELS
+from ppcls_nextvit.schema import ConfigError
 
 
 @program
@@ -23,6 +25,8 @@ def main(argv=None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, while latencies are measured (default: %(default)s)")
     args = parser.parse_args(argv)
     config = load_config(args.config, args.override)
+    if MODELS.get(config.Arch.name).task != "classification":
+        raise ConfigError(f"{config.path}: {config.Arch.name} has no int8 export; that is for classifiers")
     paddle.set_device("cpu")                        # where the files are compared with the model
     images = calibration_images(config, args.calibration, args.images)
     report = export_int8(config, TARGETS[args.to], images, args.keep_float, args.threads)
