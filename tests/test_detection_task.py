@@ -213,6 +213,19 @@ def test_sections_are_verified(tmp_path, overrides, message):
         config_of(tmp_path, *overrides)
 
 
+def test_names_are_compared_before_the_work(tmp_path, caplog):
+    names = tmp_path / "names.txt"
+    for content, warnings in (("0 nucleus\n", []), ("0 cell\n", [f"{names} names class 0 'cell', the annotations name it 'nucleus'; "
+                                                                 "predictions follow the former"])):
+        names.write_text(content)
+        caplog.clear()
+        DetectionTask(config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes())
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == warnings
+    names.write_text("0 nucleus\n1 cell\n")
+    with pytest.raises(ValueError, match="has 2 classes, the model 1"):
+        DetectionTask(config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes())
+
+
 def test_the_number_of_classes_must_be_the_sets(tmp_path):
     with pytest.raises(ConfigError, match="1 categories, but the model has 2 classes"):
         DetectionTask(config_of(tmp_path, "Arch.class_num=2"), Processes())

@@ -159,6 +159,12 @@ def test_evaluation_by_pixel_accuracy_alone(tmp_path):
     assert list(result) == ["aAcc", "images"] and result["images"] == 4 and 0 < result["aAcc"] < 1
 
 
+def test_names_that_do_not_fit_are_an_error_before_the_work(tmp_path):
+    config = config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={ROOT / 'dataset/nuclei/instance_labels.txt'}")
+    with pytest.raises(ValueError, match="has 1 classes, the model 2"):
+        SegmentationTask(config, Processes())
+
+
 def test_scales_need_a_resize(tmp_path):
     with pytest.raises(ConfigError, match="DataLoader.Eval.dataset.transform_ops: .* there is no Resize"):
         SegmentationTask(config_of(tmp_path, "Arch.inference={ratios: [0.5]}"), Processes())

@@ -10,7 +10,8 @@ from ..detection.masks import encode_rle
 from ..detection.predict import check_post_process, comparison_sheet, pasted
 from ..evaluation.coco import coco_map, gathered, result_records
 from ..schema import ConfigError
-from .classification import build_loaders, build_model
+from .classification import build_loaders, build_model, class_names
+from .log import logger
 
 IMAGES_IN_REPORT = 4
 
@@ -41,8 +42,18 @@ class DetectionTask:
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
+        if training and config.Infer and config.Infer.class_id_map_file:
+            self._compare_names(class_names(config), self.train_loader.dataset.class_names)
         self.train_metric = ProposalAccuracy()
         self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
+
+    def _compare_names(self, names, known):
+        """Warn if predictions will name the classes differently from the annotations, whose order is that of their ids."""
+        for label, pair in enumerate(zip(names, known)):
+            if pair[0] != pair[1]:
+                logger.warning("%s names class %d %r, the annotations name it %r; predictions follow the former",
+                               self.config.Infer.class_id_map_file, label, *pair)
+                return
 
     @staticmethod
     def check(config):

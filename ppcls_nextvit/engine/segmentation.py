@@ -26,6 +26,7 @@ class SegmentationTask:
 
     def __init__(self, config, processes, training=True):
         self.config, self.processes, num_classes = config, processes, config.Arch.class_num
+        self.class_names = class_names(config)                       # before the work: a file of names that does not fit is an error
         self.model = build_model(config, training)
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
         self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
@@ -81,8 +82,8 @@ class SegmentationTask:
         """What evaluate() returns, of the `results` of all images of this process."""
         self.metric.reset()
         counts = self.processes.sum(sum(map(np.array, results), self.metric.counts()))
-        names = class_names(self.config)
-        result = {key: dict(zip(names, value)) if isinstance(value, list) else value for key, value in self.metric.result(counts).items()}
+        result = {key: dict(zip(self.class_names, value)) if isinstance(value, list) else value
+                  for key, value in self.metric.result(counts).items()}
         return {**result, "images": int(counts[0])}
 
     def predictions(self, first_step=0):
@@ -111,4 +112,4 @@ class SegmentationTask:
             rows.append((dataset.image(index), dataset.label(index), prediction))
             if len(rows) == IMAGES_IN_REPORT:
                 break
-        comparison_sheet(rows, class_names(self.config)).save(Path(directory) / "predictions.png")
+        comparison_sheet(rows, self.class_names).save(Path(directory) / "predictions.png")
