@@ -78,6 +78,8 @@ def recompute_block(block, x):
     Recomputing runs the block twice, first without gradients; the running statistics of its BatchNorms must move only
     once, so in the first pass their momentum is 1 (old statistics kept).
     """
+    if x.stop_gradient:                                  # after frozen stages: recompute would give the block's parameters no gradients
+        return block(x)
     norms = [layer for layer in block.sublayers() if isinstance(layer, BATCH_NORMS)]
 
     def run(x):
