@@ -215,6 +215,15 @@ def test_averaged_weights_are_not_resumed_from(uninterrupted, tmp_path):
         train(load_config(everything(tmp_path), [f"Global.checkpoints={tmp_path / 'best_model'}"]))
 
 
+def test_resuming_does_not_need_the_file_that_the_run_began_with(tmp_path):
+    steps = ["Global.iter_per_epoch=1", "Global.eval_during_train=False"]
+    config = quick(tmp_path, *steps)
+    assert train(config) == 0
+    assert train(quick(tmp_path, *steps, "Global.epochs=2", f"Global.pretrained_model={tmp_path / 'gone.pdparams'}",
+                       f"Global.checkpoints={config.output_dir / 'latest'}")) == 0
+    assert [line["update"] for line in read_figures(config.output_dir) if line["kind"] == "train"] == [1, 2]
+
+
 def test_a_launcher_that_repeats_its_sigterm_still_gets_a_checkpoint():
     stop = loop.Stop()
     try:

@@ -28,16 +28,18 @@ def build_model(config, training=False):
     """The model that Arch names, with the weights of Global.pretrained_model, Arch.pretrained or Global.checkpoints if one is given.
 
     training: a head of another class count then stays at its initial values, which the logged report says; else it is a LoadError.
-    Global.checkpoints is then the loop's to load. Of a detector or segmentor Arch.pretrained is the backbone's alone, to train from;
-    ConfigError without weights for the rest where nothing is trained.
+    Global.checkpoints is then the loop's to load, and nothing else is loaded. Of a detector or segmentor Arch.pretrained is the
+    backbone's alone, to train from; ConfigError without weights for the rest where nothing is trained.
     """
     model = create_model(config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments)
+    if training and config.Global.checkpoints:                       # what the run began with may be gone by now
+        return model
     whole, backbone_only = config.Global.pretrained_model, "backbone" in config.Arch.arguments
     if backbone_only and not training:
         whole, backbone_only = whole or config.Global.checkpoints, False
         if not whole:
             raise ConfigError(f"{config.path}: no weights for {config.Arch.name}'s heads; give -o Global.pretrained_model=FILE")
-    source = whole or config.Arch.pretrained or (None if training else config.Global.checkpoints)
+    source = whole or config.Arch.pretrained or config.Global.checkpoints
     if source:
         report = load_weights(model, source, head="fresh_on_mismatch" if training else "strict", backbone_only=backbone_only and not whole)
         logger.info("weights from %s: %s", source, report)
