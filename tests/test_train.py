@@ -131,6 +131,8 @@ def quick(tmp_path, *overrides, **sections):
 def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path):
     config = quick(tmp_path, "Optimizer.lr.learning_rate=1e30", "Optimizer.lr.warmup_epoch=0", "Optimizer.clip_global_norm=null",
                    "Global.eval_during_train=False")
+    config.output_dir.mkdir(parents=True)
+    (config.output_dir / "latest.pdparams").touch()              # of another run in the same place
     with pytest.raises(FloatingPointError, match=r"epoch 1, batch 2 \(step 2, learning rate .*\); last good checkpoint: none yet"):
         train(config)
 

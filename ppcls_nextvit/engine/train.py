@@ -105,6 +105,7 @@ class Run:
         self.progress = Progress()
         self.plan = {"seed": settings.seed, "world_size": processes.world_size, "batches": self.batches,
                      "update_freq": settings.update_freq}
+        self.last_saved = settings.checkpoints                            # of this run: an older one may have left its own here
         if settings.checkpoints:
             self._resume(settings.checkpoints)
         else:
@@ -186,9 +187,9 @@ class Run:
 
     def _check_finite(self, loss, epoch, batch, lr):
         if not math.isfinite(loss):
-            saved = self.where / "latest" if (self.where / "latest.pdparams").exists() else "none yet"
             raise FloatingPointError(f"the loss is {loss} at epoch {epoch}, batch {batch} (step {self.progress.update + 1}, learning rate "
-                                     f"{lr:.3g}); last good checkpoint: {saved}. Lower the learning rate, clip gradients or check the data")
+                                     f"{lr:.3g}); last good checkpoint: {self.last_saved or 'none yet'}. Lower the learning rate, clip "
+                                     "gradients or check the data")
 
     def _tell(self, figures, epoch, lr, bar):
         memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
@@ -228,6 +229,8 @@ class Run:
             parts = {".pdparams": weights or _float32_state(self.task.model), ".pdopt": optimizer_state(self.optimizer, self.task.model),
                      ".pdstates": states}
             save_checkpoint(self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts)
+        if name == "latest":
+            self.last_saved = self.where / name
         self.processes.barrier()
 
     def _stopped(self):
