@@ -133,6 +133,7 @@ def test_the_backbone_holds_still_what_it_is_told_to():
     ({"backbone": TINY, "chanels": 64}, "Did you mean 'channels'"),
     ({"backbone": TINY, "inference": {"mode": "slid"}}, "Arch.inference.mode"),
     ({"backbone": TINY, "inference": {"crop_size": [64, 64], "stride": [65, 64]}}, "pixels are left out"),
+    ({"backbone": TINY, "inference": {"mode": "slide", "crop_size": [64, 31], "stride": [16, 16]}}, "crop_size: the model needs 32 pixels"),
     ({"backbone": TINY, "inference": {"ratios": [1.0, 0.0]}}, "ratios must be positive"),
 ])
 def test_bad_arguments_are_refused_by_name(arguments, message):

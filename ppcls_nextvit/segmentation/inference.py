@@ -5,7 +5,8 @@ from typing import Literal, Tuple
 import paddle
 from paddle.nn import functional as F
 
-from ..schema import Registry
+from ..models.nextvit import MIN_INPUT_SIZE
+from ..schema import ConfigError, Registry
 from .heads import resize
 
 __all__ = ["Inference", "best_class", "segment", "window_starts"]
@@ -38,7 +39,10 @@ class Inference:
     @classmethod
     def from_yaml(cls, section, where="Arch.inference"):
         """The Inference of a YAML mapping, or of None. ConfigError names the key below `where`."""
-        return _INFERENCE.build("Inference", section, where)
+        inference = _INFERENCE.build("Inference", section, where)
+        if inference.mode == "slide" and min(inference.crop_size) < MIN_INPUT_SIZE:
+            raise ConfigError(f"{where}.crop_size: the model needs {MIN_INPUT_SIZE} pixels or more, got {list(inference.crop_size)}")
+        return inference
 
 
 def window_starts(length, size, stride):
