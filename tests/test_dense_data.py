@@ -293,7 +293,7 @@ def test_an_image_of_another_size_than_the_json_says(tmp_path):
 def test_missing_images(tmp_path):
     write(tmp_path, GOOD)
     (tmp_path / "0.png").unlink()
-    with pytest.raises(FileNotFoundError, match="0.png: no such file, and it is the first"):
+    with pytest.raises(FileNotFoundError, match=r"0.png: no such file, .*; is image_root \(or dataset_root\) right"):
         coco(tmp_path)
 
 

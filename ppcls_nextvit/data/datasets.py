@@ -51,7 +51,8 @@ class FolderFiles:
     def check(self, names):
         """A wrong root is noticed here, by its first file, and not in a worker; a single missing file is noticed when it is read."""
         if not os.path.isfile(self.path(names[0])):
-            raise FileNotFoundError(f"{self.path(names[0])}: no such file, and it is the first of the list; is image_root right?")
+            raise FileNotFoundError(f"{self.path(names[0])}: no such file, and it is the first of the list; is image_root (or "
+                                    "dataset_root) right?")
 
     def read(self, name):
         """The file's bytes. ImageError if it cannot be read."""
