@@ -102,7 +102,7 @@ class ArchSection:
 
     name: str
     class_num: int = 1000
-    pretrained: Union[bool, str] = False       # a file, or False; True is refused: nothing is downloaded behind your back
+    pretrained: Union[bool, str, None] = False       # a file, or False or null; True is refused: nothing is downloaded behind your back
     use_ssld: bool = False
     use_sync_bn: bool = False
     infer_add_softmax: bool = True             # exported models end in Softmax, as PaddleClas's do

@@ -88,6 +88,12 @@ def test_every_config_of_the_repository_loads_and_round_trips(path, tmp_path):
     assert load_config_text(tmp_path, dump_config(config)) == config_of(config)
 
 
+@pytest.mark.parametrize("nothing", ["null", "False"])
+def test_a_recipe_begins_without_its_weights(nothing):
+    path = ROOT / "configs/detection/mask_rcnn_nextvit_small_1x_coco.yaml"
+    assert not load_config(path, [f"Arch.pretrained={nothing}"]).Arch.pretrained
+
+
 @pytest.mark.parametrize("override, message", [
     ("Global.epoch=3", r"Global.epoch: unknown key. Did you mean 'epochs'"),
     ("Global.epochs=three", r"Global.epochs: expected int, got 'three'"),
