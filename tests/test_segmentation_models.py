@@ -110,6 +110,20 @@ def test_every_parameter_learns_and_training_has_all_heads(name):
     assert [key for key in without if not key.endswith("e_mhsa.k.bias")] == []
 
 
+def test_one_image_is_no_batch_for_the_pool_of_one_bin():
+    """Evaluation normalises what Paddle's BatchNorm would pass on as it is; Semantic FPN, which pools nothing, trains."""
+    model = tiny("UPerNet")
+    model.train()
+    with pytest.raises(ValueError, match="a batch of one image leaves BatchNorm a single value per channel.*batch_size 2"):
+        model(paddle.randn([1, 3, 64, 96]))
+    for layer in model.decode_head.psp_modules.sublayers():
+        layer.training = False                                            # statistics that are fixed need no batch
+    assert model(paddle.randn([1, 3, 64, 96]))[0].shape == [1, 5, 16, 24]
+    other = tiny("SemanticFPN")
+    other.train()
+    assert other(paddle.randn([1, 3, 64, 96]))[0].shape == [1, 5, 16, 24]
+
+
 @pytest.mark.parametrize("name", NARROW)
 def test_any_size_of_image(name):
     model = tiny(name)

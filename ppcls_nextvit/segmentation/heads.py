@@ -51,8 +51,12 @@ class ConvModule(nn.Layer):
         nn.initializer.Normal(std=math.sqrt(2 / (out_channels * kernel_size ** 2)))(self.conv.weight)      # He's, of the fan out
 
     def forward(self, x):
-        """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
-        return F.relu(self.bn(self.conv(x)))
+        """x: [B, C_in, H, W] -> [B, C_out, H, W]. ValueError in training if BatchNorm has one value per channel, as torch."""
+        x = self.conv(x)
+        if self.bn.training and type(self.bn) is nn.BatchNorm2D and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            raise ValueError("a batch of one image leaves BatchNorm a single value per channel, which Paddle would pass on as it is: train "
+                             "with batch_size 2 or more and drop_last: True, or with use_sync_bn in several processes")
+        return F.relu(self.bn(x))
 
 
 class DecodeHead(nn.Layer):
