@@ -139,16 +139,17 @@ def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, caps
     (tmp_path / "paddleseg.py").write_text("raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
     out = tmp_path / "benchmark.json"
-    status = benchmark.main(["--task", "detection", "segmentation", "--engines", "ours mask_rcnn", "ours semfpn", "paddleseg upernet",
+    status = benchmark.main(["--task", "detection", "segmentation", "--engines", "ours mask_rcnn", "ours upernet", "paddleseg upernet",
                              "--dense-size", "64", "96", "--threads", "1", "--rounds", "1", "--runs", "1", "--json", str(out)])
     printed = capsys.readouterr().out
     assert status == 0 and "paddleseg upernet: left out (PaddleSeg is not installed: pip install" in printed
     rows, parts = json.loads(out.read_text()), ["preprocessing", "network", "postprocessing", "inference", "step"]
     assert [(row["task"], row["engine"], row["what"]) for row in rows] == [
-        (task, engine, part) for task, engine in (("detection", "ours mask_rcnn"), ("segmentation", "ours semfpn")) for part in parts]
+        (task, engine, part) for task, engine in (("detection", "ours mask_rcnn"), ("segmentation", "ours upernet")) for part in parts]
     for row in rows:
         assert row["median_ms"] > 0 and row["memory_mb"] > 100 and row["size"] == "64x96" and row["ratio"] == 1
-        assert f"| 64x96 | 1 | 1 | {row['engine']} | {row['what']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
+        assert row["batch"] == (2 if (row["task"], row["what"]) == ("segmentation", "step") else 1)
+        assert f"| 64x96 | 1 | {row['batch']} | {row['engine']} | {row['what']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
     for first in (0, 5):
         assert sum(row["share"] for row in rows[first:first + 3]) == pytest.approx(1)
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1

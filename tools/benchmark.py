@@ -11,7 +11,8 @@ turns too: `of gemm` is the share of its rate that an engine's multiply-adds rea
     python tools/benchmark.py --task detection segmentation --peer-python paddleseg=PYTHON --rounds 3 --runs 1
 
 Mask R-CNN and the segmentors, with random weights: what of an image's inference is preprocessing, network and postprocessing, and a
-training step on one image. Inference and training have processes of their own, so that the peak memory is each one's.
+training step, of segmentors on two images, without which UPerNet cannot train. Inference and training have processes of their own, so that
+the peak memory is each one's.
 """
 import argparse
 import itertools
@@ -38,6 +39,7 @@ HEADINGS = {"min_ms": "min ms", "median_ms": "median ms", "p95_ms": "p95 ms", "i
             "cpu_ms": "min cpu ms", "cpu_ratio": "cpu / first engine's",
             "of_gemm": "of gemm", "memory_mb": "peak MB", "difference": "logits differ by"}
 DENSE = {"detection": (800, 1333), "segmentation": (512, 683)}     # height, width that the published recipes resize to
+STEP_IMAGES = {"detection": 1, "segmentation": 2}
 GEMM = "gemm"
 PEERS = list(dict.fromkeys(name.split()[0] for name in ENGINES if not name.startswith(("ours", GEMM))))
 GEMM_FLOP = 2 * benchmark_worker.Gemm.SIDE ** 3
@@ -73,9 +75,9 @@ class Worker:
         self.memory_mb = answer["memory_mb"]
         return answer["ms"], answer["cpu_ms"]
 
-    def parts(self, task, size, train, runs):
+    def parts(self, task, size, train, batch, runs):
         """{part: milliseconds of `runs` runs} of a detector or segmentor; the last part is the whole."""
-        answer = self._ask({"task": task, "size": size, "train": train, "runs": runs})
+        answer = self._ask({"task": task, "size": size, "train": train, "batch": batch, "runs": runs})
         self.memory_mb = answer["memory_mb"]
         parts = answer["ms"]
         return parts if train else {**parts, "inference": [sum(run) for run in zip(*parts.values())]}
@@ -169,13 +171,14 @@ def measure(task, workers, batch, args, multiply_adds):
 
 def compare_parts(task, workers, size, train, rounds, runs):
     """One row per engine and part, as dicts; `share` is the part's of the whole, over all runs, `ratio` to the first engine's part."""
-    taken = turns(workers, rounds, lambda worker: worker.parts(task, size, train, runs))
+    batch = STEP_IMAGES[task] if train else 1
+    taken = turns(workers, rounds, lambda worker: worker.parts(task, size, train, batch, runs))
     for worker in workers:
         total = {part: sum(sum(one[part]) for one in taken[worker.name]) for part in taken[worker.name][0]}
         *_, whole = total.values()
         for part in total:
             ms = [value for one in taken[worker.name] for value in one[part]]
-            yield {"task": task, "batch": 1, "engine": worker.name, "version": worker.version, "what": part, "min_ms": min(ms),
+            yield {"task": task, "batch": batch, "engine": worker.name, "version": worker.version, "what": part, "min_ms": min(ms),
                    "median_ms": statistics.median(ms), "share": total[part] / whole,
                    "ratio": median_ratio(taken[worker.name], taken[workers[0].name], part), "memory_mb": worker.memory_mb}
 
@@ -338,7 +341,7 @@ def parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="+", choices=("latency", "train", "data", *DENSE), default=["latency"],
                         help="data: the transforms of the 224 recipe on one core, images per second; detection and segmentation: an "
-                             "image's inference in its parts, and a training step on one image")
+                             "image's inference in its parts, and a training step")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME",
                         help=f"the first is what the others are compared with; of {', '.join(ENGINES)}")
     parser.add_argument("--model", default="NextViT_small")

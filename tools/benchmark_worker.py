@@ -262,9 +262,9 @@ class Dense:
         self.on_gpu = paddle.device.get_device().startswith("gpu")
         self.version = f"{getattr(self.model, 'suite', '')}paddlepaddle {paddle.__version__}"
 
-    def parts(self, task, size, train, runs):
+    def parts(self, task, size, train, batch, runs):
         measure = importlib.import_module(f"ppcls_nextvit.{task}.benchmark").measure
-        measured = measure(self.model, tuple(size), train=train, runs=runs)
+        measured = measure(self.model, tuple(size), train=train, batch=batch, runs=runs)
         memory = measured.pop("peak_memory_mb")
         return {"ms": measured, "memory_mb": memory if self.on_gpu else peak_memory()}
 

@@ -13,12 +13,12 @@ from .views import Views
 __all__ = ["measure"]
 
 
-def measure(model, size=(512, 683), original=(480, 640), runs=5, train=False, batch=1):
+def measure(model, size=(512, 683), original=(480, 640), runs=5, train=False, batch=2):
     """{name: [milliseconds of each run], 'peak_memory_mb': number} of `model` on random images of `size` (height, width).
 
     Inference, of one whole image, has 'preprocessing' (resize from `original` to size, normalise), 'network' (logits at the heads' size)
     and 'postprocessing' (resized to size, then to `original`, and the best class). With train: 'step', forward, loss, backward and AdamW on
-    `batch` images. The first run warms up and is not counted.
+    `batch` images, of which UPerNet needs two. The first run warms up and is not counted.
     """
     measured = _train(model, size, batch, runs) if train else _infer(model, size, original, runs)
     return {**measured, "peak_memory_mb": peak_memory_mb(paddle.device.get_device().partition(":")[0])}
