@@ -116,8 +116,8 @@ def test_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
 class DenseRecorder(Recorder):
     """A worker whose k-th measurement's preprocessing takes `milliseconds[k]`, and its network ten times that."""
 
-    def parts(self, task, size, train, runs):
-        self.calls.append((self.name, task, size, train))
+    def parts(self, task, size, train, batch, runs):
+        self.calls.append((self.name, task, size, train, batch))
         ms = next(self.milliseconds)
         return {"preprocessing": [ms] * runs, "network": [10 * ms] * runs, "inference": [11 * ms] * runs}
 
@@ -126,7 +126,7 @@ def test_parts_of_dense_inference(benchmark):
     calls = []
     workers = [DenseRecorder("a", [1, 10, 1], calls), DenseRecorder("b", [3, 30, 2], calls)]
     rows = list(benchmark.compare_parts("detection", workers, (64, 96), False, rounds=3, runs=2))
-    assert calls == [(name, "detection", (64, 96), False) for name in "ababab"]
+    assert calls == [(name, "detection", (64, 96), False, 1) for name in "ababab"]
     assert [(row["engine"], row["what"], row["min_ms"], row["median_ms"], row["ratio"]) for row in rows] == [
         ("a", "preprocessing", 1, 1, 1), ("a", "network", 10, 10, 1), ("a", "inference", 11, 11, 1),
         ("b", "preprocessing", 2, 3, 3), ("b", "network", 20, 30, 3), ("b", "inference", 22, 33, 3)]
