@@ -19,7 +19,7 @@ from ..preprocess import ImageError, decode_image, normalize
 from ..schema import ConfigError, Registry, named_entries
 from .datasets import SECTIONS
 
-__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "fixed_pipeline", "rescaled_size", "thinned"]
+__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "counted_pixels", "fixed_pipeline", "rescaled_size", "thinned"]
 
 DENSE_TRANSFORMS = Registry("transform of detection and segmentation")
 IGNORE = 255             # the label of a pixel that neither loss nor metric counts
@@ -333,6 +333,11 @@ class DensePipeline:
             return self.apply(sample, rng)
         except ValueError as error:
             raise ImageError(f"{name}: {error}") from error
+
+
+def counted_pixels(label, ignore_index):
+    """label: integers, an array or tensor [..., H, W] -> bool: neither IGNORE, with which the transforms pad, nor `ignore_index`."""
+    return (label != ignore_index) & (label != IGNORE)
 
 
 def fixed_pipeline(transform_ops, where):

@@ -1,7 +1,7 @@
 """Losses of the segmentors: `loss(maps, label)` -> (scalar, {head: part})."""
 import paddle
 
-from ..data.dense import IGNORE
+from ..data.dense import IGNORE, counted_pixels
 from ..schema import Registry
 
 __all__ = ["LOSSES", "CrossEntropyLoss", "build_loss"]
@@ -29,7 +29,7 @@ class CrossEntropyLoss:
     def __call__(self, maps, label):
         """maps: the heads' logits, float32 [B, C, H, W]. label: [B, H, W], below C or 255."""
         label = label.astype("int64")
-        counted = (label != self.ignore_index) & (label != IGNORE)
+        counted = counted_pixels(label, self.ignore_index)
         label = paddle.where(counted, label, paddle.zeros_like(label)).unsqueeze(1)
         parts = {name: weight * self._mean(logits, label, counted) for name, weight, logits in zip(HEADS, self.weights, maps)}
         return sum(parts.values()), {name: part.detach() for name, part in parts.items()}

@@ -5,7 +5,7 @@ the number of images, and result(summed counts), in which a list is by class.
 """
 import numpy as np
 
-from ..data.dense import IGNORE
+from ..data.dense import IGNORE, counted_pixels
 from ..schema import Registry
 
 __all__ = ["METRICS", "MeanIoU", "PixelAccuracy", "build_metric"]
@@ -32,7 +32,7 @@ class PixelAccuracy:
 
     def update(self, prediction, label):
         """prediction, label: integer arrays [H, W], or [B, H, W]."""
-        counted = (label != self.ignore_index) & (label != IGNORE)
+        counted = counted_pixels(label, self.ignore_index)
         self._counts += np.array([_images(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
 
     def counts(self):
@@ -62,7 +62,7 @@ class MeanIoU:
     def update(self, prediction, label):
         """prediction, label: integer arrays [H, W], or [B, H, W]; labels below num_classes or 255."""
         self._images += _images(label)
-        counted = (label != self.ignore_index) & (label != IGNORE)
+        counted = counted_pixels(label, self.ignore_index)
         prediction, label = prediction[counted], label[counted]
         for area, pixels in zip(self._areas, (label[prediction == label], prediction, label)):
             area += np.bincount(pixels, minlength=self.num_classes)
