@@ -413,7 +413,7 @@ def test_what_is_no_place_is_named(tmp_path, value):
 
 def test_losses_of_every_step_must_agree():
     same = {1: 2.0, 2: 1.5, 3: 1.0}
-    for step, near, far in ((1, 2.00001, 2.00003), (2, 1.50001, 1.50002), (3, 1.0019, 1.0021)):
+    for step, near, far in ((1, 2.00001, 2.00003), (2, 1.50001, 1.50002), (3, 1.0004, 1.0006)):
         assert dy2static.compare(same, {**same, step: near})[0] and not dy2static.compare(same, {**same, step: far})[0]
     assert not dy2static.compare(same, {1: 2.0})[0] and not dy2static.compare({}, {})[0]
     assert not dy2static.compare(same, {**same, 2: float("nan")})[0]
