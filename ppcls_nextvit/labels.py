@@ -1,4 +1,5 @@
 """Class names from a map file as PaddleClas has them: one line per class, `id name, synonyms`."""
+
 from pathlib import Path
 
 __all__ = ["read_labels"]
@@ -7,8 +8,8 @@ __all__ = ["read_labels"]
 def read_labels(path, num_classes=None):
     """Names in the order of their class ids.
 
-    Raises FileNotFoundError for a missing file and ValueError for a line that is not `id name`, a repeated or missing id, or another
-    number of classes than `num_classes`.
+    Raises FileNotFoundError for a missing file and ValueError for a line that is not `id name`, a
+    repeated or missing id, or another number of classes than `num_classes`.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -22,10 +23,16 @@ def read_labels(path, num_classes=None):
             continue
         index, _, name = line.strip().partition(" ")
         if not index.isdigit() or not name.strip() or int(index) in names:
-            raise ValueError(f"class_id_map_file {path}, line {number}: expected a new `id name`, got {line!r}")
+            raise ValueError(
+                f"class_id_map_file {path}, line {number}: expected a new `id name`, got {line!r}"
+            )
         names[int(index)] = name.strip()
     if sorted(names) != list(range(len(names))):
-        raise ValueError(f"class_id_map_file {path}: the ids must be 0 to {len(names) - 1} without gaps")
+        raise ValueError(
+            f"class_id_map_file {path}: the ids must be 0 to {len(names) - 1} without gaps"
+        )
     if num_classes is not None and len(names) != num_classes:
-        raise ValueError(f"class_id_map_file {path}: has {len(names)} classes, the model {num_classes}")
+        raise ValueError(
+            f"class_id_map_file {path}: has {len(names)} classes, the model {num_classes}"
+        )
     return [names[index] for index in range(len(names))]

@@ -1,4 +1,7 @@
-"""Predictions for image files: the model of a configuration, top-k with names, a labelled contact sheet."""
+"""Predictions for image files: the model of a configuration, top-k with names, a labelled contact
+sheet.
+"""
+
 import json
 from pathlib import Path
 
@@ -14,20 +17,33 @@ from .preprocess import ImageError, Preprocess, open_image
 from .schema import ConfigError
 from .weights.load import resolve
 
-__all__ = ["contact_sheet", "images_of", "list_images", "predict_files", "trained_model", "write_json"]
+__all__ = [
+    "contact_sheet",
+    "images_of",
+    "list_images",
+    "predict_files",
+    "trained_model",
+    "write_json",
+]
 
-SHEET_LIMIT = 400       # pictures on a contact sheet
+SHEET_LIMIT = 400  # pictures on a contact sheet
 
 
 def trained_model(config):
-    """(model in eval mode, path of the weights' file) for Global.pretrained_model, or a file in Arch.pretrained; every key must fit.
+    """(model in eval mode, path of the weights' file) for Global.pretrained_model, or a file in
+    Arch.pretrained; every key must fit.
 
-    Arch.pretrained of a detector or segmentor is its backbone's, and not enough. ConfigError without weights: an untrained model
-    predicts noise.
+    Arch.pretrained of a detector or segmentor is its backbone's, and not enough. ConfigError
+    without weights: an untrained model predicts noise.
     """
-    source = config.Global.pretrained_model or ("backbone" not in config.Arch.arguments and config.Arch.pretrained)
+    source = config.Global.pretrained_model or (
+        "backbone" not in config.Arch.arguments and config.Arch.pretrained
+    )
     if not source:
-        raise ConfigError(f"{config.path}: no weights, and an untrained model predicts noise; give -o Global.pretrained_model=FILE")
+        raise ConfigError(
+            f"{config.path}: no weights, and an untrained model predicts noise; give -o "
+            f"Global.pretrained_model=FILE"
+        )
     model = build_model(config)
     model.eval()
     return model, resolve(source)
@@ -39,7 +55,8 @@ def preprocess_of(config):
 
 
 def list_images(source):
-    """[source] for a file; for a directory its image files (by ending), sorted by name, without those of its own folders.
+    """[source] for a file; for a directory its image files (by ending), sorted by name, without
+    those of its own folders.
 
     FileNotFoundError if there is no such file or directory, or no image in it.
     """
@@ -48,14 +65,23 @@ def list_images(source):
         if not source.exists():
             raise FileNotFoundError(f"{source}: no such file or directory")
         return [source]
-    found = sorted(path for path in source.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    found = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    )
     if not found:
-        raise FileNotFoundError(f"{source}: no images in this directory; expected files ending in {' '.join(EXTENSIONS)}")
+        raise FileNotFoundError(
+            f"{source}: no images in this directory; expected files ending in "
+            f"{' '.join(EXTENSIONS)}"
+        )
     return found
 
 
 def images_of(config):
-    """The images of Infer.infer_imgs, else of Global.infer_imgs, see list_images. ConfigError if neither is given."""
+    """The images of Infer.infer_imgs, else of Global.infer_imgs, see list_images. ConfigError if
+    neither is given.
+    """
     source = config.section("Infer").infer_imgs or config.Global.infer_imgs
     if not source:
         raise ConfigError(f"{config.path}: no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY")
@@ -63,20 +89,25 @@ def images_of(config):
 
 
 def predict_files(model, paths, preprocess, batch_size, topk, names):
-    """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or {file_name, error} for a bad image.
+    """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or
+    {file_name, error} for a bad image.
 
-    A generator; it reads `batch_size` files at a time. scores are probabilities. Images that preprocessing leaves at different sizes
-    run one size at a time. model: in eval mode, float32 [B, 3, H, W] -> logits [B, len(names)]. preprocess: a Preprocess.
+    A generator; it reads `batch_size` files at a time. scores are probabilities. Images that
+    preprocessing leaves at different sizes
+    run one size at a time. model: in eval mode, float32 [B, 3, H, W] -> logits [B, len(names)].
+    preprocess: a Preprocess.
     topk: how many classes. No ImageError leaves it: that is the `error`.
     """
     for start in range(0, len(paths), batch_size):
         results, by_shape = {}, {}
-        for path in paths[start:start + batch_size]:
+        for path in paths[start : start + batch_size]:
             try:
                 image = preprocess(str(path))
                 if min(image.shape[1:]) < MIN_INPUT_SIZE:
-                    raise ImageError(f"{path}: {image.shape[1]} x {image.shape[2]} pixels after preprocessing; "
-                                     f"the model needs at least {MIN_INPUT_SIZE}")
+                    raise ImageError(
+                        f"{path}: {image.shape[1]} x {image.shape[2]} pixels after preprocessing; "
+                        f"the model needs at least {MIN_INPUT_SIZE}"
+                    )
                 by_shape.setdefault(image.shape, []).append((path, image))
             except ImageError as error:
                 results[path] = {"file_name": str(path), "error": str(error)}
@@ -86,21 +117,28 @@ def predict_files(model, paths, preprocess, batch_size, topk, names):
                 probabilities = F.softmax(model(batch), axis=-1).numpy()
             for (path, _), row in zip(group, probabilities):
                 order = np.argsort(-row, kind="stable")[:topk].tolist()
-                results[path] = {"file_name": str(path), "class_ids": order, "scores": [float(row[i]) for i in order],
-                                 "label_names": [names[i] for i in order]}
-        yield from (results[path] for path in paths[start:start + batch_size])
+                results[path] = {
+                    "file_name": str(path),
+                    "class_ids": order,
+                    "scores": [float(row[i]) for i in order],
+                    "label_names": [names[i] for i in order],
+                }
+        yield from (results[path] for path in paths[start : start + batch_size])
 
 
 def write_json(path, results):
     """The results as a JSON list."""
-    Path(path).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    Path(path).write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def contact_sheet(results, columns=8, cell=144):
-    """A picture of the images of `results` (of predict_files; bad ones are left out), each over its best name and probability.
+    """A picture of the images of `results` (of predict_files; bad ones are left out), each over its
+    best name and probability.
 
-    cell: side of a picture, in pixels. Small images grow by whole factors, so that their pixels stay visible. Returns a PIL image of
-    at most SHEET_LIMIT pictures. ValueError if there is none.
+    cell: side of a picture, in pixels. Small images grow by whole factors, so that their pixels
+    stay visible. Returns a PIL image of at most SHEET_LIMIT pictures. ValueError if there is none.
     """
     shown = [result for result in results if "error" not in result][:SHEET_LIMIT]
     if not shown:
@@ -108,21 +146,34 @@ def contact_sheet(results, columns=8, cell=144):
     font, line, gap = ImageFont.load_default(13), 17, 8
     columns = min(columns, len(shown))
     width, height = cell + gap, cell + 2 * line + gap
-    sheet = Image.new("RGB", (columns * width + gap, -(-len(shown) // columns) * height + gap), "white")
+    sheet = Image.new(
+        "RGB", (columns * width + gap, -(-len(shown) // columns) * height + gap), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for index, result in enumerate(shown):
         left, top = gap + index % columns * width, gap + index // columns * height
         picture = _fitted(open_image(result["file_name"]), cell)
-        sheet.paste(picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2))
-        draw.text((left, top + cell + 1), _shortened(draw, result["label_names"][0], font, cell), "black", font)
-        draw.text((left, top + cell + 1 + line), f"{100 * result['scores'][0]:.1f} %", "#555555", font)
+        sheet.paste(
+            picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2)
+        )
+        draw.text(
+            (left, top + cell + 1),
+            _shortened(draw, result["label_names"][0], font, cell),
+            "black",
+            font,
+        )
+        draw.text(
+            (left, top + cell + 1 + line), f"{100 * result['scores'][0]:.1f} %", "#555555", font
+        )
     return sheet
 
 
 def _fitted(picture, side):
     factor = side // max(picture.size)
     if factor > 1:
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        return picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+        )
     picture.thumbnail((side, side))
     return picture
 

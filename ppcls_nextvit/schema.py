@@ -1,9 +1,13 @@
-"""The signature is the schema: registries whose entries are built from YAML, checked against their own signatures.
+"""The signature is the schema: registries whose entries are built from YAML, checked against their
+own signatures.
 
-A registered class or function takes what the program gives it as positional parameters, and what the user writes
-in YAML as keyword-only parameters. The annotations and defaults of the latter are the schema: unknown keys,
-missing keys and wrong types are `ConfigError`s that name the place, the value and the nearest correct name.
+A registered class or function takes what the program gives it as positional parameters, and what
+the user writes
+in YAML as keyword-only parameters. The annotations and defaults of the latter are the schema:
+unknown keys, missing keys and wrong types are `ConfigError`s that name the place, the value and the
+nearest correct name.
 """
+
 import difflib
 import inspect
 import types
@@ -13,11 +17,15 @@ __all__ = ["ConfigError", "Registry", "coerce", "named_entries", "require_keys",
 
 
 class ConfigError(ValueError):
-    """A value in a YAML file or an `-o` override that cannot be meant. The message says where, what and what to do."""
+    """A value in a YAML file or an `-o` override that cannot be meant. The message says where, what
+    and what to do.
+    """
 
 
 def nearest(name, options):
-    """' Did you mean ...?' for a name with close relatives among `options`, then the list of all options."""
+    """' Did you mean ...?' for a name with close relatives among `options`, then the list of all
+    options.
+    """
     options = [str(option) for option in options]
     close = difflib.get_close_matches(str(name), options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -40,8 +48,9 @@ def _quotient(text):
 def coerce(value, annotation, where):
     """`value` as the type that `annotation` declares.
 
-    Handles bool, int, float (also written '1e-3' or '1.0/255.0'), str, Optional, Union, Literal, list / tuple / dict with
-    element types, and Any. Raises ConfigError naming `where`, the value that came and the type expected.
+    Handles bool, int, float (also written '1e-3' or '1.0/255.0'), str, Optional, Union, Literal,
+    list / tuple / dict with element types, and Any. Raises ConfigError naming `where`, the value
+    that came and the type expected.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (typing.Any, inspect.Parameter.empty):
@@ -69,14 +78,20 @@ def coerce(value, annotation, where):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
         if origin is tuple and args and args[-1] is not Ellipsis:
             if len(value) != len(args):
-                raise ConfigError(f"{where}: expected {len(args)} values, got {len(value)}: {value!r}")
-            return tuple(coerce(item, arg, f"{where}.{i}") for i, (item, arg) in enumerate(zip(value, args)))
+                raise ConfigError(
+                    f"{where}: expected {len(args)} values, got {len(value)}: {value!r}"
+                )
+            return tuple(
+                coerce(item, arg, f"{where}.{i}") for i, (item, arg) in enumerate(zip(value, args))
+            )
         element = args[0] if args else typing.Any
         return origin(coerce(item, element, f"{where}.{i}") for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a mapping, got {value!r}")
-        return {coerce(k, args[0], where): coerce(v, args[1], f"{where}.{k}") for k, v in value.items()}
+        return {
+            coerce(k, args[0], where): coerce(v, args[1], f"{where}.{k}") for k, v in value.items()
+        }
     if annotation is bool and isinstance(value, bool):
         return value
     if annotation is int and not isinstance(value, bool):
@@ -89,7 +104,11 @@ def coerce(value, annotation, where):
             return _quotient(value) if isinstance(value, str) else float(value)
         except (TypeError, ValueError, ZeroDivisionError):
             pass
-    if annotation not in (bool, int, float) and isinstance(annotation, type) and isinstance(value, annotation):
+    if (
+        annotation not in (bool, int, float)
+        and isinstance(annotation, type)
+        and isinstance(value, annotation)
+    ):
         return value
     raise ConfigError(f"{where}: expected {_describe(annotation)}, got {value!r}")
 
@@ -101,20 +120,26 @@ def _describe(annotation):
 
 
 def named_entries(ops, where):
-    """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or null}, ...]. Else ConfigError."""
+    """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or
+    null}, ...]. Else ConfigError.
+    """
     if ops is not None and not isinstance(ops, (list, tuple)):
         raise ConfigError(f"{where}: expected a list, got {ops!r}")
     for i, entry in enumerate(ops or []):
         if not isinstance(entry, dict) or len(entry) != 1:
-            raise ConfigError(f"{where}.{i}: expected one entry, `- Name: {{key: value}}`, got {entry!r}")
-        (name, arguments), = entry.items()
+            raise ConfigError(
+                f"{where}.{i}: expected one entry, `- Name: {{key: value}}`, got {entry!r}"
+            )
+        ((name, arguments),) = entry.items()
         if arguments is not None and not isinstance(arguments, dict):
             raise ConfigError(f"{where}.{i}.{name}: expected a mapping of keys, got {arguments!r}")
         yield name, arguments, f"{where}.{i}.{name}"
 
 
 def yaml_parameters(factory):
-    """The keyword-only parameters of `factory`: what a user may write in YAML, as {name: inspect.Parameter}."""
+    """The keyword-only parameters of `factory`: what a user may write in YAML, as {name:
+    inspect.Parameter}.
+    """
     parameters = inspect.signature(factory).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
@@ -127,12 +152,16 @@ class Registry:
         self._items = {}
 
     def register(self, factory=None, *, name=None):
-        """Decorator, bare or with `name=`: adds the factory under its own or the given name. ValueError for one that is taken."""
+        """Decorator, bare or with `name=`: adds the factory under its own or the given name.
+        ValueError for one that is taken.
+        """
         if factory is None:
             return lambda f: self.register(f, name=name)
         key = name or factory.__name__
         if key in self._items:
-            raise ValueError(f"{self.kind} {key!r} is registered already, by {self._items[key].__module__}")
+            raise ValueError(
+                f"{self.kind} {key!r} is registered already, by {self._items[key].__module__}"
+            )
         self._items[key] = factory
         return factory
 
@@ -150,7 +179,9 @@ class Registry:
         return self._items[name]
 
     def check(self, name, arguments, where):
-        """The typed keyword arguments of entry `name`, validated against its signature. ConfigError names the key."""
+        """The typed keyword arguments of entry `name`, validated against its signature. ConfigError
+        names the key.
+        """
         schema = yaml_parameters(self.get(name, where))
         if not isinstance(arguments, (dict, type(None))):
             raise ConfigError(f"{where}: expected keys and values, got {arguments!r}")
@@ -158,11 +189,18 @@ class Registry:
         require_keys(arguments, schema, where)
         for key, parameter in schema.items():
             if parameter.default is inspect.Parameter.empty and key not in arguments:
-                raise ConfigError(f"{where}.{key}: missing; {name} needs it ({_describe(parameter.annotation)})")
-        return {key: coerce(value, schema[key].annotation, f"{where}.{key}") for key, value in arguments.items()}
+                raise ConfigError(
+                    f"{where}.{key}: missing; {name} needs it ({_describe(parameter.annotation)})"
+                )
+        return {
+            key: coerce(value, schema[key].annotation, f"{where}.{key}")
+            for key, value in arguments.items()
+        }
 
     def build(self, name, arguments, where, *given):
-        """Entry `name`, called with the program's positional `given` and the user's checked `arguments`. Its errors become ConfigErrors."""
+        """Entry `name`, called with the program's positional `given` and the user's checked
+        `arguments`. Its errors become ConfigErrors.
+        """
         checked = self.check(name, arguments, where)
         try:
             return self.get(name)(*given, **checked)
@@ -172,9 +210,13 @@ class Registry:
             raise ConfigError(f"{where}: {name}: {error}") from error
 
     def build_only(self, items, where, noun, example, *given):
-        """The entry of a YAML list which must have just one. ConfigError says what was expected: a list of one `noun` such as `example`."""
+        """The entry of a YAML list which must have just one. ConfigError says what was expected: a
+        list of one `noun` such as `example`.
+        """
         entries = list(named_entries(items, where))
         if len(entries) != 1:
-            raise ConfigError(f"{where}: expected a list of one {noun} such as {example}, got {items!r}")
-        (name, arguments, place), = entries
+            raise ConfigError(
+                f"{where}: expected a list of one {noun} such as {example}, got {items!r}"
+            )
+        ((name, arguments, place),) = entries
         return self.build(name, arguments, place, *given)

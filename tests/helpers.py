@@ -1,4 +1,7 @@
-"""What several test files share: the goldens, and models filled with the seeded weights that made them."""
+"""What several test files share: the goldens, and models filled with the seeded weights that made
+them.
+"""
+
 import json
 from pathlib import Path
 
@@ -13,15 +16,21 @@ TORCH_LEAVES = {"running_mean": "_mean", "running_var": "_variance", "num_batche
 
 
 def torch_state_dict(variant, num_classes=1000, seed=0):
-    """The seeded weights of `NextViT_{small,base,large}` under the reference's PyTorch keys and layouts, as numpy arrays."""
+    """The seeded weights of `NextViT_{small,base,large}` under the reference's PyTorch keys and
+    layouts, as numpy arrays.
+    """
     manifest = json.loads((GOLDEN / f"{variant.lower()}_manifest.json").read_text())
     manifest.update({"proj_head.0.weight": [num_classes, 1024], "proj_head.0.bias": [num_classes]})
     return seeded.state_dict(manifest, seed)
 
 
 def paddle_state_dict(model, torch_state):
-    """`torch_state` under Paddle's leaf names; the weights of `model`'s Linear layers, and only those, are transposed."""
-    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
+    """`torch_state` under Paddle's leaf names; the weights of `model`'s Linear layers, and only
+    those, are transposed.
+    """
+    linear = {
+        f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)
+    }
     state = {}
     for key, value in torch_state.items():
         prefix, _, leaf = key.rpartition(".")
@@ -32,7 +41,9 @@ def paddle_state_dict(model, torch_state):
 
 
 def seeded_model(variant, num_classes=1000, **arguments):
-    """`create_model(variant, ...)` in eval mode with the seeded weights (random BatchNorm statistics included)."""
+    """`create_model(variant, ...)` in eval mode with the seeded weights (random BatchNorm
+    statistics included).
+    """
     model = create_model(variant, num_classes=num_classes, **arguments)
     assert_loads(model, paddle_state_dict(model, torch_state_dict(variant, num_classes)))
     model.eval()

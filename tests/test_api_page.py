@@ -1,4 +1,5 @@
 """The API page is what the docstrings say, and these say what they should."""
+
 import importlib
 import inspect
 import re
@@ -12,10 +13,26 @@ from ppcls_nextvit.schema import Registry
 
 make_api_page = program_at("tools/make_api_page.py")
 
-ARRAYS = {"x", "image", "images", "logits", "label", "maps", "boxes", "masks", "scores", "prediction", "probabilities",
-          "anchors", "deltas", "originals"}
+ARRAYS = {
+    "x",
+    "image",
+    "images",
+    "logits",
+    "label",
+    "maps",
+    "boxes",
+    "masks",
+    "scores",
+    "prediction",
+    "probabilities",
+    "anchors",
+    "deltas",
+    "originals",
+}
 # [B, C, H, W], [n, 4], [B, num_classes], [height, width, 3]; the other two have shapes of their own
-SHAPE = re.compile(r"\[[^\]{}:]*\b([A-Z]|[A-Z]_\w+|n|num_classes|height)\b[^\]{}:]*\]|\bPIL image\b|\bImageSet\b")
+SHAPE = re.compile(
+    r"\[[^\]{}:]*\b([A-Z]|[A-Z]_\w+|n|num_classes|height)\b[^\]{}:]*\]|\bPIL image\b|\bImageSet\b"
+)
 
 
 def public_objects():
@@ -33,7 +50,12 @@ def public_functions():
     for place, value in public_objects():
         if inspect.isclass(value):
             for name in make_api_page.methods(value):
-                yield f"{place}.{name}", make_api_page.function_of(vars(value)[name]), make_api_page.docstring(name, value), value
+                yield (
+                    f"{place}.{name}",
+                    make_api_page.function_of(vars(value)[name]),
+                    make_api_page.docstring(name, value),
+                    value,
+                )
         else:
             yield place, value, make_api_page.docstring(value), None
 
@@ -49,46 +71,80 @@ def test_every_module_and_every_public_name_has_a_docstring():
 
 
 def test_who_takes_arrays_states_their_shapes():
-    lacking = [place for place, function, text, owner in public_functions()
-               if ARRAYS & set(inspect.signature(function).parameters)
-               and not SHAPE.search(text + (make_api_page.docstring(owner) if owner else ""))]
+    lacking = [
+        place
+        for place, function, text, owner in public_functions()
+        if ARRAYS & set(inspect.signature(function).parameters)
+        and not SHAPE.search(text + (make_api_page.docstring(owner) if owner else ""))
+    ]
     assert lacking == []
 
 
 def test_who_raises_says_so():
     """What an entry of a registry raises is a ConfigError of the registry's."""
-    lacking = [place for place, function, text, owner in public_functions()
-               if not place.endswith("]") and re.search(r"^ +raise \w", inspect.getsource(function), re.MULTILINE)
-               and "Error" not in text + (make_api_page.docstring(owner) if owner else "")]
+    lacking = [
+        place
+        for place, function, text, owner in public_functions()
+        if not place.endswith("]")
+        and re.search(r"^ +raise \w", inspect.getsource(function), re.MULTILINE)
+        and "Error" not in text + (make_api_page.docstring(owner) if owner else "")
+    ]
     assert lacking == []
 
 
 def test_every_layer_states_the_shapes_of_what_it_takes_and_gives():
-    layers = {value for module in make_api_page.modules() for value in vars(module).values()
-              if inspect.isclass(value) and issubclass(value, nn.Layer) and value.__module__.startswith("ppcls_nextvit")
-              and "forward" in vars(value)}
+    layers = {
+        value
+        for module in make_api_page.modules()
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, nn.Layer)
+        and value.__module__.startswith("ppcls_nextvit")
+        and "forward" in vars(value)
+    }
     assert len(layers) > 30
-    assert sorted(f"{layer.__module__}.{layer.__qualname__}" for layer in layers
-                  if not SHAPE.search(make_api_page.docstring("forward", layer) + make_api_page.docstring(layer))) == []
+    assert (
+        sorted(
+            f"{layer.__module__}.{layer.__qualname__}"
+            for layer in layers
+            if not SHAPE.search(
+                make_api_page.docstring("forward", layer) + make_api_page.docstring(layer)
+            )
+        )
+        == []
+    )
 
 
 def test_the_page_on_extending_tells_where_every_registry_is():
-    rows = [line for line in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    registries = [(f"`{module.__name__}`", f"`{name}.register`") for module, names in make_api_page.public().items()
-                  for name, value in names.items() if isinstance(value, Registry)]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+    registries = [
+        (f"`{module.__name__}`", f"`{name}.register`")
+        for module, names in make_api_page.public().items()
+        for name, value in names.items()
+        if isinstance(value, Registry)
+    ]
     assert len(registries) > 10
-    assert [pair for pair in registries if not any(all(text in row for text in pair) for row in rows)] == []
+    assert [
+        pair for pair in registries if not any(all(text in row for text in pair) for row in rows)
+    ] == []
 
 
-@pytest.mark.parametrize("doc, text", [
-    ("a [B, C] * `*x*`", r"a \[B, C\] \* `*x*`"),
-    ("Does.\nx: this\ny, z: that", "Does.\\\nx: this\\\ny, z: that"),
-    ("one,\ntwo: words", "one,\ntwo: words"),
-    ("- no list", "\\- no list"),
-    ("files\n\n    a/b.txt    *", "files\n\n    a/b.txt    *"),
-    ("files\n\na/b.txt    *\nc    [1]", "files\n\n    a/b.txt    *\n    c    [1]"),
-    ("Calls.\nload(folder, name) -> x", "Calls.\\\nload(folder, name) -> x"),
-])
+@pytest.mark.parametrize(
+    "doc, text",
+    [
+        ("a [B, C] * `*x*`", r"a \[B, C\] \* `*x*`"),
+        ("Does.\nx: this\ny, z: that", "Does.\\\nx: this\\\ny, z: that"),
+        ("one,\ntwo: words", "one,\ntwo: words"),
+        ("- no list", "\\- no list"),
+        ("files\n\n    a/b.txt    *", "files\n\n    a/b.txt    *"),
+        ("files\n\na/b.txt    *\nc    [1]", "files\n\n    a/b.txt    *\n    c    [1]"),
+        ("Calls.\nload(folder, name) -> x", "Calls.\\\nload(folder, name) -> x"),
+    ],
+)
 def test_docstrings_become_markdown(doc, text):
     assert make_api_page.markdown(doc) == text
 
@@ -97,5 +153,13 @@ def test_a_dataclass_or_function_without_docstring_is_noticed():
     config = importlib.import_module("ppcls_nextvit.config")
     plain = make_api_page.dataclasses.make_dataclass("Plain", ["a"])
     assert make_api_page.docstring(plain) == "" and make_api_page.docstring(config.EMASection)
-    assert make_api_page.docstring("forward", type("Layer", (nn.Layer,), {"forward": lambda self, x: x})) == ""     # not Paddle's
-    assert "- `decay: float = 0.9999`" in make_api_page.entry("###", ["EMASection"], config.EMASection)
+    # not Paddle's
+    assert (
+        make_api_page.docstring(
+            "forward", type("Layer", (nn.Layer,), {"forward": lambda self, x: x})
+        )
+        == ""
+    )
+    assert "- `decay: float = 0.9999`" in make_api_page.entry(
+        "###", ["EMASection"], config.EMASection
+    )

@@ -1,4 +1,7 @@
-"""Transforms of training and mixing of batches: timm's values, hand-computed values, and distributions."""
+"""Transforms of training and mixing of batches: timm's values, hand-computed values, and
+distributions.
+"""
+
 import math
 from pathlib import Path
 
@@ -7,13 +10,19 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import BATCH_TRANSFORMS, TRANSFORMS
-from ppcls_nextvit.data.autoaugment import RAND_DECREASING, RAND_INCREASING, apply_operation, parse_rand
+from ppcls_nextvit.data.autoaugment import (
+    RAND_DECREASING,
+    RAND_INCREASING,
+    apply_operation,
+    parse_rand,
+)
 from ppcls_nextvit.data.mixing import cutmix, cutmix_box, mixing_op, mixup
 from ppcls_nextvit.data.transforms import random_resized_box
 from ppcls_nextvit.preprocess import Pipeline
 from ppcls_nextvit.schema import ConfigError
 
-GOLDEN = Path(__file__).parent / "golden" / "timm_augment.npz"      # timm 1.0.31's AugmentOp, Pillow 13, fill (124, 116, 104), bicubic
+# timm 1.0.31's AugmentOp, Pillow 13, fill (124, 116, 104), bicubic
+GOLDEN = Path(__file__).parent / "golden" / "timm_augment.npz"
 
 
 def build(name, **arguments):
@@ -25,7 +34,9 @@ def mixer(name, **arguments):
 
 
 def gradient(width=40, height=30):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("name", sorted({*RAND_DECREASING, *RAND_INCREASING}))
@@ -33,21 +44,31 @@ def test_operation_equals_timm(name):
     with np.load(GOLDEN) as golden:
         image = Image.fromarray(golden["image"])
         cases = [key for key in golden if key.startswith(name + "|")]
-        assert len(cases) == 6                                       # magnitudes 3, 9.3 and 10, both signs
+        # magnitudes 3, 9.3 and 10, both signs
+        assert len(cases) == 6
         for key in cases:
             _, magnitude, sign = key.split("|")
             ours = np.asarray(apply_operation(name, image, float(magnitude), int(sign)))
-            assert np.abs(ours.astype(int) - golden[key]).max() <= 1, key           # Pillow versions may round differently
+            # Pillow versions may round differently
+            assert np.abs(ours.astype(int) - golden[key]).max() <= 1, key
 
 
 def test_rand_config_strings():
     config = parse_rand("rand-m9-mstd0.5-inc1")
-    assert (config.magnitude, config.magnitude_std, config.magnitude_max, config.layers, config.probability) == (9, 0.5, 10, 2, 0.5)
+    assert (
+        config.magnitude,
+        config.magnitude_std,
+        config.magnitude_max,
+        config.layers,
+        config.probability,
+    ) == (9, 0.5, 10, 2, 0.5)
     assert config.names == RAND_INCREASING and len(config.names) == 15 and config.weights is None
     assert parse_rand("rand-m7-n3-p0.8-mmax20").names == RAND_DECREASING
     assert parse_rand("rand-mstd101").magnitude_std == math.inf
     weighted = parse_rand("rand-tweights")
-    assert weighted.names[int(weighted.weights.argmax())] == "Rotate" and weighted.weights.sum() == pytest.approx(1)
+    assert weighted.names[
+        int(weighted.weights.argmax())
+    ] == "Rotate" and weighted.weights.sum() == pytest.approx(1)
     for wrong in ("augmix-m5", "rand-q3", "rand-m", "rand-n99", "rand-p2"):
         with pytest.raises(ConfigError, match="config_str"):
             parse_rand(wrong)
@@ -57,20 +78,30 @@ def test_rand_augment_leaves_a_quarter_untouched_and_is_a_function_of_the_genera
     augment, image = build("TimmAutoAugment"), gradient(16, 16)
     outputs = [np.asarray(augment(image, np.random.default_rng(i))) for i in range(600)]
     untouched = np.mean([np.array_equal(output, image) for output in outputs])
-    assert 0.20 < untouched < 0.36                                   # 0.5 ** 2, and a few operations that change nothing
+    # 0.5 ** 2, and a few operations that change nothing
+    assert 0.20 < untouched < 0.36
     assert np.array_equal(outputs[7], augment(image, np.random.default_rng(7)))
 
 
 def test_random_resized_box():
     rng = np.random.default_rng(0)
-    boxes = np.array([random_resized_box(500, 375, (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(4000)])
+    boxes = np.array(
+        [random_resized_box(500, 375, (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(4000)]
+    )
     left, top, width, height = boxes.T
-    assert left.min() >= 0 and top.min() >= 0 and (left + width).max() <= 500 and (top + height).max() <= 375
-    assert (left + width).max() == 500 and (top + height).max() == 375            # the far edges are reached
+    assert (
+        left.min() >= 0
+        and top.min() >= 0
+        and (left + width).max() <= 500
+        and (top + height).max() <= 375
+    )
+    # the far edges are reached
+    assert (left + width).max() == 500 and (top + height).max() == 375
     share = width * height / (500 * 375)
     assert share.min() == pytest.approx(0.08, abs=0.005) and share.max() > 0.97
     assert (width / height).min() > 0.74 and (width / height).max() < 1.35
-    assert random_resized_box(300, 10, (0.9, 1.0), (3 / 4, 4 / 3), rng) == (143, 0, 13, 10)          # never fits: the central 4:3
+    # never fits: the central 4:3
+    assert random_resized_box(300, 10, (0.9, 1.0), (3 / 4, 4 / 3), rng) == (143, 0, 13, 10)
     assert random_resized_box(10, 300, (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 143, 10, 13)
 
 
@@ -84,7 +115,9 @@ def test_random_crops_take_images_of_any_size(name, size):
 
 def test_random_resized_crop_of_everything_is_a_resize():
     image = gradient(40, 40)
-    crop = build("RandomResizedCrop", size=17, scale=[1.0, 1.0], ratio=[1.0, 1.0], interpolation="bicubic")
+    crop = build(
+        "RandomResizedCrop", size=17, scale=[1.0, 1.0], ratio=[1.0, 1.0], interpolation="bicubic"
+    )
     expected = image.resize((17, 17), Image.Resampling.BICUBIC)
     assert np.array_equal(crop(image, np.random.default_rng(0)), expected)
 
@@ -92,7 +125,8 @@ def test_random_resized_crop_of_everything_is_a_resize():
 def test_backend_cv2_equals_opencv():
     cv2 = pytest.importorskip("cv2")
     image = np.asarray(gradient())
-    resized = build("ResizeImage", size=[20, 10])(image)             # PaddleClas's defaults: OpenCV, bilinear
+    # PaddleClas's defaults: OpenCV, bilinear
+    resized = build("ResizeImage", size=[20, 10])(image)
     assert np.array_equal(resized, cv2.resize(image, (20, 10), interpolation=cv2.INTER_LINEAR))
 
 
@@ -102,7 +136,9 @@ def test_flips():
         flip, seen = build("RandFlipImage", flip_code=code), []
         for i in range(200):
             as_array = flip(image, np.random.default_rng(i))
-            assert np.array_equal(as_array, np.asarray(flip(Image.fromarray(image), np.random.default_rng(i))))
+            assert np.array_equal(
+                as_array, np.asarray(flip(Image.fromarray(image), np.random.default_rng(i)))
+            )
             assert np.array_equal(as_array, image) or np.array_equal(as_array, expected)
             seen.append(np.array_equal(as_array, expected))
         assert 0.4 < np.mean(seen) < 0.6
@@ -113,11 +149,20 @@ def test_flips():
 def test_pad_and_fixed_crop():
     image = gradient(4, 3)
     padded = np.asarray(build("Pad", padding=2, fill=7)(image, None))
-    assert padded.shape == (7, 8, 3) and (padded[:2] == 7).all() and np.array_equal(padded[2:5, 2:6], image)
+    assert (
+        padded.shape == (7, 8, 3)
+        and (padded[:2] == 7).all()
+        and np.array_equal(padded[2:5, 2:6], image)
+    )
     crop, corners = build("RandCropImageV2", size=[3, 2]), set()
     for i in range(100):
         part = np.asarray(crop(image, np.random.default_rng(i)))
-        corners |= {(y, x) for y in range(2) for x in range(2) if np.array_equal(part, np.asarray(image)[y:y + 2, x:x + 3])}
+        corners |= {
+            (y, x)
+            for y in range(2)
+            for x in range(2)
+            if np.array_equal(part, np.asarray(image)[y : y + 2, x : x + 3])
+        }
     assert corners == {(0, 0), (0, 1), (1, 0), (1, 1)}
     with pytest.raises(ValueError, match="4 x 3, smaller than the crop of 5 x 5"):
         build("RandCropImageV2", size=5)(image, np.random.default_rng(0))
@@ -125,34 +170,60 @@ def test_pad_and_fixed_crop():
 
 def test_color_jitter():
     grey = Image.new("RGB", (2, 2), (100, 100, 100))
-    values = [int(np.asarray(build("ColorJitter", brightness=0.4)(grey, np.random.default_rng(i)))[0, 0, 0]) for i in range(300)]
+    values = [
+        int(
+            np.asarray(build("ColorJitter", brightness=0.4)(grey, np.random.default_rng(i)))[
+                0, 0, 0
+            ]
+        )
+        for i in range(300)
+    ]
     assert 60 <= min(values) < 64 and 136 < max(values) <= 140
     red = Image.new("RGB", (1, 1), (255, 0, 0))
-    hues = {tuple(np.asarray(build("ColorJitter", hue=0.5)(red, np.random.default_rng(i)))[0, 0]) for i in range(200)}
-    assert len(hues) > 100 and all(max(hue) == 255 and min(hue) == 0 for hue in hues)       # full saturation and value are kept
+    hues = {
+        tuple(np.asarray(build("ColorJitter", hue=0.5)(red, np.random.default_rng(i)))[0, 0])
+        for i in range(200)
+    }
+    # full saturation and value are kept
+    assert len(hues) > 100 and all(max(hue) == 255 and min(hue) == 0 for hue in hues)
 
 
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
 def test_random_erasing(mode):
-    recipe = dict(EPSILON=0.25, sl="0.02", sh="1.0/3.0", r1=0.3, attempt=10, use_log_aspect=True, mode=mode, mean=[5.0, 6.0, 7.0])
+    recipe = dict(
+        EPSILON=0.25,
+        sl="0.02",
+        sh="1.0/3.0",
+        r1=0.3,
+        attempt=10,
+        use_log_aspect=True,
+        mode=mode,
+        mean=[5.0, 6.0, 7.0],
+    )
     erasing, shares, values = build("RandomErasing", **recipe), [], []
     for i in range(1000):
         image = np.full((60, 50, 3), 99, np.float32)
         changed = (erasing(image, np.random.default_rng(i)) != 99).any(-1)
         if changed.any():
             ys, xs = np.nonzero(changed)
-            assert changed.sum() == (np.ptp(ys) + 1) * (np.ptp(xs) + 1)               # one full rectangle
+            # one full rectangle
+            assert changed.sum() == (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
             shares.append(changed.mean())
-            values.append(image[ys[0]:ys[-1] + 1, xs.min():xs.max() + 1])
+            values.append(image[ys[0] : ys[-1] + 1, xs.min() : xs.max() + 1])
     assert 0.21 < len(shares) / 1000 < 0.29
     assert 0.017 < min(shares) < 0.03 and 0.30 < max(shares) < 0.35
     flat = [value.reshape(-1, 3) for value in values]
     if mode == "const":
         assert all((value == [5, 6, 7]).all() for value in flat)
     elif mode == "rand":
-        assert all((value == value[0]).all() for value in flat) and 0.8 < np.std([value[0] for value in flat]) < 1.2
+        assert (
+            all((value == value[0]).all() for value in flat)
+            and 0.8 < np.std([value[0] for value in flat]) < 1.2
+        )
     else:
-        assert np.std(np.concatenate(flat)) == pytest.approx(1, abs=0.02) and np.mean(np.concatenate(flat)) == pytest.approx(0, abs=0.02)
+        assert np.std(np.concatenate(flat)) == pytest.approx(1, abs=0.02) and np.mean(
+            np.concatenate(flat)
+        ) == pytest.approx(0, abs=0.02)
 
 
 def test_random_erasing_needs_floats():
@@ -161,14 +232,21 @@ def test_random_erasing_needs_floats():
 
 
 def batch(size=4):
-    image = np.arange(size, dtype=np.float32)[:, None, None, None] * np.ones((size, 3, 8, 8), np.float32)
+    image = np.arange(size, dtype=np.float32)[:, None, None, None] * np.ones(
+        (size, 3, 8, 8), np.float32
+    )
     return {"image": image, "label": np.arange(size)}
 
 
 def test_mixup_by_hand():
     mixed = mixup(batch(), slice(None, None, -1), 0.75)
-    assert mixed["image"][:, 0, 0, 0].tolist() == [0.75, 1.25, 1.75, 2.25]            # 0.75 * i + 0.25 * (3 - i)
-    assert mixed["label_b"].tolist() == [3, 2, 1, 0] and mixed["lam"].tolist() == [0.75] * 4 and mixed["lam"].dtype == np.float32
+    # 0.75 * i + 0.25 * (3 - i)
+    assert mixed["image"][:, 0, 0, 0].tolist() == [0.75, 1.25, 1.75, 2.25]
+    assert (
+        mixed["label_b"].tolist() == [3, 2, 1, 0]
+        and mixed["lam"].tolist() == [0.75] * 4
+        and mixed["lam"].dtype == np.float32
+    )
 
 
 def test_cutmix_lam_is_the_share_that_is_left():
@@ -176,14 +254,23 @@ def test_cutmix_lam_is_the_share_that_is_left():
         mixed = cutmix(batch(), np.array([1, 2, 3, 0]), 0.4, np.random.default_rng(seed))
         assert (mixed["image"][0] == 0).mean() == pytest.approx(mixed["lam"][0])
         assert (mixed["image"][3] == 3).mean() == pytest.approx(mixed["lam"][3])
-        assert set(np.unique(mixed["image"][3])) <= {0.0, 3.0} and mixed["label_b"].tolist() == [1, 2, 3, 0]
+        assert set(np.unique(mixed["image"][3])) <= {0.0, 3.0} and mixed["label_b"].tolist() == [
+            1,
+            2,
+            3,
+            0,
+        ]
 
 
 def test_cutmix_box():
-    boxes = [cutmix_box(100, 60, 0.75, np.random.default_rng(i)) for i in range(500)]        # sides 100 * 0.5 and 60 * 0.5
+    # sides 100 * 0.5 and 60 * 0.5
+    boxes = [cutmix_box(100, 60, 0.75, np.random.default_rng(i)) for i in range(500)]
     assert max(b - t for t, b, _, _ in boxes) == 50 and max(r - l for _, _, l, r in boxes) == 30
     assert min(t for t, *_ in boxes) == 0 and max(b for _, b, _, _ in boxes) == 100
-    assert cutmix_box(100, 60, 1.0, np.random.default_rng(0))[0] == cutmix_box(100, 60, 1.0, np.random.default_rng(0))[1]
+    assert (
+        cutmix_box(100, 60, 1.0, np.random.default_rng(0))[0]
+        == cutmix_box(100, 60, 1.0, np.random.default_rng(0))[1]
+    )
 
 
 def kinds(op, count=400):
@@ -201,49 +288,90 @@ def kinds(op, count=400):
 
 
 def test_op_sampler_draws_with_its_probabilities():
-    none, mixed, cut = kinds(mixer("OpSampler", MixupOperator={"alpha": 5.0, "prob": 0.3}, CutmixOperator={"alpha": 5.0, "prob": 0.5}))
-    assert none == pytest.approx(0.24, abs=0.08) and mixed == pytest.approx(0.3, abs=0.07) and cut == pytest.approx(0.46, abs=0.08)
+    none, mixed, cut = kinds(
+        mixer(
+            "OpSampler",
+            MixupOperator={"alpha": 5.0, "prob": 0.3},
+            CutmixOperator={"alpha": 5.0, "prob": 0.5},
+        )
+    )
+    assert (
+        none == pytest.approx(0.24, abs=0.08)
+        and mixed == pytest.approx(0.3, abs=0.07)
+        and cut == pytest.approx(0.46, abs=0.08)
+    )
 
 
 def test_timm_mixup_shares():
     none, mixed, cut = kinds(mixer("TimmMixup"))
-    assert none < 0.08 and mixed == pytest.approx(0.5, abs=0.08) and cut == pytest.approx(0.47, abs=0.08)
+    assert (
+        none < 0.08
+        and mixed == pytest.approx(0.5, abs=0.08)
+        and cut == pytest.approx(0.47, abs=0.08)
+    )
     assert kinds(mixer("TimmMixup", prob=0.0))[0] == 1
     assert kinds(mixer("TimmMixup", cutmix_alpha=0.0))[2] == 0
-    assert kinds(mixer("TimmMixup", mixup_alpha=0.0))[1] < 0.05                       # a cut may cover the whole image
+    # a cut may cover the whole image
+    assert kinds(mixer("TimmMixup", mixup_alpha=0.0))[1] < 0.05
 
 
 def test_mixup_lam_follows_beta():
-    lams = [mixer("MixupOperator", alpha=0.8)(batch(), np.random.default_rng(i))["lam"][0] for i in range(3000)]
-    assert np.mean(lams) == pytest.approx(0.5, abs=0.02) and np.var(lams) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), abs=0.006)
+    lams = [
+        mixer("MixupOperator", alpha=0.8)(batch(), np.random.default_rng(i))["lam"][0]
+        for i in range(3000)
+    ]
+    assert np.mean(lams) == pytest.approx(0.5, abs=0.02) and np.var(lams) == pytest.approx(
+        1 / (4 * (2 * 0.8 + 1)), abs=0.006
+    )
 
 
-@pytest.mark.parametrize("ops, message", [
-    ([{"MixupOperator": {"alpha": 0}}], "alpha must be above 0"),
-    ([{"OpSampler": {"MixupOperator": {"alph": 1, "prob": 0.5}}}], "OpSampler.MixupOperator.alph: unknown key. Did you mean 'alpha'"),
-    ([{"OpSampler": {"MixupOperator": {"alpha": 1}}}], "OpSampler.MixupOperator.prob"),
-    ([{"OpSampler": {"MixupOperator": {"prob": 0.7}, "CutmixOperator": {"prob": 0.7}}}], "more than 1"),
-    ([{"MixupOperator": None}, {"CutmixOperator": None}], "2 operators"),
-    ([{"FmixOperator": None}], "unknown batch transform 'FmixOperator'"),
-    ([{"TimmMixup": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}}], "one of them above 0"),
-])
+@pytest.mark.parametrize(
+    "ops, message",
+    [
+        ([{"MixupOperator": {"alpha": 0}}], "alpha must be above 0"),
+        (
+            [{"OpSampler": {"MixupOperator": {"alph": 1, "prob": 0.5}}}],
+            "OpSampler.MixupOperator.alph: unknown key. Did you mean 'alpha'",
+        ),
+        ([{"OpSampler": {"MixupOperator": {"alpha": 1}}}], "OpSampler.MixupOperator.prob"),
+        (
+            [{"OpSampler": {"MixupOperator": {"prob": 0.7}, "CutmixOperator": {"prob": 0.7}}}],
+            "more than 1",
+        ),
+        ([{"MixupOperator": None}, {"CutmixOperator": None}], "2 operators"),
+        ([{"FmixOperator": None}], "unknown batch transform 'FmixOperator'"),
+        ([{"TimmMixup": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}}], "one of them above 0"),
+    ],
+)
 def test_wrong_mixing_is_refused(ops, message):
     with pytest.raises(ConfigError, match=message):
         mixing_op(ops, "batch_transform_ops")
 
 
-@pytest.mark.parametrize("ops, message", [
-    ([{"RandCropImag": {"size": 3}}], r"ops.0.RandCropImag: unknown transform 'RandCropImag'. Did you mean 'RandCropImage'"),
-    ([{"RandCropImage": {"size": 3, "interpolatio": "bicubic"}}], r"RandCropImage.interpolatio: unknown key. Did you mean 'interpolation'"),
-    ([{"RandCropImage": {"size": "x"}}], r"ops.0.RandCropImage.size"),
-    ([{"RandCropImage": {"size": 3, "backend": "pil", "interpolation": "area"}}], "interpolation: backend 'pil' has no 'area'"),
-    ([{"RandomErasing": {"mode": "pixels"}}], "mode: got 'pixels'. Did you mean 'pixel'"),
-    ([{"GridMask": {}}], "unknown transform 'GridMask'"),
-    ([{"A": {}, "B": {}}], "expected one entry"),
-    ("DecodeImage", "expected a list"),
-    ([{"CropImage": [3]}], "expected a mapping"),
-    ([{"CropImage": {"size": 0}}], "1 or more"),
-])
+@pytest.mark.parametrize(
+    "ops, message",
+    [
+        (
+            [{"RandCropImag": {"size": 3}}],
+            r"ops.0.RandCropImag: unknown transform 'RandCropImag'. Did you mean 'RandCropImage'",
+        ),
+        (
+            [{"RandCropImage": {"size": 3, "interpolatio": "bicubic"}}],
+            r"RandCropImage.interpolatio: unknown key. Did you mean 'interpolation'",
+        ),
+        ([{"RandCropImage": {"size": "x"}}], r"ops.0.RandCropImage.size"),
+        (
+            [{"RandCropImage": {"size": 3, "backend": "pil", "interpolation": "area"}}],
+            "interpolation: backend 'pil' has no 'area'",
+        ),
+        ([{"RandomErasing": {"mode": "pixels"}}], "mode: got 'pixels'. Did you mean 'pixel'"),
+        ([{"GridMask": {}}], "unknown transform 'GridMask'"),
+        ([{"A": {}, "B": {}}], "expected one entry"),
+        ("DecodeImage", "expected a list"),
+        ([{"CropImage": [3]}], "expected a mapping"),
+        ([{"CropImage": {"size": 0}}], "1 or more"),
+    ],
+)
 def test_wrong_transforms_are_refused(ops, message):
     with pytest.raises(ConfigError, match=message):
         Pipeline(ops, "ops")

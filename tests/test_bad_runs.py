@@ -1,4 +1,7 @@
-"""What a user of tools/train.py sees when something is wrong: one line, exit status 1, nothing lost. Rooms have finer tests."""
+"""What a user of tools/train.py sees when something is wrong: one line, exit status 1, nothing
+lost. Rooms have finer tests.
+"""
+
 import importlib.util
 import os
 import pickle
@@ -56,7 +59,9 @@ def label_out_of_range(directory):
 
 
 def small_image(directory):
-    return ["DataLoader.Train.dataset.transform_ops.1.ResizeImage.size=24"], r"error: .* at least 32 x 32 pixels; got 24 x 24"
+    return [
+        "DataLoader.Train.dataset.transform_ops.1.ResizeImage.size=24"
+    ], r"error: .* at least 32 x 32 pixels; got 24 x 24"
 
 
 def pickle_that_runs_code(directory):
@@ -65,7 +70,9 @@ def pickle_that_runs_code(directory):
 
 
 def other_architecture(directory):
-    paddle.save({"backbone.conv1.weight": paddle.zeros([64, 3, 7, 7])}, str(directory / "resnet.pdparams"))
+    paddle.save(
+        {"backbone.conv1.weight": paddle.zeros([64, 3, 7, 7])}, str(directory / "resnet.pdparams")
+    )
     return [f"Global.pretrained_model={directory / 'resnet'}"], r"error: .*resnet"
 
 
@@ -76,13 +83,21 @@ def truncated_checkpoint(directory):
 
 
 def nothing_to_resume(directory):
-    return [f"Global.checkpoints={directory / 'latest'}"], r"error: cannot resume from .*latest: no .*latest.pdparams"
+    return [
+        f"Global.checkpoints={directory / 'latest'}"
+    ], r"error: cannot resume from .*latest: no .*latest.pdparams"
 
 
 def paddleclas_states(directory):
-    for suffix, content in ((".pdparams", {}), (".pdopt", {}), (".pdstates", {"epoch": 3, "metric": 0.5})):
+    for suffix, content in (
+        (".pdparams", {}),
+        (".pdopt", {}),
+        (".pdstates", {"epoch": 3, "metric": 0.5}),
+    ):
         paddle.save(content, str(directory / f"theirs{suffix}"))
-    return [f"Global.checkpoints={directory / 'theirs'}"], r"error: cannot resume from .*not written by this trainer.*pretrained_model"
+    return [
+        f"Global.checkpoints={directory / 'theirs'}"
+    ], r"error: cannot resume from .*not written by this trainer.*pretrained_model"
 
 
 def output_under_a_file(directory):
@@ -94,8 +109,21 @@ def unknown_key(directory):
     return ["Optimizer.lr.learnin_rate=1"], r"error: .*Did you mean 'learning_rate'"
 
 
-CASES = [truncated_image, missing_image, missing_list, empty_list, label_out_of_range, small_image, pickle_that_runs_code,
-         other_architecture, truncated_checkpoint, nothing_to_resume, paddleclas_states, output_under_a_file, unknown_key]
+CASES = [
+    truncated_image,
+    missing_image,
+    missing_list,
+    empty_list,
+    label_out_of_range,
+    small_image,
+    pickle_that_runs_code,
+    other_architecture,
+    truncated_checkpoint,
+    nothing_to_resume,
+    paddleclas_states,
+    output_under_a_file,
+    unknown_key,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -103,7 +131,9 @@ def test_one_line_and_status_one(tmp_path, capfd, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     path = write_config(tmp_path, train=16, test=10)
     overrides, message = case(tmp_path)
-    status = train_tool.main(["-c", str(path), *(part for override in overrides for part in ("-o", override))])
+    status = train_tool.main(
+        ["-c", str(path), *(part for override in overrides for part in ("-o", override))]
+    )
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert status == 1 and len(errors) == 1
     assert re.search(message, errors[0]), errors[0]
@@ -114,24 +144,51 @@ def test_bad_images_are_skipped_and_counted_if_the_config_says_so(tmp_path, capf
     path = write_config(tmp_path, train=16, test=10, Global={"epochs": 1})
     overrides, _ = truncated_image(tmp_path)
     limits = ["DataLoader.Train.dataset.bad_images={policy: skip, limit: 1}", "Global.epochs=1"]
-    assert train_tool.main(["-c", str(path), *(part for override in overrides + limits for part in ("-o", override))]) == 0
+    assert (
+        train_tool.main(
+            [
+                "-c",
+                str(path),
+                *(part for override in overrides + limits for part in ("-o", override)),
+            ]
+        )
+        == 0
+    )
     assert "1 bad training images were skipped" in capfd.readouterr().err
 
 
 def test_more_processes_than_images_is_refused(tmp_path):
     from ppcls_nextvit.config import load_config
     from ppcls_nextvit.data import build_loader
+
     config = load_config(write_config(tmp_path, train=2, test=2))
     with pytest.raises(ValueError, match="2 images.*3 processes|3 processes.*2 images"):
-        build_loader(config.section("DataLoader.Train"), "Train", num_classes=10, rank=0, world_size=3)
+        build_loader(
+            config.section("DataLoader.Train"), "Train", num_classes=10, rank=0, world_size=3
+        )
 
 
 def test_a_failed_resume_leaves_the_checkpoint_as_it_was(tmp_path, capfd):
     path = write_config(tmp_path, train=8, test=10)
     where = tmp_path / "output" / "NextViT_small"
-    assert train_tool.main(["-c", str(path), "-o", "Global.epochs=1", "-o", "Global.eval_during_train=False"]) == 0
+    assert (
+        train_tool.main(
+            ["-c", str(path), "-o", "Global.epochs=1", "-o", "Global.eval_during_train=False"]
+        )
+        == 0
+    )
     before = {file.name: file.read_bytes() for file in where.glob("latest.*")}
-    assert train_tool.main(["-c", str(path), "-o", f"Global.checkpoints={where / 'latest'}", "-o", "EMA.decay=0.9"]) == 1
+    assert (
+        train_tool.main(
+            ["-c", str(path), "-o", f"Global.checkpoints={where / 'latest'}", "-o", "EMA.decay=0.9"]
+        )
+        == 1
+    )
     assert "it has no EMA, the configuration has one" in capfd.readouterr().err
     assert {file.name: file.read_bytes() for file in where.glob("latest.*")} == before
-    assert np.all([np.isfinite(value).all() for value in paddle.load(str(where / "latest.pdparams"), return_numpy=True).values()])
+    assert np.all(
+        [
+            np.isfinite(value).all()
+            for value in paddle.load(str(where / "latest.pdparams"), return_numpy=True).values()
+        ]
+    )

@@ -1,4 +1,7 @@
-"""The benchmark: engines take turns, ratios are taken round by round, and an absent peer is named and left out."""
+"""The benchmark: engines take turns, ratios are taken round by round, and an absent peer is named
+and left out.
+"""
+
 import json
 import os
 import sys
@@ -17,8 +20,10 @@ TOOLS = Path(__file__).parent.parent / "tools"
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
-    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))                    # the engines' processes find this project uninstalled, too
+    # the engines' processes find this project uninstalled, too
+    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))
     import benchmark
+
     return benchmark
 
 
@@ -28,12 +33,18 @@ class Recorder:
     version, memory_mb = "1.0", 50.0
 
     def __init__(self, name, milliseconds, calls, logits=(1.0, -2.0)):
-        self.name, self.milliseconds, self.calls, self.logits = name, iter(milliseconds), calls, logits
+        self.name, self.milliseconds, self.calls, self.logits = (
+            name,
+            iter(milliseconds),
+            calls,
+            logits,
+        )
 
     def measure(self, task, batch, runs):
         self.calls.append((self.name, task, batch))
         ms = next(self.milliseconds)
-        return [ms] * runs, [ms / 2] * runs                                # half of the time the processor served others
+        # half of the time the processor served others
+        return [ms] * runs, [ms / 2] * runs
 
     def output(self):
         return [self.logits]
@@ -45,16 +56,35 @@ def test_engines_take_turns_and_ratios_belong_to_a_round(benchmark):
     workers = [Recorder("a", [10, 100, 10], calls), Recorder("b", [20, 200, 21], calls)]
     result = benchmark.compare("latency", workers, batch=8, rounds=3, runs=2)
     assert calls == [(name, "latency", 8) for name in "ababab"]
-    assert result["a"] == {"min_ms": 10, "median_ms": 10, "p95_ms": 100, "ratio": 1.0, "cpu_ms": 5, "cpu_ratio": 1.0}
-    assert result["b"] == {"min_ms": 20, "median_ms": 21, "p95_ms": 200, "ratio": 2.0, "cpu_ms": 10, "cpu_ratio": 2.0}
+    assert result["a"] == {
+        "min_ms": 10,
+        "median_ms": 10,
+        "p95_ms": 100,
+        "ratio": 1.0,
+        "cpu_ms": 5,
+        "cpu_ratio": 1.0,
+    }
+    assert result["b"] == {
+        "min_ms": 20,
+        "median_ms": 21,
+        "p95_ms": 200,
+        "ratio": 2.0,
+        "cpu_ms": 10,
+        "cpu_ratio": 2.0,
+    }
 
 
 def test_share_of_gemm_difference_and_rate(benchmark):
-    """An engine of 2e9 multiply-adds in 50 ms of the processor makes 80 GFLOP/s; a machine whose gemm makes 160 twice that."""
+    """An engine of 2e9 multiply-adds in 50 ms of the processor makes 80 GFLOP/s; a machine whose
+    gemm makes 160 twice that.
+    """
     calls = []
     gemm_ms = benchmark.GEMM_FLOP / 160e6
-    workers = [Recorder("ours onnx", [100, 120], calls), Recorder("ours openvino", [50, 60], calls, (1.0, -1.8)),
-               Recorder("gemm", [2 * gemm_ms, 3 * gemm_ms], calls)]
+    workers = [
+        Recorder("ours onnx", [100, 120], calls),
+        Recorder("ours openvino", [50, 60], calls, (1.0, -1.8)),
+        Recorder("gemm", [2 * gemm_ms, 3 * gemm_ms], calls),
+    ]
     args = SimpleNamespace(rounds=2, runs=1)
     first, second = benchmark.measure("latency", workers, 1, args, multiply_adds=2_000_000_000)
     assert [call[0] for call in calls] == ["ours onnx", "ours openvino", "gemm"] * 2
@@ -67,8 +97,19 @@ def test_share_of_gemm_difference_and_rate(benchmark):
 def test_chart(benchmark, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra train")
     ratios = {"ours onnx": 1.0, "ours openvino": 0.9, "timm eager": 1.3}
-    rows = [{"task": "latency", "size": 224, "threads": threads, "batch": batch, "engine": engine, "ratio": ratio}
-            for threads in (1, 2) for batch in (1, 8) for engine, ratio in ratios.items()]
+    rows = [
+        {
+            "task": "latency",
+            "size": 224,
+            "threads": threads,
+            "batch": batch,
+            "engine": engine,
+            "ratio": ratio,
+        }
+        for threads in (1, 2)
+        for batch in (1, 8)
+        for engine, ratio in ratios.items()
+    ]
     benchmark.draw(rows, tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as image:
         assert image.width > 600 and len(image.convert("RGB").getcolors(1 << 20)) > 3
@@ -79,6 +120,7 @@ def test_random_weights_make_logits_of_order_one(benchmark):
     import paddle
 
     from ppcls_nextvit import create_model
+
     paddle.seed(0)
     model = create_model("NextViT_small", depths=(1, 1, 5, 1), num_classes=10)
     benchmark.spread(model)
@@ -89,7 +131,14 @@ def test_random_weights_make_logits_of_order_one(benchmark):
 
 def test_percentile(benchmark):
     runs = [([float(n) for n in range(1, 101)], [2.0] * 100)]
-    expected = {"min_ms": 1.0, "median_ms": 50.5, "p95_ms": 96.0, "ratio": 1.0, "cpu_ms": 2.0, "cpu_ratio": 1.0}
+    expected = {
+        "min_ms": 1.0,
+        "median_ms": 50.5,
+        "p95_ms": 96.0,
+        "ratio": 1.0,
+        "cpu_ms": 2.0,
+        "cpu_ratio": 1.0,
+    }
     assert benchmark.summary(runs, runs) == expected
 
 
@@ -98,28 +147,64 @@ def test_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
     (tmp_path / "timm.py").write_text("print('noise')\nraise ImportError('no timm here')\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
     out = tmp_path / "benchmark.json"
-    status = benchmark.main(["--engines", "ours eager", "ours paddle", "gemm", "timm eager", "--task", "latency", "train",
-                             "--size", "32", "--batch", "2", "--train-batch", "2",
-                             "--threads", "1", "--rounds", "1", "--runs", "2", "--json", str(out)])
+    status = benchmark.main(
+        [
+            "--engines",
+            "ours eager",
+            "ours paddle",
+            "gemm",
+            "timm eager",
+            "--task",
+            "latency",
+            "train",
+            "--size",
+            "32",
+            "--batch",
+            "2",
+            "--train-batch",
+            "2",
+            "--threads",
+            "1",
+            "--rounds",
+            "1",
+            "--runs",
+            "2",
+            "--json",
+            str(out),
+        ]
+    )
     printed = capsys.readouterr().out
     assert status == 0 and "timm eager: left out (no timm here)" in printed
     rows = json.loads(out.read_text())
-    assert [(r["task"], r["engine"]) for r in rows] == [("latency", "ours eager"), ("latency", "ours paddle"), ("train", "ours eager")]
+    assert [(r["task"], r["engine"]) for r in rows] == [
+        ("latency", "ours eager"),
+        ("latency", "ours paddle"),
+        ("train", "ours eager"),
+    ]
     for row in rows:
         assert row["p95_ms"] >= row["median_ms"] >= row["min_ms"] > 0 and row["memory_mb"] > 100
         assert row["images_per_s"] == pytest.approx(2000 / row["median_ms"])
-        assert f"| 32 | 1 | 2 | {row['engine']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
+        assert (
+            f"| 32 | 1 | 2 | {row['engine']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |"
+            in printed
+        )
         if row["task"] == "latency":
             assert row["difference"] < 1e-4 and 0 < row["of_gemm"] < 1.5 and row["cpu_ms"] > 0
 
 
 class DenseRecorder(Recorder):
-    """A worker whose k-th measurement's preprocessing takes `milliseconds[k]`, and its network ten times that."""
+    """A worker whose k-th measurement's preprocessing takes `milliseconds[k]`, and its network ten
+    times that.
+    """
 
     def parts(self, task, size, train, batch, runs):
         self.calls.append((self.name, task, size, train, batch))
         ms = next(self.milliseconds)
-        return {"preprocessing": [ms] * runs, "network": [10 * ms] * runs, "inference": [11 * ms] * runs}
+        return {
+            "preprocessing": [ms] * runs,
+            "network": [10 * ms] * runs,
+            "inference": [11 * ms] * runs,
+        }
 
 
 def test_parts_of_dense_inference(benchmark):
@@ -127,46 +212,98 @@ def test_parts_of_dense_inference(benchmark):
     workers = [DenseRecorder("a", [1, 10, 1], calls), DenseRecorder("b", [3, 30, 2], calls)]
     rows = list(benchmark.compare_parts("detection", workers, (64, 96), False, rounds=3, runs=2))
     assert calls == [(name, "detection", (64, 96), False, 1) for name in "ababab"]
-    assert [(row["engine"], row["what"], row["min_ms"], row["median_ms"], row["ratio"]) for row in rows] == [
-        ("a", "preprocessing", 1, 1, 1), ("a", "network", 10, 10, 1), ("a", "inference", 11, 11, 1),
-        ("b", "preprocessing", 2, 3, 3), ("b", "network", 20, 30, 3), ("b", "inference", 22, 33, 3)]
+    assert [
+        (row["engine"], row["what"], row["min_ms"], row["median_ms"], row["ratio"]) for row in rows
+    ] == [
+        ("a", "preprocessing", 1, 1, 1),
+        ("a", "network", 10, 10, 1),
+        ("a", "inference", 11, 11, 1),
+        ("b", "preprocessing", 2, 3, 3),
+        ("b", "network", 20, 30, 3),
+        ("b", "inference", 22, 33, 3),
+    ]
     assert [row["share"] for row in rows] == pytest.approx([1 / 11, 10 / 11, 1] * 2)
 
 
 @pytest.mark.chain
 def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
-    (tmp_path / "paddleseg.py").write_text("raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n")
+    (tmp_path / "paddleseg.py").write_text(
+        "raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n"
+    )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
     out = tmp_path / "benchmark.json"
-    status = benchmark.main(["--task", "detection", "segmentation", "--engines", "ours mask_rcnn", "ours upernet", "paddleseg upernet",
-                             "--dense-size", "64", "96", "--threads", "1", "--rounds", "1", "--runs", "1", "--json", str(out)])
+    status = benchmark.main(
+        [
+            "--task",
+            "detection",
+            "segmentation",
+            "--engines",
+            "ours mask_rcnn",
+            "ours upernet",
+            "paddleseg upernet",
+            "--dense-size",
+            "64",
+            "96",
+            "--threads",
+            "1",
+            "--rounds",
+            "1",
+            "--runs",
+            "1",
+            "--json",
+            str(out),
+        ]
+    )
     printed = capsys.readouterr().out
-    assert status == 0 and "paddleseg upernet: left out (PaddleSeg is not installed: pip install" in printed
-    rows, parts = json.loads(out.read_text()), ["preprocessing", "network", "postprocessing", "inference", "step"]
+    assert (
+        status == 0
+        and "paddleseg upernet: left out (PaddleSeg is not installed: pip install" in printed
+    )
+    rows, parts = (
+        json.loads(out.read_text()),
+        ["preprocessing", "network", "postprocessing", "inference", "step"],
+    )
     assert [(row["task"], row["engine"], row["what"]) for row in rows] == [
-        (task, engine, part) for task, engine in (("detection", "ours mask_rcnn"), ("segmentation", "ours upernet")) for part in parts]
+        (task, engine, part)
+        for task, engine in (("detection", "ours mask_rcnn"), ("segmentation", "ours upernet"))
+        for part in parts
+    ]
     for row in rows:
-        assert row["median_ms"] > 0 and row["memory_mb"] > 100 and row["size"] == "64x96" and row["ratio"] == 1
+        assert (
+            row["median_ms"] > 0
+            and row["memory_mb"] > 100
+            and row["size"] == "64x96"
+            and row["ratio"] == 1
+        )
         assert row["batch"] == (2 if (row["task"], row["what"]) == ("segmentation", "step") else 1)
-        assert f"| 64x96 | 1 | {row['batch']} | {row['engine']} | {row['what']} | {row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
+        assert (
+            f"| 64x96 | 1 | {row['batch']} | {row['engine']} | {row['what']} | "
+            f"{row['min_ms']:.1f} | {row['median_ms']:.1f} |" in printed
+        )
     for first in (0, 5):
-        assert sum(row["share"] for row in rows[first:first + 3]) == pytest.approx(1)
+        assert sum(row["share"] for row in rows[first : first + 3]) == pytest.approx(1)
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
 
 
 def test_int8_too_far_from_the_model_leaves_out_itself_alone(benchmark, tmp_path, monkeypatch):
     def export_pair(*arguments, **options):
         raise ExportError("too far")
+
     monkeypatch.setattr(int8, "export_pair", export_pair)
-    args = benchmark.parser().parse_args(["--engines", "ours onnx", "ours onnx int8", "--size", "32"])
+    args = benchmark.parser().parse_args(
+        ["--engines", "ours onnx", "ours onnx int8", "--size", "32"]
+    )
     absent = {}
     benchmark.prepare(args, 32, str(tmp_path), absent)
     assert absent == {"ours onnx int8": "too far"} and args.engines == ["ours onnx"]
 
 
 def test_unknown_models_are_refused(benchmark, capsys):
-    assert benchmark.main(["--engines", "ours eager", "--model", "NextViT_tiny", "--threads", "1"]) == 1
+    assert (
+        benchmark.main(["--engines", "ours eager", "--model", "NextViT_tiny", "--threads", "1"])
+        == 1
+    )
     error = capsys.readouterr().err
     assert "unknown model 'NextViT_tiny'" in error
 
@@ -174,13 +311,18 @@ def test_unknown_models_are_refused(benchmark, capsys):
 def test_unknown_peers_are_refused(benchmark, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--peer-python", "keras=python"])
-    expected = "expected NAME=PYTHON with one of paddleclas, timm, paddledet, mmdet, paddleseg, mmseg, got 'keras=python'"
+    expected = (
+        "expected NAME=PYTHON with one of paddleclas, timm, paddledet, mmdet, paddleseg, "
+        "mmseg, got 'keras=python'"
+    )
     assert expected in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_failing_engine_is_named_with_its_last_words(benchmark, tmp_path):
     """Without weights in its folder an engine cannot start."""
-    with pytest.raises(ValueError, match="(?s)the engine 'ours eager' ended: .*weights.pdparams: no such file"):
+    with pytest.raises(
+        ValueError, match="(?s)the engine 'ours eager' ended: .*weights.pdparams: no such file"
+    ):
         benchmark.Worker("ours eager", "NextViT_small", 32, 1, str(tmp_path), sys.executable)
 
 

@@ -1,4 +1,5 @@
 """A checkpoint set is replaced as a whole or not at all."""
+
 import subprocess
 import sys
 
@@ -10,14 +11,21 @@ from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, sa
 
 
 def content(value):
-    return {".pdparams": {"w": np.full([3, 2], value, "float32")}, ".pdopt": {"w.moment1": np.full([3, 2], value, "float32")},
-            ".pdstates": {"epoch": value, "best": value / 3, "name": "raw", "scaler": {}}}
+    return {
+        ".pdparams": {"w": np.full([3, 2], value, "float32")},
+        ".pdopt": {"w.moment1": np.full([3, 2], value, "float32")},
+        ".pdstates": {"epoch": value, "best": value / 3, "name": "raw", "scaler": {}},
+    }
 
 
 def value_of(prefix):
     """The value all three files agree on."""
     parts = load_checkpoint(prefix)
-    values = {float(parts[".pdparams"]["w"][0, 0]), float(parts[".pdopt"]["w.moment1"][0, 0]), float(parts[".pdstates"]["epoch"])}
+    values = {
+        float(parts[".pdparams"]["w"][0, 0]),
+        float(parts[".pdopt"]["w.moment1"][0, 0]),
+        float(parts[".pdstates"]["epoch"]),
+    }
     assert len(values) == 1, f"a mixture of two checkpoints: {values}"
     return values.pop()
 
@@ -47,6 +55,7 @@ def test_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path, monkeypatch,
             if count > moment:
                 raise Killed
             return function(*args, **kwargs)
+
         return call
 
     with monkeypatch.context() as patch:
@@ -61,19 +70,31 @@ def test_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path, monkeypatch,
             finished = False
     value = value_of(prefix)
     assert value in (1.0, 2.0) and (value == 2.0 or not finished)
-    assert finished == (moment >= 13), "the number of steps changed: widen the range so that every step is tried"
+    assert finished == (moment >= 13), (
+        "the number of steps changed: widen the range so that every step is tried"
+    )
     save_checkpoint(prefix, content(3))
     assert value_of(prefix) == 3.0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest.pdopt",
+        "latest.pdparams",
+        "latest.pdstates",
+    ]
 
 
 def test_an_interrupted_save_ends_also_where_one_of_its_files_is_named(tmp_path, monkeypatch):
-    """The trainer's first process does this before the others read; what it left undone, they would all do at once."""
+    """The trainer's first process does this before the others read; what it left undone, they would
+    all do at once.
+    """
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "recover", lambda prefix: None)
-        save_checkpoint(tmp_path / "latest", content(1))                # up to the journal
+        save_checkpoint(tmp_path / "latest", content(1))  # up to the journal
     checkpoint.recover(tmp_path / "latest.pdparams")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest.pdopt",
+        "latest.pdparams",
+        "latest.pdstates",
+    ]
 
 
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
@@ -91,10 +112,16 @@ except CheckpointError as error:
     print('REFUSED', error)
 """
     prefix = tmp_path / "latest"
-    done = subprocess.run([sys.executable, "-c", program, str(prefix)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(prefix)], capture_output=True, text=True, check=True
+    )
     assert "REFUSED" in done.stdout and "the previous one is intact" in done.stdout
     assert load_checkpoint(prefix)[".pdstates"]["epoch"] == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.pdopt", "latest.pdparams", "latest.pdstates"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest.pdopt",
+        "latest.pdparams",
+        "latest.pdstates",
+    ]
 
 
 def test_no_write_permission_is_one_clear_error(tmp_path):
@@ -105,10 +132,14 @@ def test_no_write_permission_is_one_clear_error(tmp_path):
 
 def test_missing_and_damaged_sets_are_named(tmp_path):
     prefix = tmp_path / "latest"
-    with pytest.raises(CheckpointError, match=r"no .*latest\.pdparams and no .*latest\.pdopt and no .*latest\.pdstates.*pretrained_model"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no .*latest\.pdparams and no .*latest\.pdopt and no "
+        r".*latest\.pdstates.*pretrained_model",
+    ):
         load_checkpoint(prefix)
     save_checkpoint(prefix, content(1))
     whole = (tmp_path / "latest.pdopt").read_bytes()
-    (tmp_path / "latest.pdopt").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "latest.pdopt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="latest.pdopt"):
         load_checkpoint(prefix)

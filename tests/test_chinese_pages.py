@@ -1,4 +1,7 @@
-"""The Chinese pages say nothing that the English ones do not: commands (which run there), numbers, names and tables' cells."""
+"""The Chinese pages say nothing that the English ones do not: commands (which run there), numbers,
+names and tables' cells.
+"""
+
 import re
 
 import pytest
@@ -6,7 +9,8 @@ from doc_sandbox import ROOT, blocks
 from test_doc_commands import CHINESE, PAGES
 
 README = ROOT / "README.md"
-SOURCES = {page.name: [README] if page.name == "README_ch.md" else PAGES for page in CHINESE}        # of a page's tables and numbers
+# of a page's tables and numbers
+SOURCES = {page.name: [README] if page.name == "README_ch.md" else PAGES for page in CHINESE}
 NUMBER = r"\d[\d,]*(?:\.\d+)*(?:e-?\d+)?"
 
 
@@ -15,27 +19,50 @@ def read(paths):
 
 
 def commands(text):
-    """The lines of all blocks but output, without comments and extra spaces; lines that a backslash joins are one."""
-    joined = (re.sub(r"\\\n", " ", block.text) for block in blocks(text) if block.language != "text")
-    return {" ".join(re.sub(r"(^|\s)#.*", "", line).split()) for text in joined for line in text.splitlines()} - {""}
+    """The lines of all blocks but output, without comments and extra spaces; lines that a backslash
+    joins are one.
+    """
+    joined = (
+        re.sub(r"\\\n", " ", block.text) for block in blocks(text) if block.language != "text"
+    )
+    return {
+        " ".join(re.sub(r"(^|\s)#.*", "", line).split())
+        for text in joined
+        for line in text.splitlines()
+    } - {""}
 
 
 def prose(text):
-    """`text` without blocks, headings and links within the page, whose numbers are the chapters'."""
+    """`text` without blocks, headings and links within the page, whose numbers are the
+    chapters'.
+    """
     return re.sub(r"(?ms)^```.*?^```|^#.*?$|\[[^]]*\]\(#[^)]*\)", "", text)
 
 
 def facts(text):
-    """What a translation keeps, sorted: code, numbers outside code and links, and that something was not measured."""
+    """What a translation keeps, sorted: code, numbers outside code and links, and that something
+    was not measured.
+    """
     rest = re.sub(r"`[^`]+`|\]\([^)]*\)", " ", text).replace("未复现", "not yet")
-    return sorted([*re.findall("`[^`]+`", text), *(number.rstrip(",") for number in re.findall(NUMBER, rest)),
-                   *re.findall("not yet", rest)])
+    return sorted(
+        [
+            *re.findall("`[^`]+`", text),
+            *(number.rstrip(",") for number in re.findall(NUMBER, rest)),
+            *re.findall("not yet", rest),
+        ]
+    )
 
 
 def tables(text):
     """Every table as its rows' cells' facts."""
-    return [[[facts(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines() if not line.startswith("|--")]
-            for table in re.findall(r"(?m)(?:^\|.*\n)+", text)]
+    return [
+        [
+            [facts(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in table.splitlines()
+            if not line.startswith("|--")
+        ]
+        for table in re.findall(r"(?m)(?:^\|.*\n)+", text)
+    ]
 
 
 @pytest.fixture(params=CHINESE, ids=lambda page: page.name)
@@ -61,13 +88,22 @@ def test_every_number_and_name_is_in_english(page):
 
 
 def test_the_readmes_have_the_same_sections():
-    chinese, english = (re.findall("(?m)^#+ ", read([path])) for path in (ROOT / "README_ch.md", README))
+    chinese, english = (
+        re.findall("(?m)^#+ ", read([path])) for path in (ROOT / "README_ch.md", README)
+    )
     assert chinese == english
 
 
 def test_what_is_compared():
-    assert commands("```bash\n# why\npip  install x \\\n  -e '.[a]'   # why\n```\n```text\nout\n```\n") == {"pip install x -e '.[a]'"}
-    assert facts("45.9, 41.8（`--to onnx`：7.7e-7，1,000 张，[a](b/2.md)，未复现）") == facts(
-        "1,000 at 41.8 and 45.9: 7.7e-7, `--to onnx`, [x](c/3), not yet") == ["1,000", "41.8", "45.9", "7.7e-7", "`--to onnx`", "not yet"]
-    assert tables("| a | 1 |\n|---|---|\n| 2, `x\\|y` | 3 |\n") == [[[[], ["1"]], [["2", "`x\\|y`"], ["3"]]]]
+    assert commands(
+        "```bash\n# why\npip  install x \\\n  -e '.[a]'   # why\n```\n```text\nout\n```\n"
+    ) == {"pip install x -e '.[a]'"}
+    assert (
+        facts("45.9, 41.8（`--to onnx`：7.7e-7，1,000 张，[a](b/2.md)，未复现）")
+        == facts("1,000 at 41.8 and 45.9: 7.7e-7, `--to onnx`, [x](c/3), not yet")
+        == ["1,000", "41.8", "45.9", "7.7e-7", "`--to onnx`", "not yet"]
+    )
+    assert tables("| a | 1 |\n|---|---|\n| 2, `x\\|y` | 3 |\n") == [
+        [[[], ["1"]], [["2", "`x\\|y`"], ["3"]]]
+    ]
     assert prose("# 1. a\n[2 b](#2-b) 3 `c`\n```bash\n4\n```\n").split() == ["3", "`c`"]

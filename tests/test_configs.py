@@ -1,4 +1,5 @@
 """The committed recipe files: in step with their table, loadable, and the official recipe."""
+
 import importlib.util
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
     assert path.stem.startswith(config.Arch.name)
     size = int(config.Arch.name.rsplit("_", 1)[1])
     assert config.Global.image_shape == (3, size, size)
-    build_loss(config.Loss["Train"]), build_loss(config.Loss["Eval"]), build_metric(config.Metric["Eval"])
+    (
+        build_loss(config.Loss["Train"]),
+        build_loss(config.Loss["Eval"]),
+        build_metric(config.Metric["Eval"]),
+    )
     assert build_schedule(config.Optimizer["lr"], config.Global.epochs, 625).lr(625 * 20) > 0
 
 
@@ -45,7 +50,9 @@ def test_the_384_recipe_is_the_constant_fine_tune(variant):
     schedule = build_schedule(config.Optimizer["lr"], config.Global.epochs, 1251)
     batch = 8 * config.DataLoader["Train"]["sampler"]["batch_size"]
     assert [schedule.lr(0), schedule.lr(1251 * 29)] == pytest.approx([5e-6 * batch / 512] * 2)
-    assert config.Global.epochs == 30 and config.Global.pretrained_model.endswith(f"NextViT_{variant}_224/best_model")
+    assert config.Global.epochs == 30 and config.Global.pretrained_model.endswith(
+        f"NextViT_{variant}_224/best_model"
+    )
 
 
 def test_check_mode_reports_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,7 @@
-"""Lists, folders, zip files, samplers and the loader: exact coverage, determinism, resuming, and every kind of bad input."""
+"""Lists, folders, zip files, samplers and the loader: exact coverage, determinism, resuming, and
+every kind of bad input.
+"""
+
 import copy
 import os
 import signal
@@ -15,10 +18,25 @@ from ppcls_nextvit.data import SAMPLERS, build_loader, check_loader
 from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
 
-OPS = [{"DecodeImage": None}, {"RandomResizedCrop": {"size": 8}}, {"RandFlipImage": None}, {"NormalizeImage": {"order": ""}},
-       {"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}}]
-PLAIN = [{"DecodeImage": None}, {"NormalizeImage": {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1], "order": ""}}]
-MIX = [{"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.5}}}]
+OPS = [
+    {"DecodeImage": None},
+    {"RandomResizedCrop": {"size": 8}},
+    {"RandFlipImage": None},
+    {"NormalizeImage": {"order": ""}},
+    {"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}},
+]
+PLAIN = [
+    {"DecodeImage": None},
+    {"NormalizeImage": {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1], "order": ""}},
+]
+MIX = [
+    {
+        "OpSampler": {
+            "MixupOperator": {"alpha": 0.8, "prob": 0.5},
+            "CutmixOperator": {"alpha": 1.0, "prob": 0.5},
+        }
+    }
+]
 
 
 @pytest.fixture
@@ -31,10 +49,22 @@ def images(tmp_path):
 
 
 def section(folder, transform_ops=OPS, sampler=None, loader=None, **dataset):
-    return {"dataset": {"name": "ImageNetDataset", "image_root": str(folder), "cls_label_path": str(folder / "list.txt"),
-                        "transform_ops": transform_ops, **dataset},
-            "sampler": {"name": "DistributedBatchSampler", "batch_size": 6, "shuffle": True, **(sampler or {})},
-            "loader": {"num_workers": 0, **(loader or {})}}
+    return {
+        "dataset": {
+            "name": "ImageNetDataset",
+            "image_root": str(folder),
+            "cls_label_path": str(folder / "list.txt"),
+            "transform_ops": transform_ops,
+            **dataset,
+        },
+        "sampler": {
+            "name": "DistributedBatchSampler",
+            "batch_size": 6,
+            "shuffle": True,
+            **(sampler or {}),
+        },
+        "loader": {"num_workers": 0, **(loader or {})},
+    }
 
 
 def arrays(batches):
@@ -44,7 +74,9 @@ def arrays(batches):
 def assert_same(a, b):
     assert len(a) == len(b)
     for x, y in zip(a, b):
-        assert x.keys() == y.keys() and all(np.array_equal(x[key], y[key]) and x[key].dtype == y[key].dtype for key in x)
+        assert x.keys() == y.keys() and all(
+            np.array_equal(x[key], y[key]) and x[key].dtype == y[key].dtype for key in x
+        )
 
 
 def values(batches):
@@ -57,30 +89,62 @@ def test_batches_of_a_list(images):
     batches = arrays(loader.epoch(0))
     assert len(loader) == len(batches) == 4 and loader.num_images == 20 and loader.batch_size == 6
     assert [len(batch["label"]) for batch in batches] == [6, 6, 6, 2]
-    assert batches[0]["image"].shape == (6, 3, 12, 12) and batches[0]["image"].dtype == np.float32 and batches[0]["label"].dtype == np.int64
-    assert batches[1]["label"].tolist() == [2, 3, 0, 1, 2, 3] and (batches[1]["image"][5] == 11).all()
+    assert (
+        batches[0]["image"].shape == (6, 3, 12, 12)
+        and batches[0]["image"].dtype == np.float32
+        and batches[0]["label"].dtype == np.int64
+    )
+    assert (
+        batches[1]["label"].tolist() == [2, 3, 0, 1, 2, 3] and (batches[1]["image"][5] == 11).all()
+    )
     assert "lam" not in batches[0]
 
 
 def test_number_of_workers_changes_nothing(images):
-    runs = [arrays(build_loader(section(images, batch_transform_ops=MIX, loader={"num_workers": n, "use_shared_memory": n != 3}),
-                                "Train", num_classes=4, seed=5).epoch(2)) for n in (0, 1, 2, 3)]
-    assert set(runs[0][0]) == {"image", "label", "label_b", "lam"} and runs[0][0]["lam"].dtype == np.float32
+    runs = [
+        arrays(
+            build_loader(
+                section(
+                    images,
+                    batch_transform_ops=MIX,
+                    loader={"num_workers": n, "use_shared_memory": n != 3},
+                ),
+                "Train",
+                num_classes=4,
+                seed=5,
+            ).epoch(2)
+        )
+        for n in (0, 1, 2, 3)
+    ]
+    assert (
+        set(runs[0][0]) == {"image", "label", "label_b", "lam"}
+        and runs[0][0]["lam"].dtype == np.float32
+    )
     for run in runs[1:]:
         assert_same(runs[0], run)
 
 
 def test_seed_and_epoch_matter(images):
     def first(seed, epoch):
-        return arrays(build_loader(section(images), "Train", num_classes=4, seed=seed).epoch(epoch))[0]["image"]
+        return arrays(
+            build_loader(section(images), "Train", num_classes=4, seed=seed).epoch(epoch)
+        )[0]["image"]
+
     assert np.array_equal(first(1, 1), first(1, 1))
-    assert not np.array_equal(first(1, 1), first(1, 2)) and not np.array_equal(first(1, 1), first(2, 1))
+    assert not np.array_equal(first(1, 1), first(1, 2)) and not np.array_equal(
+        first(1, 1), first(2, 1)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_in_mid_epoch_loads_only_the_rest(images, workers):
     def build():
-        return build_loader(section(images, batch_transform_ops=MIX, loader={"num_workers": workers}), "Train", num_classes=4)
+        return build_loader(
+            section(images, batch_transform_ops=MIX, loader={"num_workers": workers}),
+            "Train",
+            num_classes=4,
+        )
+
     whole = arrays(build().epoch(3))
     for i in build().sampler.order(3)[0][:12]:
         (images / f"{i:02d}.png").write_bytes(b"not to be read")
@@ -92,7 +156,13 @@ def test_resume_in_mid_epoch_loads_only_the_rest(images, workers):
 def test_evaluation_sees_every_image_exactly_once(images, world):
     seen = []
     for rank in range(world):
-        loader = build_loader(section(images, PLAIN, {"batch_size": 4}), "Eval", num_classes=4, rank=rank, world_size=world)
+        loader = build_loader(
+            section(images, PLAIN, {"batch_size": 4}),
+            "Eval",
+            num_classes=4,
+            rank=rank,
+            world_size=world,
+        )
         batches = list(loader.epoch(0))
         assert len(batches) == len(loader)
         seen += values(batches)
@@ -101,44 +171,75 @@ def test_evaluation_sees_every_image_exactly_once(images, world):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_training_ranks_are_disjoint_but_for_the_padding(images, world):
-    ranks = [values(build_loader(section(images, PLAIN), "Train", num_classes=4, rank=r, world_size=world).epoch(1)) for r in range(world)]
+    ranks = [
+        values(
+            build_loader(
+                section(images, PLAIN), "Train", num_classes=4, rank=r, world_size=world
+            ).epoch(1)
+        )
+        for r in range(world)
+    ]
     assert {len(rank) for rank in ranks} == {-(-20 // world)}
     together = sum(ranks, [])
     assert set(together) == set(range(20)) and len(together) - 20 == -20 % world
-    assert sum(len(set(rank)) for rank in ranks) == len(together)                      # no image twice on one process
+    # no image twice on one process
+    assert sum(len(set(rank)) for rank in ranks) == len(together)
 
 
 def test_two_processes_see_the_batches_of_one_with_the_double_batch(images):
-    one = list(build_loader(section(images, PLAIN, {"batch_size": 10}), "Train", num_classes=4).epoch(0))
-    two = [list(build_loader(section(images, PLAIN, {"batch_size": 5}), "Train", num_classes=4, rank=rank, world_size=2).epoch(0))
-           for rank in (0, 1)]
+    one = list(
+        build_loader(section(images, PLAIN, {"batch_size": 10}), "Train", num_classes=4).epoch(0)
+    )
+    two = [
+        list(
+            build_loader(
+                section(images, PLAIN, {"batch_size": 5}),
+                "Train",
+                num_classes=4,
+                rank=rank,
+                world_size=2,
+            ).epoch(0)
+        )
+        for rank in (0, 1)
+    ]
     for step in range(2):
-        assert sorted(values([one[step]])) == sorted(values([two[0][step]]) + values([two[1][step]]))
+        assert sorted(values([one[step]])) == sorted(
+            values([two[0][step]]) + values([two[1][step]])
+        )
 
 
 def sampler(name, count, rank=0, world=1, pad=True, **arguments):
-    return SAMPLERS.build(name, {"batch_size": 4, **arguments}, "sampler", range(count), rank, world, 0, pad)
+    return SAMPLERS.build(
+        name, {"batch_size": 4, **arguments}, "sampler", range(count), rank, world, 0, pad
+    )
 
 
 def test_repeated_augmentation():
     ranks = [sampler("RASampler", 600, rank, 3, shuffle=True).order(0) for rank in range(3)]
     assert [len(indices) for indices, _ in ranks] == [512 // 3] * 3
-    assert np.array_equal(ranks[0][0], ranks[1][0]) and np.array_equal(ranks[0][0], ranks[2][0])       # three repeats, three processes
+    # three repeats, three processes
+    assert np.array_equal(ranks[0][0], ranks[1][0]) and np.array_equal(ranks[0][0], ranks[2][0])
     assert [set(occurrences) for _, occurrences in ranks] == [{0}, {1}, {2}]
-    indices, occurrences = sampler("RASampler", 10, num_repeats=2).order(0)                             # below 256 nothing is rounded
+    # below 256 nothing is rounded
+    indices, occurrences = sampler("RASampler", 10, num_repeats=2).order(0)
     assert indices.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and occurrences.tolist() == [0, 1] * 5
     with pytest.raises(ConfigError, match="RASampler is for training"):
         sampler("RASampler", 10, pad=False)
 
 
 def test_repeats_are_augmented_differently(images):
-    loader = build_loader(section(images, sampler={"name": "RASampler", "shuffle": False}), "Train", num_classes=4)
+    loader = build_loader(
+        section(images, sampler={"name": "RASampler", "shuffle": False}), "Train", num_classes=4
+    )
     image = next(loader.epoch(0))["image"].numpy()
     assert not np.array_equal(image[0], image[1]) and not np.array_equal(image[1], image[2])
 
 
 def test_sampler_lengths_and_errors():
-    assert len(sampler("DistributedBatchSampler", 10)) == 3 and len(sampler("DistributedBatchSampler", 10, drop_last=True)) == 2
+    assert (
+        len(sampler("DistributedBatchSampler", 10)) == 3
+        and len(sampler("DistributedBatchSampler", 10, drop_last=True)) == 2
+    )
     with pytest.raises(ConfigError, match="3 images for 4 processes"):
         sampler("DistributedBatchSampler", 3, world=4)
     with pytest.raises(ConfigError, match="no whole batch: 3 images"):
@@ -156,10 +257,13 @@ def test_zip_gives_what_the_folder_gives(images, method):
             archive.write(path, path.name)
     zipped = section(images, loader={"num_workers": 2})
     zipped["dataset"]["image_root"] = str(images / "images.zip")
-    assert_same(arrays(build_loader(section(images), "Train", num_classes=4).epoch(0)),
-                arrays(build_loader(zipped, "Train", num_classes=4).epoch(0)))
+    assert_same(
+        arrays(build_loader(section(images), "Train", num_classes=4).epoch(0)),
+        arrays(build_loader(zipped, "Train", num_classes=4).epoch(0)),
+    )
     data = bytearray((images / "images.zip").read_bytes())
-    data[60] ^= 255                                                                     # inside the first image
+    # inside the first image
+    data[60] ^= 255
     (images / "images.zip").write_bytes(data)
     with pytest.raises(ImageError, match="images.zip/00.png: the zip file is damaged here"):
         list(build_loader(zipped, "Train", num_classes=4).epoch(0))
@@ -177,11 +281,19 @@ def test_zip_without_a_listed_image(images):
         build_loader(zipped, "Train", num_classes=4)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "list.txt: the list is empty"), ("00.png 0\n01.png\n", "list.txt:2: expected 'path label', got '01.png'"),
-    ("00.png 0\n\n01.png x\n", "list.txt:3: the label must be an integer, got 'x'"),
-    ("00.png 4\n", r"list.txt:1: label 4 is out of range; expected 0 to 3 \(the model has 4 classes"),
-    ("00.png -1\n", "label -1 is out of range")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "list.txt: the list is empty"),
+        ("00.png 0\n01.png\n", "list.txt:2: expected 'path label', got '01.png'"),
+        ("00.png 0\n\n01.png x\n", "list.txt:3: the label must be an integer, got 'x'"),
+        (
+            "00.png 4\n",
+            r"list.txt:1: label 4 is out of range; expected 0 to 3 \(the model has 4 classes",
+        ),
+        ("00.png -1\n", "label -1 is out of range"),
+    ],
+)
 def test_wrong_lists(images, text, message):
     (images / "list.txt").write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -190,7 +302,9 @@ def test_wrong_lists(images, text, message):
 
 def test_missing_list_root_and_first_image(images):
     with pytest.raises(FileNotFoundError, match="cls_label_path: .*none.txt"):
-        build_loader(section(images, cls_label_path=str(images / "none.txt")), "Train", num_classes=4)
+        build_loader(
+            section(images, cls_label_path=str(images / "none.txt")), "Train", num_classes=4
+        )
     with pytest.raises(FileNotFoundError, match="image_root: .*nowhere: no such folder or zip"):
         build_loader(section(images, image_root=str(images / "nowhere")), "Train", num_classes=4)
     (images / "00.png").unlink()
@@ -201,7 +315,11 @@ def test_missing_list_root_and_first_image(images):
 def test_delimiter_spaces_and_relabel(images):
     (images / "a b.png").write_bytes((images / "07.png").read_bytes())
     (images / "list.txt").write_text("a b.png,30\n01.png,10\n02.png,30\n")
-    batch, = build_loader(section(images, PLAIN, {"shuffle": False}, delimiter=",", relabel=True), "Train", num_classes=2).epoch(0)
+    (batch,) = build_loader(
+        section(images, PLAIN, {"shuffle": False}, delimiter=",", relabel=True),
+        "Train",
+        num_classes=2,
+    ).epoch(0)
     assert batch["label"].tolist() == [1, 0, 1] and values([batch]) == [7, 1, 2]
 
 
@@ -211,11 +329,15 @@ def test_image_folder(images):
         for i in numbers:
             (images / f"{i:02d}.png").rename(images / "tree" / name / "deep" / f"{i}.PNG")
     entry = section(images)
-    entry["dataset"] = {"name": "ImageFolder", "image_root": str(images / "tree"), "transform_ops": PLAIN}
+    entry["dataset"] = {
+        "name": "ImageFolder",
+        "image_root": str(images / "tree"),
+        "transform_ops": PLAIN,
+    }
     loader = build_loader(entry, "Eval", num_classes=3)
     assert loader.dataset.class_names == ["ant", "bee", "cat"]
     entry["sampler"]["shuffle"] = False
-    batch, = build_loader(entry, "Eval", num_classes=3).epoch(0)
+    (batch,) = build_loader(entry, "Eval", num_classes=3).epoch(0)
     assert values([batch]) == [1, 3, 4] and batch["label"].tolist() == [0, 2, 2]
     with pytest.raises(ConfigError, match="3 class folders, but the model has 4 classes"):
         build_loader(entry, "Eval", num_classes=4)
@@ -228,7 +350,11 @@ def test_image_folder(images):
 def test_bad_image_stops_the_run_with_its_path(images, workers):
     (images / "05.png").write_bytes(b"")
     with pytest.raises(ImageError) as error:
-        list(build_loader(section(images, loader={"num_workers": workers}), "Train", num_classes=4).epoch(0))
+        list(
+            build_loader(
+                section(images, loader={"num_workers": workers}), "Train", num_classes=4
+            ).epoch(0)
+        )
     assert str(error.value) == f"{images / '05.png'}: the file is empty (0 bytes)"
 
 
@@ -237,16 +363,36 @@ def test_bad_images_are_replaced_and_counted_up_to_the_limit(images):
     (images / "06.png").unlink()
 
     def build(limit, workers=0):
-        return build_loader(section(images, PLAIN, bad_images={"policy": "skip", "limit": limit}, loader={"num_workers": workers}),
-                            "Train", num_classes=4)
+        return build_loader(
+            section(
+                images,
+                PLAIN,
+                bad_images={"policy": "skip", "limit": limit},
+                loader={"num_workers": workers},
+            ),
+            "Train",
+            num_classes=4,
+        )
+
     loader, other = build(2), build(2, workers=2)
     batches = arrays(loader.epoch(0))
     assert_same(batches, arrays(other.epoch(0)))
-    seen = [(int(v), int(label)) for batch in batches for v, label in zip(batch["image"][:, 0, 0, 0], batch["label"])]
-    assert len(seen) == 20 and not {5, 6} & {v for v, _ in seen} and all(label == v % 4 for v, label in seen)
+    seen = [
+        (int(v), int(label))
+        for batch in batches
+        for v, label in zip(batch["image"][:, 0, 0, 0], batch["label"])
+    ]
+    assert (
+        len(seen) == 20
+        and not {5, 6} & {v for v, _ in seen}
+        and all(label == v % 4 for v, label in seen)
+    )
     list(loader.epoch(1))
-    assert loader.bad_images == other.bad_images == 2                                    # the same two in every epoch
-    with pytest.raises(ImageError, match=r"0[56].png: .*more than 1 bad images \(bad_images.limit\)"):
+    # the same two in every epoch
+    assert loader.bad_images == other.bad_images == 2
+    with pytest.raises(
+        ImageError, match=r"0[56].png: .*more than 1 bad images \(bad_images.limit\)"
+    ):
         list(build(1).epoch(0))
 
 
@@ -256,17 +402,45 @@ def test_images_of_different_size(images):
         list(build_loader(section(images, PLAIN), "Train", num_classes=4).epoch(0))
 
 
-@pytest.mark.parametrize("path, value, message", [
-    ("dataset.cls_label_pat", "x", r"Train.dataset.cls_label_pat: unknown key. Did you mean 'cls_label_path'"),
-    ("dataset.name", "ImagenetDataset", r"Train.dataset: unknown dataset 'ImagenetDataset'. Did you mean 'ImageNetDataset'"),
-    ("dataset.transform_ops", [{"DecodeImag": None}], r"Train.dataset.transform_ops.0.DecodeImag: unknown transform"),
-    ("dataset.batch_transform_ops", [{"Mixup": None}], r"Train.dataset.batch_transform_ops.0.Mixup: unknown batch transform"),
-    ("dataset.bad_images", {"policy": "ignore"}, r"Train.dataset.bad_images.policy: got 'ignore'"),
-    ("dataset.bad_images", {"policy": "skip"}, "needs a limit"),
-    ("sampler.name", "PKSampler", "unknown sampler 'PKSampler'"), ("sampler.batch_siz", 3, "Did you mean 'batch_size'"),
-    ("sampler.batch_size", "many", "Train.sampler.batch_size: expected int"), ("sampler.batch_size", 0, "1 or more"),
-    ("loader.num_worker", 3, "Train.loader.num_worker: unknown key"), ("loader.num_workers", -1, "num_workers >= 0"),
-    ("dataloader", {}, "Train.dataloader: unknown key"), ("dataset", None, "Train.dataset: expected a mapping")])
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        (
+            "dataset.cls_label_pat",
+            "x",
+            r"Train.dataset.cls_label_pat: unknown key. Did you mean 'cls_label_path'",
+        ),
+        (
+            "dataset.name",
+            "ImagenetDataset",
+            r"Train.dataset: unknown dataset 'ImagenetDataset'. Did you mean 'ImageNetDataset'",
+        ),
+        (
+            "dataset.transform_ops",
+            [{"DecodeImag": None}],
+            r"Train.dataset.transform_ops.0.DecodeImag: unknown transform",
+        ),
+        (
+            "dataset.batch_transform_ops",
+            [{"Mixup": None}],
+            r"Train.dataset.batch_transform_ops.0.Mixup: unknown batch transform",
+        ),
+        (
+            "dataset.bad_images",
+            {"policy": "ignore"},
+            r"Train.dataset.bad_images.policy: got 'ignore'",
+        ),
+        ("dataset.bad_images", {"policy": "skip"}, "needs a limit"),
+        ("sampler.name", "PKSampler", "unknown sampler 'PKSampler'"),
+        ("sampler.batch_siz", 3, "Did you mean 'batch_size'"),
+        ("sampler.batch_size", "many", "Train.sampler.batch_size: expected int"),
+        ("sampler.batch_size", 0, "1 or more"),
+        ("loader.num_worker", 3, "Train.loader.num_worker: unknown key"),
+        ("loader.num_workers", -1, "num_workers >= 0"),
+        ("dataloader", {}, "Train.dataloader: unknown key"),
+        ("dataset", None, "Train.dataset: expected a mapping"),
+    ],
+)
 def test_check_needs_no_disk_and_names_the_key(images, path, value, message):
     entry = copy.deepcopy(section(images / "nowhere"))
     check_loader(entry, "Train")
@@ -279,8 +453,13 @@ def test_check_needs_no_disk_and_names_the_key(images, path, value, message):
 
 
 def test_evaluation_refuses_mixing_and_skipping(images):
-    for key, value in (("batch_transform_ops", MIX), ("bad_images", {"policy": "skip", "limit": 3})):
-        with pytest.raises(ConfigError, match=f"DataLoader.Eval.dataset.{key}: evaluation counts every image once"):
+    for key, value in (
+        ("batch_transform_ops", MIX),
+        ("bad_images", {"policy": "skip", "limit": 3}),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"DataLoader.Eval.dataset.{key}: evaluation counts every image once"
+        ):
             check_loader(section(images, **{key: value}), "Eval")
 
 
@@ -317,8 +496,18 @@ def running(pid):
 def test_the_repositorys_fashion_mnist():
     root = os.path.join(os.path.dirname(__file__), "..", "dataset", "fashion_mnist")
     for mode, count in (("train", 5000), ("test", 1000)):
-        entry = {"dataset": {"name": "ImageNetDataset", "image_root": f"{root}/images.zip", "cls_label_path": f"{root}/{mode}_list.txt",
-                             "transform_ops": PLAIN}, "sampler": {"batch_size": 32}}
+        entry = {
+            "dataset": {
+                "name": "ImageNetDataset",
+                "image_root": f"{root}/images.zip",
+                "cls_label_path": f"{root}/{mode}_list.txt",
+                "transform_ops": PLAIN,
+            },
+            "sampler": {"batch_size": 32},
+        }
         loader = build_loader(entry, "Train" if mode == "train" else "Eval", num_classes=10)
-        assert loader.num_images == count and np.bincount(loader.dataset.labels).tolist() == [count // 10] * 10
+        assert (
+            loader.num_images == count
+            and np.bincount(loader.dataset.labels).tolist() == [count // 10] * 10
+        )
         assert next(loader.epoch(0))["image"].shape == [32, 3, 28, 28]

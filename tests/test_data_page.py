@@ -1,4 +1,5 @@
 """docs/data.md quotes messages that the programs have."""
+
 import re
 
 import pytest
@@ -15,4 +16,6 @@ def test_every_message_is_one_of_ours(message):
 
 
 def test_there_are_messages():
-    assert len(MESSAGES) > 3 and not occurs("3 class folders, but nobody has 4 classes; raise Arch.class_num")
+    assert len(MESSAGES) > 3 and not occurs(
+        "3 class folders, but nobody has 4 classes; raise Arch.class_num"
+    )

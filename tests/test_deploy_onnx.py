@@ -1,4 +1,7 @@
-"""deploy/onnx/predict.py: the predictions of tools/infer.py from ONNX Runtime and OpenVINO, one-line errors, nothing of this project."""
+"""deploy/onnx/predict.py: the predictions of tools/infer.py from ONNX Runtime and OpenVINO,
+one-line errors, nothing of this project.
+"""
+
 import ast
 import json
 import os
@@ -22,7 +25,12 @@ PROGRAMS = [ROOT / "deploy" / name / "predict.py" for name in ("python", "onnx")
 def trained(tmp_path_factory):
     """(folder, the tools' arguments) of the tiny configuration with random weights."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder, ["-c", str(write_config(folder)), "-o", f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}"]
+    return folder, [
+        "-c",
+        str(write_config(folder)),
+        "-o",
+        f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}",
+    ]
 
 
 def export(trained, name, *options):
@@ -47,17 +55,34 @@ def model(exported, tmp_path):
 def predict(model, images, *options):
     """(exit status, the JSON)."""
     path = model.parent / "predictions.json"
-    status = deploy.main(["--model", str(model), "--images", str(images), "--json", str(path), *options])
+    status = deploy.main(
+        ["--model", str(model), "--images", str(images), "--json", str(path), *options]
+    )
     return status, json.loads(path.read_text())
 
 
 def test_what_is_shared_with_deploy_python_is_the_same_text():
     """The two programs are copied away alone, so they repeat each other: to the letter."""
     sources = [path.read_text() for path in PROGRAMS]
-    ours, theirs = ({node.name: ast.get_source_segment(source, node) for node in ast.parse(source).body
-                     if isinstance(node, (ast.FunctionDef, ast.ClassDef))} for source in sources)
+    ours, theirs = (
+        {
+            node.name: ast.get_source_segment(source, node)
+            for node in ast.parse(source).body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        }
+        for source in sources
+    )
     shared = set(ours) & set(theirs) - {"main"}
-    assert {"decode", "resize_image", "Preprocess", "read_hashed", "Classifier", "Timed", "predict_files", "predict"} <= shared
+    assert {
+        "decode",
+        "resize_image",
+        "Preprocess",
+        "read_hashed",
+        "Classifier",
+        "Timed",
+        "predict_files",
+        "predict",
+    } <= shared
     for name in shared:
         assert ours[name] == theirs[name], name
 
@@ -66,28 +91,72 @@ def test_same_predictions_as_infer(trained, exported, tmp_path):
     folder, arguments = trained
     pictures = varied_pictures(tmp_path / "pictures")
     expected = tmp_path / "infer.json"
-    assert program_at("tools/infer.py").main([*arguments, "-o", f"Infer.infer_imgs={pictures}", "--json", str(expected)]) == 0
+    assert (
+        program_at("tools/infer.py").main(
+            [*arguments, "-o", f"Infer.infer_imgs={pictures}", "--json", str(expected)]
+        )
+        == 0
+    )
     expected = json.loads(expected.read_text())
-    assert len({tuple(result["class_ids"]) for result in expected}) > 3, "all images alike would show nothing"
-    runs = [(exported, []), (exported, ["--batch-size", "5", "--threads", "2"]),
-            (export(trained, "fixed", "--to", "onnx", "--batch", "4", "-o", "Arch.infer_add_softmax=False"), ["--batch-size", "6"])]
+    assert len({tuple(result["class_ids"]) for result in expected}) > 3, (
+        "all images alike would show nothing"
+    )
+    runs = [
+        (exported, []),
+        (exported, ["--batch-size", "5", "--threads", "2"]),
+        (
+            export(
+                trained,
+                "fixed",
+                "--to",
+                "onnx",
+                "--batch",
+                "4",
+                "-o",
+                "Arch.infer_add_softmax=False",
+            ),
+            ["--batch-size", "6"],
+        ),
+    ]
     if "openvino" in installed():
-        runs += [(exported, ["--engine", "openvino"]), (export(trained, "openvino", "--to", "openvino"), [])]
+        runs += [
+            (exported, ["--engine", "openvino"]),
+            (export(trained, "openvino", "--to", "openvino"), []),
+        ]
     for model, options in runs:
         status, results = predict(model, pictures, *options)
         assert status == 0
         for key in ("file_name", "class_ids", "label_names"):
             assert [result[key] for result in results] == [result[key] for result in expected]
-        assert np.allclose([result["scores"] for result in results], [result["scores"] for result in expected], atol=1e-5)
+        assert np.allclose(
+            [result["scores"] for result in results],
+            [result["scores"] for result in expected],
+            atol=1e-5,
+        )
 
 
 def installed():
     import importlib.util
+
     return [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
 
 
 def test_latency_is_of_the_runs_asked_for(exported, capsys):
-    assert deploy.main(["--model", str(exported), "--images", str(ROOT / "tests" / "photos"), "--batch-size", "2", "--repeat", "3"]) == 0
+    assert (
+        deploy.main(
+            [
+                "--model",
+                str(exported),
+                "--images",
+                str(ROOT / "tests" / "photos"),
+                "--batch-size",
+                "2",
+                "--repeat",
+                "3",
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     values = dict(pair.split("=") for pair in lines[-1].removeprefix("latency_ms: ").split())
@@ -106,54 +175,116 @@ def edit(model, change):
 def rehash(model):
     """Make the description fit the damaged file: the engine itself must refuse it."""
     import hashlib
+
     digest = hashlib.sha256((model / "inference.onnx").read_bytes()).hexdigest()
     edit(model, lambda d: d["Files"]["inference.onnx"].update(sha256=digest))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda f: shutil.rmtree(f), "no such directory"),
-    (lambda f: (f / "export.json").unlink(), "export.json: no such file"),
-    (lambda f: (f / "inference.onnx").unlink(), "inference.onnx: no such file"),
-    (lambda f: (f / "export.json").write_text("{"), "not a description of an exported classifier"),
-    (lambda f: (f / "export.json").write_text("[]"), "not a description of an exported classifier"),
-    (lambda f: edit(f, lambda d: d.pop("Model")), "not a description of an exported classifier"),
-    (lambda f: edit(f, lambda d: d["Files"].update({"../x": {"sha256": ""}})), "no such file; export.json names it"),
-    (lambda f: edit(f, lambda d: d["Files"].clear()), "holds no .onnx file"),
-    (lambda f: edit(f, lambda d: d["PostProcess"]["Topk"]["label_list"].pop()), "9 class names for 10 classes"),
-    (lambda f: os.truncate(f / "inference.onnx", 1000), "inference.onnx: does not match export.json"),
-    (lambda f: [os.truncate(f / "inference.onnx", 1000), rehash(f)], "cannot load it"),
-    (lambda f: [os.truncate(f / "inference.onnx", 0), rehash(f)], "cannot load it"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: shutil.rmtree(f), "no such directory"),
+        (lambda f: (f / "export.json").unlink(), "export.json: no such file"),
+        (lambda f: (f / "inference.onnx").unlink(), "inference.onnx: no such file"),
+        (
+            lambda f: (f / "export.json").write_text("{"),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: (f / "export.json").write_text("[]"),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: edit(f, lambda d: d.pop("Model")),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: edit(f, lambda d: d["Files"].update({"../x": {"sha256": ""}})),
+            "no such file; export.json names it",
+        ),
+        (lambda f: edit(f, lambda d: d["Files"].clear()), "holds no .onnx file"),
+        (
+            lambda f: edit(f, lambda d: d["PostProcess"]["Topk"]["label_list"].pop()),
+            "9 class names for 10 classes",
+        ),
+        (
+            lambda f: os.truncate(f / "inference.onnx", 1000),
+            "inference.onnx: does not match export.json",
+        ),
+        (lambda f: [os.truncate(f / "inference.onnx", 1000), rehash(f)], "cannot load it"),
+        (lambda f: [os.truncate(f / "inference.onnx", 0), rehash(f)], "cannot load it"),
+    ],
+)
 def test_damaged_model_is_one_line(model, tmp_path, capsys, change, message):
     change(model)
-    assert deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    assert (
+        deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    )
     output = capsys.readouterr()
-    assert output.out == "" and output.err.startswith("error: ") and output.err.count("\n") == 1 and message in output.err
+    assert (
+        output.out == ""
+        and output.err.startswith("error: ")
+        and output.err.count("\n") == 1
+        and message in output.err
+    )
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_missing_engine_is_named(exported, monkeypatch, capsys, engine):
     monkeypatch.setitem(sys.modules, engine, None)
-    assert deploy.main(["--model", str(exported), "--images", str(exported), "--engine", engine]) == 1
+    assert (
+        deploy.main(["--model", str(exported), "--images", str(exported), "--engine", engine]) == 1
+    )
     assert f"--engine {engine} is not installed: pip install {engine}" in capsys.readouterr().err
 
 
 def test_images_that_do_not_fit_the_exported_size(model, tmp_path, capsys):
     edit(model, lambda d: d["PreProcess"]["transform_ops"].pop(1))
-    assert deploy.main(["--model", str(model), "--images", str(varied_pictures(tmp_path / "pictures"))]) == 1
+    assert (
+        deploy.main(
+            ["--model", str(model), "--images", str(varied_pictures(tmp_path / "pictures"))]
+        )
+        == 1
+    )
     errors = capsys.readouterr().err
-    assert "landscape.jpg: 47 x 90 pixels after preprocessing; the model was exported for 32 x 32 alone" in errors
+    assert (
+        "landscape.jpg: 47 x 90 pixels after preprocessing; the model was exported for 32 x 32 "
+        "alone" in errors
+    )
 
 
 def test_copied_alone_it_runs_without_this_project_paddle_and_yaml(exported, tmp_path):
     copy = shutil.copy(PROGRAMS[1], tmp_path / "predict.py")
-    roots = {name.split(".")[0] for node in ast.walk(ast.parse(PROGRAMS[1].read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
-             for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])}
-    assert roots - set(sys.stdlib_module_names) == {"PIL", "cv2", "numpy", "onnxruntime", "openvino"}
+    roots = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(PROGRAMS[1].read_text()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+    }
+    assert roots - set(sys.stdlib_module_names) == {
+        "PIL",
+        "cv2",
+        "numpy",
+        "onnxruntime",
+        "openvino",
+    }
     for name in ("paddle", "yaml", "onnx", "ppcls_nextvit"):
         (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')")
-    command = [sys.executable, copy, "--model", str(exported), "--images", str(ROOT / "tests" / "photos"), "--topk", "1"]
+    command = [
+        sys.executable,
+        copy,
+        "--model",
+        str(exported),
+        "--images",
+        str(ROOT / "tests" / "photos"),
+        "--topk",
+        "1",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = ["chair_559.jpg", "dog_243.jpg", "drum_541.jpg", "eagle_22.jpg"]
-    assert [line.partition(": ")[0].rpartition("/")[2] for line in done.stdout.splitlines()] == names
+    assert [
+        line.partition(": ")[0].rpartition("/")[2] for line in done.stdout.splitlines()
+    ] == names

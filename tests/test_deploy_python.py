@@ -1,4 +1,7 @@
-"""deploy/python/predict.py: evaluation's pixels bit for bit, tools/infer.py's predictions, nothing of this project, one-line errors."""
+"""deploy/python/predict.py: evaluation's pixels bit for bit, tools/infer.py's predictions, nothing
+of this project, one-line errors.
+"""
+
 import ast
 import hashlib
 import json
@@ -17,7 +20,14 @@ from tiny import NORMALIZE, ROOT, write_config
 from ppcls_nextvit.preprocess import Preprocess
 
 deploy = program_at("deploy/python/predict.py")
-IMAGENET = {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": ""}}
+IMAGENET = {
+    "NormalizeImage": {
+        "scale": "1.0/255.0",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "order": "",
+    }
+}
 DECODE, CHW = {"DecodeImage": {"to_rgb": True, "channel_first": False}}, {"ToCHWImage": None}
 
 
@@ -26,16 +36,49 @@ def resize(backend="pil", **arguments):
 
 
 PIPELINES = {
-    "published recipe": [DECODE, resize(resize_short=256, interpolation="bicubic"), {"CropImage": {"size": 224}}, IMAGENET, CHW],
+    "published recipe": [
+        DECODE,
+        resize(resize_short=256, interpolation="bicubic"),
+        {"CropImage": {"size": 224}},
+        IMAGENET,
+        CHW,
+    ],
     "tiny": [DECODE, resize(size=32, interpolation="bicubic"), NORMALIZE, CHW],
-    "no ToCHWImage": [DECODE, resize(resize_short=37), {"CropImage": {"size": [35, 33]}}, NORMALIZE],
-    "crop beyond the image": [DECODE, resize(resize_short=33, interpolation="lanczos"), {"CropImage": {"size": [64, 301]}}, IMAGENET, CHW],
+    "no ToCHWImage": [
+        DECODE,
+        resize(resize_short=37),
+        {"CropImage": {"size": [35, 33]}},
+        NORMALIZE,
+    ],
+    "crop beyond the image": [
+        DECODE,
+        resize(resize_short=33, interpolation="lanczos"),
+        {"CropImage": {"size": [64, 301]}},
+        IMAGENET,
+        CHW,
+    ],
     "width and height": [DECODE, resize(size=[47, 35], interpolation="bilinear"), IMAGENET, CHW],
-    "channels first, then normalised": [DECODE, resize(size=40, interpolation="box"), CHW, {"NormalizeImage": {"order": "chw"}}],
+    "channels first, then normalised": [
+        DECODE,
+        resize(size=40, interpolation="box"),
+        CHW,
+        {"NormalizeImage": {"order": "chw"}},
+    ],
     "BGR": [{"DecodeImage": {"to_rgb": False}}, {"CropImage": {"size": 33}}, NORMALIZE, CHW],
-    "BGR resized": [{"DecodeImage": {"to_rgb": False}}, resize(size=50, interpolation="hamming"), NORMALIZE, CHW],
+    "BGR resized": [
+        {"DecodeImage": {"to_rgb": False}},
+        resize(size=50, interpolation="hamming"),
+        NORMALIZE,
+        CHW,
+    ],
     "not normalised": [DECODE, resize(size=50, interpolation="nearest"), CHW],
-    "OpenCV": [DECODE, resize("cv2", resize_short=48, interpolation="bicubic"), {"CropImage": {"size": 40}}, IMAGENET, CHW],
+    "OpenCV": [
+        DECODE,
+        resize("cv2", resize_short=48, interpolation="bicubic"),
+        {"CropImage": {"size": 40}},
+        IMAGENET,
+        CHW,
+    ],
     "OpenCV area": [DECODE, resize("cv2", size=40, interpolation="area"), NORMALIZE, CHW],
 }
 
@@ -50,7 +93,14 @@ def exported(tmp_path_factory):
     """(model folder, configuration, weights): the tiny configuration, exported by the tool."""
     folder = tmp_path_factory.mktemp("exported")
     weights, config = random_weights(folder / "w.pdparams"), write_config(folder)
-    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}", "-o", f"Global.save_inference_dir={folder / 'model'}"]
+    arguments = [
+        "-c",
+        str(config),
+        "-o",
+        f"Global.pretrained_model={weights}",
+        "-o",
+        f"Global.save_inference_dir={folder / 'model'}",
+    ]
     assert program_at("tools/export_model.py").main(arguments) == 0
     return folder / "model", config, weights
 
@@ -73,7 +123,11 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(pictures, name):
     seen = set()
     for file in files:
         expected, got = ours(str(file)), theirs(file)
-        assert (got.dtype, got.shape, got.flags.c_contiguous) == (np.float32, expected.shape, True), file.name
+        assert (got.dtype, got.shape, got.flags.c_contiguous) == (
+            np.float32,
+            expected.shape,
+            True,
+        ), file.name
         assert got.tobytes() == expected.tobytes(), file.name
         seen.add(got.tobytes())
     assert len(seen) >= len(files) - 1, "the pictures differ (1-pixel images may be swallowed)"
@@ -81,35 +135,100 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(pictures, name):
 
 def test_same_predictions_as_infer(exported, pictures, tmp_path):
     folder, config, weights = exported
-    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}", "-o", f"Infer.infer_imgs={pictures}"]
-    assert program_at("tools/infer.py").main([*arguments, "--json", str(tmp_path / "infer.json")]) == 0
+    arguments = [
+        "-c",
+        str(config),
+        "-o",
+        f"Global.pretrained_model={weights}",
+        "-o",
+        f"Infer.infer_imgs={pictures}",
+    ]
+    assert (
+        program_at("tools/infer.py").main([*arguments, "--json", str(tmp_path / "infer.json")]) == 0
+    )
     expected = json.loads((tmp_path / "infer.json").read_text())
-    assert len({tuple(result["class_ids"]) for result in expected}) > 3, "all images alike would show nothing"
+    assert len({tuple(result["class_ids"]) for result in expected}) > 3, (
+        "all images alike would show nothing"
+    )
     gaps = np.diff([result["scores"] for result in expected])
     assert np.abs(gaps).min() > 2e-5, "a tie could come out either way"
-    for options in (["--batch-size", "1"], ["--batch-size", "5", "--threads", "2"], ["--no-onednn"]):
-        assert deploy.main(["--model", str(folder), "--images", str(pictures), "--json", str(tmp_path / "deploy.json"), *options]) == 0
+    for options in (
+        ["--batch-size", "1"],
+        ["--batch-size", "5", "--threads", "2"],
+        ["--no-onednn"],
+    ):
+        assert (
+            deploy.main(
+                [
+                    "--model",
+                    str(folder),
+                    "--images",
+                    str(pictures),
+                    "--json",
+                    str(tmp_path / "deploy.json"),
+                    *options,
+                ]
+            )
+            == 0
+        )
         results = json.loads((tmp_path / "deploy.json").read_text())
         for key in ("file_name", "class_ids", "label_names"):
             assert [result[key] for result in results] == [result[key] for result in expected]
-        assert np.allclose([result["scores"] for result in results], [result["scores"] for result in expected], atol=1e-5)
+        assert np.allclose(
+            [result["scores"] for result in results],
+            [result["scores"] for result in expected],
+            atol=1e-5,
+        )
 
 
 def test_logits_become_probabilities(exported, pictures, tmp_path):
     folder, config, weights = exported
-    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}", "-o", f"Global.save_inference_dir={tmp_path / 'logits'}"]
-    assert program_at("tools/export_model.py").main([*arguments, "-o", "Arch.infer_add_softmax=False"]) == 0
+    arguments = [
+        "-c",
+        str(config),
+        "-o",
+        f"Global.pretrained_model={weights}",
+        "-o",
+        f"Global.save_inference_dir={tmp_path / 'logits'}",
+    ]
+    assert (
+        program_at("tools/export_model.py").main([*arguments, "-o", "Arch.infer_add_softmax=False"])
+        == 0
+    )
     found = []
     for model in (folder, tmp_path / "logits"):
-        assert deploy.main(["--model", str(model), "--images", str(pictures), "--json", str(tmp_path / "out.json"), "--topk", "10"]) == 0
-        found.append([result["scores"] for result in json.loads((tmp_path / "out.json").read_text())])
-    assert np.allclose(found[0], found[1], atol=1e-5) and np.allclose(np.sum(found, axis=2), 1, atol=1e-5)
+        assert (
+            deploy.main(
+                [
+                    "--model",
+                    str(model),
+                    "--images",
+                    str(pictures),
+                    "--json",
+                    str(tmp_path / "out.json"),
+                    "--topk",
+                    "10",
+                ]
+            )
+            == 0
+        )
+        found.append(
+            [result["scores"] for result in json.loads((tmp_path / "out.json").read_text())]
+        )
+    assert np.allclose(found[0], found[1], atol=1e-5) and np.allclose(
+        np.sum(found, axis=2), 1, atol=1e-5
+    )
 
 
 def test_onednn_is_really_off(exported, monkeypatch):
     from paddle import inference
+
     seen, create = [], inference.create_predictor
-    monkeypatch.setattr(inference, "create_predictor", lambda config: seen.append(config.onednn_enabled()) or create(config))
+    monkeypatch.setattr(
+        inference,
+        "create_predictor",
+        lambda config: seen.append(config.onednn_enabled()) or create(config),
+    )
     description = deploy.read_description(exported[0])
     for onednn in (True, False):
         deploy.paddle_engine(exported[0], description, onednn=onednn)
@@ -118,27 +237,60 @@ def test_onednn_is_really_off(exported, monkeypatch):
 
 @needs_avx512
 def test_pdmodel_of_a_fixed_batch_and_bfloat16(exported, pictures, tmp_path):
-    """The older format, batches filled up to the exported one; bfloat16 as exported or as asked for."""
+    """The older format, batches filled up to the exported one; bfloat16 as exported or as asked
+    for.
+    """
     folder, config, weights = exported
     arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}"]
-    for name, options in (("pdmodel", ["--format", "pdmodel", "--batch", "4"]), ("bf16", ["--precision", "bf16"])):
+    for name, options in (
+        ("pdmodel", ["--format", "pdmodel", "--batch", "4"]),
+        ("bf16", ["--precision", "bf16"]),
+    ):
         options += ["-o", f"Global.save_inference_dir={tmp_path / name}"]
         assert program_at("tools/export_model.py").main([*arguments, *options]) == 0
     scores = {}
-    runs = {"fp32": [folder], "pdmodel": [tmp_path / "pdmodel", "--batch-size", "6"], "bf16": [tmp_path / "bf16"],
-            "asked": [folder, "--precision", "bf16"]}
+    runs = {
+        "fp32": [folder],
+        "pdmodel": [tmp_path / "pdmodel", "--batch-size", "6"],
+        "bf16": [tmp_path / "bf16"],
+        "asked": [folder, "--precision", "bf16"],
+    }
     for name, (model, *options) in runs.items():
-        arguments = ["--model", str(model), "--images", str(pictures), "--json", str(tmp_path / "out.json"), "--topk", "10", *options]
+        arguments = [
+            "--model",
+            str(model),
+            "--images",
+            str(pictures),
+            "--json",
+            str(tmp_path / "out.json"),
+            "--topk",
+            "10",
+            *options,
+        ]
         assert deploy.main(arguments) == 0
         results = json.loads((tmp_path / "out.json").read_text())
-        scores[name] = np.array([[score for _, score in sorted(zip(result["class_ids"], result["scores"]))] for result in results])
+        scores[name] = np.array(
+            [
+                [score for _, score in sorted(zip(result["class_ids"], result["scores"]))]
+                for result in results
+            ]
+        )
     assert np.abs(scores["pdmodel"] - scores["fp32"]).max() < 1e-5
     assert (scores["bf16"] == scores["asked"]).all()
     assert 1e-4 < np.abs(scores["bf16"] - scores["fp32"]).max() < 0.05
 
 
 def test_latency_is_of_the_runs_asked_for(exported, capsys):
-    arguments = ["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), "--batch-size", "3", "--repeat", "5"]
+    arguments = [
+        "--model",
+        str(exported[0]),
+        "--images",
+        str(ROOT / "tests" / "photos"),
+        "--batch-size",
+        "3",
+        "--repeat",
+        "5",
+    ]
     assert deploy.main([*arguments, "--warmup", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and lines[-1].startswith("latency_ms: runs=10 batch=3 threads=1 min=")
@@ -146,34 +298,72 @@ def test_latency_is_of_the_runs_asked_for(exported, capsys):
 
 def test_a_strip_that_resizing_would_blow_up_is_refused(exported, model, tmp_path, capsys):
     description = yaml.safe_load((model / "inference.yml").read_text())
-    description["PreProcess"]["transform_ops"][1] = {"ResizeImage": {"resize_short": 256, "backend": "pil"}}
+    description["PreProcess"]["transform_ops"][1] = {
+        "ResizeImage": {"resize_short": 256, "backend": "pil"}
+    }
     (model / "inference.yml").write_text(yaml.safe_dump(description))
     Image.new("RGB", (50_000, 1)).save(tmp_path / "strip.png")
     assert deploy.main(["--model", str(model), "--images", str(tmp_path / "strip.png")]) == 1
-    assert "strip.png: 12800000 x 256 pixels after resizing are more than the limit" in capsys.readouterr().err
+    assert (
+        "strip.png: 12800000 x 256 pixels after resizing are more than the limit"
+        in capsys.readouterr().err
+    )
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--precision", "fp16"], "--precision fp16 needs --device gpu; a CPU has bf16"),
-    (["--precision", "bf16", "--no-onednn"], "--precision bf16 is for a CPU with oneDNN"),
-    (["--tensorrt"], "--tensorrt needs --device gpu and a model exported with --format pdmodel"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--precision", "fp16"], "--precision fp16 needs --device gpu; a CPU has bf16"),
+        (["--precision", "bf16", "--no-onednn"], "--precision bf16 is for a CPU with oneDNN"),
+        (
+            ["--tensorrt"],
+            "--tensorrt needs --device gpu and a model exported with --format pdmodel",
+        ),
+    ],
+)
 def test_options_that_do_not_go_together(exported, capsys, options, message):
-    assert deploy.main(["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), *options]) == 1
+    assert (
+        deploy.main(
+            ["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), *options]
+        )
+        == 1
+    )
     assert message in capsys.readouterr().err
 
 
 def test_images_of_several_sizes(exported, pictures, model, tmp_path, capsys):
-    """Without a resize or crop, images run size by size, and those below the model's minimum are named."""
+    """Without a resize or crop, images run size by size, and those below the model's minimum are
+    named.
+    """
     description = yaml.safe_load((model / "inference.yml").read_text())
-    description["PreProcess"]["transform_ops"] = [op for op in description["PreProcess"]["transform_ops"] if "ResizeImage" not in op]
+    description["PreProcess"]["transform_ops"] = [
+        op for op in description["PreProcess"]["transform_ops"] if "ResizeImage" not in op
+    ]
     (model / "inference.yml").write_text(yaml.safe_dump(description))
-    assert deploy.main(["--model", str(model), "--images", str(pictures), "--json", str(tmp_path / "out.json"), "--batch-size", "14"]) == 1
+    assert (
+        deploy.main(
+            [
+                "--model",
+                str(model),
+                "--images",
+                str(pictures),
+                "--json",
+                str(tmp_path / "out.json"),
+                "--batch-size",
+                "14",
+            ]
+        )
+        == 1
+    )
     results = json.loads((tmp_path / "out.json").read_text())
-    assert [result["file_name"] for result in results] == [str(path) for path in sorted(pictures.iterdir())]
+    assert [result["file_name"] for result in results] == [
+        str(path) for path in sorted(pictures.iterdir())
+    ]
     bad = {os.path.basename(result["file_name"]) for result in results if "error" in result}
     assert bad == {"00000.png", "one_pixel.png", "stripe.bmp"}
-    assert "9 x 200 pixels after preprocessing; the model needs at least 32" in capsys.readouterr().err
+    assert (
+        "9 x 200 pixels after preprocessing; the model needs at least 32" in capsys.readouterr().err
+    )
 
 
 def test_bad_images_are_named_and_the_others_done(exported, tmp_path, capsys):
@@ -181,8 +371,25 @@ def test_bad_images_are_named_and_the_others_done(exported, tmp_path, capsys):
     (folder / "00001.png").write_bytes((folder / "00001.png").read_bytes()[:200])
     (folder / "00002.png").write_bytes(b"")
     (folder / "00003.png").write_bytes(b"no image at all")
-    assert deploy.main(["--model", str(exported[0]), "--images", str(folder), "--json", str(tmp_path / "out.json")]) == 1
-    assert ["error" in result for result in json.loads((tmp_path / "out.json").read_text())] == [False, True, True, True]
+    assert (
+        deploy.main(
+            [
+                "--model",
+                str(exported[0]),
+                "--images",
+                str(folder),
+                "--json",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 1
+    )
+    assert ["error" in result for result in json.loads((tmp_path / "out.json").read_text())] == [
+        False,
+        True,
+        True,
+        True,
+    ]
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 1
     errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
@@ -195,40 +402,83 @@ def flip_byte(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda f: shutil.rmtree(f), "no such directory"),
-    (lambda f: [path.unlink() for path in f.iterdir()], "inference.yml: no such file"),
-    (lambda f: (f / "inference.json").unlink(), "inference.json: no such file"),
-    (lambda f: (f / "inference.yml").unlink(), "inference.yml: no such file"),
-    (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
-    (lambda f: (f / "inference.yml").write_text(""), "not a description of an exported classifier"),
-    (lambda f: (f / "inference.yml").write_text("a: [1"), "not a description of an exported classifier"),
-    (lambda f: (f / "inference.yml").write_text("!!python/object/apply:os.getcwd []"), "not a description of an exported classifier"),
-    (lambda f: os.truncate(f / "inference.json", 5000), "inference.json: does not match inference.yml"),
-    (lambda f: os.truncate(f / "inference.pdiparams", 0), "inference.pdiparams: does not match inference.yml"),
-    (lambda f: (f / "inference.yml").write_text((f / "inference.yml").read_text().replace("class_num: 10", "class_num: 11")),
-     "10 class names for 11 classes"),
-    (lambda f: flip_byte(f / "inference.pdiparams"), "inference.pdiparams: does not match inference.yml"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: shutil.rmtree(f), "no such directory"),
+        (lambda f: [path.unlink() for path in f.iterdir()], "inference.yml: no such file"),
+        (lambda f: (f / "inference.json").unlink(), "inference.json: no such file"),
+        (lambda f: (f / "inference.yml").unlink(), "inference.yml: no such file"),
+        (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
+        (
+            lambda f: (f / "inference.yml").write_text(""),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: (f / "inference.yml").write_text("a: [1"),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: (f / "inference.yml").write_text("!!python/object/apply:os.getcwd []"),
+            "not a description of an exported classifier",
+        ),
+        (
+            lambda f: os.truncate(f / "inference.json", 5000),
+            "inference.json: does not match inference.yml",
+        ),
+        (
+            lambda f: os.truncate(f / "inference.pdiparams", 0),
+            "inference.pdiparams: does not match inference.yml",
+        ),
+        (
+            lambda f: (f / "inference.yml").write_text(
+                (f / "inference.yml").read_text().replace("class_num: 10", "class_num: 11")
+            ),
+            "10 class names for 11 classes",
+        ),
+        (
+            lambda f: flip_byte(f / "inference.pdiparams"),
+            "inference.pdiparams: does not match inference.yml",
+        ),
+    ],
+)
 def test_damaged_model_is_one_line(model, tmp_path, capsys, change, message):
     change(model)
-    assert deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    assert (
+        deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    )
     output = capsys.readouterr()
-    assert output.out == "" and output.err.startswith("error: ") and output.err.count("\n") == 1 and message in output.err
+    assert (
+        output.out == ""
+        and output.err.startswith("error: ")
+        and output.err.count("\n") == 1
+        and message in output.err
+    )
 
 
 def test_program_that_this_paddle_cannot_read(model, tmp_path, capsys):
-    """The hashes agree, yet Paddle refuses: still one line, naming the version that wrote the files."""
+    """The hashes agree, yet Paddle refuses: still one line, naming the version that wrote the
+    files.
+    """
     (model / "inference.json").write_text('{"a": 1}')
     description = yaml.safe_load((model / "inference.yml").read_text())
     description["Files"]["inference.json"]["sha256"] = hashlib.sha256(b'{"a": 1}').hexdigest()
     (model / "inference.yml").write_text(yaml.safe_dump(description))
-    assert deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    assert (
+        deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    )
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1 and f"cannot load the model, which paddle {description['Versions']['paddle']} exported" in error[0]
+    assert (
+        len(error) == 1
+        and f"cannot load the model, which paddle {description['Versions']['paddle']} exported"
+        in error[0]
+    )
 
 
-@pytest.mark.parametrize("images, message", [("none", "no such file or directory"), ("empty", "no images in this directory")])
+@pytest.mark.parametrize(
+    "images, message",
+    [("none", "no such file or directory"), ("empty", "no images in this directory")],
+)
 def test_no_images_is_one_line(exported, tmp_path, capsys, images, message):
     (tmp_path / "empty").mkdir()
     assert deploy.main(["--model", str(exported[0]), "--images", str(tmp_path / images)]) == 1
@@ -237,6 +487,7 @@ def test_no_images_is_one_line(exported, tmp_path, capsys, images, message):
 
 def test_unknown_transform_and_cuda_are_refused(exported, model, tmp_path, capsys):
     import paddle
+
     images = str(clothes(tmp_path / "clothes", 1))
     if not paddle.is_compiled_with_cuda():
         assert deploy.main(["--model", str(model), "--images", images, "--device", "gpu"]) == 1
@@ -250,12 +501,31 @@ def test_unknown_transform_and_cuda_are_refused(exported, model, tmp_path, capsy
 
 def test_copied_alone_it_runs_without_this_project(exported, tmp_path):
     copy = shutil.copy(ROOT / "deploy" / "python" / "predict.py", tmp_path / "predict.py")
-    roots = {name.split(".")[0] for node in ast.walk(ast.parse(copy.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
-             for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])}
+    roots = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(copy.read_text()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+    }
     assert roots - set(sys.stdlib_module_names) == {"PIL", "cv2", "numpy", "paddle", "yaml"}
     images = clothes(tmp_path / "clothes", 2)
-    command = [sys.executable, "-P", "predict.py", "--model", str(exported[0]), "--images", str(images), "--topk", "1"]
+    command = [
+        sys.executable,
+        "-P",
+        "predict.py",
+        "--model",
+        str(exported[0]),
+        "--images",
+        str(images),
+        "--topk",
+        "1",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(images / "00000.png"), str(images / "00001.png")]
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
+        str(images / "00000.png"),
+        str(images / "00001.png"),
+    ]

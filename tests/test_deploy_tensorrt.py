@@ -1,4 +1,7 @@
-"""deploy/tensorrt: TensorRT-RTX parses our files and builds engines; what surrounds the API (8.6 and later) by a stand-in for it."""
+"""deploy/tensorrt: TensorRT-RTX parses our files and builds engines; what surrounds the API (8.6
+and later) by a stand-in for it.
+"""
+
 import hashlib
 import json
 import sys
@@ -28,16 +31,28 @@ def write_export(folder, precision="fp16", shape=(None, 3, 32, 32)):
     description = {
         "Files": {"inference.onnx": {"sha256": hashlib.sha256(b"onnx").hexdigest()}},
         "Export": {"precision": precision, "inputs": {"x": list(shape)}, "outputs": ["logits"]},
-        "Model": {"class_num": CLASSES, "softmax": False, "input": {"shape": list(shape), "image_size": [32, 32], "min_size": 32}},
-        "PreProcess": {"transform_ops": [{"DecodeImage": {}}, {"ResizeImage": {"size": 32, "backend": "pil"}},
-                                         {"NormalizeImage": {"order": ""}}]},
-        "PostProcess": {"Topk": {"topk": 2, "label_list": [f"class {i}" for i in range(CLASSES)]}}}
+        "Model": {
+            "class_num": CLASSES,
+            "softmax": False,
+            "input": {"shape": list(shape), "image_size": [32, 32], "min_size": 32},
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"DecodeImage": {}},
+                {"ResizeImage": {"size": 32, "backend": "pil"}},
+                {"NormalizeImage": {"order": ""}},
+            ]
+        },
+        "PostProcess": {"Topk": {"topk": 2, "label_list": [f"class {i}" for i in range(CLASSES)]}},
+    }
     (folder / "export.json").write_text(json.dumps(description))
     return folder
 
 
 def stand_in(strongly_typed=True, engine=b"engine", errors=(), cache=True):
-    """A module with the part of TensorRT's Python API that build.py uses. `calls` lists what was asked of it."""
+    """A module with the part of TensorRT's Python API that build.py uses. `calls` lists what was
+    asked of it.
+    """
     calls = []
     kinds = {"STRONGLY_TYPED": 1} if strongly_typed else {"EXPLICIT_BATCH": 0}
 
@@ -96,9 +111,16 @@ def stand_in(strongly_typed=True, engine=b"engine", errors=(), cache=True):
 
     Builder.create_builder_config = lambda self: Config()
     Builder.create_optimization_profile = lambda self: Profile()
-    return SimpleNamespace(calls=calls, Builder=Builder, OnnxParser=OnnxParser, Logger=Logger, __version__="0.0",
-                           NetworkDefinitionCreationFlag=SimpleNamespace(__members__=kinds),
-                           BuilderFlag=SimpleNamespace(FP16="FP16", INT8="INT8"), MemoryPoolType=SimpleNamespace(WORKSPACE="WORKSPACE"))
+    return SimpleNamespace(
+        calls=calls,
+        Builder=Builder,
+        OnnxParser=OnnxParser,
+        Logger=Logger,
+        __version__="0.0",
+        NetworkDefinitionCreationFlag=SimpleNamespace(__members__=kinds),
+        BuilderFlag=SimpleNamespace(FP16="FP16", INT8="INT8"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="WORKSPACE"),
+    )
 
 
 class Logger:
@@ -108,22 +130,39 @@ class Logger:
         pass
 
 
-@pytest.mark.parametrize("shape, asked, expected", [
-    ((None, 3, 224, 224), {}, [(1, 3, 224, 224), (8, 3, 224, 224), (32, 3, 224, 224)]),
-    ((4, 3, 224, 256), {}, [(4, 3, 224, 256)] * 3),
-    ((None, 3, None, None), {"batch": (1, 1, 2), "height": (32, 64, 96), "width": (40, 40, 80)},
-     [(1, 3, 32, 40), (1, 3, 64, 40), (2, 3, 96, 80)]),
-    ((1, 3, None, None), {}, [(1, 3, 384, 320)] * 3),
-])
+@pytest.mark.parametrize(
+    "shape, asked, expected",
+    [
+        ((None, 3, 224, 224), {}, [(1, 3, 224, 224), (8, 3, 224, 224), (32, 3, 224, 224)]),
+        ((4, 3, 224, 256), {}, [(4, 3, 224, 256)] * 3),
+        (
+            (None, 3, None, None),
+            {"batch": (1, 1, 2), "height": (32, 64, 96), "width": (40, 40, 80)},
+            [(1, 3, 32, 40), (1, 3, 64, 40), (2, 3, 96, 80)],
+        ),
+        ((1, 3, None, None), {}, [(1, 3, 384, 320)] * 3),
+    ],
+)
 def test_profiles(shape, asked, expected):
     assert build.profile_shapes(shape, asked, (384, 320)) == expected
 
 
-@pytest.mark.parametrize("shape, asked, message", [
-    ((4, 3, 224, 224), {"batch": (1, 2, 3)}, "--batch: the export has a fixed batch of 4"),
-    ((None, 3, 224, 224), {"height": (1, 2, 3)}, "--height: the export has a fixed height of 224"),
-    ((None, 3, 224, 224), {"batch": (4, 2, 8)}, "--batch: expected 1 <= smallest <= usual <= largest, got 4 2 8"),
-])
+@pytest.mark.parametrize(
+    "shape, asked, message",
+    [
+        ((4, 3, 224, 224), {"batch": (1, 2, 3)}, "--batch: the export has a fixed batch of 4"),
+        (
+            (None, 3, 224, 224),
+            {"height": (1, 2, 3)},
+            "--height: the export has a fixed height of 224",
+        ),
+        (
+            (None, 3, 224, 224),
+            {"batch": (4, 2, 8)},
+            "--batch: expected 1 <= smallest <= usual <= largest, got 4 2 8",
+        ),
+    ],
+)
 def test_wrong_profiles(shape, asked, message):
     with pytest.raises(build.BuildError, match=message):
         build.profile_shapes(shape, asked, (224, 224))
@@ -132,12 +171,18 @@ def test_wrong_profiles(shape, asked, message):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("strongly_typed", [True, False])
 def test_types_come_from_the_file_or_from_flags(tmp_path, monkeypatch, precision, strongly_typed):
-    """A strongly typed network takes no precision flags; TensorRT 8.6 has no such network and needs them."""
+    """A strongly typed network takes no precision flags; TensorRT 8.6 has no such network and needs
+    them.
+    """
     model, trt = write_export(tmp_path / "model", precision), stand_in(strongly_typed)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     assert build.main(["--model", str(model), "--workspace", "64"]) == 0
     flags = [call[1] for call in trt.calls if call[0] == "flag"]
-    assert flags == ([] if strongly_typed else {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[precision])
+    assert flags == (
+        []
+        if strongly_typed
+        else {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[precision]
+    )
     assert ("network", 2 if strongly_typed else 1) in trt.calls
     assert ("profile", {"x": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}) in trt.calls
     assert ("workspace", "WORKSPACE", 64 << 20) in trt.calls
@@ -154,15 +199,28 @@ def test_timings_are_read_and_renewed(model, tmp_path, monkeypatch):
     assert (tmp_path / "timings").read_bytes() == b"new timings"
 
 
-@pytest.mark.parametrize("arguments, trt, message", [
-    ([], {"engine": None}, "could not build an engine"),
-    ([], {"errors": ("bad node 7",)}, "inference.onnx: TensorRT cannot read it: bad node 7"),
-    (["--timing-cache", "{}/timings"], {"cache": False}, "timings: not a timing cache of this TensorRT"),
-    (["--compute-capability", "8.9"], {}, "--compute-capability: TensorRT builds for the GPU in the machine; give --rtx"),
-    (["--rtx", "--timing-cache", "x"], {}, "--timing-cache: TensorRT-RTX keeps none"),
-    (["--batch", "3", "2", "1"], {}, "expected 1 <= smallest"),
-])
-def test_a_failed_build_is_one_line_and_leaves_nothing(model, tmp_path, monkeypatch, capsys, arguments, trt, message):
+@pytest.mark.parametrize(
+    "arguments, trt, message",
+    [
+        ([], {"engine": None}, "could not build an engine"),
+        ([], {"errors": ("bad node 7",)}, "inference.onnx: TensorRT cannot read it: bad node 7"),
+        (
+            ["--timing-cache", "{}/timings"],
+            {"cache": False},
+            "timings: not a timing cache of this TensorRT",
+        ),
+        (
+            ["--compute-capability", "8.9"],
+            {},
+            "--compute-capability: TensorRT builds for the GPU in the machine; give --rtx",
+        ),
+        (["--rtx", "--timing-cache", "x"], {}, "--timing-cache: TensorRT-RTX keeps none"),
+        (["--batch", "3", "2", "1"], {}, "expected 1 <= smallest"),
+    ],
+)
+def test_a_failed_build_is_one_line_and_leaves_nothing(
+    model, tmp_path, monkeypatch, capsys, arguments, trt, message
+):
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in(**trt))
     assert build.main(["--model", str(model), *(text.format(tmp_path) for text in arguments)]) == 1
     error = capsys.readouterr().err
@@ -170,12 +228,21 @@ def test_a_failed_build_is_one_line_and_leaves_nothing(model, tmp_path, monkeypa
     assert sorted(path.name for path in model.iterdir()) == ["export.json", "inference.onnx"]
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda folder: (folder / "inference.onnx").write_bytes(b"other"), "does not match export.json"),
-    (lambda folder: (folder / "inference.onnx").unlink(), "inference.onnx: no such file"),
-    (lambda folder: (folder / "export.json").write_text("{}"), "not the description of an export"),
-    (lambda folder: (folder / "export.json").unlink(), "export.json: no such file"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            lambda folder: (folder / "inference.onnx").write_bytes(b"other"),
+            "does not match export.json",
+        ),
+        (lambda folder: (folder / "inference.onnx").unlink(), "inference.onnx: no such file"),
+        (
+            lambda folder: (folder / "export.json").write_text("{}"),
+            "not the description of an export",
+        ),
+        (lambda folder: (folder / "export.json").unlink(), "export.json: no such file"),
+    ],
+)
 def test_damaged_exports(model, monkeypatch, capsys, damage, message):
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
     damage(model)
@@ -198,7 +265,10 @@ def test_no_permission_to_write(model, monkeypatch, capsys):
 def test_tensorrt_that_is_not_installed(model, monkeypatch, capsys):
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
-    for arguments, package in (([], "pip install tensorrt"), (["--rtx"], "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")):
+    for arguments, package in (
+        ([], "pip install tensorrt"),
+        (["--rtx"], "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"),
+    ):
         assert build.main(["--model", str(model), *arguments]) == 1
         assert package in capsys.readouterr().err
 
@@ -208,30 +278,72 @@ def exported(request, tmp_path_factory):
     for package in ("tensorrt_rtx_bindings", "paddle2onnx", "onnxslim", "onnxruntime"):
         pytest.importorskip(package, reason=f"needs {package}, of the extras onnx and tensorrt")
     folder, rng = tmp_path_factory.mktemp("exported"), np.random.default_rng(0)
-    target, images = TARGETS["tensorrt"], list(rng.standard_normal((8, 3, 32, 32)).astype(np.float32))
+    target, images = (
+        TARGETS["tensorrt"],
+        list(rng.standard_normal((8, 3, 32, 32)).astype(np.float32)),
+    )
     if request.param == "int8":
         from ppcls_nextvit.export.int8 import export_pair
-        export_pair(random_model(), target, {"fp32": folder / "fp32", "int8": folder / "int8"}, {}, (32, 32), images)
+
+        export_pair(
+            random_model(),
+            target,
+            {"fp32": folder / "fp32", "int8": folder / "int8"},
+            {},
+            (32, 32),
+            images,
+        )
     else:
-        export_classifier(random_model(), target, folder / request.param, {}, (32, 32), size=(32, 32), precision=request.param)
+        export_classifier(
+            random_model(),
+            target,
+            folder / request.param,
+            {},
+            (32, 32),
+            size=(32, 32),
+            precision=request.param,
+        )
     return folder / request.param
 
 
 @pytest.mark.slow
 def test_tensorrt_rtx_builds_our_files(exported, capsys):
-    """The whole graph, in each precision, ahead of time for a GPU that is not here. The size shows that weights are in that precision."""
-    assert build.main(["--model", str(exported), "--rtx", "--compute-capability", "8.9", "--batch", "1", "4", "16"]) == 0
+    """The whole graph, in each precision, ahead of time for a GPU that is not here. The size shows
+    that weights are in that precision.
+    """
+    assert (
+        build.main(
+            [
+                "--model",
+                str(exported),
+                "--rtx",
+                "--compute-capability",
+                "8.9",
+                "--batch",
+                "1",
+                "4",
+                "16",
+            ]
+        )
+        == 0
+    )
     weights = sum(parameter.size for parameter in random_model().parameters())
     bytes_per_weight = (exported / "inference.engine").stat().st_size / weights
-    low, high = {"fp16": (2, 2.5), "int8": (1, 2.2)}[exported.name]       # of int8, biases and kernels' tables on top
+    # of int8, biases and kernels' tables on top
+    low, high = {"fp16": (2, 2.5), "int8": (1, 2.2)}[exported.name]
     assert low < bytes_per_weight < high
     record = json.loads((exported / "inference.engine.json").read_text())
-    assert record["compute_capability"] == ["8.9"] and record["profiles"] == {"x": [[n, 3, 32, 32] for n in (1, 4, 16)]}
+    assert record["compute_capability"] == ["8.9"] and record["profiles"] == {
+        "x": [[n, 3, 32, 32] for n in (1, 4, 16)]
+    }
     assert build.main(["--model", str(exported), "--rtx", "--compute-capability", "1.0"]) == 1
-    assert "--compute-capability 1.0: not known; expected one of 7.5, 8.0" in capsys.readouterr().err
+    assert (
+        "--compute-capability 1.0: not known; expected one of 7.5, 8.0" in capsys.readouterr().err
+    )
 
 
 # infer.py, with a stand-in for CUDA and the engine: "GPU memory" is this machine's, by address.
+
 
 class Cuda:
     kinds = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -259,6 +371,7 @@ class Cuda:
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         import ctypes
+
         if kind == 1:
             self.memory[target][:size] = ctypes.string_at(source, size)
         else:
@@ -284,17 +397,34 @@ def runtime(cuda, low=(2, 3, 32, 32), high=(4, 3, 32, 64), readable=True):
 
         def execute_async_v3(self, stream):
             size = 4 * int(np.prod(self.shape))
-            batch = np.frombuffer(bytes(cuda.memory[self.addresses["x"]][:size]), np.float32).reshape(self.shape)
+            batch = np.frombuffer(
+                bytes(cuda.memory[self.addresses["x"]][:size]), np.float32
+            ).reshape(self.shape)
             batches.append(self.shape)
-            output = (batch.mean(axis=(1, 2, 3))[:, None] + np.arange(CLASSES)).astype(np.float32).tobytes()
-            cuda.memory[self.addresses["logits"]][:len(output)] = output
+            output = (
+                (batch.mean(axis=(1, 2, 3))[:, None] + np.arange(CLASSES))
+                .astype(np.float32)
+                .tobytes()
+            )
+            cuda.memory[self.addresses["logits"]][: len(output)] = output
             return True
 
-    engine = SimpleNamespace(create_execution_context=Context, num_io_tensors=2, get_tensor_name=lambda i: ("x", "logits")[i],
-                             get_tensor_mode=lambda name: {"x": "in", "logits": "out"}[name],
-                             get_tensor_profile_shape=lambda name, profile: (low, low, high))
-    return SimpleNamespace(Logger=Logger, TensorIOMode=mode, __version__="0.0", batches=batches,
-                           Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if readable else None))
+    engine = SimpleNamespace(
+        create_execution_context=Context,
+        num_io_tensors=2,
+        get_tensor_name=lambda i: ("x", "logits")[i],
+        get_tensor_mode=lambda name: {"x": "in", "logits": "out"}[name],
+        get_tensor_profile_shape=lambda name, profile: (low, low, high),
+    )
+    return SimpleNamespace(
+        Logger=Logger,
+        TensorIOMode=mode,
+        __version__="0.0",
+        batches=batches,
+        Runtime=lambda logger: SimpleNamespace(
+            deserialize_cuda_engine=lambda data: engine if readable else None
+        ),
+    )
 
 
 def test_batches_are_split_and_filled_up_to_the_engines_range(model):
@@ -307,10 +437,15 @@ def test_batches_are_split_and_filled_up_to_the_engines_range(model):
         images = np.random.default_rng(count).standard_normal((count, 3, 32, 48), dtype=np.float32)
         output = engine(images)
         assert output.shape == (count, CLASSES)
-        assert np.allclose(output, images.mean(axis=(1, 2, 3))[:, None] + np.arange(CLASSES), atol=1e-6)
+        assert np.allclose(
+            output, images.mean(axis=(1, 2, 3))[:, None] + np.arange(CLASSES), atol=1e-6
+        )
         assert [shape[0] for shape in trt.batches] == expected
     assert len(cuda.memory) == 2, "memory is kept for the next run, and the smaller piece is freed"
-    with pytest.raises(ValueError, match=r"images of \[3, 32, 80\]: the engine was built for \[3, 32, 32\] to \[3, 32, 64\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"images of \[3, 32, 80\]: the engine was built for \[3, 32, 32\] to \[3, 32, 64\]",
+    ):
         engine(np.zeros((1, 3, 32, 80), np.float32))
 
 
@@ -323,22 +458,41 @@ def test_predictions_and_top1(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(infer, "Cuda", lambda: cuda)
     folder = clothes(tmp_path / "clothes", 4)
     labels = tmp_path / "labels.txt"
-    labels.write_text("".join(f"test/{i:05d}.png {label}\n" for i, label in enumerate((9, 9, 1, 9))))
+    labels.write_text(
+        "".join(f"test/{i:05d}.png {label}\n" for i, label in enumerate((9, 9, 1, 9)))
+    )
     arguments = ["--model", str(model), "--images", str(folder)]
-    assert infer.main([*arguments, "--labels", str(labels), "--json", str(tmp_path / "out.json")]) == 0
+    assert (
+        infer.main([*arguments, "--labels", str(labels), "--json", str(tmp_path / "out.json")]) == 0
+    )
     printed = capsys.readouterr().out
     assert "class 9" in printed and "top-1 of the int8 engine: 75.00 % of 4 images" in printed
-    for content, message in (("", "4 of 4 images are not in the list"), ("a b c\n", "labels.txt:1: expected 'path label'")):
+    for content, message in (
+        ("", "4 of 4 images are not in the list"),
+        ("a b c\n", "labels.txt:1: expected 'path label'"),
+    ):
         labels.write_text(content)
-        assert infer.main([*arguments, "--labels", str(labels), "--json", str(tmp_path / "out.json")]) == 1
+        assert (
+            infer.main([*arguments, "--labels", str(labels), "--json", str(tmp_path / "out.json")])
+            == 1
+        )
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda folder: (folder / "inference.engine").unlink(), "inference.engine: no such file; run build.py"),
-    (lambda folder: (folder / "inference.engine.json").write_text('{"onnx_sha256": "0"}'), "built from another export; run build.py again"),
-    (lambda folder: None, "this TensorRT (0.0) or GPU cannot run it"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda folder: (folder / "inference.engine").unlink(),
+            "inference.engine: no such file; run build.py",
+        ),
+        (
+            lambda folder: (folder / "inference.engine.json").write_text('{"onnx_sha256": "0"}'),
+            "built from another export; run build.py again",
+        ),
+        (lambda folder: None, "this TensorRT (0.0) or GPU cannot run it"),
+    ],
+)
 def test_engines_that_cannot_run(model, tmp_path, monkeypatch, capsys, change, message):
     (model / "inference.engine").write_bytes(b"engine")
     record = {"onnx_sha256": hashlib.sha256(b"onnx").hexdigest(), "precision": "fp16", "rtx": False}
@@ -347,7 +501,9 @@ def test_engines_that_cannot_run(model, tmp_path, monkeypatch, capsys, change, m
     monkeypatch.setitem(sys.modules, "tensorrt", runtime(cuda, readable=False))
     monkeypatch.setattr(infer, "Cuda", lambda: cuda)
     change(model)
-    assert infer.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    assert (
+        infer.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -358,7 +514,11 @@ def test_cuda_errors_carry_their_name():
             return "cudaErrorMemoryAllocation"
 
     cuda = infer.Cuda.__new__(infer.Cuda)
-    cuda.runtime = SimpleNamespace(cudaMalloc=lambda size: (Failure(2), 0), cudaFree=lambda address: (0,), cudaStreamCreate=lambda: (0, 5))
+    cuda.runtime = SimpleNamespace(
+        cudaMalloc=lambda size: (Failure(2), 0),
+        cudaFree=lambda address: (0,),
+        cudaStreamCreate=lambda: (0, 5),
+    )
     with pytest.raises(ValueError, match="cudaMalloc: cudaErrorMemoryAllocation"):
         cuda("cudaMalloc", 8)
     assert cuda("cudaFree", 8) is None and cuda("cudaStreamCreate") == 5

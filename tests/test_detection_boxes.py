@@ -1,9 +1,17 @@
 """Boxes, targets and masks against numbers worked out by hand."""
+
 import numpy as np
 import paddle
 import pytest
 
-from ppcls_nextvit.detection.boxes import base_anchors, batched_nms, decode, encode, grid_anchors, pairwise_iou
+from ppcls_nextvit.detection.boxes import (
+    base_anchors,
+    batched_nms,
+    decode,
+    encode,
+    grid_anchors,
+    pairwise_iou,
+)
 from ppcls_nextvit.detection.masks import encode_rle, full, paste
 from ppcls_nextvit.detection.roi import mask_targets
 from ppcls_nextvit.detection.targets import assign, sample
@@ -16,23 +24,36 @@ def boxes(*rows):
 
 
 def test_anchors():
-    np.testing.assert_allclose(base_anchors(4, (8.0,), (0.25, 1.0, 4.0)), [[-32, -8, 32, 8], [-16, -16, 16, 16], [-8, -32, 8, 32]])
+    np.testing.assert_allclose(
+        base_anchors(4, (8.0,), (0.25, 1.0, 4.0)),
+        [[-32, -8, 32, 8], [-16, -16, 16, 16], [-8, -32, 8, 32]],
+    )
     grid = grid_anchors(base_anchors(4, (2.0,), (1.0,)), 2, 3, 4).numpy()
-    np.testing.assert_allclose(grid[:, :2], [[-4, -4], [0, -4], [4, -4], [-4, 0], [0, 0], [4, 0]])      # row by row
+    # row by row
+    np.testing.assert_allclose(grid[:, :2], [[-4, -4], [0, -4], [4, -4], [-4, 0], [0, 0], [4, 0]])
     np.testing.assert_allclose(grid[:, 2:] - grid[:, :2], 8)
 
 
 def test_overlaps():
-    overlaps = pairwise_iou(boxes([0, 0, 10, 10], [5, 5, 5, 9]), boxes([0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30])).numpy()
+    overlaps = pairwise_iou(
+        boxes([0, 0, 10, 10], [5, 5, 5, 9]), boxes([0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30])
+    ).numpy()
     np.testing.assert_allclose(overlaps, [[1, 1 / 3, 0], [0, 0, 0]], atol=1e-6)
 
 
 def test_deltas():
     """The numbers of mmdetection's documentation of its coder, and one by hand."""
     rois = boxes(*[[0, 0, 1, 1]] * 3, [5, 5, 5, 5])
-    deltas = paddle.to_tensor([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 2, -1], [0.7, -1.9, -0.5, 0.3]], dtype="float32")
+    deltas = paddle.to_tensor(
+        [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 2, -1], [0.7, -1.9, -0.5, 0.3]], dtype="float32"
+    )
     decoded = decode(rois, deltas, (1.0,) * 4, paddle.full([4], 32.0)).squeeze(1).numpy()
-    expected = [[0, 0, 1, 1], [0.1409, 0.1409, 2.8591, 2.8591], [0, 0.3161, 4.1945, 0.6839], [5, 5, 5, 5]]
+    expected = [
+        [0, 0, 1, 1],
+        [0.1409, 0.1409, 2.8591, 2.8591],
+        [0, 0.3161, 4.1945, 0.6839],
+        [5, 5, 5, 5],
+    ]
     np.testing.assert_allclose(decoded, expected, atol=1e-4)
     coded = encode(boxes([0, 0, 10, 20]), boxes([5, 0, 25, 20]), STDS).numpy()
     np.testing.assert_allclose(coded, [[1.0 / 0.1, 0, np.log(2) / 0.2, 0]], rtol=1e-6)
@@ -41,12 +62,18 @@ def test_deltas():
 def test_decoding_reverts_coding_class_by_class_and_cuts():
     source, target = boxes([10, 20, 40, 60], [0, 0, 9, 9]), boxes([15, 18, 70, 66], [2, 1, 5, 12])
     deltas = encode(source, target, STDS)
-    both = paddle.concat([paddle.zeros_like(deltas), deltas], axis=1)                   # classes 0 and 1
+    # classes 0 and 1
+    both = paddle.concat([paddle.zeros_like(deltas), deltas], axis=1)
     decoded = decode(source, both, STDS, paddle.to_tensor([64.0, 100.0, 64.0, 100.0])).numpy()
     np.testing.assert_allclose(decoded[:, 0], source.numpy(), atol=1e-4)
     np.testing.assert_allclose(decoded[:, 1], [[15, 18, 64, 66], [2, 1, 5, 12]], atol=1e-4)
-    huge = decode(source[:1], paddle.to_tensor([[0, 0, 99.0, 99.0]]), STDS, paddle.full([4], 1e6)).numpy().reshape(4)
-    assert huge[2] == pytest.approx(25 + 15 * 1000 / 16, rel=1e-5)                      # sides grow to 1000 / 16 at most
+    huge = (
+        decode(source[:1], paddle.to_tensor([[0, 0, 99.0, 99.0]]), STDS, paddle.full([4], 1e6))
+        .numpy()
+        .reshape(4)
+    )
+    # sides grow to 1000 / 16 at most
+    assert huge[2] == pytest.approx(25 + 15 * 1000 / 16, rel=1e-5)
 
 
 def test_suppression_leaves_other_groups_alone():
@@ -60,17 +87,29 @@ def test_suppression_leaves_other_groups_alone():
 
 def test_assignment():
     objects = boxes([0, 0, 10, 10], [0, 0, 10, 20], [100, 100, 110, 110])
-    anchors = boxes([0, 0, 10, 10], [0, 0, 10, 17], [0, 0, 10, 14], [50, 50, 60, 60], [100, 100, 110, 104], [100, 100, 103, 103])
-    # IoU with object 1: 1, .59, .71, 0; with object 2: .5, .85, .7, 0; object 3: .4 and .09 are all it gets
+    anchors = boxes(
+        [0, 0, 10, 10],
+        [0, 0, 10, 17],
+        [0, 0, 10, 14],
+        [50, 50, 60, 60],
+        [100, 100, 110, 104],
+        [100, 100, 103, 103],
+    )
+    # IoU with object 1: 1, .59, .71, 0; with object 2: .5, .85, .7, 0; object 3: .4 and .09 are all
+    # it gets
     assert assign(anchors, objects, 0.7, 0.3, 0.3).tolist() == [1, 2, 1, 0, 3, 0]
     assert assign(anchors, objects, 0.8, 0.3, 0.3).tolist() == [1, 2, -1, 0, 3, 0]
-    assert assign(anchors, objects, 0.7, 0.3, 0.45).tolist() == [1, 2, 1, 0, -1, 0]     # .4 is too little to be rescued
+    # .4 is too little to be rescued
+    assert assign(anchors, objects, 0.7, 0.3, 0.45).tolist() == [1, 2, 1, 0, -1, 0]
     assert assign(anchors, objects[:0], 0.7, 0.3, 0.3).tolist() == [0] * 6
     assert assign(anchors[:0], objects, 0.7, 0.3, 0.3).shape == [0]
 
 
 def test_the_last_object_wins_a_box_that_several_overlap_best():
-    objects, anchors = boxes([0, 0, 10, 10], [0, 0, 10, 9]), boxes([0, 0, 10, 10], [200, 200, 210, 210])
+    objects, anchors = (
+        boxes([0, 0, 10, 10], [0, 0, 10, 9]),
+        boxes([0, 0, 10, 10], [200, 200, 210, 210]),
+    )
     assert assign(anchors, objects, 0.7, 0.3, 0.3).tolist() == [2, 0]
 
 
@@ -79,37 +118,48 @@ def test_samples():
     paddle.seed(3)
     positives, negatives = sample(assigned, 40, 0.25)
     assert len(positives) == len(set(positives.tolist())) == 10 and max(positives.tolist()) < 30
-    assert len(negatives) == len(set(negatives.tolist())) == 30 and all(30 <= i < 130 for i in negatives.tolist())
+    assert len(negatives) == len(set(negatives.tolist())) == 30 and all(
+        30 <= i < 130 for i in negatives.tolist()
+    )
     paddle.seed(3)
-    assert sample(assigned, 40, 0.25)[0].tolist() == positives.tolist()                 # a function of Paddle's seed
+    # a function of Paddle's seed
+    assert sample(assigned, 40, 0.25)[0].tolist() == positives.tolist()
     paddle.seed(4)
     assert sample(assigned, 40, 0.25)[0].tolist() != positives.tolist()
     few, many = sample(assigned[28:], 40, 0.25)
-    assert few.tolist() == [0, 1] and len(many) == 38                                   # negatives fill up
+    # negatives fill up
+    assert few.tolist() == [0, 1] and len(many) == 38
 
 
 def test_mask_targets():
     masks = np.zeros((2, 40, 40), np.uint8)
     masks[0, 10:20, 10:20], masks[1, :, 20:] = 1, 1
-    targets = mask_targets(paddle.to_tensor(masks), boxes([10, 10, 20, 20], [0, 0, 40, 40], [0, 0, 40, 40], [30, 0, 40, 40]),
-                           paddle.to_tensor([0, 1, 0, 1])).numpy()
+    targets = mask_targets(
+        paddle.to_tensor(masks),
+        boxes([10, 10, 20, 20], [0, 0, 40, 40], [0, 0, 40, 40], [30, 0, 40, 40]),
+        paddle.to_tensor([0, 1, 0, 1]),
+    ).numpy()
     assert targets.shape == (4, 28, 28) and set(np.unique(targets)) == {0, 1}
     corners = np.zeros((28, 28), bool)
     corners[::27, ::27] = True
-    np.testing.assert_array_equal(targets[0] == 0, corners)                             # there, less than half of what is around is object
+    # there, less than half of what is around is object
+    np.testing.assert_array_equal(targets[0] == 0, corners)
     assert targets[3].all()
     np.testing.assert_array_equal(targets[1], np.repeat([[0, 1]], 28, 0).repeat(14, 1))
-    np.testing.assert_array_equal(np.flatnonzero(targets[2].any(0)), np.arange(7, 14))  # 10 to 20 of 40 are cells 7 to 13 of 28
+    # 10 to 20 of 40 are cells 7 to 13 of 28
+    np.testing.assert_array_equal(np.flatnonzero(targets[2].any(0)), np.arange(7, 14))
 
 
 def test_pasting():
     mask = np.zeros((28, 28))
-    mask[:, :14] = 1                                                                    # the left half of the box
+    # the left half of the box
+    mask[:, :14] = 1
     pixels = full(paste(mask, (10, 5, 30, 15), 40, 50), 40, 50)
     expected = np.zeros((40, 50), np.uint8)
     expected[5:15, 10:20] = 1
     np.testing.assert_array_equal(pixels, expected)
-    inside = full(paste(np.ones((28, 28)), (-10, 35, 8, 60), 40, 50), 40, 50)           # as much of it as the image has
+    # as much of it as the image has
+    inside = full(paste(np.ones((28, 28)), (-10, 35, 8, 60), 40, 50), 40, 50)
     np.testing.assert_array_equal(np.argwhere(inside).max(0), [39, 7])
     for box in ((10, 10, 10, 20), (60, 10, 70, 20), (-9, -9, -3, -3)):
         assert not full(paste(np.ones((28, 28)), box, 40, 50), 40, 50).any()
@@ -122,7 +172,14 @@ def test_run_lengths_are_cocos():
         for _ in range(20):
             height, width = rng.integers(1, 60, 2)
             h, w = rng.integers(0, height + 1), rng.integers(0, width + 1)
-            part = rng.random((h, w)) < density, int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+            part = (
+                rng.random((h, w)) < density,
+                int(rng.integers(0, height - h + 1)),
+                int(rng.integers(0, width - w + 1)),
+            )
             code = encode_rle(part, height, width)
             assert code["size"] == [height, width]
-            assert code["counts"] == tools.encode(np.asfortranarray(full(part, height, width)))["counts"].decode()
+            assert (
+                code["counts"]
+                == tools.encode(np.asfortranarray(full(part, height, width)))["counts"].decode()
+            )

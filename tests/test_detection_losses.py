@@ -1,4 +1,7 @@
-"""Training of the heads against mmdetection 3.3 (losses and gradients), and the detector's training at the edges."""
+"""Training of the heads against mmdetection 3.3 (losses and gradients), and the detector's training
+at the edges.
+"""
+
 import json
 
 import numpy as np
@@ -13,22 +16,31 @@ from ppcls_nextvit.detection.roi import RoIHead
 from ppcls_nextvit.detection.rpn import RPNHead
 
 REFERENCE = json.loads((GOLDEN / "mask_rcnn_losses_seed0.json").read_text())
-EVERY = 10 ** 6                 # so many samples that chance has no part
+EVERY = 10**6  # so many samples that chance has no part
 STRIDES = (4, 8, 16, 32, 64)
 
 
 def ellipses(objects, height, width):
     """uint8 [n, H, W]: the ellipse in each box (x1, y1, x2, y2, label)."""
     y, x = np.mgrid[:height, :width] + 0.5
-    return np.array([((x - (x1 + x2) / 2) * 2 / (x2 - x1)) ** 2 + ((y - (y1 + y2) / 2) * 2 / (y2 - y1)) ** 2 <= 1
-                     for x1, y1, x2, y2, _ in objects], np.uint8).reshape(-1, height, width)
+    return np.array(
+        [
+            ((x - (x1 + x2) / 2) * 2 / (x2 - x1)) ** 2 + ((y - (y1 + y2) / 2) * 2 / (y2 - y1)) ** 2
+            <= 1
+            for x1, y1, x2, y2, _ in objects
+        ],
+        np.uint8,
+    ).reshape(-1, height, width)
 
 
 def truth(objects, height, width):
     """(boxes, labels, masks) tensors of a list of (x1, y1, x2, y2, label)."""
     table = np.array(objects, np.float64).reshape(-1, 5)
-    return (paddle.to_tensor(table[:, :4].astype(np.float32)), paddle.to_tensor(table[:, 4].astype(np.int64)),
-            paddle.to_tensor(ellipses(objects, height, width)))
+    return (
+        paddle.to_tensor(table[:, :4].astype(np.float32)),
+        paddle.to_tensor(table[:, 4].astype(np.int64)),
+        paddle.to_tensor(ellipses(objects, height, width)),
+    )
 
 
 class Heads(nn.Layer):
@@ -36,45 +48,80 @@ class Heads(nn.Layer):
         super().__init__()
         channels, classes = REFERENCE["channels"], REFERENCE["classes"]
         self.rpn_head = RPNHead(channels, STRIDES, (8.0,), (0.5, 1.0, 2.0), 0.7, EVERY)
-        self.roi_head = RoIHead(channels, REFERENCE["hidden"], channels, REFERENCE["mask_convs"], classes, STRIDES[:4], EVERY)
+        self.roi_head = RoIHead(
+            channels,
+            REFERENCE["hidden"],
+            channels,
+            REFERENCE["mask_convs"],
+            classes,
+            STRIDES[:4],
+            EVERY,
+        )
 
 
 @pytest.fixture(scope="module")
 def heads():
     heads = Heads()
-    linear = {f"{name}.weight" for name, layer in heads.named_sublayers() if isinstance(layer, nn.Linear)}
-    shapes = {key: value.shape[::-1] if key in linear else value.shape for key, value in heads.state_dict().items()}
+    linear = {
+        f"{name}.weight" for name, layer in heads.named_sublayers() if isinstance(layer, nn.Linear)
+    }
+    shapes = {
+        key: value.shape[::-1] if key in linear else value.shape
+        for key, value in heads.state_dict().items()
+    }
     assert_loads(heads, paddle_state_dict(heads, seeded.state_dict(shapes)))
     return heads
 
 
-@pytest.mark.parametrize("case", REFERENCE["cases"], ids=["many objects", "an image without", "no object at all"])
+@pytest.mark.parametrize(
+    "case", REFERENCE["cases"], ids=["many objects", "an image without", "no object at all"]
+)
 def test_losses_and_gradients_equal_the_references(heads, case):
     (height, width), shapes = REFERENCE["size"], case["shapes"]
-    maps = [paddle.to_tensor(seeded.image((len(shapes), REFERENCE["channels"], -(-height // s), -(-width // s)), s), stop_gradient=False)
-            for s in STRIDES]
+    maps = [
+        paddle.to_tensor(
+            seeded.image((len(shapes), REFERENCE["channels"], -(-height // s), -(-width // s)), s),
+            stop_gradient=False,
+        )
+        for s in STRIDES
+    ]
     boxes, labels, masks = zip(*(truth(objects, height, width) for objects in case["objects"]))
     logits, deltas, anchors = heads.rpn_head.flat(*heads.rpn_head(maps))
-    parts = dict(zip(("rpn_cls", "rpn_box"), heads.rpn_head.losses(logits, deltas, anchors, boxes, shapes)))
+    parts = dict(
+        zip(("rpn_cls", "rpn_box"), heads.rpn_head.losses(logits, deltas, anchors, boxes, shapes))
+    )
     with paddle.no_grad():
-        proposals = [heads.rpn_head.proposals([x[i] for x in logits], [x[i] for x in deltas], anchors,
-                                              paddle.to_tensor([w, h, w, h], dtype="float32"), 2000, 1000)[0]
-                     for i, (h, w) in enumerate(shapes)]
+        proposals = [
+            heads.rpn_head.proposals(
+                [x[i] for x in logits],
+                [x[i] for x in deltas],
+                anchors,
+                paddle.to_tensor([w, h, w, h], dtype="float32"),
+                2000,
+                1000,
+            )[0]
+            for i, (h, w) in enumerate(shapes)
+        ]
     second, right, seen = heads.roi_head.losses(maps[:4], proposals, boxes, labels, masks)
     parts.update(second)
 
     expected = dict(case["losses"])
     assert [len(boxes) for boxes in proposals] == expected.pop("proposals")
     assert 100 * int(right) / seen == pytest.approx(expected.pop("acc"), abs=1e-4)
-    assert {name: float(part) for name, part in parts.items()} == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx(
+        expected, rel=1e-5, abs=1e-7
+    )
 
     sum(parts.values()).backward()
     norms = {name: float(p.grad.norm()) for name, p in heads.named_parameters()}
     heads.clear_gradients()
     assert norms == pytest.approx(case["gradients"], rel=1e-4, abs=1e-7)
     for x, expected_norm, stride in zip(maps, case["map_gradients"], STRIDES):
-        # boxes below one cell of the finest map have another gradient in Paddle; the others' is equal
-        assert float(x.grad.norm()) == pytest.approx(expected_norm, rel=0.03 if stride == 4 else 1e-5)
+        # boxes below one cell of the finest map have another gradient in Paddle; the others' is
+        # equal
+        assert float(x.grad.norm()) == pytest.approx(
+            expected_norm, rel=0.03 if stride == 4 else 1e-5
+        )
 
 
 SMALL = {"name": "NextViT_small", "depths": (1, 1, 5, 1), "frozen_stages": 1, "norm_eval": True}
@@ -92,23 +139,40 @@ def batch(counts, height=64, width=96, seed=0):
     corner, size = rng.uniform(0, 30, (objects, 2)), rng.uniform(5, 30, (objects, 2))
     rows = np.c_[corner, corner + size, rng.integers(0, 3, objects)].tolist()
     boxes, labels, masks = truth(rows, height, width)
-    return {"image": paddle.to_tensor(rng.standard_normal((len(counts), 3, height, width)).astype(np.float32)),
-            "shape": paddle.to_tensor([[height - 4, width]] * len(counts), dtype="int32"), "boxes": boxes, "labels": labels, "masks": masks,
-            "counts": paddle.to_tensor(counts, dtype="int32")}
+    return {
+        "image": paddle.to_tensor(
+            rng.standard_normal((len(counts), 3, height, width)).astype(np.float32)
+        ),
+        "shape": paddle.to_tensor([[height - 4, width]] * len(counts), dtype="int32"),
+        "boxes": boxes,
+        "labels": labels,
+        "masks": masks,
+        "counts": paddle.to_tensor(counts, dtype="int32"),
+    }
 
 
 @pytest.mark.parametrize("counts", [[2, 1], [0, 3], [1, 0], [0, 0], [500, 1]])
 def test_every_trained_parameter_gets_a_gradient(detector, counts):
     detector.train()
-    statistics = {key: value.numpy().copy() for key, value in detector.state_dict().items() if key.endswith(("._mean", "._variance"))}
+    statistics = {
+        key: value.numpy().copy()
+        for key, value in detector.state_dict().items()
+        if key.endswith(("._mean", "._variance"))
+    }
     parts, (images, right, seen) = detector.losses(batch(counts))
     assert images == 2 and 0 <= int(right) <= seen <= 1024
     assert (float(parts["mask"]) == 0) == (float(parts["box"]) == 0) == (sum(counts) == 0)
     total = sum(parts.values())
     assert np.isfinite(float(total))
     total.backward()
-    frozen = {name for name, p in detector.named_parameters() if p.stop_gradient and not name.endswith(("._mean", "._variance"))}
-    assert frozen and all(name.startswith(("backbone.stem.", "backbone.features.0.")) for name in frozen)
+    frozen = {
+        name
+        for name, p in detector.named_parameters()
+        if p.stop_gradient and not name.endswith(("._mean", "._variance"))
+    }
+    assert frozen and all(
+        name.startswith(("backbone.stem.", "backbone.features.0.")) for name in frozen
+    )
     for name, parameter in detector.named_parameters():
         assert (parameter.grad is None) == parameter.stop_gradient, name
         assert parameter.stop_gradient or np.isfinite(parameter.grad.numpy()).all(), name
@@ -120,7 +184,11 @@ def test_every_trained_parameter_gets_a_gradient(detector, counts):
 def test_train_returns_the_model_and_reaches_the_backbone(detector):
     assert detector.train() is detector
     assert detector.neck.training and not detector.backbone.stem.training
-    assert not any(layer.training for layer in detector.backbone.sublayers() if isinstance(layer, nn.BatchNorm2D))
+    assert not any(
+        layer.training
+        for layer in detector.backbone.sublayers()
+        if isinstance(layer, nn.BatchNorm2D)
+    )
     detector.eval()
     assert not detector.neck.training
 
@@ -131,7 +199,12 @@ def test_wide_tall_and_odd_images(detector, size):
     with paddle.no_grad():
         (found,) = detector(paddle.randn([1, 3, *size]))
     boxes = found.boxes.numpy()
-    assert len(boxes) and (boxes >= 0).all() and (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all()
+    assert (
+        len(boxes)
+        and (boxes >= 0).all()
+        and (boxes[:, 2] <= size[1]).all()
+        and (boxes[:, 3] <= size[0]).all()
+    )
     assert np.isfinite(found.masks.numpy()).all()
 
 
@@ -139,7 +212,8 @@ def test_wide_tall_and_odd_images(detector, size):
 def test_nothing_found(detector, empty):
     detector.eval()
     bias, threshold = detector.rpn_head.rpn_reg.bias.numpy(), detector.score_threshold
-    if empty == "no proposal":                                      # every box is thrown out of the image
+    # every box is thrown out of the image
+    if empty == "no proposal":
         detector.rpn_head.rpn_reg.bias.set_value(np.full_like(bias, 1000.0))
     else:
         detector.score_threshold = 0.999
@@ -147,7 +221,8 @@ def test_nothing_found(detector, empty):
         with paddle.no_grad():
             (found,) = detector(paddle.randn([1, 3, 64, 64]))
         assert [part.shape for part in found] == [[0, 4], [0], [0], [0, 28, 28]]
-        if empty == "no proposal":                                  # and in training the frame stands in
+        # and in training the frame stands in
+        if empty == "no proposal":
             detector.train()
             parts, _ = detector.losses(batch([0, 0]))
             assert np.isfinite(float(parts["cls"]))
@@ -156,13 +231,16 @@ def test_nothing_found(detector, empty):
         detector.score_threshold = threshold
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"num_classes": 0}, "num_classes must be 1 or more; got 0"),
-    ({"anchor_scales": ()}, "anchor_scales must be numbers above 0"),
-    ({"nms_threshold": 1.5}, r"nms_threshold must be in \[0, 1\]; got 1.5"),
-    ({"backbone": "NextViT_small"}, "expected a mapping such as"),
-    ({"backbone": {"name": "NextViT_smal"}}, "Did you mean 'NextViT_small'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_classes": 0}, "num_classes must be 1 or more; got 0"),
+        ({"anchor_scales": ()}, "anchor_scales must be numbers above 0"),
+        ({"nms_threshold": 1.5}, r"nms_threshold must be in \[0, 1\]; got 1.5"),
+        ({"backbone": "NextViT_small"}, "expected a mapping such as"),
+        ({"backbone": {"name": "NextViT_smal"}}, "Did you mean 'NextViT_small'"),
+    ],
+)
 def test_what_cannot_be_meant(arguments, message):
     with pytest.raises(ValueError, match=message):
         MaskRCNN(**{"backbone": SMALL, **arguments})

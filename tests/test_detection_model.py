@@ -1,4 +1,7 @@
-"""Mask R-CNN against mmdetection 3.3 on the seeded weights: every stage's outputs, then what is found."""
+"""Mask R-CNN against mmdetection 3.3 on the seeded weights: every stage's outputs, then what is
+found.
+"""
+
 import json
 
 import numpy as np
@@ -46,7 +49,12 @@ def assert_equals(tensor, golden, name):
     assert list(array.shape) == golden[f"{name}.shape"].tolist()
     scale = np.abs(sample).max()
     np.testing.assert_allclose(seeded.sample(array), sample, rtol=0, atol=1e-4 * scale)
-    np.testing.assert_allclose([array.mean(), array.std(), np.abs(array).max()], golden[f"{name}.stats"], rtol=0, atol=1e-4 * scale)
+    np.testing.assert_allclose(
+        [array.mean(), array.std(), np.abs(array).max()],
+        golden[f"{name}.stats"],
+        rtol=0,
+        atol=1e-4 * scale,
+    )
 
 
 def unmatched(found, expected, atol):
@@ -74,7 +82,14 @@ def test_pyramid_and_proposal_maps(model, maps, golden):
 
 def test_proposals(model, maps, golden, monkeypatch):
     def propose(count):
-        found = model.rpn_head.proposals([x[0] for x in logits], [x[0] for x in deltas], anchors, limit, model.test_proposals[0], count)
+        found = model.rpn_head.proposals(
+            [x[0] for x in logits],
+            [x[0] for x in deltas],
+            anchors,
+            limit,
+            model.test_proposals[0],
+            count,
+        )
         return [part.numpy() for part in found]
 
     limit = paddle.to_tensor([SIZE[1], SIZE[0]] * 2, dtype="float32")
@@ -82,7 +97,7 @@ def test_proposals(model, maps, golden, monkeypatch):
         logits, deltas, anchors = model.rpn_head.flat(*model.rpn_head(maps))
         boxes, scores = propose(model.test_proposals[1])
         monkeypatch.setattr(model.rpn_head, "nms_threshold", 1.0)
-        candidates, candidate_scores = propose(10 ** 6)
+        candidates, candidate_scores = propose(10**6)
     assert len(boxes) == golden["proposal_count"]
     np.testing.assert_allclose(scores[:100], golden["proposal_scores_top100"], atol=1e-5)
     # of two overlapping boxes whose scores are equal in float32 either may suppress the other
@@ -98,12 +113,18 @@ def test_second_stage_on_given_boxes(model, maps, golden):
     with paddle.no_grad():
         assert_equals(align(maps[:4], strides, rois, [12], 7), golden, "roi_features")
         logits, deltas = model.roi_head.boxes(maps[:4], rois, [12])
-        assert_equals(model.roi_head.mask_head(align(maps[:4], strides, rois, [12], 14)), golden, "mask_logits")
+        assert_equals(
+            model.roi_head.mask_head(align(maps[:4], strides, rois, [12], 14)),
+            golden,
+            "mask_logits",
+        )
         labels = paddle.to_tensor(np.arange(12) * 7 % 80)
         chosen = model.roi_head.masks(maps[:4], rois, [12], labels)
         whole = model.roi_head.mask_head(align(maps[:4], strides, rois, [12], 14))
     for tensor, name in ((logits, "roi_cls_score"), (deltas, "roi_bbox_pred")):
-        np.testing.assert_allclose(tensor.numpy(), golden[name], rtol=0, atol=1e-4 * np.abs(golden[name]).max())
+        np.testing.assert_allclose(
+            tensor.numpy(), golden[name], rtol=0, atol=1e-4 * np.abs(golden[name]).max()
+        )
     np.testing.assert_array_equal(chosen.numpy(), whole.numpy()[np.arange(12), labels.numpy()])
 
 
@@ -112,14 +133,16 @@ def test_detections(model, image, golden):
         (found,) = model(image)
     boxes, scores, labels, masks = (part.numpy() for part in found)
     expected = np.c_[golden["det_boxes"], 1000 * golden["det_labels"]]
-    assert not len(unmatched(np.c_[boxes, 1000 * labels], expected, atol=1e-4 * SIZE[1])) and len(boxes) == len(expected)
+    assert not len(unmatched(np.c_[boxes, 1000 * labels], expected, atol=1e-4 * SIZE[1])) and len(
+        boxes
+    ) == len(expected)
     np.testing.assert_allclose(scores, golden["det_scores"], atol=5e-4)
     areas = [paste(mask, box, *SIZE)[0].sum() for mask, box in zip(masks, boxes)]
     np.testing.assert_allclose(sorted(areas), sorted(golden["det_mask_areas"]), rtol=5e-3, atol=8)
 
 
 def test_scale_divides_the_boxes_and_leaves_the_masks(model, image):
-    scale = paddle.to_tensor([[0.5, 2.0]])                              # y, x
+    scale = paddle.to_tensor([[0.5, 2.0]])  # y, x
     with paddle.no_grad():
         (plain,), (scaled,) = model(image), model(image, scale=scale)
     assert len(scaled.boxes) == 100 and set(scaled.labels.tolist()) & set(plain.labels.tolist())
@@ -129,16 +152,26 @@ def test_scale_divides_the_boxes_and_leaves_the_masks(model, image):
     np.testing.assert_allclose(scaled.masks.numpy()[same], plain.masks.numpy()[0], atol=1e-3)
 
 
-@pytest.mark.parametrize("backbone, millions", [("NextViT_small", 51.12), ("NextViT_base", 64.18), ("NextViT_large", 77.24)])
+@pytest.mark.parametrize(
+    "backbone, millions",
+    [("NextViT_small", 51.12), ("NextViT_base", 64.18), ("NextViT_large", 77.24)],
+)
 def test_parameter_totals(backbone, millions):
     with paddle.LazyGuard():
         model = MaskRCNN(backbone={"name": backbone})
-    sizes = {name: p.size for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))}
+    sizes = {
+        name: p.size
+        for name, p in model.named_parameters()
+        if not name.endswith(("._mean", "._variance"))
+    }
     assert round(sum(sizes.values()) / 1e6, 2) == millions
 
 
 def test_keys_are_the_references():
     with paddle.LazyGuard():
         model = MaskRCNN(backbone={"name": "NextViT_small"})
-    torch_names = {key.replace("._mean", ".running_mean").replace("._variance", ".running_var") for key in model.state_dict()}
+    torch_names = {
+        key.replace("._mean", ".running_mean").replace("._variance", ".running_var")
+        for key in model.state_dict()
+    }
     assert torch_names == {key for key in MANIFEST if not key.endswith("num_batches_tracked")}

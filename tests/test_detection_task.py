@@ -1,4 +1,7 @@
-"""Training, evaluation, prediction and export of a detector on the nuclei tiles: a small network, the real programs."""
+"""Training, evaluation, prediction and export of a detector on the nuclei tiles: a small network,
+the real programs.
+"""
+
 import json
 import os
 import subprocess
@@ -16,7 +19,14 @@ from ppcls_nextvit.data.dense import DensePipeline, opencv
 from ppcls_nextvit.detection import Detections
 from ppcls_nextvit.detection.benchmark import measure
 from ppcls_nextvit.detection.export import Detector, export, set_difference
-from ppcls_nextvit.detection.predict import comparison_sheet, draw_objects, infer, model_inputs, pasted, transforms_of
+from ppcls_nextvit.detection.predict import (
+    comparison_sheet,
+    draw_objects,
+    infer,
+    model_inputs,
+    pasted,
+    transforms_of,
+)
 from ppcls_nextvit.engine.classification import build_model
 from ppcls_nextvit.engine.detection import DetectionTask
 from ppcls_nextvit.engine.distributed import Processes
@@ -43,13 +53,21 @@ def extras():
 
 
 def config_of(tmp_path, *overrides, **arch):
-    """The quickstart's configuration, made small: one epoch of 2 batches of 2 tiles, narrow heads."""
+    """The quickstart's configuration, made small: one epoch of 2 batches of 2 tiles, narrow
+    heads.
+    """
     content = yaml.safe_load(QUICKSTART.read_text())
-    content["Global"].update(epochs=1, output_dir=str(tmp_path / "output"), save_inference_dir=str(tmp_path / "inference"))
+    content["Global"].update(
+        epochs=1,
+        output_dir=str(tmp_path / "output"),
+        save_inference_dir=str(tmp_path / "inference"),
+    )
     content["Arch"].update({"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, **arch})
     for mode, name in (("Train", "training"), ("Eval", "validation")):
-        content["DataLoader"][mode]["dataset"].update(image_root=str(NUCLEI / "images" / name),
-                                                      annotation_path=str(NUCLEI / f"instances_{name}.json"))
+        content["DataLoader"][mode]["dataset"].update(
+            image_root=str(NUCLEI / "images" / name),
+            annotation_path=str(NUCLEI / f"instances_{name}.json"),
+        )
     content["DataLoader"]["Train"]["sampler"].update(batch_size=2, iterations=2)
     content["Infer"].update(infer_imgs=str(NUCLEI / "images" / "validation"))
     content["Infer"]["PostProcess"].update(class_id_map_file=str(NUCLEI / "instance_labels.txt"))
@@ -60,22 +78,39 @@ def config_of(tmp_path, *overrides, **arch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two steps: (its folder, its configuration with the weights it saved and a score threshold that lets objects pass)."""
+    """A run of two steps: (its folder, its configuration with the weights it saved and a score
+    threshold that lets objects pass).
+    """
     folder = tmp_path_factory.mktemp("run")
     assert train(config_of(folder)) == 0
     weights = folder / "output" / "MaskRCNN" / "latest.pdparams"
-    return folder, config_of(folder, f"Global.pretrained_model={weights}", "Infer.PostProcess.score_threshold=0.1")
+    return folder, config_of(
+        folder, f"Global.pretrained_model={weights}", "Infer.PostProcess.score_threshold=0.1"
+    )
 
 
 def test_training_logs_every_loss_and_measures_boxes_first(run):
     folder, _ = run
     figures = read_figures(folder / "output" / "MaskRCNN")
-    (trained,), (evaluated,) = ([f for f in figures if f["kind"] == kind] for kind in ("train", "eval"))
+    (trained,), (evaluated,) = (
+        [f for f in figures if f["kind"] == kind] for kind in ("train", "eval")
+    )
     parts = [trained[name] for name in ("rpn_cls", "rpn_box", "cls", "box", "mask")]
-    assert trained["loss"] == pytest.approx(sum(parts), rel=1e-5) and all(np.isfinite(parts)) and 0 <= trained["acc"] <= 1
-    metrics = list(evaluated)[list(evaluated).index("epoch") + 1:]
-    assert f"batch 2/2 loss {trained['loss']:.4f} acc {trained['acc']:.4f} lr" in (folder / "output" / "MaskRCNN" / "train.log").read_text()
-    assert metrics[0] == "box_map" and {"box_map_50", "mask_map", "mask_map_50"} <= set(metrics) and evaluated["images"] == 4
+    assert (
+        trained["loss"] == pytest.approx(sum(parts), rel=1e-5)
+        and all(np.isfinite(parts))
+        and 0 <= trained["acc"] <= 1
+    )
+    metrics = list(evaluated)[list(evaluated).index("epoch") + 1 :]
+    assert (
+        f"batch 2/2 loss {trained['loss']:.4f} acc {trained['acc']:.4f} lr"
+        in (folder / "output" / "MaskRCNN" / "train.log").read_text()
+    )
+    assert (
+        metrics[0] == "box_map"
+        and {"box_map_50", "mask_map", "mask_map_50"} <= set(metrics)
+        and evaluated["images"] == 4
+    )
     for name in ("best_model.pdparams", "curves.png", "predictions.png"):
         assert (folder / "output" / "MaskRCNN" / name).exists()
 
@@ -96,14 +131,20 @@ def test_the_quickstart_learns(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     """Samples of anchors and proposals too are functions of the place in the run."""
-    steps = ["Global.epochs=2", "Global.eval_during_train=False", "DataLoader.Train.sampler.iterations=1"]
+    steps = [
+        "Global.epochs=2",
+        "Global.eval_during_train=False",
+        "DataLoader.Train.sampler.iterations=1",
+    ]
     whole = config_of(tmp_path, *steps, "Global.save_interval=1")
     train(whole)
     at = f"Global.checkpoints={tmp_path / 'output' / 'MaskRCNN' / 'epoch_1'}"
     resumed = config_of(tmp_path, *steps, f"Global.output_dir={tmp_path / 'resumed'}", at)
     train(resumed)
-    expected, got = (next(f for f in read_figures(config.output_dir) if f["kind"] == "train" and f["epoch"] == 2)
-                     for config in (whole, resumed))
+    expected, got = (
+        next(f for f in read_figures(config.output_dir) if f["kind"] == "train" and f["epoch"] == 2)
+        for config in (whole, resumed)
+    )
     for name in ("loss", "rpn_cls", "rpn_box", "cls", "box", "mask", "acc"):
         assert got[name] == expected[name]
 
@@ -112,36 +153,79 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 def test_two_processes_evaluate_as_one(run, tmp_path):
     _, config = run
     one = evaluate(config)
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2", "--log_dir", str(tmp_path),
-               str(ROOT / "tools" / "eval.py"), "-c", config.path, "-o", f"Global.pretrained_model={config.Global.pretrained_model}"]
+    command = [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node=2",
+        "--log_dir",
+        str(tmp_path),
+        str(ROOT / "tools" / "eval.py"),
+        "-c",
+        config.path,
+        "-o",
+        f"Global.pretrained_model={config.Global.pretrained_model}",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    two = json.loads(next(line for line in (tmp_path / "workerlog.0").read_text().splitlines() if line.startswith("{")))
+    two = json.loads(
+        next(
+            line
+            for line in (tmp_path / "workerlog.0").read_text().splitlines()
+            if line.startswith("{")
+        )
+    )
     assert two["images"] == one["images"] == 4
     for name in ("box_map", "box_map_50", "mask_map", "mask_map_50"):
         assert two[name] == pytest.approx(one[name], rel=1e-3)
 
 
 def test_a_perfect_detector_scores_one(run, monkeypatch):
-    """The whole way of evaluation: scales, pasting, run lengths, COCO's averages; the model is replaced by the truth."""
+    """The whole way of evaluation: scales, pasting, run lengths, COCO's averages; the model is
+    replaced by the truth.
+    """
     task = DetectionTask(run[1], Processes(), training=False)
     dataset = task.eval_loader.dataset
 
     def perfect(image, shape, scale):
         assert shape.tolist() == [[128, 128]] and scale.tolist() == [[1, 1]]
-        index = next(i for i in range(4) if np.allclose(image[0].numpy(), dataset.load(i, None)["image"].transpose(2, 0, 1)))
+        index = next(
+            i
+            for i in range(4)
+            if np.allclose(image[0].numpy(), dataset.load(i, None)["image"].transpose(2, 0, 1))
+        )
         truth = dataset.truth(index, (128, 128))
         grids = []
         for (x1, y1, x2, y2), mask in zip(truth["boxes"].astype(int), truth["masks"]):
-            part = Image.fromarray(255 * mask[y1:y2, x1:x2]).resize((28, 28), Image.Resampling.BILINEAR)
+            part = Image.fromarray(255 * mask[y1:y2, x1:x2]).resize(
+                (28, 28), Image.Resampling.BILINEAR
+            )
             grids.append(np.asarray(part, np.float32) / 255)
-        return [Detections(*map(paddle.to_tensor, (truth["boxes"], np.ones(len(grids), np.float32), truth["labels"], np.array(grids))))]
+        return [
+            Detections(
+                *map(
+                    paddle.to_tensor,
+                    (
+                        truth["boxes"],
+                        np.ones(len(grids), np.float32),
+                        truth["labels"],
+                        np.array(grids),
+                    ),
+                )
+            )
+        ]
 
     perfect.eval = lambda: None
     monkeypatch.setattr(task, "model", perfect)
     result = task.evaluate()
-    assert result["box_map"] == pytest.approx(1.0) and result["mask_map_50"] == pytest.approx(1.0) and result["mask_map"] > 0.8
+    assert (
+        result["box_map"] == pytest.approx(1.0)
+        and result["mask_map_50"] == pytest.approx(1.0)
+        and result["mask_map"] > 0.8
+    )
 
 
 def test_predictions_leave_gradients_on_between_images(run):
@@ -156,25 +240,49 @@ def test_prediction_writes_pictures_and_json(run, tmp_path):
     for name in ("a.png", "a.jpg"):
         Image.open(NUCLEI / "images" / "validation" / "3_0.png").save(tmp_path / "images" / name)
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
-    config = load_config(config.path, [f"Global.pretrained_model={config.Global.pretrained_model}",
-                                       f"Infer.infer_imgs={tmp_path / 'images'}", "Infer.PostProcess.score_threshold=0.1"])
-    assert infer(config, tmp_path / "out", tmp_path / "out.json") == 1                  # for the bad one
+    config = load_config(
+        config.path,
+        [
+            f"Global.pretrained_model={config.Global.pretrained_model}",
+            f"Infer.infer_imgs={tmp_path / 'images'}",
+            "Infer.PostProcess.score_threshold=0.1",
+        ],
+    )
+    # for the bad one
+    assert infer(config, tmp_path / "out", tmp_path / "out.json") == 1
     jpg, png, bad = json.loads((tmp_path / "out.json").read_text())
-    assert "bad.png" in bad["error"] and (png["height"], png["width"]) == (128, 128) and len(png["objects"])
+    assert (
+        "bad.png" in bad["error"]
+        and (png["height"], png["width"]) == (128, 128)
+        and len(png["objects"])
+    )
     scores = [found["score"] for found in png["objects"]]
     assert scores == sorted(scores, reverse=True) and min(scores) >= 0.1
     first = png["objects"][0]
-    assert first["label_name"] == "nucleus" and len(first["box"]) == 4 and first["mask"]["size"] == [128, 128]
+    assert (
+        first["label_name"] == "nucleus"
+        and len(first["box"]) == 4
+        and first["mask"]["size"] == [128, 128]
+    )
     for name in ("a.png", "a.jpg"):
-        assert Image.open(tmp_path / "out" / f"{name}_objects.png").size == (512, 512)      # grown, so that names fit
+        # grown, so that names fit
+        assert Image.open(tmp_path / "out" / f"{name}_objects.png").size == (512, 512)
 
 
 def test_an_image_too_small_is_named():
     tiny = np.zeros((20, 40, 3), np.uint8)
-    with pytest.raises(ImageError, match="x.png: 20 x 40 pixels when transformed; the model needs 32 or more"):
+    with pytest.raises(
+        ImageError, match="x.png: 20 x 40 pixels when transformed; the model needs 32 or more"
+    ):
         model_inputs(tiny, DensePipeline([{"Normalize": {}}]), "x.png")
-    image, shape, scale = model_inputs(tiny, DensePipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png")
-    assert image.shape == (1, 3, 32, 64) and shape.tolist() == [[20, 40]] and scale.tolist() == [[1, 1]]
+    image, shape, scale = model_inputs(
+        tiny, DensePipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png"
+    )
+    assert (
+        image.shape == (1, 3, 32, 64)
+        and shape.tolist() == [[20, 40]]
+        and scale.tolist() == [[1, 1]]
+    )
 
 
 def test_drawing():
@@ -182,32 +290,70 @@ def test_drawing():
     mask[10:20, 10:30] = 1
     boxes, other = np.array([[10, 10, 30, 20.0], [40, 0, 50, 9]]), np.zeros_like(mask)
     other[0:9, 40:50] = 1
-    picture = np.asarray(draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=40))
+    picture = np.asarray(
+        draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=40)
+    )
     first, second = picture[11:19, 11:29], picture[2:8, 42:48]
-    assert (first == first[0, 0]).all() and first[0, 0].any() and (second == second[0, 0]).all() and second[0, 0].any()
-    assert (first[0, 0] != second[0, 0]).any() and not picture[30:].any() and not picture[:, 55:].any()      # a colour each
-    named = np.asarray(draw_objects(image, boxes, [0.5, 0.4], [0, 0], [mask, other], ["thing"], smallest=40))
+    assert (
+        (first == first[0, 0]).all()
+        and first[0, 0].any()
+        and (second == second[0, 0]).all()
+        and second[0, 0].any()
+    )
+    # a colour each
+    assert (
+        (first[0, 0] != second[0, 0]).any() and not picture[30:].any() and not picture[:, 55:].any()
+    )
+    named = np.asarray(
+        draw_objects(image, boxes, [0.5, 0.4], [0, 0], [mask, other], ["thing"], smallest=40)
+    )
     assert (named != picture).any()
-    assert draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=130).size == (120, 80)
-    found = Detections(*(paddle.to_tensor(part) for part in (np.float32([[10, 10, 30, 20], [0, 0, 9, 9]]), np.float32([0.9, 0.1]),
-                                                             np.array([0, 0]), np.ones((2, 28, 28), np.float32))))
+    assert draw_objects(
+        image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=130
+    ).size == (120, 80)
+    found = Detections(
+        *(
+            paddle.to_tensor(part)
+            for part in (
+                np.float32([[10, 10, 30, 20], [0, 0, 9, 9]]),
+                np.float32([0.9, 0.1]),
+                np.array([0, 0]),
+                np.ones((2, 28, 28), np.float32),
+            )
+        )
+    )
     assert len(pasted(found, 40, 60)[0]) == 2 and len(pasted(found, 40, 60, 0.5)[0]) == 1
     truth = {"boxes": np.float32([[10, 10, 30, 20]]), "labels": np.array([0]), "masks": mask[None]}
     sheet = comparison_sheet([(image, truth, found)], ["thing"], smallest=120)
     assert sheet.width == 3 * (2 * 60 + 4) - 4 and sheet.height == 18 + 2 * 40 + 4
-    truth_column, found_column = (np.asarray(sheet)[18:98, left:left + 120] for left in (124, 248))
+    truth_column, found_column = (
+        np.asarray(sheet)[18:98, left : left + 120] for left in (124, 248)
+    )
     np.testing.assert_array_equal(truth_column, found_column)
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (["Infer.PostProcess.score_threshold=2"], r"score_threshold: must be in \[0, 1\], got 2"),
-    (["Infer.transforms=[{RandomFlip: {prob: 1.0}}]"], "Infer.transforms: evaluation and prediction leave nothing to chance"),
-    (["Infer.PostProcess.topk=5"], "Infer.PostProcess.topk: unknown key"),
-    (["Metric.Eval=[{TopkAcc: {topk: 1}}]"], "Metric: MaskRCNN brings its own losses and is measured by COCO's mAP; leave the section out"),
-    (["Arch.fpn_chanels=8"], "Did you mean 'fpn_channels'"),
-    (["Arch.backbone={name: NextViT_small, num_classes: 3}"], "a backbone is one of the classifiers, without num_classes"),
-    (["Arch.rpn_samples=many"], "Arch.rpn_samples: expected int, got 'many'"),
-])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["Infer.PostProcess.score_threshold=2"], r"score_threshold: must be in \[0, 1\], got 2"),
+        (
+            ["Infer.transforms=[{RandomFlip: {prob: 1.0}}]"],
+            "Infer.transforms: evaluation and prediction leave nothing to chance",
+        ),
+        (["Infer.PostProcess.topk=5"], "Infer.PostProcess.topk: unknown key"),
+        (
+            ["Metric.Eval=[{TopkAcc: {topk: 1}}]"],
+            "Metric: MaskRCNN brings its own losses and is measured by COCO's mAP; leave the "
+            "section out",
+        ),
+        (["Arch.fpn_chanels=8"], "Did you mean 'fpn_channels'"),
+        (
+            ["Arch.backbone={name: NextViT_small, num_classes: 3}"],
+            "a backbone is one of the classifiers, without num_classes",
+        ),
+        (["Arch.rpn_samples=many"], "Arch.rpn_samples: expected int, got 'many'"),
+    ],
+)
 def test_sections_are_verified(tmp_path, overrides, message):
     with pytest.raises(ConfigError, match=message):
         config_of(tmp_path, *overrides)
@@ -215,15 +361,29 @@ def test_sections_are_verified(tmp_path, overrides, message):
 
 def test_names_are_compared_before_the_work(tmp_path, caplog):
     names = tmp_path / "names.txt"
-    for content, warnings in (("0 nucleus\n", []), ("0 cell\n", [f"{names} names class 0 'cell', the annotations name it 'nucleus'; "
-                                                                 "predictions follow the former"])):
+    for content, warnings in (
+        ("0 nucleus\n", []),
+        (
+            "0 cell\n",
+            [
+                f"{names} names class 0 'cell', the annotations name it 'nucleus'; "
+                "predictions follow the former"
+            ],
+        ),
+    ):
         names.write_text(content)
         caplog.clear()
-        DetectionTask(config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes())
-        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == warnings
+        DetectionTask(
+            config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes()
+        )
+        assert [
+            record.getMessage() for record in caplog.records if record.levelname == "WARNING"
+        ] == warnings
     names.write_text("0 nucleus\n1 cell\n")
     with pytest.raises(ValueError, match="has 2 classes, the model 1"):
-        DetectionTask(config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes())
+        DetectionTask(
+            config_of(tmp_path, f"Infer.PostProcess.class_id_map_file={names}"), Processes()
+        )
 
 
 def test_the_number_of_classes_must_be_the_sets(tmp_path):
@@ -238,18 +398,28 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
         pytest.importorskip("paddle2onnx", reason="the extra onnx")
         pytest.importorskip("onnxruntime", reason="the extra onnx")
     _, config = run
-    config = load_config(config.path, [f"Global.pretrained_model={config.Global.pretrained_model}",
-                                       f"Global.save_inference_dir={tmp_path / to}"])
+    config = load_config(
+        config.path,
+        [
+            f"Global.pretrained_model={config.Global.pretrained_model}",
+            f"Global.save_inference_dir={tmp_path / to}",
+        ],
+    )
     exported = export(config, to)
     assert set(exported.report.difference) == {"objects", "masks"} and exported.report.worst < 1e-4
     assert exported.report.shapes == [[1, 3, 128, 128]] * 4
 
     model = build_model(config)
     model.eval()
-    signature = Signature({"image": (1, 3, None, None), "im_shape": (1, 2), "scale_factor": (1, 2)}, ("objects", "masks"))
+    signature = Signature(
+        {"image": (1, 3, None, None), "im_shape": (1, 2), "scale_factor": (1, 2)},
+        ("objects", "masks"),
+    )
     program = TARGETS[to].load(tmp_path / to, signature, "fp32")
     transforms = transforms_of(config)
-    picture = np.asarray(Image.open(NUCLEI / "images" / "validation" / "3_1.png").convert("RGB").resize((200, 150)))
+    picture = np.asarray(
+        Image.open(NUCLEI / "images" / "validation" / "3_1.png").convert("RGB").resize((200, 150))
+    )
     image, shape, _ = model_inputs(picture, transforms, "another size")
     inputs = {"image": image, "im_shape": shape, "scale_factor": np.float32([[2.0, 0.5]])}
     assert image.shape == (1, 3, 160, 224) and shape.tolist() == [[150, 200]]
@@ -260,7 +430,9 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
     assert len(found.boxes) and outputs["objects"].shape == (len(found.boxes), 6)
     for name, tensor in zip(signature.outputs, expected):
         assert set_difference(outputs[name], tensor.numpy()) < 1e-3
-    np.testing.assert_allclose(sorted(outputs["objects"][:, 2]), sorted(found.boxes.numpy()[:, 0]), atol=0.05)
+    np.testing.assert_allclose(
+        sorted(outputs["objects"][:, 2]), sorted(found.boxes.numpy()[:, 0]), atol=0.05
+    )
 
 
 def test_what_cannot_be_exported(run, tmp_path):
@@ -268,7 +440,9 @@ def test_what_cannot_be_exported(run, tmp_path):
     with pytest.raises(ValueError, match="one image at a time; got a batch of 4"):
         export(config, "paddle", batch=4)
     Image.new("RGB", (128, 128)).save(tmp_path / "large.png")
-    with pytest.raises(ExportError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"):
+    with pytest.raises(
+        ExportError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"
+    ):
         export(config, "paddle", size=(64, 64), photos=[tmp_path / "large.png"])
     with pytest.raises(ConfigError, match="no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY"):
         export(config_of(tmp_path, "Infer.infer_imgs=null"))
@@ -278,14 +452,20 @@ def test_what_cannot_be_exported(run, tmp_path):
 def test_set_difference():
     rows = np.array([[1.0, 0.5, 10, 20], [0.0, 0.5, 30, 40]])
     assert set_difference(rows[::-1], rows) == 0 and set_difference(rows[:0], rows[:0]) == 0
-    assert set_difference(np.array([[1.0, 0.5, 10, 20], [0.0, 0.5, 33, 40]]), rows) == pytest.approx(0.1)
-    assert set_difference(rows[[0, 0]], rows) == 1                                      # one is missing
+    assert set_difference(
+        np.array([[1.0, 0.5, 10, 20], [0.0, 0.5, 33, 40]]), rows
+    ) == pytest.approx(0.1)
+    # one is missing
+    assert set_difference(rows[[0, 0]], rows) == 1
 
 
 def test_benchmark(run):
     model = build_model(run[1])
     threshold = model.score_threshold
     times = measure(model, size=(64, 96), original=(50, 70), runs=2)
-    assert all(len(times[name]) == 2 and min(times[name]) > 0 for name in ("preprocessing", "network", "postprocessing"))
+    assert all(
+        len(times[name]) == 2 and min(times[name]) > 0
+        for name in ("preprocessing", "network", "postprocessing")
+    )
     assert times["peak_memory_mb"] > 0 and model.score_threshold == threshold
     assert len(measure(model, size=(64, 96), runs=1, train=True)["step"]) == 1

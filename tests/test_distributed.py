@@ -1,4 +1,5 @@
 """Two processes equal one process with the doubled batch."""
+
 import os
 import subprocess
 import sys
@@ -14,42 +15,92 @@ from ppcls_nextvit.engine.log import read_figures
 
 
 def launch(path, processes, *overrides):
-    """tools/train.py under paddle.distributed.launch with so many CPU processes; asserts success and returns the output directory."""
+    """tools/train.py under paddle.distributed.launch with so many CPU processes; asserts success
+    and returns the output directory.
+    """
     config = load_config(path, overrides)
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={processes}", "--log_dir",
-               str(path.parent / f"log{processes}"), str(ROOT / "tools" / "train.py"), "-c", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        f"--nproc_per_node={processes}",
+        "--log_dir",
+        str(path.parent / f"log{processes}"),
+        str(ROOT / "tools" / "train.py"),
+        "-c",
+        str(path),
+    ]
     for override in overrides:
         command += ["-o", override]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return config.output_dir
 
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
-    """Synchronised BatchNorm makes the mathematics equal; what is left is the order of float32 sums.
+    """Synchronised BatchNorm makes the mathematics equal; what is left is the order of float32
+    sums.
 
-    The optimiser is linear in the gradients: Adam's first steps are lr * sign(gradient) and would blow rounding up to the size of a step.
+    The optimiser is linear in the gradients: Adam's first steps are lr * sign(gradient) and would
+    blow rounding up to the size of a step.
     """
-    momentum = {"name": "Momentum", "momentum": 0.9, "weight_decay": 1e-4, "clip_global_norm": 5.0, "lr": {"learning_rate": 1e-3}}
-    path = write_config(tmp_path, train=32, test=27, Arch={"use_sync_bn": True, "drop_path_rate": 0.0}, Optimizer=momentum)
-    two = launch(path, 2, "DataLoader.Train.sampler.batch_size=8", f"Global.output_dir={tmp_path / 'two'}")
-    one = launch(path, 1, "DataLoader.Train.sampler.batch_size=16", f"Global.output_dir={tmp_path / 'one'}")
+    momentum = {
+        "name": "Momentum",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "clip_global_norm": 5.0,
+        "lr": {"learning_rate": 1e-3},
+    }
+    path = write_config(
+        tmp_path,
+        train=32,
+        test=27,
+        Arch={"use_sync_bn": True, "drop_path_rate": 0.0},
+        Optimizer=momentum,
+    )
+    two = launch(
+        path, 2, "DataLoader.Train.sampler.batch_size=8", f"Global.output_dir={tmp_path / 'two'}"
+    )
+    one = launch(
+        path, 1, "DataLoader.Train.sampler.batch_size=16", f"Global.output_dir={tmp_path / 'one'}"
+    )
     for ours, theirs in zip(read_figures(two), read_figures(one)):
         assert ours["kind"] == theirs["kind"] and ours["update"] == theirs["update"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), ours
         assert ours["top1"] == theirs["top1"]
-        assert ours.get("images", 27) == 27, "every image counts once, also when the processes have unequal shares"
+        assert ours.get("images", 27) == 27, (
+            "every image counts once, also when the processes have unequal shares"
+        )
     weights = [load_checkpoint(where / "latest")[".pdparams"] for where in (one, two)]
     for key in weights[0]:
-        np.testing.assert_allclose(weights[0][key], weights[1][key], atol=2e-5, rtol=2e-3, err_msg=key)
+        np.testing.assert_allclose(
+            weights[0][key], weights[1][key], atol=2e-5, rtol=2e-3, err_msg=key
+        )
 
 
 @pytest.mark.slow
 def test_the_saved_best_model_is_the_one_that_was_measured(tmp_path):
-    """Without synchronised BatchNorm each process has statistics of its own; evaluation uses those that are saved, for EMA weights too."""
-    path = write_config(tmp_path, train=32, test=27, EMA={"decay": 0.5}, Optimizer={"name": "AdamW", "lr": {"learning_rate": 1e-3}})
+    """Without synchronised BatchNorm each process has statistics of its own; evaluation uses those
+    that are saved, for EMA weights too.
+    """
+    path = write_config(
+        tmp_path,
+        train=32,
+        test=27,
+        EMA={"decay": 0.5},
+        Optimizer={"name": "AdamW", "lr": {"learning_rate": 1e-3}},
+    )
     where = launch(path, 2)
     logged = [line["top1"] for line in read_figures(where) if line["kind"].startswith("eval")]
     assert len(logged) == 4
-    assert evaluate(load_config(path, [f"Global.pretrained_model={where / 'best_model'}"]))["top1"] == pytest.approx(max(logged), abs=1e-9)
+    assert evaluate(load_config(path, [f"Global.pretrained_model={where / 'best_model'}"]))[
+        "top1"
+    ] == pytest.approx(max(logged), abs=1e-9)

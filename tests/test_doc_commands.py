@@ -1,17 +1,39 @@
-"""Every command of every page runs (doc_sandbox.py says how), and every page keeps to the few rules that make this possible."""
+"""Every command of every page runs (doc_sandbox.py says how), and every page keeps to the few rules
+that make this possible.
+"""
+
 import re
 import shutil
 
 import pytest
 from doc_sandbox import ROOT, blocks, make_template, run_page
 
-CHINESE = sorted([*ROOT.glob("README_ch.md"), *ROOT.glob("docs/zh_CN/*.md")])          # test_chinese_pages.py: no command of their own
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*/README.md"), *ROOT.glob("weight_conversion/*.md"),
-                *ROOT.glob("dataset/*/README.md")} - set(CHINESE))
-NAMES = {str(page.relative_to(ROOT)): page for page in [*PAGES, *CHINESE, ROOT / "test_tipc" / "README.md"]}     # its chains have tests
-OURS = sorted({*NAMES} - {"test_tipc/README.md"})                                      # pages in this form
-COMMANDS = [str(page.relative_to(ROOT)) for page in PAGES
-            if any(block.language in ("bash", "python") for block in blocks(page.read_text(encoding="utf-8")))]
+# test_chinese_pages.py: no command of their own
+CHINESE = sorted([*ROOT.glob("README_ch.md"), *ROOT.glob("docs/zh_CN/*.md")])
+PAGES = sorted(
+    {
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/*/README.md"),
+        *ROOT.glob("weight_conversion/*.md"),
+        *ROOT.glob("dataset/*/README.md"),
+    }
+    - set(CHINESE)
+)
+# its chains have tests
+NAMES = {
+    str(page.relative_to(ROOT)): page
+    for page in [*PAGES, *CHINESE, ROOT / "test_tipc" / "README.md"]
+}
+# pages in this form
+OURS = sorted({*NAMES} - {"test_tipc/README.md"})
+COMMANDS = [
+    str(page.relative_to(ROOT))
+    for page in PAGES
+    if any(
+        block.language in ("bash", "python") for block in blocks(page.read_text(encoding="utf-8"))
+    )
+]
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +52,9 @@ def test_the_commands_of_a_page_run(name, template, tmp_path):
 @pytest.mark.parametrize("name", OURS)
 def test_every_block_says_what_it_is(name):
     for block in blocks(NAMES[name].read_text(encoding="utf-8")):
-        assert block.language, f"{name}:{block.line}: a block without a language; commands are bash, output is text"
+        assert block.language, (
+            f"{name}:{block.line}: a block without a language; commands are bash, output is text"
+        )
         assert not block.text.startswith("$ "), f"{name}:{block.line}: no prompt signs"
 
 
@@ -40,30 +64,43 @@ def without_blocks(page):
 
 
 def anchors(page):
-    """What may follow # in a link to the page: GitHub's names of its headings, -1, -2, ... added to those that occur again."""
+    """What may follow # in a link to the page: GitHub's names of its headings, -1, -2, ... added to
+    those that occur again.
+    """
     found = []
     for heading in re.findall(r"^#+ +(.+?) *$", without_blocks(page), re.M):
         text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         found.append(re.sub(r"[^\w\- ]", "", text).replace(" ", "-"))
-    return {f"{slug}-{found[:i].count(slug)}" if slug in found[:i] else slug for i, slug in enumerate(found)}
+    return {
+        f"{slug}-{found[:i].count(slug)}" if slug in found[:i] else slug
+        for i, slug in enumerate(found)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_leads_somewhere(name):
     page = NAMES[name]
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", re.sub("`[^`\n]*`", "", without_blocks(page))):
+    for target, anchor in re.findall(
+        r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", re.sub("`[^`\n]*`", "", without_blocks(page))
+    ):
         other = page.parent / target if target else page
         assert not target.startswith("/") and other.exists(), f"{name} links to {target}"
-        assert not anchor or anchor in anchors(other), f"{name} links to {target}#{anchor}; there are {sorted(anchors(other))}"
+        assert not anchor or anchor in anchors(other), (
+            f"{name} links to {target}#{anchor}; there are {sorted(anchors(other))}"
+        )
 
 
-PATH = re.compile(r"(?<![\w./-])(?:configs|tools|deploy|docs|weight_conversion|tests|ppcls_nextvit|dataset/(?:fashion_mnist|nuclei))/"
-                  r"[\w./-]*\w(?![\w{*<])")
+PATH = re.compile(
+    r"(?<![\w./-])(?:configs|tools|deploy|docs|weight_conversion|tests|ppcls_nextvit|dataset/(?:fashion_mnist|nuclei))/"
+    r"[\w./-]*\w(?![\w{*<])"
+)
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_file_of_the_repository_that_a_page_names_exists(name):
     text = NAMES[name].read_text(encoding="utf-8")
     made = {block.note[1] for block in blocks(text) if block.note[0] == "file"}
-    missing = {path for path in PATH.findall(text) if not (ROOT / path).exists() and path not in made}
+    missing = {
+        path for path in PATH.findall(text) if not (ROOT / path).exists() and path not in made
+    }
     assert not missing, f"{name}: {missing}"

@@ -1,4 +1,7 @@
-"""The target `coreml` and deploy/coreml: the saved package, run by mil.py, against the model, from real pixels to named classes."""
+"""The target `coreml` and deploy/coreml: the saved package, run by mil.py, against the model, from
+real pixels to named classes.
+"""
+
 import json
 import shutil
 import sys
@@ -25,25 +28,51 @@ deploy = program_at("deploy/coreml/predict.py")
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
 PACKAGE = "inference.mlpackage"
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
-FLOAT16, FLOAT32 = 10, 11                       # MIL.proto's DataType
+FLOAT16, FLOAT32 = 10, 11  # MIL.proto's DataType
 NAMES = ["crane", "shoe", "shirt", "bag", "crane", "coat", "dress", "boot", "sandal", "shoe (1)"]
 
 
 def recipe(size, **decode):
     """ImageNet's: another mean and std in each channel."""
     resize = {"resize_short": size * 8 // 7, "interpolation": "bicubic", "backend": "pil"}
-    return Preprocess([{"DecodeImage": decode}, {"ResizeImage": resize}, {"CropImage": {"size": size}}, {"NormalizeImage": {"order": ""}},
-                       {"ToCHWImage": None}])
+    return Preprocess(
+        [
+            {"DecodeImage": decode},
+            {"ResizeImage": resize},
+            {"CropImage": {"size": size}},
+            {"NormalizeImage": {"order": ""}},
+            {"ToCHWImage": None},
+        ]
+    )
 
 
-def exported(folder, precision="fp32", model=None, pixels=64, export=export_classifier, preprocess=None, names=NAMES, **arguments):
+def exported(
+    folder,
+    precision="fp32",
+    model=None,
+    pixels=64,
+    export=export_classifier,
+    preprocess=None,
+    names=NAMES,
+    **arguments,
+):
     """The tiny model, or `model`, as a package that was compared on the photos: Exported."""
     preprocess = preprocess or recipe(pixels)
-    description = {"Global": {"model_name": "tiny"}, "PreProcess": {"transform_ops": preprocess.describe()},
-                   "PostProcess": {"Topk": {"topk": 3, "label_list": names}}}
+    description = {
+        "Global": {"model_name": "tiny"},
+        "PreProcess": {"transform_ops": preprocess.describe()},
+        "PostProcess": {"Topk": {"topk": 3, "label_list": names}},
+    }
     arguments = {"image_size": (pixels, pixels), "size": (pixels, pixels), **arguments}
     arguments["photos"] = [preprocess(str(path)) for path in arguments.get("photos", PHOTOS)]
-    return export(model or random_model(), TARGETS["coreml"], folder, description, precision=precision, **arguments)
+    return export(
+        model or random_model(),
+        TARGETS["coreml"],
+        folder,
+        description,
+        precision=precision,
+        **arguments,
+    )
 
 
 def types(program, nodes):
@@ -60,30 +89,48 @@ def classifier(request, tmp_path_factory):
 def test_saved_package_equals_the_model(classifier):
     precision, result, folder = classifier
     program = mil.MilProgram(folder / PACKAGE)
-    assert result.report.worst < TOLERANCE[precision] and result.report.same_top1 == result.report.images == 6
+    assert (
+        result.report.worst < TOLERANCE[precision]
+        and result.report.same_top1 == result.report.images == 6
+    )
     assert result.nodes == len(program.operators) and program.operators.count("conv") == 53
     *body, softmax, classify = program.nodes
-    assert (softmax.type, classify.type) == ("softmax", "classify") and types(program, [softmax]) == {FLOAT32}
+    assert (softmax.type, classify.type) == ("softmax", "classify") and types(
+        program, [softmax]
+    ) == {FLOAT32}
     if precision == "fp16":
         assert result.report.worst > 1e-4, "what is not rounded to half shows nothing"
-        assert types(program, body[:-1]) == {FLOAT16} and 28.7e6 < result.size < 29.5e6, "14.4 million parameters of 2 bytes"
+        assert types(program, body[:-1]) == {FLOAT16} and 28.7e6 < result.size < 29.5e6, (
+            "14.4 million parameters of 2 bytes"
+        )
     else:
         assert types(program, body) == {FLOAT32} and 57.4e6 < result.size < 58e6
 
 
 def test_pixels_of_real_photos(classifier):
-    """8-bit pixels, as an app has them, give what the model gives for preprocessing's floats; colours in another order do not."""
+    """8-bit pixels, as an app has them, give what the model gives for preprocessing's floats;
+    colours in another order do not.
+    """
     precision, _, folder = classifier
     program, preprocess, model = mil.MilProgram(folder / PACKAGE), recipe(64), random_model()
-    pixels_of = Preprocess([entry for entry in preprocess.describe() if "NormalizeImage" not in entry])
+    pixels_of = Preprocess(
+        [entry for entry in preprocess.describe() if "NormalizeImage" not in entry]
+    )
     for path in PHOTOS:
         pixels = pixels_of(str(path))[None]
         assert (pixels == pixels.astype(np.uint8)).all() and pixels.max() > 200
-        expected = F.log_softmax(model(paddle.to_tensor(preprocess(str(path))[None])), axis=-1).numpy()[0]
+        expected = F.log_softmax(
+            model(paddle.to_tensor(preprocess(str(path))[None])), axis=-1
+        ).numpy()[0]
         label, scores = program(x=pixels).values()
-        assert list(scores) == coreml.distinct(NAMES) and label == coreml.distinct(NAMES)[expected.argmax()]
+        assert (
+            list(scores) == coreml.distinct(NAMES)
+            and label == coreml.distinct(NAMES)[expected.argmax()]
+        )
         scale = np.abs(expected).max()
-        assert max_difference(np.log(list(scores.values())), expected) < TOLERANCE[precision] * scale
+        assert (
+            max_difference(np.log(list(scores.values())), expected) < TOLERANCE[precision] * scale
+        )
     turned = np.log(list(program(x=pixels[:, ::-1])["classLabel_probs"].values()))
     assert max_difference(turned, expected) > 2 * TOLERANCE["fp16"] * scale
 
@@ -91,14 +138,23 @@ def test_pixels_of_real_photos(classifier):
 def test_the_package_describes_itself(classifier):
     precision, _, folder = classifier
     described = mil.MilProgram(folder / PACKAGE).spec.description
-    picture, = described.input
+    (picture,) = described.input
     assert picture.name == "x" and picture.type.imageType.colorSpace == picture.type.imageType.RGB
     assert (picture.type.imageType.width, picture.type.imageType.height) == (64, 64)
-    assert (described.predictedFeatureName, described.predictedProbabilitiesName) == ("classLabel", "classLabel_probs")
+    assert (described.predictedFeatureName, described.predictedProbabilitiesName) == (
+        "classLabel",
+        "classLabel_probs",
+    )
     assert json.loads(described.metadata.userDefined["transform_ops"]) == recipe(64).describe()
     written = json.loads((folder / "export.json").read_text())
-    assert written["Export"]["target"] == "coreml" and written["Export"]["precision"] == precision and written["Versions"]["coremltools"]
-    assert sorted(written["Files"]) == [f"{PACKAGE}/{name}" for name in (mil.MODEL, mil.WEIGHTS, "Manifest.json")]
+    assert (
+        written["Export"]["target"] == "coreml"
+        and written["Export"]["precision"] == precision
+        and written["Versions"]["coremltools"]
+    )
+    assert sorted(written["Files"]) == [
+        f"{PACKAGE}/{name}" for name in (mil.MODEL, mil.WEIGHTS, "Manifest.json")
+    ]
     assert sorted(path.name for path in folder.iterdir()) == ["export.json", PACKAGE]
 
 
@@ -113,42 +169,91 @@ def test_any_size(tmp_path, precision):
     """Sizes that the export did not see, odd ones among them, where pools round up."""
     result = exported(tmp_path, precision, softmax=False, image_size=(64, 48), size=None)
     assert {tuple(shape[2:]) for shape in result.report.shapes} == {(64, 48), (88, 56), (35, 36)}
-    assert result.report.worst < TOLERANCE[precision] and result.report.same_top1 == result.report.images == 12
-    sizes = mil.MilProgram(tmp_path / PACKAGE).spec.description.input[0].type.imageType.imageSizeRange
+    assert (
+        result.report.worst < TOLERANCE[precision]
+        and result.report.same_top1 == result.report.images == 12
+    )
+    sizes = (
+        mil.MilProgram(tmp_path / PACKAGE).spec.description.input[0].type.imageType.imageSizeRange
+    )
     assert (sizes.heightRange.lowerBound, sizes.widthRange.upperBound) == (32, 1024)
 
 
 def test_feature_maps_of_blue_first_pictures(tmp_path):
     """Four float32 outputs; the window-pool variant; the picture's colours as the recipe says."""
-    result = exported(tmp_path, "fp16", random_model("NextViT_small_window_pool"), 40, export_features, recipe(40, to_rgb=False))
-    assert set(result.report.difference) == {"stage1", "stage2", "stage3", "stage4"} and 1e-4 < result.report.worst < 5e-3
+    result = exported(
+        tmp_path,
+        "fp16",
+        random_model("NextViT_small_window_pool"),
+        40,
+        export_features,
+        recipe(40, to_rgb=False),
+    )
+    assert (
+        set(result.report.difference) == {"stage1", "stage2", "stage3", "stage4"}
+        and 1e-4 < result.report.worst < 5e-3
+    )
     described = mil.MilProgram(tmp_path / PACKAGE).spec.description
     assert [tuple(output.type.multiArrayType.shape) for output in described.output] == [
-        (1, 96, 10, 10), (1, 256, 5, 5), (1, 512, 3, 3), (1, 1024, 2, 2)]
-    assert {output.type.multiArrayType.dataType for output in described.output} == {65568}, "FLOAT32"
+        (1, 96, 10, 10),
+        (1, 256, 5, 5),
+        (1, 512, 3, 3),
+        (1, 1024, 2, 2),
+    ]
+    assert {output.type.multiArrayType.dataType for output in described.output} == {65568}, (
+        "FLOAT32"
+    )
     assert described.input[0].type.imageType.colorSpace == described.input[0].type.imageType.BGR
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [
-    "NextViT_small", *(pytest.param(name, marks=pytest.mark.chain) for name in ("NextViT_base", "NextViT_large"))])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "NextViT_small",
+        *(
+            pytest.param(name, marks=pytest.mark.chain)
+            for name in ("NextViT_base", "NextViT_large")
+        ),
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_published_architectures_on_photos(tmp_path, variant, precision):
     names = [str(index) for index in range(1000)]
-    result = exported(tmp_path, precision, seeded_model(variant), 224, names=names, batch=1, photos=PHOTOS[:2])
-    assert result.report.worst < TOLERANCE[precision] and result.report.same_top1 == result.report.images == 3
+    result = exported(
+        tmp_path, precision, seeded_model(variant), 224, names=names, batch=1, photos=PHOTOS[:2]
+    )
+    assert (
+        result.report.worst < TOLERANCE[precision]
+        and result.report.same_top1 == result.report.images == 3
+    )
 
 
 def test_tensors_where_there_is_no_recipe(tmp_path):
-    result = export_classifier(random_model(), TARGETS["coreml"], tmp_path, {}, (32, 40), size=(32, 40), batch=2, softmax=False)
+    result = export_classifier(
+        random_model(),
+        TARGETS["coreml"],
+        tmp_path,
+        {},
+        (32, 40),
+        size=(32, 40),
+        batch=2,
+        softmax=False,
+    )
     assert result.report.shapes == [[2, 3, 32, 40]] and result.report.worst < 1e-5
-    assert tuple(mil.MilProgram(tmp_path / PACKAGE).spec.description.input[0].type.multiArrayType.shape) == (2, 3, 32, 40)
-    with pytest.raises(ValueError, match="needs fixed sizes where the input is no picture; give --batch and --size"):
+    assert tuple(
+        mil.MilProgram(tmp_path / PACKAGE).spec.description.input[0].type.multiArrayType.shape
+    ) == (2, 3, 32, 40)
+    with pytest.raises(
+        ValueError, match="needs fixed sizes where the input is no picture; give --batch and --size"
+    ):
         export_classifier(random_model(), TARGETS["coreml"], tmp_path, {}, (32, 40), size=(32, 40))
 
 
 def test_a_picture_comes_alone(tmp_path):
-    with pytest.raises(ValueError, match=r"one picture of 3 channels at a time \(give --batch 1\); got 2 of 3"):
+    with pytest.raises(
+        ValueError, match=r"one picture of 3 channels at a time \(give --batch 1\); got 2 of 3"
+    ):
         exported(tmp_path / "model", batch=2)
     assert not list(tmp_path.iterdir())
 
@@ -161,19 +266,35 @@ def test_a_wrong_scale_is_not_written_and_an_older_package_is_replaced_whole(tmp
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
         write, right = coreml.to_mil, coreml.normalization
-        patch.setattr(coreml, "to_mil", lambda model, signature, normalize: write(
-            model, signature, (np.full((1, 3, 1, 1), right(recipe(32).describe())[0].mean()), normalize[1])))
+        patch.setattr(
+            coreml,
+            "to_mil",
+            lambda model, signature, normalize: write(
+                model,
+                signature,
+                (np.full((1, 3, 1, 1), right(recipe(32).describe())[0].mean()), normalize[1]),
+            ),
+        )
         with pytest.raises(ExportError, match="differ from the model by"):
             exported(folder, softmax=False, pixels=32)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     exported(folder, "fp16", softmax=False, pixels=32)
-    assert mil.MilProgram(folder / PACKAGE).operators[0] == "cast" and len(before) == sum(path.is_file() for path in folder.rglob("*"))
+    assert mil.MilProgram(folder / PACKAGE).operators[0] == "cast" and len(before) == sum(
+        path.is_file() for path in folder.rglob("*")
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("file, size, message", [
-    (mil.MODEL, 1000, "inference.mlpackage does not run"), (mil.MODEL, 0, "does not run"), (mil.MODEL, None, "does not run"),
-    (mil.WEIGHTS, 5000, "does not run"), (mil.WEIGHTS, None, "does not run")])
+@pytest.mark.parametrize(
+    "file, size, message",
+    [
+        (mil.MODEL, 1000, "inference.mlpackage does not run"),
+        (mil.MODEL, 0, "does not run"),
+        (mil.MODEL, None, "does not run"),
+        (mil.WEIGHTS, 5000, "does not run"),
+        (mil.WEIGHTS, None, "does not run"),
+    ],
+)
 def test_damaged_packages_do_not_load(classifier, tmp_path, file, size, message):
     shutil.copytree(classifier[2] / PACKAGE, tmp_path / PACKAGE)
     path = tmp_path / PACKAGE / file
@@ -187,15 +308,25 @@ def test_damaged_packages_do_not_load(classifier, tmp_path, file, size, message)
 
 def graph_of(operator, **attributes):
     from onnx import TensorProto, helper
-    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in "xy"}
+
+    value = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in "xy"
+    }
     node = helper.make_node(operator, ["x"], ["y"], **attributes)
     return helper.make_model(helper.make_graph([node], "graph", [value["x"]], [value["y"]]))
 
 
-@pytest.mark.parametrize("operator, attributes, message", [
-    ("Erf", {}, "no rule for Core ML of the operators Erf; there are for Add, AveragePool, "),
-    ("AveragePool", {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"}, "of AveragePool with auto_pad = b'SAME_UPPER'"),
-])
+@pytest.mark.parametrize(
+    "operator, attributes, message",
+    [
+        ("Erf", {}, "no rule for Core ML of the operators Erf; there are for Add, AveragePool, "),
+        (
+            "AveragePool",
+            {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"},
+            "of AveragePool with auto_pad = b'SAME_UPPER'",
+        ),
+    ],
+)
 def test_what_has_no_rule_is_named(operator, attributes, message):
     with pytest.raises(ExportError, match=message):
         coreml.to_mil(graph_of(operator, **attributes), Signature({"x": (1, 3, 4, 4)}, ("y",)))
@@ -203,33 +334,58 @@ def test_what_has_no_rule_is_named(operator, attributes, message):
 
 def test_missing_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "coremltools", None)
-    with pytest.raises(ImportError, match=r"need coremltools: pip install 'ppcls_nextvit\[coreml\]'"):
+    with pytest.raises(
+        ImportError, match=r"need coremltools: pip install 'ppcls_nextvit\[coreml\]'"
+    ):
         exported(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
 # mil.py by itself: what the models above do not have.
 
-@pytest.mark.parametrize("channels, groups, kernel, stride, pad", [(6, 1, 3, 2, 1), (6, 3, 3, 1, 1), (4, 4, 2, 3, 0), (5, 1, 1, 1, 0)])
+
+@pytest.mark.parametrize(
+    "channels, groups, kernel, stride, pad",
+    [(6, 1, 3, 2, 1), (6, 3, 3, 1, 1), (4, 4, 2, 3, 0), (5, 1, 1, 1, 0)],
+)
 def test_convolution(channels, groups, kernel, stride, pad):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, channels, 9, 12), dtype=np.float32)
-    weight = rng.standard_normal((2 * channels, channels // groups, kernel, kernel), dtype=np.float32)
+    weight = rng.standard_normal(
+        (2 * channels, channels // groups, kernel, kernel), dtype=np.float32
+    )
     bias = rng.standard_normal(2 * channels, dtype=np.float32)
-    expected = F.conv2d(*map(paddle.to_tensor, (x, weight, bias)), stride=stride, padding=pad, groups=groups)
-    output = mil.OPERATORS["conv"](x, weight, np.array([stride] * 2), "custom", np.array([pad] * 4), np.array([1, 1]), groups, bias)
+    expected = F.conv2d(
+        *map(paddle.to_tensor, (x, weight, bias)), stride=stride, padding=pad, groups=groups
+    )
+    output = mil.OPERATORS["conv"](
+        x,
+        weight,
+        np.array([stride] * 2),
+        "custom",
+        np.array([pad] * 4),
+        np.array([1, 1]),
+        groups,
+        bias,
+    )
     assert max_difference(output, expected) < 1e-5
 
 
 @pytest.mark.parametrize("ceil", [False, True])
 def test_average_pool(ceil):
     x = np.arange(2 * 5 * 7, dtype=np.float32).reshape(1, 2, 5, 7)
-    output = mil.OPERATORS["avg_pool"](x, np.array([2, 3]), np.array([2, 3]), "custom", np.zeros(4, np.int32), True, ceil)
-    assert max_difference(output, F.avg_pool2d(paddle.to_tensor(x), (2, 3), (2, 3), ceil_mode=ceil)) < 1e-5
+    output = mil.OPERATORS["avg_pool"](
+        x, np.array([2, 3]), np.array([2, 3]), "custom", np.zeros(4, np.int32), True, ceil
+    )
+    assert (
+        max_difference(output, F.avg_pool2d(paddle.to_tensor(x), (2, 3), (2, 3), ceil_mode=ceil))
+        < 1e-5
+    )
     assert output.shape == ((1, 2, 3, 3) if ceil else (1, 2, 2, 2))
 
 
 # deploy/coreml
+
 
 class StandIn:
     """`predict` of coremltools, which has it on a Mac alone."""
@@ -238,29 +394,64 @@ class StandIn:
         self.program = mil.MilProgram(path)
 
     def predict(self, pictures):
-        (name, picture), = pictures.items()
+        ((name, picture),) = pictures.items()
         assert isinstance(picture, Image.Image) and picture.mode == "RGB"
-        return self.program(**{name: np.asarray(picture).transpose(2, 0, 1)[None].astype(np.float32)})
+        return self.program(
+            **{name: np.asarray(picture).transpose(2, 0, 1)[None].astype(np.float32)}
+        )
 
 
 def test_tool_and_program(tmp_path, monkeypatch, capsys):
     """A user's two commands, with mil.py in place of Core ML: the predictions of tools/infer.py."""
     config, model, found = write_config(tmp_path), tmp_path / "model", {}
-    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={random_weights(tmp_path / 'w.pdparams')}"]
-    assert program_at("tools/export_model.py").main([*arguments, "-o", f"Global.save_inference_dir={model}", "--to", "coreml"]) == 0
+    arguments = [
+        "-c",
+        str(config),
+        "-o",
+        f"Global.pretrained_model={random_weights(tmp_path / 'w.pdparams')}",
+    ]
+    assert (
+        program_at("tools/export_model.py").main(
+            [*arguments, "-o", f"Global.save_inference_dir={model}", "--to", "coreml"]
+        )
+        == 0
+    )
     assert f"{model}: inference.mlpackage, export.json" in capsys.readouterr().out
-    assert program_at("tools/infer.py").main([*arguments, "-o", f"Infer.infer_imgs={ROOT / 'tests' / 'photos'}",
-                                              "--json", str(tmp_path / "infer.json")]) == 0
-    command = ["--model", str(model), "--images", str(ROOT / "tests" / "photos"), "--json", str(tmp_path / "predict.json")]
+    assert (
+        program_at("tools/infer.py").main(
+            [
+                *arguments,
+                "-o",
+                f"Infer.infer_imgs={ROOT / 'tests' / 'photos'}",
+                "--json",
+                str(tmp_path / "infer.json"),
+            ]
+        )
+        == 0
+    )
+    command = [
+        "--model",
+        str(model),
+        "--images",
+        str(ROOT / "tests" / "photos"),
+        "--json",
+        str(tmp_path / "predict.json"),
+    ]
     if sys.platform != "darwin":
         assert deploy.main(command) == 1
-        assert f"{PACKAGE}: Core ML runs on macOS alone; this is {sys.platform}" in capsys.readouterr().err
+        assert (
+            f"{PACKAGE}: Core ML runs on macOS alone; this is {sys.platform}"
+            in capsys.readouterr().err
+        )
         monkeypatch.setattr(deploy, "load_package", StandIn)
     assert deploy.main(command) == 0
     for name in ("infer", "predict"):
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
     for ours, expected in zip(found["predict"], found["infer"], strict=True):
-        assert ours["class_ids"] == expected["class_ids"] and ours["label_names"] == expected["label_names"]
+        assert (
+            ours["class_ids"] == expected["class_ids"]
+            and ours["label_names"] == expected["label_names"]
+        )
         assert np.allclose(ours["scores"], expected["scores"], atol=1e-4)
     labels = (DATA / "labels.txt").read_text()
     assert found["predict"][0]["label_names"][0] in labels
@@ -274,10 +465,20 @@ def test_tool_and_program(tmp_path, monkeypatch, capsys):
 def test_core_ml_itself(classifier):
     """The saved package in Core ML, on its CPU, against mil.py, on real photos."""
     precision, _, folder = classifier
-    package, program = deploy.load_package(folder / PACKAGE, "cpu"), mil.MilProgram(folder / PACKAGE)
-    pixels_of = Preprocess([entry for entry in recipe(64).describe() if "NormalizeImage" not in entry])
+    package, program = (
+        deploy.load_package(folder / PACKAGE, "cpu"),
+        mil.MilProgram(folder / PACKAGE),
+    )
+    pixels_of = Preprocess(
+        [entry for entry in recipe(64).describe() if "NormalizeImage" not in entry]
+    )
     for path in PHOTOS:
         pixels = pixels_of(str(path))
-        found = package.predict({"x": Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8))})["classLabel_probs"]
+        found = package.predict({"x": Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8))})[
+            "classLabel_probs"
+        ]
         expected = program(x=pixels[None])["classLabel_probs"]
-        assert max(abs(found[label] - score) for label, score in expected.items()) < TOLERANCE[precision]
+        assert (
+            max(abs(found[label] - score) for label, score in expected.items())
+            < TOLERANCE[precision]
+        )

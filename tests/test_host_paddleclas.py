@@ -1,4 +1,7 @@
-"""Next-ViT inside PaddleClas. Needs PaddleClas (pip install --no-deps paddleclas==2.6.0 and what it imports); skipped without it."""
+"""Next-ViT inside PaddleClas. Needs PaddleClas (pip install --no-deps paddleclas==2.6.0 and what it
+imports); skipped without it.
+"""
+
 import copy
 import sys
 
@@ -14,7 +17,9 @@ from ppcls_nextvit.hosts import paddleclas
 from ppcls_nextvit.schema import ConfigError
 
 SMALL = {"depths": [1, 1, 5, 1], "class_num": 7}
-OWN_OF_PADDLECLAS = [f"NextViT_{size}_{pixels}" for size in ("small", "base", "large") for pixels in (224, 384)]
+OWN_OF_PADDLECLAS = [
+    f"NextViT_{size}_{pixels}" for size in ("small", "base", "large") for pixels in (224, 384)
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,9 @@ def arch():
 
 
 def build(arch, **arguments):
-    return arch.build_model({"Arch": {"name": "NextViT_small", **SMALL, **arguments}, "Global": {"device": "cpu"}})
+    return arch.build_model(
+        {"Arch": {"name": "NextViT_small", **SMALL, **arguments}, "Global": {"device": "cpu"}}
+    )
 
 
 def test_build_model_finds_ours(arch, tmp_path):
@@ -40,42 +47,75 @@ def test_build_model_finds_ours(arch, tmp_path):
     plain = create_model("NextViT_small", depths=[1, 1, 5, 1], num_classes=7)
     load_weights(plain, network.state_dict())
     plain.eval()
-    assert network(image).shape == [2, 7] and np.array_equal(network(image).numpy(), plain(image).numpy())
+    assert network(image).shape == [2, 7] and np.array_equal(
+        network(image).numpy(), plain(image).numpy()
+    )
     with pytest.raises(ConfigError, match="Arch.classnum: unknown key. Did you mean 'class_num'"):
         build(arch, classnum=3)
 
 
 def test_pretrained_takes_every_format_and_another_class_count(arch, tmp_path):
     write_zip(tmp_path / "official.pth", {"model": tensors(torch_state_dict("NextViT_small"))})
-    network = arch.build_model({"Arch": {"name": "NextViT_small", "pretrained": str(tmp_path / "official.pth")}, "Global": {}})
+    network = arch.build_model(
+        {
+            "Arch": {"name": "NextViT_small", "pretrained": str(tmp_path / "official.pth")},
+            "Global": {},
+        }
+    )
     network.eval()
     golden = np.load(GOLDEN / "nextvit_small_1x232x248_seed0.npz")["logits"]
     with paddle.no_grad():
-        assert max_difference(network(paddle.to_tensor(seeded.image((1, 3, 232, 248)))).numpy(), golden) < 1e-5
+        assert (
+            max_difference(
+                network(paddle.to_tensor(seeded.image((1, 3, 232, 248)))).numpy(), golden
+            )
+            < 1e-5
+        )
     arguments = {"class_num": 5, "pretrained": str(tmp_path / "official.pth")}
     tuned = arch.build_model({"Arch": {"name": "NextViT_small", **arguments}, "Global": {}})
-    assert np.array_equal(tuned.norm.weight.numpy(), network.norm.weight.numpy()) and tuned.proj_head[0].weight.shape == [1024, 5]
+    assert np.array_equal(
+        tuned.norm.weight.numpy(), network.norm.weight.numpy()
+    ) and tuned.proj_head[0].weight.shape == [1024, 5]
 
 
 def test_pretrained_true_names_the_file_that_paddleclas_would_download(arch, tmp_path, monkeypatch):
     monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(tmp_path))
-    for name, ssld, file in (("NextViT_small", False, "NextViT_small_224_pretrained.pdparams"),
-                             ("NextViT_base", True, "NextViT_base_224_ssld_pretrained.pdparams")):
+    for name, ssld, file in (
+        ("NextViT_small", False, "NextViT_small_224_pretrained.pdparams"),
+        ("NextViT_base", True, "NextViT_base_224_ssld_pretrained.pdparams"),
+    ):
         with pytest.raises(FileNotFoundError, match=file):
-            arch.build_model({"Arch": {"name": name, **SMALL, "pretrained": True, "use_ssld": ssld}, "Global": {}})
+            arch.build_model(
+                {
+                    "Arch": {"name": name, **SMALL, "pretrained": True, "use_ssld": ssld},
+                    "Global": {},
+                }
+            )
     with pytest.raises(ConfigError, match="no weights are published for NextViT_small_window_pool"):
-        arch.build_model({"Arch": {"name": "NextViT_small_window_pool", **SMALL, "pretrained": True}, "Global": {}})
+        arch.build_model(
+            {
+                "Arch": {"name": "NextViT_small_window_pool", **SMALL, "pretrained": True},
+                "Global": {},
+            }
+        )
 
 
 def test_its_own_names_are_shadowed_only_when_told(arch, monkeypatch):
     theirs = arch.NextViT_small_224
-    with pytest.raises(ValueError, match="has a NextViT_small_224 of its own; pass shadow=True to replace it, or use NextViT_small"):
+    with pytest.raises(
+        ValueError,
+        match="has a NextViT_small_224 of its own; pass shadow=True to replace it, or use "
+        "NextViT_small",
+    ):
         paddleclas.register(["NextViT_small_224"])
     assert arch.NextViT_small_224 is theirs
-    monkeypatch.setattr(arch, "NextViT_small_224", theirs)                  # put back after the test
+    # put back after the test
+    monkeypatch.setattr(arch, "NextViT_small_224", theirs)
     assert paddleclas.register(["NextViT_small_224"], shadow=True) == ["NextViT_small_224"]
     assert arch.NextViT_small_224 is not theirs
-    with pytest.raises(ConfigError, match="unknown model 'NextViT_smal'. Did you mean 'NextViT_small'"):
+    with pytest.raises(
+        ConfigError, match="unknown model 'NextViT_smal'. Did you mean 'NextViT_small'"
+    ):
         paddleclas.register(["NextViT_smal"])
 
 
@@ -86,15 +126,28 @@ def test_returned_stages(arch):
     out = network(image)
     maps = network.forward_features(image)
     assert list(out) == ["logits", "features[0]", "features[7]"] and out["logits"].shape == [1, 7]
-    assert np.array_equal(out["features[0]"].numpy(), maps[0].numpy()) and np.array_equal(out["features[7]"].numpy(), maps[3].numpy())
-    assert list(build(arch, return_stages=True)(image)) == ["logits", "features[0]", "features[1]", "features[6]", "features[7]"]
-    with pytest.raises(ConfigError, match="return_stages: expected True, or numbers from 0 to 3, got 4"):
+    assert np.array_equal(out["features[0]"].numpy(), maps[0].numpy()) and np.array_equal(
+        out["features[7]"].numpy(), maps[3].numpy()
+    )
+    assert list(build(arch, return_stages=True)(image)) == [
+        "logits",
+        "features[0]",
+        "features[1]",
+        "features[6]",
+        "features[7]",
+    ]
+    with pytest.raises(
+        ConfigError, match="return_stages: expected True, or numbers from 0 to 3, got 4"
+    ):
         build(arch, return_stages=4)
 
 
 def test_rec_model(arch):
-    config = {"Backbone": {"name": "NextViT_small", **SMALL}, "BackboneStopLayer": {"name": "flatten"},
-              "Neck": {"name": "FC", "embedding_size": 1024, "class_num": 16}}
+    config = {
+        "Backbone": {"name": "NextViT_small", **SMALL},
+        "BackboneStopLayer": {"name": "flatten"},
+        "Neck": {"name": "FC", "embedding_size": 1024, "class_num": 16},
+    }
     model = arch.RecModel(**copy.deepcopy(config))
     model.eval()
     out = model(paddle.to_tensor(seeded.image((2, 3, 64, 64))))
@@ -104,17 +157,29 @@ def test_rec_model(arch):
 
 
 def test_its_export_hook_folds_the_norms(arch):
-    """What PaddleClas's Engine.export does: a deep copy, then re_parameterize() of every layer that has it and is not is_repped."""
+    """What PaddleClas's Engine.export does: a deep copy, then re_parameterize() of every layer that
+    has it and is not is_repped.
+    """
     network = build(arch)
     for key, tensor in network.state_dict().items():
-        tensor.set_value(seeded.tensor(key.replace("_mean", "running_mean").replace("_variance", "running_var"), tensor.shape))
+        tensor.set_value(
+            seeded.tensor(
+                key.replace("_mean", "running_mean").replace("_variance", "running_var"),
+                tensor.shape,
+            )
+        )
     holder = paddle.nn.Sequential(copy.deepcopy(network))
     holder.eval(), network.eval()
     for layer in holder.sublayers():
         if hasattr(layer, "re_parameterize") and not layer.is_repped:
             layer.re_parameterize()
-    assert not [layer for layer in holder.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)] and holder[0].is_repped
-    assert [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)] and not network.is_repped
+    assert (
+        not [layer for layer in holder.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+        and holder[0].is_repped
+    )
+    assert [
+        layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)
+    ] and not network.is_repped
     image = paddle.to_tensor(seeded.image((1, 3, 64, 64)))
     with paddle.no_grad():
         expected = network(image).numpy()
@@ -123,7 +188,11 @@ def test_its_export_hook_folds_the_norms(arch):
 
 def test_without_paddleclas_the_message_is_one_line(monkeypatch):
     for module in ("ppcls.arch", "paddleclas.ppcls.arch"):
-        monkeypatch.setitem(sys.modules, module, None)              # as if it were not there
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
     with pytest.raises(ImportError) as error:
         paddleclas.register()
-    assert str(error.value) == "PaddleClas is not installed: pip install --no-deps paddleclas==2.6.0, or put a checkout of it on PYTHONPATH"
+    assert (
+        str(error.value)
+        == "PaddleClas is not installed: pip install --no-deps paddleclas==2.6.0, or put a "
+        "checkout of it on PYTHONPATH"
+    )

@@ -1,4 +1,7 @@
-"""Next-ViT inside PaddleSeg. Needs it (pip install --no-deps paddleseg==2.8.0, and what it imports); skipped without it."""
+"""Next-ViT inside PaddleSeg. Needs it (pip install --no-deps paddleseg==2.8.0, and what it
+imports); skipped without it.
+"""
+
 import sys
 from pathlib import Path
 
@@ -16,39 +19,63 @@ from ppcls_nextvit.segmentation.benchmark import measure
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddleseg"
 TINY = {"depths": [1, 1, 5, 1], "extra_norms": True}
-NARROW = {"SemanticFPN": {"fpn_channels": 16, "channels": 16}, "UPerNet": {"channels": 16, "auxiliary_channels": 16}}
+NARROW = {
+    "SemanticFPN": {"fpn_channels": 16, "channels": 16},
+    "UPerNet": {"channels": 16, "auxiliary_channels": 16},
+}
 
 
 @pytest.fixture(scope="module")
 def manager():
     try:
         names = paddleseg.register()
-        assert paddleseg.register() == names        # a second call changes nothing
+        assert paddleseg.register() == names  # a second call changes nothing
     except ImportError as error:
         pytest.skip(str(error))
-    assert names == ["NextViT_small", "NextViT_base", "NextViT_large", "NextViTSemanticFPN", "NextViTUPerNet"]
+    assert names == [
+        "NextViT_small",
+        "NextViT_base",
+        "NextViT_large",
+        "NextViTSemanticFPN",
+        "NextViTUPerNet",
+    ]
     from paddleseg.cvlibs import manager
+
     return manager
 
 
 def test_the_benchmark_measures_the_suite_s_own_upernet(manager, monkeypatch):
     monkeypatch.syspath_prepend(CONFIGS.parents[1] / "tools")
     from benchmark_worker import create_paddleseg_upernet
-    measured = measure(create_paddleseg_upernet("NextViT_small"), size=(64, 64), original=(70, 80), runs=1)
+
+    measured = measure(
+        create_paddleseg_upernet("NextViT_small"), size=(64, 64), original=(70, 80), runs=1
+    )
     assert {len(times) for name, times in measured.items() if name != "peak_memory_mb"} == {1}
 
 
 @pytest.fixture
 def squares(tmp_path, manager):
-    """(YAML file, folder) of a set of four pictures of 64 x 64: a bright square is class 1, a line beside it is ignored."""
+    """(YAML file, folder) of a set of four pictures of 64 x 64: a bright square is class 1, a line
+    beside it is ignored.
+    """
     random = np.random.default_rng(0)
     for index in range(4):
-        image, label = random.integers(0, 60, (64, 64, 3), dtype=np.uint8), np.zeros((64, 64), np.uint8)
+        image, label = (
+            random.integers(0, 60, (64, 64, 3), dtype=np.uint8),
+            np.zeros((64, 64), np.uint8),
+        )
         x, y = random.integers(4, 36, 2)
-        image[y:y + 24, x:x + 24], label[y:y + 24, x:x + 24], label[y:y + 24, x - 2:x] = 220, 1, 255
+        (
+            image[y : y + 24, x : x + 24],
+            label[y : y + 24, x : x + 24],
+            label[y : y + 24, x - 2 : x],
+        ) = 220, 1, 255
         Image.fromarray(image).save(tmp_path / f"{index}.png")
         Image.fromarray(label).save(tmp_path / f"{index}_label.png")
-    (tmp_path / "list.txt").write_text("".join(f"{index}.png {index}_label.png\n" for index in range(4)))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{index}.png {index}_label.png\n" for index in range(4))
+    )
     dataset = f"""
   type: Dataset
   dataset_root: {tmp_path}
@@ -80,44 +107,69 @@ run: {{device: cpu, seed: 0, save_dir: {tmp_path}/out, save_interval: 40, log_it
 def test_our_heads_give_its_logits(manager, name):
     backbone = manager.BACKBONES["NextViT_small"](**TINY)
     hosted = manager.MODELS[f"NextViT{name}"](num_classes=3, backbone=backbone, **NARROW[name])
-    plain = create_model(name, num_classes=3, backbone={"name": "NextViT_small", **TINY}, **NARROW[name])
-    load_weights(plain, hosted.state_dict())                    # the same keys
+    plain = create_model(
+        name, num_classes=3, backbone={"name": "NextViT_small", **TINY}, **NARROW[name]
+    )
+    load_weights(plain, hosted.state_dict())  # the same keys
     hosted.eval(), plain.eval()
     image = paddle.to_tensor(seeded.image((1, 3, 64, 96)))
     (logits,) = hosted(image)
     assert np.array_equal(logits.numpy(), plain(image).numpy()) and hosted.backbone is backbone
     hosted.train()
-    assert [out.shape for out in hosted(paddle.concat([image, image]))] == [[2, 3, 64, 96]] * (2 if name == "UPerNet" else 1)
+    assert [out.shape for out in hosted(paddle.concat([image, image]))] == [[2, 3, 64, 96]] * (
+        2 if name == "UPerNet" else 1
+    )
 
 
 def test_its_own_head_takes_the_backbone(manager):
     backbone = manager.BACKBONES["NextViT_small"](**TINY, frozen_stages=1, norm_eval=True)
     assert backbone.feat_channels == [96, 256, 512, 1024]
-    model = manager.MODELS["UPerNet"](num_classes=3, backbone=backbone, backbone_indices=[0, 1, 2, 3], channels=16)
-    model.train()                                               # which does not call the backbone's train()
+    model = manager.MODELS["UPerNet"](
+        num_classes=3, backbone=backbone, backbone_indices=[0, 1, 2, 3], channels=16
+    )
+    # which does not call the backbone's train()
+    model.train()
     before = {key: value.numpy() for key, value in backbone.state_dict().items()}
     (logits,) = model(paddle.rand([2, 3, 64, 64]))
     assert logits.shape == [2, 3, 64, 64]
     logits.mean().backward()
-    assert not any(layer.training for layer in backbone.sublayers() if isinstance(layer, BATCH_NORMS))
-    assert all(np.array_equal(value.numpy(), before[key]) for key, value in backbone.state_dict().items())
-    trained = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
+    assert not any(
+        layer.training for layer in backbone.sublayers() if isinstance(layer, BATCH_NORMS)
+    )
+    assert all(
+        np.array_equal(value.numpy(), before[key]) for key, value in backbone.state_dict().items()
+    )
+    trained = {
+        name for name, parameter in backbone.named_parameters() if parameter.grad is not None
+    }
     assert trained and not [name for name in trained if name.startswith(("stem.", "features.0."))]
 
 
 def test_pretrained_of_a_backbone_and_of_a_head(manager, tmp_path):
     classifier = create_model("NextViT_small", num_classes=10, depths=TINY["depths"])
     paddle.save(classifier.state_dict(), str(tmp_path / "classifier.pdparams"))
-    backbone = manager.BACKBONES["NextViT_small"](**TINY, pretrained=str(tmp_path / "classifier.pdparams"))
-    assert np.array_equal(backbone.features[3].mlp.conv1.weight.numpy(), classifier.features[3].mlp.conv1.weight.numpy())
+    backbone = manager.BACKBONES["NextViT_small"](
+        **TINY, pretrained=str(tmp_path / "classifier.pdparams")
+    )
+    assert np.array_equal(
+        backbone.features[3].mlp.conv1.weight.numpy(),
+        classifier.features[3].mlp.conv1.weight.numpy(),
+    )
     make = manager.MODELS["NextViTSemanticFPN"]
     head = make(num_classes=2, backbone=backbone, **NARROW["SemanticFPN"])
     paddle.save(head.state_dict(), str(tmp_path / "model.pdparams"))
-    other = make(num_classes=5, backbone=manager.BACKBONES["NextViT_small"](**TINY), pretrained=str(tmp_path / "model.pdparams"),
-                 **NARROW["SemanticFPN"])
+    other = make(
+        num_classes=5,
+        backbone=manager.BACKBONES["NextViT_small"](**TINY),
+        pretrained=str(tmp_path / "model.pdparams"),
+        **NARROW["SemanticFPN"],
+    )
     state = head.state_dict()
-    assert all(np.array_equal(value.numpy(), state[key].numpy()) for key, value in other.state_dict().items()
-               if not key.startswith("decode_head.conv_seg"))
+    assert all(
+        np.array_equal(value.numpy(), state[key].numpy())
+        for key, value in other.state_dict().items()
+        if not key.startswith("decode_head.conv_seg")
+    )
 
 
 @pytest.mark.slow
@@ -135,10 +187,16 @@ def test_its_core_trains_and_evaluates(squares):
 @pytest.mark.slow
 def test_a_step_with_the_auxiliary_head(squares):
     config, folder = squares
-    overrides = ["model={'type': 'NextViTUPerNet', 'num_classes': 2, 'channels': 16, 'auxiliary_channels': 16, "
-                 "'backbone': {'type': 'NextViT_small', 'depths': [1, 1, 5, 1]}}",
-                 "loss.coef=[1, 0.4]", "loss.types=[{'type': 'CrossEntropyLoss'}, {'type': 'CrossEntropyLoss'}]", "iters=1",
-                 "run.log_iters=1", "run.save_interval=1"]
+    overrides = [
+        "model={'type': 'NextViTUPerNet', 'num_classes': 2, 'channels': 16, 'auxiliary_channels': "
+        "16, "
+        "'backbone': {'type': 'NextViT_small', 'depths': [1, 1, 5, 1]}}",
+        "loss.coef=[1, 0.4]",
+        "loss.types=[{'type': 'CrossEntropyLoss'}, {'type': 'CrossEntropyLoss'}]",
+        "iters=1",
+        "run.log_iters=1",
+        "run.save_interval=1",
+    ]
     assert paddleseg.train(config, overrides) == 0
     assert (folder / "out" / "iter_1" / "model.pdparams").exists()
 
@@ -147,8 +205,14 @@ def test_areas_and_loss_are_what_they_should_be(manager):
     """With a pixel in five ignored: the numbers by hand."""
     from paddleseg.models.losses import CrossEntropyLoss
     from paddleseg.utils.metrics import calculate_area
-    prediction, label = paddle.to_tensor([[[0, 1, 1, 1, 0]]]), paddle.to_tensor([[[0, 1, 0, 1, 255]]])
-    intersection, predicted, labelled = (area.tolist() for area in calculate_area(prediction, label, 2))
+
+    prediction, label = (
+        paddle.to_tensor([[[0, 1, 1, 1, 0]]]),
+        paddle.to_tensor([[[0, 1, 0, 1, 255]]]),
+    )
+    intersection, predicted, labelled = (
+        area.tolist() for area in calculate_area(prediction, label, 2)
+    )
     assert (intersection, predicted, labelled) == ([1, 2], [1, 3], [2, 2])
     logits = paddle.zeros([1, 2, 1, 5])
     logits[0, 1, 0, 1] = 2.0
@@ -156,10 +220,14 @@ def test_areas_and_loss_are_what_they_should_be(manager):
     assert abs(float(CrossEntropyLoss()(logits, label)) - expected) < 1e-5
 
 
-RECIPES = {f"{recipe}_nextvit_{size}_ade20k": (f"NextViT{head}", f"NextViT_{size}", *figures)
-           for size in ("small", "base", "large")
-           for recipe, head, *figures in (("semfpn_80k", "SemanticFPN", 40_000, 4, 1e-4, 1e-4, 0),
-                                          ("upernet_160k", "UPerNet", 160_000, 2, 6e-5, 0.01, 1500))}
+RECIPES = {
+    f"{recipe}_nextvit_{size}_ade20k": (f"NextViT{head}", f"NextViT_{size}", *figures)
+    for size in ("small", "base", "large")
+    for recipe, head, *figures in (
+        ("semfpn_80k", "SemanticFPN", 40_000, 4, 1e-4, 1e-4, 0),
+        ("upernet_160k", "UPerNet", 160_000, 2, 6e-5, 0.01, 1500),
+    )
+}
 
 
 def test_a_recipe_per_file():
@@ -170,35 +238,54 @@ def test_a_recipe_per_file():
 def test_recipes_load_and_build(manager, name):
     head, variant, iterations, batch, rate, decay, warmup = RECIPES[name]
     config, builder, run = paddleseg._build(CONFIGS / f"{name}.yml", ["run.device=cpu"])
-    assert (config.iters, config.batch_size, run["save_dir"]) == (iterations, batch, f"output/paddleseg/{name}")
-    assert config.model_cfg["backbone"] == {"type": variant, "extra_norms": True, "pretrained": None, "drop_path_rate": 0.2}
+    assert (config.iters, config.batch_size, run["save_dir"]) == (
+        iterations,
+        batch,
+        f"output/paddleseg/{name}",
+    )
+    assert config.model_cfg["backbone"] == {
+        "type": variant,
+        "extra_norms": True,
+        "pretrained": None,
+        "drop_path_rate": 0.2,
+    }
     with paddle.LazyGuard():
         model = builder.model
     assert type(model) is manager.MODELS[head] and model.num_classes == 150
     schedule = builder.lr_scheduler
-    for step, expected in ((0, 6e-11 if warmup else rate), (warmup or 1, rate), (iterations, 0 if warmup else 1e-6)):
+    for step, expected in (
+        (0, 6e-11 if warmup else rate),
+        (warmup or 1, rate),
+        (iterations, 0 if warmup else 1e-6),
+    ):
         schedule.step(step)
         assert abs(schedule() - expected) < 1e-4 * rate
     assert config.optimizer_cfg["weight_decay"] == decay
     free = [group["name"] for group in config.optimizer_cfg.get("custom_cfg", ())]
-    decayed = [name for name, _ in model.named_parameters() if not any(part in name for part in free)]
+    decayed = [
+        name for name, _ in model.named_parameters() if not any(part in name for part in free)
+    ]
     norms = [name for name in decayed if ".norm" in name or ".bn" in name]
-    assert not norms if warmup else norms                       # published: the norms of Semantic FPN decay, those of UPerNet do not
+    # published: the norms of Semantic FPN decay, those of UPerNet do not
+    assert not norms if warmup else norms
 
 
-@pytest.mark.parametrize("override, message", [
-    ("iter=3", "iter: unknown key. Did you mean 'iters'?"),
-    ("run.save_intervall=3", "run.save_intervall: unknown key. Did you mean 'save_interval'?"),
-    ("run.num_workers=many", "run.num_workers: expected int, got 'many'"),
-    ("run.device=tpu", "run.device: got 'tpu'. Did you mean 'xpu'?"),
-    ("run=gpu", "run: expected keys and values, got 'gpu'"),
-    ("test_config.flip=True", "test_config.flip: unknown key"),
-    ("model.chanels=3", "chanels"),
-    ("model.backbone.depth=3", "depth: unknown key"),
-    ("model.backbone.type=NextViT_tiny", "NextViT_tiny"),
-    ("optimizer.weightdecay=3", "weightdecay"),
-    ("lr_scheduler.lr=3", "lr"),
-])
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("iter=3", "iter: unknown key. Did you mean 'iters'?"),
+        ("run.save_intervall=3", "run.save_intervall: unknown key. Did you mean 'save_interval'?"),
+        ("run.num_workers=many", "run.num_workers: expected int, got 'many'"),
+        ("run.device=tpu", "run.device: got 'tpu'. Did you mean 'xpu'?"),
+        ("run=gpu", "run: expected keys and values, got 'gpu'"),
+        ("test_config.flip=True", "test_config.flip: unknown key"),
+        ("model.chanels=3", "chanels"),
+        ("model.backbone.depth=3", "depth: unknown key"),
+        ("model.backbone.type=NextViT_tiny", "NextViT_tiny"),
+        ("optimizer.weightdecay=3", "weightdecay"),
+        ("lr_scheduler.lr=3", "lr"),
+    ],
+)
 def test_unknown_keys(squares, override, message):
     config, folder = squares
     if override.startswith("test_config"):
@@ -218,4 +305,8 @@ def test_without_paddleseg_the_message_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "paddleseg", None)
     with pytest.raises(ImportError) as error:
         paddleseg.register()
-    assert str(error.value) == "PaddleSeg is not installed: pip install --no-deps paddleseg==2.8.0, or put a checkout of it on PYTHONPATH"
+    assert (
+        str(error.value)
+        == "PaddleSeg is not installed: pip install --no-deps paddleseg==2.8.0, or put a checkout "
+        "of it on PYTHONPATH"
+    )

@@ -1,4 +1,7 @@
-"""Which suite's dialect our YAMLs are written in, and a suite's program run with Next-ViT registered. Needs none of the suites."""
+"""Which suite's dialect our YAMLs are written in, and a suite's program run with Next-ViT
+registered. Needs none of the suites.
+"""
+
 import sys
 from pathlib import Path
 
@@ -10,15 +13,23 @@ from ppcls_nextvit.hosts.__main__ import main
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@pytest.mark.parametrize("folder, dialect", [("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg")])
+@pytest.mark.parametrize(
+    "folder, dialect", [("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg")]
+)
 def test_every_file_is_recognised(folder, dialect):
     paths = list((CONFIGS / folder).glob("*.yml"))
     assert len(paths) == 7 and {dialect_of(path) for path in paths} == {dialect}
 
 
 def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
-    (tmp_path / "tool.py").write_text("import sys\nprint(__name__, registered, sys.argv[1:])\n".replace("registered", "sys.registered"))
-    monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", lambda: setattr(sys, "registered", "registered"))
+    (tmp_path / "tool.py").write_text(
+        "import sys\nprint(__name__, registered, sys.argv[1:])\n".replace(
+            "registered", "sys.registered"
+        )
+    )
+    monkeypatch.setattr(
+        "ppcls_nextvit.hosts.paddleseg.register", lambda: setattr(sys, "registered", "registered")
+    )
     monkeypatch.setattr(sys, "registered", "nothing", raising=False)
     monkeypatch.setattr(sys, "argv", ["x"])
     assert main(["paddleseg", str(tmp_path / "tool.py"), "--config", "a.yml", "-o"]) == 0

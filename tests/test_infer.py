@@ -1,4 +1,7 @@
-"""tools/infer.py: top-k equals the model's own output, bad images are named, and every wrong input is one line."""
+"""tools/infer.py: top-k equals the model's own output, bad images are named, and every wrong input
+is one line.
+"""
+
 import json
 import os
 import subprocess
@@ -25,21 +28,40 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def run(weights, tmp_path):
-    """`run(*overrides, **options)`: the tool's status, with these weights, a fresh tiny configuration, and --json out.json."""
+    """`run(*overrides, **options)`: the tool's status, with these weights, a fresh tiny
+    configuration, and --json out.json.
+    """
+
     def run(*overrides, json_file=tmp_path / "out.json", **options):
         config = write_config(tmp_path)
-        arguments = ["-c", str(config), "-o", f"Global.pretrained_model={weights}", "--json", str(json_file)]
+        arguments = [
+            "-c",
+            str(config),
+            "-o",
+            f"Global.pretrained_model={weights}",
+            "--json",
+            str(json_file),
+        ]
         arguments += [part for override in overrides for part in ("-o", override)]
         arguments += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         return infer.main(arguments)
+
     return run
 
 
 def expected_top3(paths):
-    """Class ids and probabilities of the tiny configuration, computed from first principles: grey 28 x 28 -> RGB 32 x 32 -> [-1, 1]."""
-    images = [Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC) for path in paths]
-    batch = np.stack([(np.asarray(image, np.float32) / 255 - 0.5) / 0.5 for image in images]).transpose(0, 3, 1, 2)
-    logits = random_model()(paddle.to_tensor(np.ascontiguousarray(batch))).numpy().astype(np.float64)
+    """Class ids and probabilities of the tiny configuration, computed from first principles: grey
+    28 x 28 -> RGB 32 x 32 -> [-1, 1].
+    """
+    images = [
+        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC) for path in paths
+    ]
+    batch = np.stack(
+        [(np.asarray(image, np.float32) / 255 - 0.5) / 0.5 for image in images]
+    ).transpose(0, 3, 1, 2)
+    logits = (
+        random_model()(paddle.to_tensor(np.ascontiguousarray(batch))).numpy().astype(np.float64)
+    )
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     order = np.argsort(-probabilities, axis=1)[:, :3]
     return order, np.take_along_axis(probabilities, order, axis=1)
@@ -58,14 +80,23 @@ def test_top_k_of_a_directory(run, tmp_path, capsys):
     assert [result["label_names"] for result in results] == [[NAMES[i] for i in row] for row in ids]
     assert len({tuple(row) for row in ids.tolist()}) > 1, "all images alike would show nothing"
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3] == f"{paths[3]}: " + ", ".join(f"{NAMES[i]} {p:.4f}" for i, p in zip(ids[3], probabilities[3]))
+    assert lines[3] == f"{paths[3]}: " + ", ".join(
+        f"{NAMES[i]} {p:.4f}" for i, p in zip(ids[3], probabilities[3])
+    )
     assert len(lines) == 7
 
 
 def test_batch_size_changes_nothing(run, tmp_path):
     folder, found = clothes(tmp_path / "clothes", 5), []
     for size in (1, 2, 5):
-        assert run(f"Infer.infer_imgs={folder}", f"Infer.batch_size={size}", json_file=tmp_path / f"{size}.json") == 0
+        assert (
+            run(
+                f"Infer.infer_imgs={folder}",
+                f"Infer.batch_size={size}",
+                json_file=tmp_path / f"{size}.json",
+            )
+            == 0
+        )
         found.append(json.loads((tmp_path / f"{size}.json").read_text()))
     for other in found[1:]:
         assert [r["class_ids"] for r in other] == [r["class_ids"] for r in found[0]]
@@ -79,13 +110,22 @@ def test_bad_images_are_named_and_the_others_done(run, tmp_path, capsys):
     (folder / "00002.png").write_bytes(b"")
     assert run(f"Infer.infer_imgs={folder}", sheet=tmp_path / "sheet.png") == 1
     results = json.loads((tmp_path / "out.json").read_text())
-    good_keys, bad_keys = ["class_ids", "file_name", "label_names", "scores"], ["error", "file_name"]
+    good_keys, bad_keys = (
+        ["class_ids", "file_name", "label_names", "scores"],
+        ["error", "file_name"],
+    )
     assert [sorted(result) for result in results] == [good_keys, bad_keys, bad_keys, good_keys]
-    assert [results[i]["class_ids"] for i in (0, 3)] == expected_top3([folder / "00000.png", folder / "00003.png"])[0].tolist()
+    assert [results[i]["class_ids"] for i in (0, 3)] == expected_top3(
+        [folder / "00000.png", folder / "00003.png"]
+    )[0].tolist()
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 2
     errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2 and str(folder / "00001.png") in errors[0] and "00002.png: the file is empty" in errors[1]
+    assert (
+        len(errors) == 2
+        and str(folder / "00001.png") in errors[0]
+        and "00002.png: the file is empty" in errors[1]
+    )
     assert Image.open(tmp_path / "sheet.png").width == 2 * 152 + 8, "two pictures on the sheet"
 
 
@@ -93,7 +133,9 @@ def test_images_of_several_sizes_without_a_resize(run, tmp_path, capsys):
     folder = tmp_path / "sizes"
     folder.mkdir()
     for index, size in enumerate([(40, 32), (64, 48), (40, 32), (20, 40), (33, 47)]):
-        Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 100).convert("RGB").save(folder / f"{index}.png")
+        Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 100).convert("RGB").save(
+            folder / f"{index}.png"
+        )
     transforms = json.dumps([DECODE, NORMALIZE, {"ToCHWImage": None}])
     assert run(f"Infer.infer_imgs={folder}", f"Infer.transforms={transforms}") == 1
     results = json.loads((tmp_path / "out.json").read_text())
@@ -106,17 +148,26 @@ def test_images_of_several_sizes_without_a_resize(run, tmp_path, capsys):
 def test_contact_sheet_shows_pixels_name_and_probability(tmp_path):
     folder = clothes(tmp_path / "clothes", 1)
     Image.new("RGB", (600, 300), (0, 120, 0)).save(folder / "wide.png")
-    results = [{"file_name": str(folder / name), "label_names": [label], "scores": [score]}
-               for name, label, score in (("00000.png", "Ankle boot", 0.5), ("wide.png", "a name that is too long for its place", 0.25))]
+    results = [
+        {"file_name": str(folder / name), "label_names": [label], "scores": [score]}
+        for name, label, score in (
+            ("00000.png", "Ankle boot", 0.5),
+            ("wide.png", "a name that is too long for its place", 0.25),
+        )
+    ]
     results.insert(1, {"file_name": "x.png", "error": "x.png: bad"})
     sheet = np.asarray(contact_sheet(results))
     assert sheet.shape == (144 + 34 + 8 + 8, 2 * 152 + 8, 3)
     boot = np.asarray(Image.open(folder / "00000.png").convert("RGB"))
-    assert np.array_equal(sheet[10:150, 10:150], boot.repeat(5, axis=0).repeat(5, axis=1)), "28 x 28 grows by the whole factor 5"
-    assert (sheet[8 + 36:8 + 108, 160:304] == (0, 120, 0)).all() and (sheet[8 + 34, 160:304] == 255).all(), "600 x 300 shrinks to 144 x 72"
+    assert np.array_equal(sheet[10:150, 10:150], boot.repeat(5, axis=0).repeat(5, axis=1)), (
+        "28 x 28 grows by the whole factor 5"
+    )
+    assert (sheet[8 + 36 : 8 + 108, 160:304] == (0, 120, 0)).all() and (
+        sheet[8 + 34, 160:304] == 255
+    ).all(), "600 x 300 shrinks to 144 x 72"
     for left in (8, 160):
         for top in (153, 170):
-            text = sheet[top:top + 16, left:left + 144]
+            text = sheet[top : top + 16, left : left + 144]
             assert (text < 128).any(), "something is written there"
     assert (sheet[153:170, 304:] == 255).all(), "a long name ends at its picture's edge"
     with pytest.raises(ValueError, match="no image could be read"):
@@ -125,39 +176,68 @@ def test_contact_sheet_shows_pixels_name_and_probability(tmp_path):
 
 def test_no_class_map_gives_ids(run, tmp_path):
     folder = clothes(tmp_path / "clothes", 1)
-    assert run(f"Infer.infer_imgs={folder / '00000.png'}", "Infer.PostProcess.class_id_map_file=null", "Infer.PostProcess.topk=99") == 0
-    result, = json.loads((tmp_path / "out.json").read_text())
-    assert sorted(result["class_ids"]) == list(range(10)) and result["label_names"] == [str(i) for i in result["class_ids"]]
-    assert sum(result["scores"]) == pytest.approx(1, abs=1e-6) and result["scores"] == sorted(result["scores"], reverse=True)
+    assert (
+        run(
+            f"Infer.infer_imgs={folder / '00000.png'}",
+            "Infer.PostProcess.class_id_map_file=null",
+            "Infer.PostProcess.topk=99",
+        )
+        == 0
+    )
+    (result,) = json.loads((tmp_path / "out.json").read_text())
+    assert sorted(result["class_ids"]) == list(range(10)) and result["label_names"] == [
+        str(i) for i in result["class_ids"]
+    ]
+    assert sum(result["scores"]) == pytest.approx(1, abs=1e-6) and result["scores"] == sorted(
+        result["scores"], reverse=True
+    )
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (["Global.pretrained_model=null"], "no weights, and an untrained model predicts noise"),
-    (["Global.pretrained_model={tmp}/none"], "none"),
-    (["Global.pretrained_model={tmp}/tiny.yaml"], "tiny.yaml"),
-    (["Arch.class_num=7", "Infer.PostProcess.class_id_map_file=null"], "proj_head"),
-    (["Infer.PostProcess.class_id_map_file={tmp}/five.txt"], "has 5 classes, the model 10"),
-    (["Infer.PostProcess.class_id_map_file={tmp}/none.txt"], "no such file"),
-    (["Infer.infer_imgs={tmp}/none"], "none: no such file or directory"),
-    (["Infer.infer_imgs={tmp}/empty"], "empty: no images in this directory"),
-    (["Infer.infer_imgs=null"], "no images; give -o Infer.infer_imgs="),
-    (["Infer.infer_img=x"], "infer_imgs"),
-    (["Infer.transforms.1.ResizeImage.sise=32"], "Did you mean 'size'?"),
-])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["Global.pretrained_model=null"], "no weights, and an untrained model predicts noise"),
+        (["Global.pretrained_model={tmp}/none"], "none"),
+        (["Global.pretrained_model={tmp}/tiny.yaml"], "tiny.yaml"),
+        (["Arch.class_num=7", "Infer.PostProcess.class_id_map_file=null"], "proj_head"),
+        (["Infer.PostProcess.class_id_map_file={tmp}/five.txt"], "has 5 classes, the model 10"),
+        (["Infer.PostProcess.class_id_map_file={tmp}/none.txt"], "no such file"),
+        (["Infer.infer_imgs={tmp}/none"], "none: no such file or directory"),
+        (["Infer.infer_imgs={tmp}/empty"], "empty: no images in this directory"),
+        (["Infer.infer_imgs=null"], "no images; give -o Infer.infer_imgs="),
+        (["Infer.infer_img=x"], "infer_imgs"),
+        (["Infer.transforms.1.ResizeImage.sise=32"], "Did you mean 'size'?"),
+    ],
+)
 def test_bad_input_is_one_line(run, tmp_path, capsys, overrides, message):
     folder = clothes(tmp_path / "clothes", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "five.txt").write_text("".join(f"{i} class {i}\n" for i in range(5)))
-    assert run(f"Infer.infer_imgs={folder}", *(override.format(tmp=tmp_path) for override in overrides)) == 1
+    assert (
+        run(
+            f"Infer.infer_imgs={folder}", *(override.format(tmp=tmp_path) for override in overrides)
+        )
+        == 1
+    )
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and message in error[0], error
     assert not (tmp_path / "out.json").exists()
 
 
 def test_a_missing_folder_shows_before_the_work(run, tmp_path, capsys):
-    assert run(f"Infer.infer_imgs={clothes(tmp_path / 'clothes', 1)}", json_file=tmp_path / "none" / "out.json") == 1
+    assert (
+        run(
+            f"Infer.infer_imgs={clothes(tmp_path / 'clothes', 1)}",
+            json_file=tmp_path / "none" / "out.json",
+        )
+        == 1
+    )
     out, err = capsys.readouterr()
-    assert not out and err.splitlines()[-1].startswith("error: --json") and err.rstrip().endswith(f"no such folder: {tmp_path / 'none'}")
+    assert (
+        not out
+        and err.splitlines()[-1].startswith("error: --json")
+        and err.rstrip().endswith(f"no such folder: {tmp_path / 'none'}")
+    )
 
 
 def test_list_images_sorts_and_takes_image_endings(tmp_path):
@@ -170,11 +250,25 @@ def test_list_images_sorts_and_takes_image_endings(tmp_path):
 
 def test_as_a_program(weights, tmp_path):
     folder, config = clothes(tmp_path / "clothes", 1), write_config(tmp_path)
-    command = [sys.executable, str(ROOT / "tools" / "infer.py"), "-c", str(config), "-o", f"Infer.infer_imgs={folder}"]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "infer.py"),
+        "-c",
+        str(config),
+        "-o",
+        f"Infer.infer_imgs={folder}",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, "-o", f"Global.pretrained_model={weights}"], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [*command, "-o", f"Global.pretrained_model={weights}"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{folder / '00000.png'}: ") and len(done.stdout.splitlines()) == 1
+    assert (
+        done.stdout.startswith(f"{folder / '00000.png'}: ") and len(done.stdout.splitlines()) == 1
+    )
     failed = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert failed.returncode == 1 and failed.stdout == "" and "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("error: ")

@@ -1,4 +1,5 @@
 """Top-k accuracy as integer counts."""
+
 import numpy as np
 import paddle
 import pytest
@@ -13,7 +14,10 @@ def topk(*ks):
 
 def test_counts_by_hand():
     metric = topk(1, 2)
-    metric.update(paddle.to_tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]), paddle.to_tensor([1, 1, 0]))
+    metric.update(
+        paddle.to_tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]),
+        paddle.to_tensor([1, 1, 0]),
+    )
     metric.update(paddle.to_tensor([[3.0, 2.0, 1.0]]), paddle.to_tensor([0]))
     assert metric.counts().tolist() == [4, 2, 3] and metric.counts().dtype == np.int64
     assert metric.result(metric.counts()) == {"top1": 0.5, "top2": 0.75}
@@ -27,7 +31,7 @@ def test_counts_equal_a_sort_and_sum_exactly_over_processes():
     best_first = np.argsort(-logits, axis=1)
     expected = [103] + [int((best_first[:, :k] == labels[:, None]).any(1).sum()) for k in (1, 5)]
     shares = []
-    for rank in range(3):                                               # 35 + 34 + 34 images
+    for rank in range(3):  # 35 + 34 + 34 images
         metric = topk(1, 5)
         metric.update(paddle.to_tensor(logits[rank::3]), paddle.to_tensor(labels[rank::3]))
         shares.append(metric.counts())
@@ -37,7 +41,8 @@ def test_counts_equal_a_sort_and_sum_exactly_over_processes():
 
 def test_more_than_all_classes_is_always_right_as_in_paddleclas():
     metric = topk(1, 5)
-    metric.update(paddle.to_tensor([[0.0, 1.0, 2.0]]), paddle.to_tensor([[0]]))         # PaddleClas's labels have a second axis
+    # PaddleClas's labels have a second axis
+    metric.update(paddle.to_tensor([[0.0, 1.0, 2.0]]), paddle.to_tensor([[0]]))
     assert metric.counts().tolist() == [1, 0, 1]
 
 
@@ -46,7 +51,10 @@ def test_ties_go_to_the_lower_class_and_not_a_number_is_wrong():
     metric.update(paddle.zeros([4, 4]), paddle.to_tensor([0, 1, 2, 3]))
     assert metric.counts().tolist() == [4, 1]
     metric.reset()
-    metric.update(paddle.to_tensor([[float("nan")] * 2, [float("nan"), 1.0], [0.0, float("nan")]]), paddle.to_tensor([0, 1, 0]))
+    metric.update(
+        paddle.to_tensor([[float("nan")] * 2, [float("nan"), 1.0], [0.0, float("nan")]]),
+        paddle.to_tensor([0, 1, 0]),
+    )
     assert metric.counts().tolist() == [3, 0]
 
 
@@ -55,14 +63,20 @@ def test_one_number_is_a_list_of_one():
     assert build_metric([{"TopkAcc": None}]).topk == [1, 5]
 
 
-@pytest.mark.parametrize("items, message", [
-    ([{"TopKAcc": {}}], r"Metric.Eval.0.TopKAcc: unknown metric 'TopKAcc'. Did you mean 'TopkAcc'"),
-    ([{"TopkAcc": {"k": 1}}], "TopkAcc.k: unknown key"),
-    ([{"TopkAcc": {"topk": [0]}}], "1 or more; got \\[0\\]"),
-    ([{"TopkAcc": {"topk": [1, 1]}}], "different numbers"),
-    ([{"TopkAcc": {}}, {"TopkAcc": {}}], "expected a list of one metric"),
-    ({"TopkAcc": {}}, "Metric.Eval: expected a list"),
-])
+@pytest.mark.parametrize(
+    "items, message",
+    [
+        (
+            [{"TopKAcc": {}}],
+            r"Metric.Eval.0.TopKAcc: unknown metric 'TopKAcc'. Did you mean 'TopkAcc'",
+        ),
+        ([{"TopkAcc": {"k": 1}}], "TopkAcc.k: unknown key"),
+        ([{"TopkAcc": {"topk": [0]}}], "1 or more; got \\[0\\]"),
+        ([{"TopkAcc": {"topk": [1, 1]}}], "different numbers"),
+        ([{"TopkAcc": {}}, {"TopkAcc": {}}], "expected a list of one metric"),
+        ({"TopkAcc": {}}, "Metric.Eval: expected a list"),
+    ],
+)
 def test_bad_lists_are_refused_by_name(items, message):
     with pytest.raises(ConfigError, match=message):
         build_metric(items)

@@ -1,4 +1,7 @@
-"""The table of models: published multiply-adds by the stated rule, and the README's copy of the table."""
+"""The table of models: published multiply-adds by the stated rule, and the README's copy of the
+table.
+"""
+
 import importlib.util
 from pathlib import Path
 
@@ -15,28 +18,46 @@ model_info = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(model_info)
 
 
-@pytest.mark.parametrize("variant, g224, g384, parameters, fused_parameters", [
-    ("NextViT_small", 5.811, 17.263, 31_763_368, 31_731_720),
-    ("NextViT_base", 8.294, 24.644, 44_818_856, 44_771_592),
-    ("NextViT_large", 10.777, 32.025, 57_874_344, 57_811_464)])
+@pytest.mark.parametrize(
+    "variant, g224, g384, parameters, fused_parameters",
+    [
+        ("NextViT_small", 5.811, 17.263, 31_763_368, 31_731_720),
+        ("NextViT_base", 8.294, 24.644, 44_818_856, 44_771_592),
+        ("NextViT_large", 10.777, 32.025, 57_874_344, 57_811_464),
+    ],
+)
 def test_published_numbers(variant, g224, g384, parameters, fused_parameters):
-    """Multiply-adds as fvcore counts the reference; the paper prints 5.8, 8.3, 10.8 and 17.3, 24.6, 32.0."""
+    """Multiply-adds as fvcore counts the reference; the paper prints 5.8, 8.3, 10.8 and 17.3, 24.6,
+    32.0.
+    """
     model = create_model(variant)
-    assert (round(count_macs(model, 224) / 1e9, 3), round(count_macs(model, 384) / 1e9, 3)) == (g224, g384)
+    assert (round(count_macs(model, 224) / 1e9, 3), round(count_macs(model, 384) / 1e9, 3)) == (
+        g224,
+        g384,
+    )
     fused = fuse_bn(model)
     assert (count_parameters(model), count_parameters(fused)) == (parameters, fused_parameters)
     assert count_macs(fused, 224) == count_macs(model, 224) - batch_norm_macs(model, 224)
 
 
 def batch_norm_macs(model, size):
-    """Two per normalised value, map sizes by hand: every norm sits at its stage's resolution, the stem's at 1/2 and 1/4."""
+    """Two per normalised value, map sizes by hand: every norm sits at its stage's resolution, the
+    stem's at 1/2 and 1/4.
+    """
     ends = [*model.stage_ends]
-    total = sum(2 * channels * (size // stride) ** 2 for channels, stride in zip((64, 32, 64, 64, 1024), (2, 2, 2, 4, 32)))
+    total = sum(
+        2 * channels * (size // stride) ** 2
+        for channels, stride in zip((64, 32, 64, 64, 1024), (2, 2, 2, 4, 32))
+    )
     for name, layer in model.features.named_sublayers():
         if isinstance(layer, BATCH_NORMS):
             stage = sum(int(name.split(".")[0]) > end for end in ends)
-            tokens = (size // (4 * 2 ** stage)) ** 2
-            total += 2 * layer.weight.size * (tokens // (8, 4, 2, 1)[stage] ** 2 if name.endswith("e_mhsa.norm") else tokens)
+            tokens = (size // (4 * 2**stage)) ** 2
+            total += (
+                2
+                * layer.weight.size
+                * (tokens // (8, 4, 2, 1)[stage] ** 2 if name.endswith("e_mhsa.norm") else tokens)
+            )
     return total
 
 
@@ -48,11 +69,16 @@ def test_counting_depends_on_the_size_alone_and_leaves_the_model_as_it_was():
     assert count_macs(model, (32, 64)) == count_macs(model, (64, 32)) < count_macs(model, 64)
     assert [layer.training for layer in model.sublayers(include_self=True)] == before
     assert float(model.norm._mean.abs().max()) == 0
-    window = create_model("NextViT_small_window_pool", depths=(1, 1, 5, 1), in_channels=1, num_classes=0)
-    assert count_macs(window, 224) == count_macs(model, 224) and count_parameters(window) == count_parameters(model)
+    window = create_model(
+        "NextViT_small_window_pool", depths=(1, 1, 5, 1), in_channels=1, num_classes=0
+    )
+    assert count_macs(window, 224) == count_macs(model, 224) and count_parameters(
+        window
+    ) == count_parameters(model)
     with pytest.raises(ValueError, match="at least 32 x 32"):
         count_macs(model, 31)
-    count_macs(model, 32)                                                  # the hooks of the failed count are gone
+    # the hooks of the failed count are gone
+    count_macs(model, 32)
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +89,55 @@ def cells():
 @pytest.mark.slow
 def test_rows(cells):
     assert [row[0] for row in cells] == [f"`{v}_{size}`" for size in (224, 384) for v in VARIANTS]
-    assert cells[0] == ["`NextViT_small_224`", 224, "31,763,368", "31,731,720", "5.81 G", "5.79 G",
-                        "96x56x56 256x28x28 512x14x14 1024x7x7", 82.5, 84.8, None]
-    assert [row[4] for row in cells] == ["5.81 G", "8.29 G", "10.78 G", "17.26 G", "24.64 G", "32.03 G"]
+    assert cells[0] == [
+        "`NextViT_small_224`",
+        224,
+        "31,763,368",
+        "31,731,720",
+        "5.81 G",
+        "5.79 G",
+        "96x56x56 256x28x28 512x14x14 1024x7x7",
+        82.5,
+        84.8,
+        None,
+    ]
+    assert [row[4] for row in cells] == [
+        "5.81 G",
+        "8.29 G",
+        "10.78 G",
+        "17.26 G",
+        "24.64 G",
+        "32.03 G",
+    ]
     assert [row[7] for row in cells] == [82.5, 83.2, 83.6, 83.6, 84.3, 84.7]
     assert [row[8] for row in cells] == [84.8, 85.1, 85.4, 85.8, 86.1, 86.4]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page, start", [("README.md", "<!-- model_info -->"), ("README_ch.md", "<!-- model_info: zh -->"),
-                                         ("docs/zh_CN/NextViT.md", "<!-- model_info: zh -->")])
+@pytest.mark.parametrize(
+    "page, start",
+    [
+        ("README.md", "<!-- model_info -->"),
+        ("README_ch.md", "<!-- model_info: zh -->"),
+        ("docs/zh_CN/NextViT.md", "<!-- model_info: zh -->"),
+    ],
+)
 def test_pages_embed_the_table(cells, page, start):
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert start in text and model_info.embed(text, cells, page) == text, f"run: python tools/model_info.py --write {page}"
+    assert start in text and model_info.embed(text, cells, page) == text, (
+        f"run: python tools/model_info.py --write {page}"
+    )
 
 
 def test_the_languages_tables_differ_in_words_alone():
-    english, chinese = (model_info.table([["`a`", 1, None]], language).splitlines() for language in ("en", "zh"))
+    english, chinese = (
+        model_info.table([["`a`", 1, None]], language).splitlines() for language in ("en", "zh")
+    )
     assert (english[2], chinese[2]) == ("| `a` | 1 | not yet |", "| `a` | 1 | 未复现 |")
-    assert english[1] == chinese[1] == "|---" * 10 + "|" and english[0].count("|") == chinese[0].count("|") == 11
+    assert (
+        english[1] == chinese[1] == "|---" * 10 + "|"
+        and english[0].count("|") == chinese[0].count("|") == 11
+    )
 
 
 def test_write_then_check(tmp_path, capsys, monkeypatch):
@@ -94,10 +150,15 @@ def test_write_then_check(tmp_path, capsys, monkeypatch):
     assert model_info.main(["--write", *map(str, pages)]) == 0
     for page, (start, language) in zip(pages, model_info.STARTS.items()):
         block = model_info.table([["new"]], language)
-        assert page.read_text(encoding="utf-8") == f"above\n{start}\n{block}{model_info.END}\nbelow\n"
+        assert (
+            page.read_text(encoding="utf-8") == f"above\n{start}\n{block}{model_info.END}\nbelow\n"
+        )
     assert model_info.main(["--check", *map(str, pages)]) == 0
     pages[1].write_text("old", encoding="utf-8")
     assert model_info.main(["--check", *map(str, pages)]) == 1
-    assert "page_ch.md: expected one line '<!-- model_info -->' or '<!-- model_info: zh -->'" in capsys.readouterr().err
+    assert (
+        "page_ch.md: expected one line '<!-- model_info -->' or '<!-- model_info: zh -->'"
+        in capsys.readouterr().err
+    )
     assert model_info.main(["--write", str(pages[1])]) == 1
     assert pages[1].read_text(encoding="utf-8") == "old"

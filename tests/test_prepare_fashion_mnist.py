@@ -1,4 +1,5 @@
 """tools/prepare_fashion_mnist.py: layout, determinism, class balance, and damaged IDX files."""
+
 import gzip
 import importlib.util
 import struct
@@ -17,7 +18,11 @@ spec.loader.exec_module(tool)
 
 
 def idx(array):
-    return gzip.compress(bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes())
+    return gzip.compress(
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 @pytest.fixture
@@ -27,15 +32,24 @@ def source(tmp_path):
     for prefix, count in (("train", 30), ("t10k", 20)):
         images = rng.integers(0, 256, (count, 4, 5), dtype=np.uint8)
         (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(count, dtype=np.uint8) % 10))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(
+            idx(np.arange(count, dtype=np.uint8) % 10)
+        )
     return tmp_path
 
 
 def test_complete_and_balanced_sets(source, capsys):
     assert tool.main([str(source), str(source / "all")]) == 0
     assert "30 train images, 20 test images" in capsys.readouterr().out
-    assert tool.main([str(source), str(source / "some"), "--train-per-class", "2", "--test-per-class", "1"]) == 0
-    assert (source / "some" / "train_list.txt").read_text().splitlines() == [f"train/{i:05d}.png {i % 10}" for i in range(20)]
+    assert (
+        tool.main(
+            [str(source), str(source / "some"), "--train-per-class", "2", "--test-per-class", "1"]
+        )
+        == 0
+    )
+    assert (source / "some" / "train_list.txt").read_text().splitlines() == [
+        f"train/{i:05d}.png {i % 10}" for i in range(20)
+    ]
     assert len((source / "some" / "test_list.txt").read_text().splitlines()) == 10
     assert (source / "some" / "labels.txt").read_text().splitlines()[9] == "9 Ankle boot"
     images = tool.read_idx(source / "train-images-idx3-ubyte.gz", 3)
@@ -50,15 +64,31 @@ def test_same_input_same_bytes(source):
     assert (source / "a" / "images.zip").read_bytes() == (source / "b" / "images.zip").read_bytes()
 
 
-@pytest.mark.parametrize("file, damage, message", [
-    ("train-images-idx3-ubyte.gz", None, "no such file"),
-    ("train-images-idx3-ubyte.gz", lambda data: data[:-30], "cannot be unpacked"),
-    ("train-labels-idx1-ubyte.gz", lambda data: b"", "not an IDX file"),
-    ("train-labels-idx1-ubyte.gz", lambda data: b"plain text", "cannot be unpacked"),
-    ("train-images-idx3-ubyte.gz", lambda data: gzip.compress(gzip.decompress(data)[:-1]), "promises (30, 4, 5) bytes, 599 follow"),
-    ("t10k-labels-idx1-ubyte.gz", lambda data: idx(np.zeros(19, np.uint8)), "20 images but 19 labels"),
-    ("t10k-labels-idx1-ubyte.gz", lambda data: idx(np.full(20, 10, np.uint8)), "label 10"),
-    ("train-images-idx3-ubyte.gz", lambda data: idx(np.zeros(30, np.uint8)), "not an IDX file of unsigned bytes with 3 axes")])
+@pytest.mark.parametrize(
+    "file, damage, message",
+    [
+        ("train-images-idx3-ubyte.gz", None, "no such file"),
+        ("train-images-idx3-ubyte.gz", lambda data: data[:-30], "cannot be unpacked"),
+        ("train-labels-idx1-ubyte.gz", lambda data: b"", "not an IDX file"),
+        ("train-labels-idx1-ubyte.gz", lambda data: b"plain text", "cannot be unpacked"),
+        (
+            "train-images-idx3-ubyte.gz",
+            lambda data: gzip.compress(gzip.decompress(data)[:-1]),
+            "promises (30, 4, 5) bytes, 599 follow",
+        ),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            lambda data: idx(np.zeros(19, np.uint8)),
+            "20 images but 19 labels",
+        ),
+        ("t10k-labels-idx1-ubyte.gz", lambda data: idx(np.full(20, 10, np.uint8)), "label 10"),
+        (
+            "train-images-idx3-ubyte.gz",
+            lambda data: idx(np.zeros(30, np.uint8)),
+            "not an IDX file of unsigned bytes with 3 axes",
+        ),
+    ],
+)
 def test_damaged_sources(source, capsys, file, damage, message):
     path = source / file
     data = path.read_bytes()

@@ -1,4 +1,7 @@
-"""Decoding of every kind of image file, and evaluation's transforms with torchvision's conventions."""
+"""Decoding of every kind of image file, and evaluation's transforms with torchvision's
+conventions.
+"""
+
 import io
 import struct
 import zlib
@@ -9,14 +12,30 @@ import yaml
 from PIL import Image, ImageFile
 
 from ppcls_nextvit import preprocess
-from ppcls_nextvit.preprocess import ImageError, Preprocess, center_crop, decode_image, normalize, resize_short
+from ppcls_nextvit.preprocess import (
+    ImageError,
+    Preprocess,
+    center_crop,
+    decode_image,
+    normalize,
+    resize_short,
+)
 from ppcls_nextvit.schema import ConfigError
 
-EVAL = [{"DecodeImage": {"to_rgb": True, "channel_first": False}},
-        {"ResizeImage": {"resize_short": 256, "interpolation": "bicubic", "backend": "pil"}},
-        {"CropImage": {"size": 224}},
-        {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": ""}},
-        {"ToCHWImage": None}]
+EVAL = [
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"ResizeImage": {"resize_short": 256, "interpolation": "bicubic", "backend": "pil"}},
+    {"CropImage": {"size": 224}},
+    {
+        "NormalizeImage": {
+            "scale": "1.0/255.0",
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "order": "",
+        }
+    },
+    {"ToCHWImage": None},
+]
 
 
 def encoded(image, format="png", **options):
@@ -41,8 +60,12 @@ def test_grey_palette_alpha_and_bilevel():
     grey = noise()[:, :, 0]
     assert np.array_equal(decode_image(encoded(Image.fromarray(grey))), np.stack([grey] * 3, -1))
     alpha = np.dstack([noise(), np.zeros((6, 8), np.uint8)])
-    assert np.array_equal(decode_image(encoded(Image.fromarray(alpha))), noise())                  # dropped, not composed
-    assert np.array_equal(decode_image(encoded(Image.fromarray(np.dstack([grey, grey]), "LA"))), np.stack([grey] * 3, -1))
+    # dropped, not composed
+    assert np.array_equal(decode_image(encoded(Image.fromarray(alpha))), noise())
+    assert np.array_equal(
+        decode_image(encoded(Image.fromarray(np.dstack([grey, grey]), "LA"))),
+        np.stack([grey] * 3, -1),
+    )
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((1, 0), 1)
@@ -53,11 +76,19 @@ def test_grey_palette_alpha_and_bilevel():
 def test_16_bit_grey_keeps_its_high_byte():
     values = np.array([[0, 255, 256, 0x1234, 65535]], np.uint16)
     for format in ("png", "tiff"):
-        assert decode_image(encoded(Image.fromarray(values), format))[0, :, 0].tolist() == [0, 0, 1, 0x12, 255]
+        assert decode_image(encoded(Image.fromarray(values), format))[0, :, 0].tolist() == [
+            0,
+            0,
+            1,
+            0x12,
+            255,
+        ]
 
 
 def test_cmyk_jpeg():
-    image = decode_image(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "jpeg", quality=100))
+    image = decode_image(
+        encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "jpeg", quality=100)
+    )
     assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 3
 
 
@@ -67,9 +98,18 @@ def test_animation_gives_its_first_frame():
     assert (image == [255, 0, 0]).all()
 
 
-@pytest.mark.parametrize("orientation, expected", [
-    (1, lambda x: x), (2, lambda x: x[:, ::-1]), (3, lambda x: x[::-1, ::-1]), (4, lambda x: x[::-1]),
-    (5, lambda x: x.transpose(1, 0, 2)), (6, lambda x: np.rot90(x, -1)), (8, lambda x: np.rot90(x))])
+@pytest.mark.parametrize(
+    "orientation, expected",
+    [
+        (1, lambda x: x),
+        (2, lambda x: x[:, ::-1]),
+        (3, lambda x: x[::-1, ::-1]),
+        (4, lambda x: x[::-1]),
+        (5, lambda x: x.transpose(1, 0, 2)),
+        (6, lambda x: np.rot90(x, -1)),
+        (8, lambda x: np.rot90(x)),
+    ],
+)
 def test_exif_orientation_is_applied_as_opencv_does(orientation, expected):
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -81,28 +121,52 @@ def test_exif_orientation_is_applied_as_opencv_does(orientation, expected):
         import cv2
     except ImportError:
         return
-    assert np.abs(decode_image(data, to_rgb=False).astype(int) - cv2.imdecode(np.frombuffer(data, np.uint8), 1)).max() <= 1
+    assert (
+        np.abs(
+            decode_image(data, to_rgb=False).astype(int)
+            - cv2.imdecode(np.frombuffer(data, np.uint8), 1)
+        ).max()
+        <= 1
+    )
 
 
 def png_of(width, height):
     """A PNG header that promises width x height pixels, with next to no data."""
+
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 JPEG = encoded(Image.fromarray(noise(64, 64)), "jpeg")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("data, message", [
-    (b"", "empty"), (b"hello, this is no image", "not an image"), (JPEG[:len(JPEG) // 2], "truncated"), (JPEG[:20], "not an image|damaged"),
-    (encoded(Image.fromarray(noise(64, 64)))[:3000], "truncated"),
-    (png_of(10_000, 9_000), "10000 x 9000 pixels are more than the limit of 89478485"), (png_of(60_000, 60_000), "limit of 89478485"),
-    (encoded(Image.new("F", (2, 2)), "tiff"), "floating point")])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "empty"),
+        (b"hello, this is no image", "not an image"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (JPEG[:20], "not an image|damaged"),
+        (encoded(Image.fromarray(noise(64, 64)))[:3000], "truncated"),
+        (png_of(10_000, 9_000), "10000 x 9000 pixels are more than the limit of 89478485"),
+        (png_of(60_000, 60_000), "limit of 89478485"),
+        (encoded(Image.new("F", (2, 2)), "tiff"), "floating point"),
+    ],
+)
 def test_bad_files_name_their_path(tmp_path, monkeypatch, data, message):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)           # as PaddleDetection leaves it
+    # as PaddleDetection leaves it
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     path = tmp_path / "bad.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=message) as error:
@@ -128,26 +192,41 @@ def test_damaged_bytes_raise_nothing_else(format):
         for position in rng.integers(0, len(data), 4):
             damaged[position] = rng.integers(256)
         try:
-            decode_image(bytes(damaged[:rng.integers(1, len(data) + 1)]))
+            decode_image(bytes(damaged[: rng.integers(1, len(data) + 1)]))
         except ImageError:
-            pass                                             # the test: no other exception comes through
+            # the test: no other exception comes through
+            pass
 
 
-@pytest.mark.parametrize("height, width, expected", [
-    (375, 500, (256, 341)), (500, 375, (341, 256)), (1, 1, (256, 256)), (256, 300, (256, 300)), (333, 500, (256, 384))])
+@pytest.mark.parametrize(
+    "height, width, expected",
+    [
+        (375, 500, (256, 341)),
+        (500, 375, (341, 256)),
+        (1, 1, (256, 256)),
+        (256, 300, (256, 300)),
+        (333, 500, (256, 384)),
+    ],
+)
 def test_resize_short_truncates_the_long_side(height, width, expected):
     assert np.asarray(resize_short(Image.new("RGB", (width, height)), 256)).shape[:2] == expected
 
 
 def test_center_crop_rounds_half_to_even_as_torchvision():
     columns = np.broadcast_to(np.arange(9, dtype=np.uint8)[None, :, None], (4, 9, 3))
-    assert center_crop(columns[:, :7], (4, 4))[0, :, 0].tolist() == [2, 3, 4, 5]               # 1.5 -> 2
-    assert center_crop(columns, (4, 4))[0, :, 0].tolist() == [2, 3, 4, 5]                       # 2.5 -> 2
+    # 1.5 -> 2
+    assert center_crop(columns[:, :7], (4, 4))[0, :, 0].tolist() == [2, 3, 4, 5]
+    # 2.5 -> 2
+    assert center_crop(columns, (4, 4))[0, :, 0].tolist() == [2, 3, 4, 5]
 
 
 def test_center_crop_pads_a_smaller_image_with_black():
     cropped = center_crop(np.full((2, 3, 3), 9, np.uint8), (5, 4))
-    assert cropped.shape == (5, 4, 3) and (cropped[1:3, :3] == 9).all() and cropped.sum() == 2 * 3 * 3 * 9
+    assert (
+        cropped.shape == (5, 4, 3)
+        and (cropped[1:3, :3] == 9).all()
+        and cropped.sum() == 2 * 3 * 3 * 9
+    )
 
 
 def test_normalize():
@@ -160,23 +239,41 @@ def test_normalize():
 
 def test_evaluation_by_hand():
     image = Image.fromarray(noise(300, 401))
-    resized = np.asarray(image.resize((int(256 * 401 / 300), 256), Image.Resampling.BICUBIC))     # 342 wide: crop from column 59
+    # 342 wide: crop from column 59
+    resized = np.asarray(image.resize((int(256 * 401 / 300), 256), Image.Resampling.BICUBIC))
     expected = (resized[16:240, 59:283] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     result = Preprocess(EVAL)(encoded(image))
-    assert result.shape == (3, 224, 224) and result.dtype == np.float32 and result.flags["C_CONTIGUOUS"]
+    assert (
+        result.shape == (3, 224, 224)
+        and result.dtype == np.float32
+        and result.flags["C_CONTIGUOUS"]
+    )
     assert np.abs(result - expected.transpose(2, 0, 1)).max() < 1e-6
-    assert np.array_equal(result, Preprocess(EVAL[:-1])(encoded(image)))                          # ToCHWImage is implied
+    # ToCHWImage is implied
+    assert np.array_equal(result, Preprocess(EVAL[:-1])(encoded(image)))
 
 
 def test_order_chw_normalises_channels_first():
-    ops = [EVAL[0], {"ResizeImage": {"size": [8, 6], "backend": "pil"}}, {"ToCHWImage": None}, {"NormalizeImage": {"order": "chw"}}]
-    assert np.array_equal(Preprocess(ops)(encoded(Image.fromarray(noise()))), Preprocess(
-        [*ops[:2], {"NormalizeImage": {"order": "hwc"}}])(encoded(Image.fromarray(noise()))))
+    ops = [
+        EVAL[0],
+        {"ResizeImage": {"size": [8, 6], "backend": "pil"}},
+        {"ToCHWImage": None},
+        {"NormalizeImage": {"order": "chw"}},
+    ]
+    assert np.array_equal(
+        Preprocess(ops)(encoded(Image.fromarray(noise()))),
+        Preprocess([*ops[:2], {"NormalizeImage": {"order": "hwc"}}])(
+            encoded(Image.fromarray(noise()))
+        ),
+    )
 
 
 def test_description_survives_yaml_and_means_the_same():
     described = yaml.safe_load(yaml.safe_dump(Preprocess(EVAL).describe()))
-    assert described[3]["NormalizeImage"]["scale"] == pytest.approx(1 / 255) and described[1]["ResizeImage"]["backend"] == "pil"
+    assert (
+        described[3]["NormalizeImage"]["scale"] == pytest.approx(1 / 255)
+        and described[1]["ResizeImage"]["backend"] == "pil"
+    )
     again = Preprocess(described)
     assert again.describe() == described
     data = encoded(Image.fromarray(noise(40, 30)))
@@ -185,6 +282,7 @@ def test_description_survives_yaml_and_means_the_same():
 
 def test_preprocess_refuses_chance_and_unknown_names():
     import ppcls_nextvit.data  # noqa: F401  (registers the random transforms)
+
     with pytest.raises(ConfigError, match="RandFlipImage: not a transform of evaluation"):
         Preprocess([{"RandFlipImage": None}])
     with pytest.raises(ConfigError, match="Did you mean 'CropImage'"):
@@ -202,5 +300,8 @@ def test_limit_is_ours_not_pillows(monkeypatch):
 
 
 def test_a_strip_whose_longer_side_would_grow_beyond_measure_is_refused():
-    with pytest.raises(ImageError, match="strip.png: ResizeImage: 256 x 1280000 pixels after resizing are more than the limit"):
+    with pytest.raises(
+        ImageError,
+        match="strip.png: ResizeImage: 256 x 1280000 pixels after resizing are more than the limit",
+    ):
         Preprocess(EVAL)(encoded(Image.new("RGB", (1, 5000))), name="strip.png")

@@ -1,4 +1,7 @@
-"""tools/reproduce.py: the right numbers from pictures on disk, honest exit statuses, interruptions that change nothing, no mixing."""
+"""tools/reproduce.py: the right numbers from pictures on disk, honest exit statuses, interruptions
+that change nothing, no mixing.
+"""
+
 import dataclasses
 import functools
 import json
@@ -12,7 +15,14 @@ from predicting import program_at, random_model
 
 from ppcls_nextvit import create_model, zoo
 from ppcls_nextvit.evaluation import SETS, open_set, predictions, reproduce
-from ppcls_nextvit.evaluation.reproduce import MATCH, MISMATCH, NO_COMPARISON, find_record, transforms_for, verdict
+from ppcls_nextvit.evaluation.reproduce import (
+    MATCH,
+    MISMATCH,
+    NO_COMPARISON,
+    find_record,
+    transforms_for,
+    verdict,
+)
 from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
 
@@ -43,7 +53,9 @@ def data(tmp_path_factory):
         for index in range(PER_CLASS):
             height, width = rng.integers(60, 120, 2)
             coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(root / f"n{number:08d}" / f"{index}.JPEG")
+            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(
+                root / f"n{number:08d}" / f"{index}.JPEG"
+            )
     return root
 
 
@@ -55,26 +67,49 @@ def expected(network, data):
         with Image.open(path) as image:
             width, height = image.size
             scale = SHORT / min(width, height)
-            size = (SHORT, int(SHORT * height / width)) if width <= height else (int(SHORT * width / height), SHORT)
+            size = (
+                (SHORT, int(SHORT * height / width))
+                if width <= height
+                else (int(SHORT * width / height), SHORT)
+            )
             assert abs(max(size) - scale * max(width, height)) < 1
             image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         left, top = round((size[0] - CROP) / 2), round((size[1] - CROP) / 2)
         pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP))) / 255
         with paddle.no_grad():
-            logits = network(paddle.to_tensor(((pixels - MEAN) / STD).transpose(2, 0, 1)[None].astype("float32"))).numpy()[0]
+            logits = network(
+                paddle.to_tensor(((pixels - MEAN) / STD).transpose(2, 0, 1)[None].astype("float32"))
+            ).numpy()[0]
         best[str(path.relative_to(data))] = np.argsort(-logits)[:5].tolist()
-    assert len({guess[0] for guess in best.values()}) > 2                  # the answers do depend on the image
+    # the answers do depend on the image
+    assert len({guess[0] for guess in best.values()}) > 2
     return best
 
 
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch):
     """The tool builds the shallow network that the weights are of."""
-    monkeypatch.setattr(sys.modules[find_record.__module__], "create_model", functools.partial(create_model, depths=(1, 1, 5, 1)))
+    monkeypatch.setattr(
+        sys.modules[find_record.__module__],
+        "create_model",
+        functools.partial(create_model, depths=(1, 1, 5, 1)),
+    )
 
 
 def arguments(weights, data, out, *more):
-    return ["--weights", str(weights), "--data", str(data), "--out", str(out), "--num-workers", "0", "--device", "cpu", *more]
+    return [
+        "--weights",
+        str(weights),
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--num-workers",
+        "0",
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 CUT = ("--crop", str(CROP), "--crop-ratio", str(RATIO))
@@ -85,36 +120,76 @@ def top(expected, count):
 
 
 def test_the_numbers_are_those_of_a_plain_loop(weights, data, expected, tmp_path, capsys):
-    assert tool.main(arguments(weights, data, tmp_path / "out", "--batch-size", "7", *CUT)) == NO_COMPARISON
+    assert (
+        tool.main(arguments(weights, data, tmp_path / "out", "--batch-size", "7", *CUT))
+        == NO_COMPARISON
+    )
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["figures"] == {"top1": pytest.approx(top(expected, 1)), "top5": pytest.approx(top(expected, 5))}
-    assert report["measured"] == report["figures"]["top1"] and report["published"] is None and report["images"] == 30
-    assert (report["resize_short"], report["crop"], report["interpolation"]) == (SHORT, CROP, "bicubic")
-    header, *rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert report["figures"] == {
+        "top1": pytest.approx(top(expected, 1)),
+        "top5": pytest.approx(top(expected, 5)),
+    }
+    assert (
+        report["measured"] == report["figures"]["top1"]
+        and report["published"] is None
+        and report["images"] == 30
+    )
+    assert (report["resize_short"], report["crop"], report["interpolation"]) == (
+        SHORT,
+        CROP,
+        "bicubic",
+    )
+    header, *rows = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    ]
     assert {row["image"]: row["classes"] for row in rows} == expected
     for number, value in report["per_class"].items():
-        right = [guess[0] == int(number) for name, guess in expected.items() if int(name[1:9]) == int(number)]
+        right = [
+            guess[0] == int(number)
+            for name, guess in expected.items()
+            if int(name[1:9]) == int(number)
+        ]
         assert value == pytest.approx(100 * np.mean(right))
     shown = capsys.readouterr().out
-    assert f"| top-1 | {top(expected, 1):.3f} | - |" in shown and "no published figure to compare with" in shown
-    assert (tmp_path / "out" / "report.md").read_text().startswith("# ImageNet-1K validation: no published figure")
+    assert (
+        f"| top-1 | {top(expected, 1):.3f} | - |" in shown
+        and "no published figure to compare with" in shown
+    )
+    assert (
+        (tmp_path / "out" / "report.md")
+        .read_text()
+        .startswith("# ImageNet-1K validation: no published figure")
+    )
     with Image.open(tmp_path / "out" / "report.png") as picture:
         assert picture.width > 800 and len(set(picture.convert("L").getdata())) > 5
 
 
-@pytest.mark.parametrize("shift, tolerance, status", [(-0.05, "0.1", 0), (0.2, "0.1", 1), (0.2, "0.3", 0)])
-def test_exit_status_is_within_the_tolerance(shift, tolerance, status, weights, data, expected, tmp_path, monkeypatch, capsys):
-    """A zoo of one record, whose published figure lies `shift` from the true one, and a set of 30 images."""
+@pytest.mark.parametrize(
+    "shift, tolerance, status", [(-0.05, "0.1", 0), (0.2, "0.1", 1), (0.2, "0.3", 0)]
+)
+def test_exit_status_is_within_the_tolerance(
+    shift, tolerance, status, weights, data, expected, tmp_path, monkeypatch, capsys
+):
+    """A zoo of one record, whose published figure lies `shift` from the true one, and a set of 30
+    images.
+    """
     name = "nextvit_small.test.ours"
-    record = dataclasses.replace(zoo.get("nextvit_small.in1k_224.official"), name=name, file=weights.name,
-                                 preprocess=zoo.Preprocessing(CROP, RATIO), published={"imagenet/top1": top(expected, 1) + shift})
+    record = dataclasses.replace(
+        zoo.get("nextvit_small.in1k_224.official"),
+        name=name,
+        file=weights.name,
+        preprocess=zoo.Preprocessing(CROP, RATIO),
+        published={"imagenet/top1": top(expected, 1) + shift},
+    )
     monkeypatch.setattr(zoo, "WEIGHTS", {name: record})
     monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(weights.parent))
     monkeypatch.setitem(SETS, "imagenet", dataclasses.replace(SETS["imagenet"], images=30))
     assert tool.main(arguments(name, data, tmp_path, "--tolerance", tolerance)) == status
     assert ("within " if status == 0 else "outside ") + tolerance in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["record"] == name
-    assert tool.main(arguments(weights, data, tmp_path, "--tolerance", tolerance)) == status       # found by its file name, and resumed
+    # found by its file name, and resumed
+    assert tool.main(arguments(weights, data, tmp_path, "--tolerance", tolerance)) == status
     if status == 0:
         assert tool.main(arguments(name, data, tmp_path / "part", "--limit", "10")) == NO_COMPARISON
         assert "not the complete set" in capsys.readouterr().out
@@ -140,12 +215,19 @@ class Counting:
 
 
 def test_an_interrupted_run_continues(network, data, expected, tmp_path):
-    images, ops, path = open_set("imagenet", str(data), CLASSES), zoo.Preprocessing(CROP, RATIO).transform_ops(), tmp_path / "p.jsonl"
+    images, ops, path = (
+        open_set("imagenet", str(data), CLASSES),
+        zoo.Preprocessing(CROP, RATIO).transform_ops(),
+        tmp_path / "p.jsonl",
+    )
     with pytest.raises(KeyboardInterrupt):
-        predictions.predict_set(Counting(network, stop=12), images, ops, path, {"weights": 1}, batch_size=4)
+        predictions.predict_set(
+            Counting(network, stop=12), images, ops, path, {"weights": 1}, batch_size=4
+        )
     assert len(path.read_text().splitlines()) == 1 + 12
     with open(path, "a") as file:
-        file.write('{"image": "n00000004/0.JPEG", "cla')                   # the process was killed while it wrote
+        # the process was killed while it wrote
+        file.write('{"image": "n00000004/0.JPEG", "cla')
     second = Counting(network)
     result = predictions.predict_set(second, images, ops, path, {"weights": 1}, batch_size=5)
     assert second.seen == 18 and dict(zip(images.names, result)) == expected
@@ -157,9 +239,15 @@ def test_an_interrupted_run_continues(network, data, expected, tmp_path):
 def test_predictions_of_different_runs_do_not_mix(network, weights, data, tmp_path, capsys):
     out = tmp_path / "out"
     assert tool.main(arguments(weights, data, out, "--limit", "10", *CUT)) == NO_COMPARISON
-    for more, what in ((("--limit", "11", *CUT), "images, set"), (("--limit", "10", "--crop", "48"), "transform_ops")):
+    for more, what in (
+        (("--limit", "11", *CUT), "images, set"),
+        (("--limit", "10", "--crop", "48"), "transform_ops"),
+    ):
         assert tool.main(arguments(weights, data, out, *more)) == 1
-        assert f"has the predictions of another evaluation (other {what}); they do not mix" in capsys.readouterr().err
+        assert (
+            f"has the predictions of another evaluation (other {what}); they do not mix"
+            in capsys.readouterr().err
+        )
     network.proj_head[0].bias.set_value(network.proj_head[0].bias + 1)
     paddle.save(network.state_dict(), str(tmp_path / "other.pdparams"))
     network.proj_head[0].bias.set_value(network.proj_head[0].bias - 1)
@@ -171,17 +259,29 @@ def test_predictions_of_different_runs_do_not_mix(network, weights, data, tmp_pa
 def test_another_file_is_not_overwritten(content, network, data, tmp_path):
     images, path = open_set("imagenet", str(data), CLASSES), tmp_path / "p.jsonl"
     path.write_text(content)
-    with pytest.raises(ConfigError, match="p.jsonl: not a file of predictions; remove it or choose another folder"):
-        predictions.predict_set(network, images, zoo.Preprocessing(CROP, RATIO).transform_ops(), path, {})
+    with pytest.raises(
+        ConfigError, match="p.jsonl: not a file of predictions; remove it or choose another folder"
+    ):
+        predictions.predict_set(
+            network, images, zoo.Preprocessing(CROP, RATIO).transform_ops(), path, {}
+        )
     assert path.read_text() == content
 
 
 def test_wrong_classes_and_values_are_refused(network, data, tmp_path):
-    images, ops = open_set("imagenet", str(data), CLASSES), zoo.Preprocessing(CROP, RATIO).transform_ops()
+    images, ops = (
+        open_set("imagenet", str(data), CLASSES),
+        zoo.Preprocessing(CROP, RATIO).transform_ops(),
+    )
     with pytest.raises(ConfigError, match="the model has 9 classes, the set is numbered for 10"):
         predictions.predict_set(lambda x: network(x)[:, :9], images, ops, tmp_path / "a.jsonl", {})
-    with pytest.raises(FloatingPointError, match="n00000000/0.JPEG and the images after it give logits that are not finite"):
-        predictions.predict_set(lambda x: network(x) * np.nan, images, ops, tmp_path / "b.jsonl", {})
+    with pytest.raises(
+        FloatingPointError,
+        match="n00000000/0.JPEG and the images after it give logits that are not finite",
+    ):
+        predictions.predict_set(
+            lambda x: network(x) * np.nan, images, ops, tmp_path / "b.jsonl", {}
+        )
 
 
 def test_a_bad_image_is_named(network, weights, data, tmp_path, capsys):
@@ -199,15 +299,40 @@ def test_a_bad_image_is_named(network, weights, data, tmp_path, capsys):
 def test_wrong_requests_are_one_line(weights, data, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("PPCLS_NEXTVIT_WEIGHTS", raising=False)
     for given, message in (
-            (arguments("nextvit_small.in1k_224.official", data, tmp_path), "nextvit_small_in1k_224.pth is not there, and nothing is"),
-            (arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path, "--set", "imagenet"), "ImageNet-1K validation is for class"),
-            (arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path), "mask_rcnn_1x_nextvit_small.pth is not there"),
-            (arguments("nextvit_smal.in1k_224.official", data, tmp_path), "closest: nextvit_small.in1k_224.official"),
-            (arguments(tmp_path / "none.pth", data, tmp_path), "none.pth: no such file"),
-            (arguments(weights, tmp_path / "none", tmp_path), "none: no such folder; expected the images of ImageNet-1K validation"),
-            (arguments(weights, data, tmp_path, "--set", "a"), "10 class folders; ImageNet-A (Hendrycks et al. 2021) has 200"),
-            (arguments(weights, data, tmp_path, "--record", "nextvit_small.in1k_224.timm", *CUT), "evaluated as published for"),
-            (arguments(weights, data, tmp_path, "--model", "NextViT_huge"), "unknown model 'NextViT_huge'")):
+        (
+            arguments("nextvit_small.in1k_224.official", data, tmp_path),
+            "nextvit_small_in1k_224.pth is not there, and nothing is",
+        ),
+        (
+            arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path, "--set", "imagenet"),
+            "ImageNet-1K validation is for class",
+        ),
+        (
+            arguments("nextvit_small.mask_rcnn_1x.official", data, tmp_path),
+            "mask_rcnn_1x_nextvit_small.pth is not there",
+        ),
+        (
+            arguments("nextvit_smal.in1k_224.official", data, tmp_path),
+            "closest: nextvit_small.in1k_224.official",
+        ),
+        (arguments(tmp_path / "none.pth", data, tmp_path), "none.pth: no such file"),
+        (
+            arguments(weights, tmp_path / "none", tmp_path),
+            "none: no such folder; expected the images of ImageNet-1K validation",
+        ),
+        (
+            arguments(weights, data, tmp_path, "--set", "a"),
+            "10 class folders; ImageNet-A (Hendrycks et al. 2021) has 200",
+        ),
+        (
+            arguments(weights, data, tmp_path, "--record", "nextvit_small.in1k_224.timm", *CUT),
+            "evaluated as published for",
+        ),
+        (
+            arguments(weights, data, tmp_path, "--model", "NextViT_huge"),
+            "unknown model 'NextViT_huge'",
+        ),
+    ):
         assert tool.main(given) == 1
         error = capsys.readouterr().err
         assert message in error and error.strip().splitlines()[-1].startswith("error: ")
@@ -215,35 +340,57 @@ def test_wrong_requests_are_one_line(weights, data, tmp_path, monkeypatch, capsy
 
 def test_records_are_found_by_name_and_by_file_name():
     assert find_record("nextvit_base.in1k_384.timm").variant == "NextViT_base"
-    assert find_record("/data/NextViT_large_384_ssld_pretrained.pdparams").name == "nextvit_large.in1k6m_384.paddleclas"
+    assert (
+        find_record("/data/NextViT_large_384_ssld_pretrained.pdparams").name
+        == "nextvit_large.in1k6m_384.paddleclas"
+    )
     assert find_record("/data/mine.pth") is None
-    assert find_record("/data/mine.pth", "nextvit_base.in1k_384.timm").preprocess == zoo.Preprocessing(384, 1.0)
+    assert find_record(
+        "/data/mine.pth", "nextvit_base.in1k_384.timm"
+    ).preprocess == zoo.Preprocessing(384, 1.0)
 
 
 def test_corrupted_images_are_not_cropped():
-    """They are 224 x 224: the whole image for a 224 network, the whole image enlarged for a 384 one."""
-    for name, size in (("nextvit_small.in1k_224.official", 224), ("nextvit_small.in1k_384.official", 384)):
+    """They are 224 x 224: the whole image for a 224 network, the whole image enlarged for a 384
+    one.
+    """
+    for name, size in (
+        ("nextvit_small.in1k_224.official", 224),
+        ("nextvit_small.in1k_384.official", 384),
+    ):
         ops = transforms_for("c", zoo.get(name).preprocess)
         assert ops[1]["ResizeImage"]["resize_short"] == ops[2]["CropImage"]["size"] == size
-        assert transforms_for("a", zoo.get(name).preprocess) == zoo.get(name).preprocess.transform_ops()
+        assert (
+            transforms_for("a", zoo.get(name).preprocess)
+            == zoo.get(name).preprocess.transform_ops()
+        )
 
 
 def test_corruption_report(weights, data, tmp_path):
-    """All 75 folders show the same ten images, so every error is the same, and CE is that error over AlexNet's."""
+    """All 75 folders show the same ten images, so every error is the same, and CE is that error
+    over AlexNet's.
+    """
     from ppcls_nextvit.evaluation.scores import ALEXNET_ERROR
     from ppcls_nextvit.evaluation.sets import CORRUPTIONS, SEVERITIES
+
     for number in range(CLASSES):
         (tmp_path / "ten" / f"n{number:08d}").mkdir(parents=True)
-        (tmp_path / "ten" / f"n{number:08d}" / "0.JPEG").symlink_to(data / f"n{number:08d}" / "0.JPEG")
+        (tmp_path / "ten" / f"n{number:08d}" / "0.JPEG").symlink_to(
+            data / f"n{number:08d}" / "0.JPEG"
+        )
     for corruption in CORRUPTIONS:
         (tmp_path / "c" / corruption).mkdir(parents=True)
         for severity in SEVERITIES:
             (tmp_path / "c" / corruption / severity).symlink_to(tmp_path / "ten")
-    report = reproduce(weights, tmp_path / "c", tmp_path / "out", "c", preprocessing=zoo.Preprocessing(32, 0.875))
+    report = reproduce(
+        weights, tmp_path / "c", tmp_path / "out", "c", preprocessing=zoo.Preprocessing(32, 0.875)
+    )
     error = 100 - report["figures"]["top1"]
     assert report["images"] == 750 and error > 0
     assert report["figures"]["ce"]["snow"] == pytest.approx(error / ALEXNET_ERROR["snow"])
-    assert report["measured"] == pytest.approx(np.mean([error / ALEXNET_ERROR[c] for c in CORRUPTIONS]))
+    assert report["measured"] == pytest.approx(
+        np.mean([error / ALEXNET_ERROR[c] for c in CORRUPTIONS])
+    )
     page = (tmp_path / "out" / "report.md").read_text()
     assert f"| mCE | {report['measured']:.3f} | - |" in page and page.count("\n| ") > 17
     assert (tmp_path / "out" / "report.png").stat().st_size > 5000

@@ -1,4 +1,7 @@
-"""tools/reproduce.py for detectors and segmentors: the figures of a plain loop, both layouts on disk, honest exit statuses."""
+"""tools/reproduce.py for detectors and segmentors: the figures of a plain loop, both layouts on
+disk, honest exit statuses.
+"""
+
 import dataclasses
 import json
 import shutil
@@ -20,25 +23,45 @@ from ppcls_nextvit.evaluation.reproduce import MATCH, MISMATCH, NO_COMPARISON  #
 
 tool = program_at("tools/reproduce.py")
 SHALLOW = {"depths": [1, 1, 5, 1]}
-NARROW = {"MaskRCNN": {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "test_proposals": [200, 50]},
-          "SemanticFPN": {"fpn_channels": 16, "channels": 16}, "UPerNet": {"channels": 16, "auxiliary_channels": 16}}
+NARROW = {
+    "MaskRCNN": {
+        "fpn_channels": 16,
+        "fc_channels": 32,
+        "mask_convs": 1,
+        "test_proposals": [200, 50],
+    },
+    "SemanticFPN": {"fpn_channels": 16, "channels": 16},
+    "UPerNet": {"channels": 16, "auxiliary_channels": 16},
+}
 MEAN, STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """The models that the tool builds are shallow and narrow, its images small, its complete sets four images."""
+    """The models that the tool builds are shallow and narrow, its images small, its complete sets
+    four images.
+    """
     full = dense.architecture
 
     def shallow(record, kind, classes):
         arch = full(record, kind, classes)
-        arguments = {**arch.arguments, **NARROW[arch.name], "backbone": {**arch.arguments["backbone"], **SHALLOW}}
+        arguments = {
+            **arch.arguments,
+            **NARROW[arch.name],
+            "backbone": {**arch.arguments["backbone"], **SHALLOW},
+        }
         return dataclasses.replace(arch, arguments=arguments)
 
     monkeypatch.setattr(dense, "architecture", shallow)
     for task, scale in (("detection", [192, 96]), ("segmentation", [192, 96])):
-        monkeypatch.setitem(dense.TRANSFORMS, task, [{"Resize": {"scale": scale}}, *dense.TRANSFORMS[task][1:]])
-    monkeypatch.setattr(dense, "DENSE_SETS", {name: dataclasses.replace(kind, images=4) for name, kind in dense.DENSE_SETS.items()})
+        monkeypatch.setitem(
+            dense.TRANSFORMS, task, [{"Resize": {"scale": scale}}, *dense.TRANSFORMS[task][1:]]
+        )
+    monkeypatch.setattr(
+        dense,
+        "DENSE_SETS",
+        {name: dataclasses.replace(kind, images=4) for name, kind in dense.DENSE_SETS.items()},
+    )
 
 
 def saved(model, path):
@@ -48,13 +71,17 @@ def saved(model, path):
 
 @pytest.fixture(scope="module")
 def ade(tmp_path_factory):
-    """The nuclei in ADE20K's convention, in which 0 is no class: labels 1 and 2; and a segmentor's weights under a published name."""
+    """The nuclei in ADE20K's convention, in which 0 is no class: labels 1 and 2; and a segmentor's
+    weights under a published name.
+    """
     root = tmp_path_factory.mktemp("ade")
     for split in ("training", "validation"):
         shutil.copytree(NUCLEI / "images" / split, root / "images" / split)
         (root / "annotations" / split).mkdir(parents=True)
         for path in (NUCLEI / "annotations" / split).glob("*.png"):
-            Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(root / "annotations" / split / path.name)
+            Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(
+                root / "annotations" / split / path.name
+            )
     paddle.seed(3)
     backbone = {"name": "NextViT_small", "extra_norms": True, **SHALLOW}
     model = create_model("SemanticFPN", num_classes=2, backbone=backbone, **NARROW["SemanticFPN"])
@@ -69,14 +96,35 @@ def coco(tmp_path_factory):
     root = tmp_path_factory.mktemp("coco")
     shutil.copytree(NUCLEI / "images" / "validation", root / "val2017")
     (root / "annotations").mkdir()
-    shutil.copy(NUCLEI / "instances_validation.json", root / "annotations" / "instances_val2017.json")
+    shutil.copy(
+        NUCLEI / "instances_validation.json", root / "annotations" / "instances_val2017.json"
+    )
     paddle.seed(3)
-    model = create_model("MaskRCNN", num_classes=1, backbone={"name": "NextViT_small", **SHALLOW}, **NARROW["MaskRCNN"])
+    model = create_model(
+        "MaskRCNN",
+        num_classes=1,
+        backbone={"name": "NextViT_small", **SHALLOW},
+        **NARROW["MaskRCNN"],
+    )
     return saved(model, root / "detector.pdparams"), root
 
 
 def run(weights, data, out, *more):
-    return tool.main(["--weights", str(weights), "--data", str(data), "--out", str(out), "--num-workers", "0", "--device", "cpu", *more])
+    return tool.main(
+        [
+            "--weights",
+            str(weights),
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--num-workers",
+            "0",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def report(out):
@@ -90,13 +138,17 @@ def miou(root, model, ratios=(1.0,), flip=False):
         image, total = np.asarray(Image.open(path).convert("RGB")), 0
         label = np.asarray(Image.open(root / "annotations" / "validation" / path.name)) - 1
         for ratio in ratios:
-            side = int(96 * ratio)                                   # 128 x 128 within (192, 96)
+            side = int(96 * ratio)  # 128 x 128 within (192, 96)
             view = (cv2.resize(image, (side, side)) - MEAN) / STD
-            for mirrored in (False, True)[:1 + flip]:
+            for mirrored in (False, True)[: 1 + flip]:
                 view = view[:, ::-1] if mirrored else view
                 with paddle.no_grad():
-                    logits = model(paddle.to_tensor(np.ascontiguousarray(view.transpose(2, 0, 1)[None])))
-                    logits = F.interpolate(logits, size=[128, 128], mode="bilinear", align_corners=False)[0]
+                    logits = model(
+                        paddle.to_tensor(np.ascontiguousarray(view.transpose(2, 0, 1)[None]))
+                    )
+                    logits = F.interpolate(
+                        logits, size=[128, 128], mode="bilinear", align_corners=False
+                    )[0]
                 scores = (F.softmax(logits, axis=0) if flip else logits).numpy()
                 total = total + (scores[:, :, ::-1] if mirrored else scores)
         guess = total.argmax(0)
@@ -105,62 +157,126 @@ def miou(root, model, ratios=(1.0,), flip=False):
     return 100 * (both / either).mean()
 
 
-@pytest.mark.parametrize("kind, ratios, flip", [("ade20k", (1.0,), False), ("ade20k-ms", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)])
+@pytest.mark.parametrize(
+    "kind, ratios, flip",
+    [("ade20k", (1.0,), False), ("ade20k-ms", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)],
+)
 def test_miou_is_that_of_a_plain_loop(small, kind, ratios, flip, ade, tmp_path, capsys):
     root, model = ade
     record = "nextvit_small.fpn_80k_in1k.official"
-    more = () if kind == "ade20k" else ("--set", kind)               # ade20k is the default of a segmentor
-    status = run(root / "fpn_80k_nextvit_small.pth.pdparams", root, tmp_path, "--record", record, *more)
+    # ade20k is the default of a segmentor
+    more = () if kind == "ade20k" else ("--set", kind)
+    status = run(
+        root / "fpn_80k_nextvit_small.pth.pdparams", root, tmp_path, "--record", record, *more
+    )
     found = report(tmp_path)
-    figure, = found["figures"].values()
-    assert figure == pytest.approx(miou(root, model, ratios, flip), abs=0.02)             # a pixel in 65536 may round otherwise
-    assert found["images"] == 4 and found["record"] == record and found["model"] == "SemanticFPN on NextViT_small"
+    (figure,) = found["figures"].values()
+    # a pixel in 65536 may round otherwise
+    assert figure == pytest.approx(miou(root, model, ratios, flip), abs=0.02)
+    assert (
+        found["images"] == 4
+        and found["record"] == record
+        and found["model"] == "SemanticFPN on NextViT_small"
+    )
     page = capsys.readouterr().out
     if kind == "ade20k":
-        assert status == MISMATCH and f"| ade20k/miou | {figure:.2f} | 46.5 |" in page and "outside 0.1" in page
+        assert (
+            status == MISMATCH
+            and f"| ade20k/miou | {figure:.2f} | 46.5 |" in page
+            and "outside 0.1" in page
+        )
     else:
-        assert status == NO_COMPARISON and f"| ade20k/miou_ms | {figure:.2f} | - |" in page and "no published figure" in page
+        assert (
+            status == NO_COMPARISON
+            and f"| ade20k/miou_ms | {figure:.2f} | - |" in page
+            and "no published figure" in page
+        )
     with Image.open(tmp_path / "report.png") as picture:
         assert picture.width > 800
 
 
 def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsys):
-    """The published figures are set to what pycocotools makes of the model's answers here: both match; one moved, they do not."""
+    """The published figures are set to what pycocotools makes of the model's answers here: both
+    match; one moved, they do not.
+    """
     from ppcls_nextvit.data import DATASETS
     from ppcls_nextvit.detection.masks import encode_rle, paste
     from ppcls_nextvit.evaluation.coco import coco_map, result_records
+
     weights, root = coco
-    model = create_model("MaskRCNN", num_classes=1, backbone={"name": "NextViT_small", **SHALLOW}, **NARROW["MaskRCNN"])
+    model = create_model(
+        "MaskRCNN",
+        num_classes=1,
+        backbone={"name": "NextViT_small", **SHALLOW},
+        **NARROW["MaskRCNN"],
+    )
     model.set_state_dict(paddle.load(str(weights)))
     model.eval()
-    data = DATASETS.build("COCODataset", {"image_root": str(root / "val2017"), "mode": "val",
-                                          "annotation_path": str(root / "annotations" / "instances_val2017.json")}, "dataset", 1)
+    data = DATASETS.build(
+        "COCODataset",
+        {
+            "image_root": str(root / "val2017"),
+            "mode": "val",
+            "annotation_path": str(root / "annotations" / "instances_val2017.json"),
+        },
+        "dataset",
+        1,
+    )
     records = []
     for i in range(4):
         image = (cv2.resize(data.image(i), (96, 96)).astype(np.float32) - MEAN) / STD
         with paddle.no_grad():
-            found, = model(paddle.to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)[None])), scale=paddle.full([1, 2], 0.75))
+            (found,) = model(
+                paddle.to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)[None])),
+                scale=paddle.full([1, 2], 0.75),
+            )
         boxes, masks = found.boxes.numpy(), found.masks.numpy()
-        codes = [encode_rle(paste(mask, box, 128, 128), 128, 128) for mask, box in zip(masks, boxes)]
+        codes = [
+            encode_rle(paste(mask, box, 128, 128), 128, 128) for mask, box in zip(masks, boxes)
+        ]
         records += result_records(data, i, boxes, found.scores.numpy(), found.labels.numpy(), codes)
     expected = coco_map(data, records)
-    assert len(records) > 20                                         # though untrained, it answers
+    assert len(records) > 20  # though untrained, it answers
     name, real = "nextvit_small.test.ours", zoo.get("nextvit_small.mask_rcnn_1x.official")
     for shift, status in ((0.0, MATCH), (0.3, MISMATCH)):
-        figures = {"coco/box_map": 100 * expected["box_map"], "coco/mask_map": 100 * expected["mask_map"] + shift}
-        monkeypatch.setattr(zoo, "WEIGHTS", {name: dataclasses.replace(real, name=name, file=weights.name, published=figures)})
-        assert run(weights, root, tmp_path) == status                # recognised by its file's name
-        assert report(tmp_path)["figures"] == pytest.approx({**figures, "coco/mask_map": 100 * expected["mask_map"]}, abs=1e-6)
-    assert "box_map +0.000 percentage points, within 0.1; mask_map -0.300 percentage points, outside 0.1" in capsys.readouterr().out
+        figures = {
+            "coco/box_map": 100 * expected["box_map"],
+            "coco/mask_map": 100 * expected["mask_map"] + shift,
+        }
+        monkeypatch.setattr(
+            zoo,
+            "WEIGHTS",
+            {name: dataclasses.replace(real, name=name, file=weights.name, published=figures)},
+        )
+        assert run(weights, root, tmp_path) == status  # recognised by its file's name
+        assert report(tmp_path)["figures"] == pytest.approx(
+            {**figures, "coco/mask_map": 100 * expected["mask_map"]}, abs=1e-6
+        )
+    assert (
+        "box_map +0.000 percentage points, within 0.1; mask_map -0.300 percentage points, outside "
+        "0.1" in capsys.readouterr().out
+    )
     assert run(weights, root, tmp_path / "two", "--limit", "2") == NO_COMPARISON
-    assert report(tmp_path / "two")["images"] == 2 and "not the complete set" in capsys.readouterr().out
+    assert (
+        report(tmp_path / "two")["images"] == 2
+        and "not the complete set" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("kind, batch", [("coco", 1), ("coco", 3), ("ade20k", 1)])
-def test_an_interrupted_evaluation_continues(small, kind, batch, coco, ade, tmp_path, monkeypatch, capsys):
-    """The same figures as of a run that was not interrupted, from as many images as were missing; another evaluation's are refused."""
-    weights, root = coco if kind == "coco" else (ade[0] / "fpn_80k_nextvit_small.pth.pdparams", ade[0])
-    record = {"coco": "nextvit_small.mask_rcnn_1x.official", "ade20k": "nextvit_small.fpn_80k_in1k.official"}[kind]
+def test_an_interrupted_evaluation_continues(
+    small, kind, batch, coco, ade, tmp_path, monkeypatch, capsys
+):
+    """The same figures as of a run that was not interrupted, from as many images as were missing;
+    another evaluation's are refused.
+    """
+    weights, root = (
+        coco if kind == "coco" else (ade[0] / "fpn_80k_nextvit_small.pth.pdparams", ade[0])
+    )
+    record = {
+        "coco": "nextvit_small.mask_rcnn_1x.official",
+        "ade20k": "nextvit_small.fpn_80k_in1k.official",
+    }[kind]
     arguments = ("--set", kind, "--record", record, "--batch-size", str(batch))
     run(weights, root, tmp_path / "whole", *arguments)
     original, seen = dense.result_line, []
@@ -175,55 +291,111 @@ def test_an_interrupted_evaluation_continues(small, kind, batch, coco, ade, tmp_
     assert run(weights, root, tmp_path / "cut", *arguments) == 130
     path = tmp_path / "cut" / "predictions.jsonl"
     with open(path, "a") as file:
-        file.write('{"image": "cut o')                               # killed while it wrote
-    monkeypatch.setattr(dense, "result_line", lambda name, key, result: seen.append(name) or original(name, key, result))
+        file.write('{"image": "cut o')  # killed while it wrote
+    monkeypatch.setattr(
+        dense,
+        "result_line",
+        lambda name, key, result: seen.append(name) or original(name, key, result),
+    )
     run(weights, root, tmp_path / "cut", *arguments)
     assert len(seen) == len(set(seen)) == 4
     assert path.read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
     assert report(tmp_path / "cut")["result"] == report(tmp_path / "whole")["result"]
     capsys.readouterr()
     assert run(weights, root, tmp_path / "cut", *arguments, "--limit", "3") == 1
-    assert "has the predictions of another evaluation (other images); they do not mix" in capsys.readouterr().err
+    assert (
+        "has the predictions of another evaluation (other images); they do not mix"
+        in capsys.readouterr().err
+    )
     header, first, second, *_ = path.read_text().splitlines(keepends=True)
     path.write_text(header + second + first)
     assert run(weights, root, tmp_path / "cut", *arguments) == 1
     assert "has the images in another order" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more, message", [
-    ((), "which model is this? Say --record NAME"),
-    (("--record", "nextvit_small.upernet_160k_in1k.official"), "weights for segmentation, but COCO val2017 is for detection"),
-    (("--record", "nextvit_small.mask_rcnn_1x.official", "--model", "NextViT_small"), "model and preprocessing are the record's"),
-    (("--record", "nextvit_small.mask_rcnn_1x.official", "--crop", "224"), "model and preprocessing are the record's"),
-    (("--record", "nextvit_small.mask_rcnn_1x.official", "--limit", "0"), "sample_num: expected 1 or more images, got 0"),
-    (("--record", "nextvit_small.mask_rcnn_1x.official", "--data", "nowhere"), "instances_val2017.json: cannot be read")])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ((), "which model is this? Say --record NAME"),
+        (
+            ("--record", "nextvit_small.upernet_160k_in1k.official"),
+            "weights for segmentation, but COCO val2017 is for detection",
+        ),
+        (
+            ("--record", "nextvit_small.mask_rcnn_1x.official", "--model", "NextViT_small"),
+            "model and preprocessing are the record's",
+        ),
+        (
+            ("--record", "nextvit_small.mask_rcnn_1x.official", "--crop", "224"),
+            "model and preprocessing are the record's",
+        ),
+        (
+            ("--record", "nextvit_small.mask_rcnn_1x.official", "--limit", "0"),
+            "sample_num: expected 1 or more images, got 0",
+        ),
+        (
+            ("--record", "nextvit_small.mask_rcnn_1x.official", "--data", "nowhere"),
+            "instances_val2017.json: cannot be read",
+        ),
+    ],
+)
 def test_errors_are_one_line(small, more, message, coco, tmp_path, capsys):
     weights, root = coco
     assert run(weights, root, tmp_path / "out", "--set", "coco", *more) == 1
-    *_, last = capsys.readouterr().err.splitlines()             # what was logged before stands above it
+    # what was logged before stands above it
+    *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("error: ") and message in last
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_another_head(small, ade, tmp_path, capsys):
     root, _ = ade
-    assert run(root / "fpn_80k_nextvit_small.pth.pdparams", root, tmp_path, "--record", "nextvit_small.upernet_160k_in1k.official") == 1
+    assert (
+        run(
+            root / "fpn_80k_nextvit_small.pth.pdparams",
+            root,
+            tmp_path,
+            "--record",
+            "nextvit_small.upernet_160k_in1k.official",
+        )
+        == 1
+    )
     assert "The file is Semantic FPN, the model UPerNet" in capsys.readouterr().err
 
 
 def test_weights_without_heads(small, ade, tmp_path, capsys):
     root, model = ade
     weights = saved(model.backbone, tmp_path / "backbone.pdparams")
-    assert run(weights, root, tmp_path, "--set", "ade20k", "--record", "nextvit_small.fpn_80k_in1k.official") == 1
-    assert "backbone.pdparams: a backbone without heads; ADE20K validation, one scale needs the whole" in capsys.readouterr().err
+    assert (
+        run(
+            weights,
+            root,
+            tmp_path,
+            "--set",
+            "ade20k",
+            "--record",
+            "nextvit_small.fpn_80k_in1k.official",
+        )
+        == 1
+    )
+    assert (
+        "backbone.pdparams: a backbone without heads; ADE20K validation, one scale needs the whole"
+        in capsys.readouterr().err
+    )
 
 
-@pytest.mark.parametrize("name", [name for name, record in zoo.WEIGHTS.items() if record.task != "classification"])
+@pytest.mark.parametrize(
+    "name", [name for name, record in zoo.WEIGHTS.items() if record.task != "classification"]
+)
 def test_every_published_detector_and_segmentor_has_its_architecture(name):
     record = zoo.get(name)
     arch = dense.architecture(record, "coco" if record.task == "detection" else "ade20k-ms", 3)
-    assert arch.name == {"Mask": "MaskRCNN", "Sema": "SemanticFPN", "UPer": "UPerNet"}[record.head[:4]]
+    assert (
+        arch.name == {"Mask": "MaskRCNN", "Sema": "SemanticFPN", "UPer": "UPerNet"}[record.head[:4]]
+    )
     assert arch.arguments["backbone"]["name"] == record.variant
     if record.task == "segmentation":
         assert arch.arguments["backbone"]["extra_norms"] and arch.arguments["inference"]["flip"]
-    assert set(record.published) <= {metric for kind in dense.DENSE_SETS.values() for metric in kind.figures}
+    assert set(record.published) <= {
+        metric for kind in dense.DENSE_SETS.values() for metric in kind.figures
+    }

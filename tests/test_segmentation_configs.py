@@ -1,4 +1,7 @@
-"""The committed ADE20K recipes: in step with their table, loadable, and the published ones to the last hyperparameter."""
+"""The committed ADE20K recipes: in step with their table, loadable, and the published ones to the
+last hyperparameter.
+"""
+
 import re
 
 import pytest
@@ -27,16 +30,34 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
     config = load_config(path)
     train, evaluation = config.DataLoader["Train"], config.DataLoader["Eval"]
     assert train["dataset"]["transform_ops"] == [
-        {"Resize": {"scale": [2048, 512], "ratio_range": [0.5, 2.0]}}, {"RandomCrop": {"size": [512, 512], "cat_max_ratio": 0.75}},
-        {"RandomFlip": {"prob": 0.5}}, {"PhotoMetricDistortion": None}, NORMALIZE, {"Pad": {"size": [512, 512]}}]
+        {"Resize": {"scale": [2048, 512], "ratio_range": [0.5, 2.0]}},
+        {"RandomCrop": {"size": [512, 512], "cat_max_ratio": 0.75}},
+        {"RandomFlip": {"prob": 0.5}},
+        {"PhotoMetricDistortion": None},
+        NORMALIZE,
+        {"Pad": {"size": [512, 512]}},
+    ]
     assert config.Infer.transforms == [{"Resize": {"scale": [2048, 512]}}, NORMALIZE]
     assert train["dataset"]["reduce_zero_label"] and evaluation["dataset"]["reduce_zero_label"]
     assert [config.Optimizer[key] for key in ("name", "beta1", "beta2")] == ["AdamW", 0.9, 0.999]
-    assert (float(config.Optimizer["weight_decay"]), config.Optimizer.get("no_weight_decay_name")) == (
-        (1e-4, None) if path.stem.startswith("semfpn") else (0.01, "bn norm"))
-    assert evaluation["dataset"]["transform_ops"] == config.Infer.transforms and evaluation["sampler"]["batch_size"] == 1
-    assert config.Arch.arguments["backbone"] == {"name": f"NextViT_{path.stem.split('_')[3]}", "extra_norms": True, "drop_path_rate": 0.2}
-    assert config.Arch.use_sync_bn and config.AMP is None and "clip_global_norm" not in config.Optimizer
+    assert (
+        float(config.Optimizer["weight_decay"]),
+        config.Optimizer.get("no_weight_decay_name"),
+    ) == ((1e-4, None) if path.stem.startswith("semfpn") else (0.01, "bn norm"))
+    assert (
+        evaluation["dataset"]["transform_ops"] == config.Infer.transforms
+        and evaluation["sampler"]["batch_size"] == 1
+    )
+    assert config.Arch.arguments["backbone"] == {
+        "name": f"NextViT_{path.stem.split('_')[3]}",
+        "extra_norms": True,
+        "drop_path_rate": 0.2,
+    }
+    assert (
+        config.Arch.use_sync_bn
+        and config.AMP is None
+        and "clip_global_norm" not in config.Optimizer
+    )
     steps = train["sampler"]["iterations"]
     schedule = build_schedule(config.Optimizer["lr"], config.Global.epochs, steps)
     if path.stem.startswith("semfpn_80k"):
@@ -44,24 +65,42 @@ def test_committed_files_are_what_the_tool_writes_and_load(path):
         assert [schedule.lr(0), schedule.lr(40_000)] == pytest.approx([1e-4, 1e-6])
     else:
         assert (config.Global.epochs * steps, 8 * train["sampler"]["batch_size"]) == (160_000, 16)
-        assert [schedule.lr(1500), schedule.lr(160_000)] == pytest.approx([6e-5 * (1 - 1500 / 160_000), 0.0])
-        assert config.Loss["Train"] == [{"CrossEntropyLoss": {"weight": 1.0, "auxiliary_weight": 0.4}}]
+        assert [schedule.lr(1500), schedule.lr(160_000)] == pytest.approx(
+            [6e-5 * (1 - 1500 / 160_000), 0.0]
+        )
+        assert config.Loss["Train"] == [
+            {"CrossEntropyLoss": {"weight": 1.0, "auxiliary_weight": 0.4}}
+        ]
 
 
 def test_the_multi_scale_evaluation_is_as_the_headers_say():
     path = next(iter(FILES))
-    overrides = [part.removeprefix("-o ") for part in re.findall(r"-o \S+", FILES[path].split("Multi-scale and flip:")[1].splitlines()[0])]
+    overrides = [
+        part.removeprefix("-o ")
+        for part in re.findall(
+            r"-o \S+", FILES[path].split("Multi-scale and flip:")[1].splitlines()[0]
+        )
+    ]
     inference = Inference.from_yaml(load_config(path, overrides).Arch.arguments["inference"])
     assert inference == Inference(mode="whole", ratios=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
 def test_ade20k_has_150_names():
     names = read_labels(ROOT / "configs" / "segmentation" / "ade20k_labels.txt", 150)
-    assert [names[i] for i in (0, 1, 2, 12, 20, 149)] == ["wall", "building", "sky", "person", "car", "flag"] and len(set(names)) == 150
+    assert [names[i] for i in (0, 1, 2, 12, 20, 149)] == [
+        "wall",
+        "building",
+        "sky",
+        "person",
+        "car",
+        "flag",
+    ] and len(set(names)) == 150
 
 
 def test_check_mode_reports_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_configs, "CONFIGS", tmp_path)
     assert make_configs.main(["--check"]) == 1
-    assert "upernet_160k_nextvit_base_ade20k.yaml" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "upernet_160k_nextvit_base_ade20k.yaml" in capsys.readouterr().err and not list(
+        tmp_path.iterdir()
+    )
     assert make_configs.main([]) == 0 and make_configs.main(["--check"]) == 0

@@ -1,4 +1,7 @@
-"""deploy/serving: copied away and started as its README says, then tried by clients good and bad. Needs the extra `serving`."""
+"""deploy/serving: copied away and started as its README says, then tried by clients good and bad.
+Needs the extra `serving`.
+"""
+
 import ast
 import base64
 import concurrent.futures
@@ -34,7 +37,9 @@ from ppcls_nextvit.preprocess import Preprocess
 pytest.importorskip("litserve", reason="needs the extra `serving`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serving`")
 pytest.importorskip("python_multipart", reason="needs the extra `serving`")
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc (Linux)")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="processes are looked up in /proc (Linux)"
+)
 
 FOLDER = ROOT / "deploy" / "serving"
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
@@ -43,9 +48,16 @@ classifier = program_at("deploy/serving/classifier.py")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The tiny configuration, exported by the tool for Paddle Inference, which every installation has."""
+    """The tiny configuration, exported by the tool for Paddle Inference, which every installation
+    has.
+    """
     folder = tmp_path_factory.mktemp("exported")
-    arguments = ["-c", str(write_config(folder)), "-o", f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}"]
+    arguments = [
+        "-c",
+        str(write_config(folder)),
+        "-o",
+        f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}",
+    ]
     arguments += ["-o", f"Global.save_inference_dir={folder / 'model'}", "--size", "32"]
     assert program_at("tools/export_model.py").main(arguments) == 0
     return folder / "model"
@@ -55,7 +67,9 @@ def exported(tmp_path_factory):
 def copy(tmp_path_factory):
     """The program, copied away."""
     folder = tmp_path_factory.mktemp("copied")
-    return [shutil.copy(FOLDER / name, folder) for name in ("server.py", "classifier.py")] and folder
+    return [
+        shutil.copy(FOLDER / name, folder) for name in ("server.py", "classifier.py")
+    ] and folder
 
 
 class Service:
@@ -67,9 +81,19 @@ class Service:
             self.port = free.getsockname()[1]
         self.log = copy / f"{self.port}.log"
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        command = [sys.executable, "server.py", "--model", str(model), "--port", str(self.port), *map(str, options)]
+        command = [
+            sys.executable,
+            "server.py",
+            "--model",
+            str(model),
+            "--port",
+            str(self.port),
+            *map(str, options),
+        ]
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                command, cwd=copy, stdout=log, stderr=log, env=environment
+            )
         self.wait_for(lambda: self.get("/health")[0] == 200, 60)
 
     def wait_for(self, condition, seconds):
@@ -99,7 +123,11 @@ class Service:
         return status, json.loads(data)
 
     def metrics(self):
-        rows = (line.rpartition(" ") for line in self.get("/metrics")[1].decode().splitlines() if not line.startswith("#"))
+        rows = (
+            line.rpartition(" ")
+            for line in self.get("/metrics")[1].decode().splitlines()
+            if not line.startswith("#")
+        )
         return {name: float(value) for name, _, value in rows}
 
     def send(self, data):
@@ -111,7 +139,9 @@ class Service:
     def children(self, mark):
         """Process ids below the server whose command line contains `mark`."""
         family, found = {self.process.pid}, []
-        parents = {int(path.parent.name): parent_of(path) for path in Path("/proc").glob("[0-9]*/status")}
+        parents = {
+            int(path.parent.name): parent_of(path) for path in Path("/proc").glob("[0-9]*/status")
+        }
         for _ in range(3):
             family |= {pid for pid, parent in parents.items() if parent in family}
         for pid in sorted(family - {self.process.pid}):
@@ -135,7 +165,10 @@ def parent_of(status):
 
 
 def post(body, announced=None):
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {announced or len(body)}\r\n\r\n"
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: "
+        f"{announced or len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 
@@ -159,8 +192,20 @@ def encoded(image, kind="png", **options):
 
 @pytest.fixture(scope="module")
 def service(copy, exported):
-    service = Service(copy, exported, "--batch-ms", 20, "--max-bytes", 200_000, "--max-pixels", 1_000_000, "--upload-timeout", 2.5,
-                      "--max-in-flight", 40)
+    service = Service(
+        copy,
+        exported,
+        "--batch-ms",
+        20,
+        "--max-bytes",
+        200_000,
+        "--max-pixels",
+        1_000_000,
+        "--upload-timeout",
+        2.5,
+        "--max-in-flight",
+        40,
+    )
     yield service
     assert service.stop() == 0, service.log.read_text()
     assert "Traceback" not in service.log.read_text()
@@ -168,11 +213,20 @@ def service(copy, exported):
 
 @pytest.fixture(scope="module")
 def expected(exported):
-    """For each photo the probabilities of the model that was exported, run eagerly, one photo at a time."""
-    preprocess = Preprocess(json.loads((exported / "export.json").read_text())["PreProcess"]["transform_ops"])
+    """For each photo the probabilities of the model that was exported, run eagerly, one photo at a
+    time.
+    """
+    preprocess = Preprocess(
+        json.loads((exported / "export.json").read_text())["PreProcess"]["transform_ops"]
+    )
     model = random_model()
     with paddle.no_grad():
-        return {photo: F.softmax(model(paddle.to_tensor(preprocess(str(photo))[None])), axis=-1).numpy()[0] for photo in PHOTOS}
+        return {
+            photo: F.softmax(
+                model(paddle.to_tensor(preprocess(str(photo))[None])), axis=-1
+            ).numpy()[0]
+            for photo in PHOTOS
+        }
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -185,7 +239,11 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path, name):
     assert len(files) == 18
     for file in files:
         expected, got = ours(str(file)), theirs(file.read_bytes())
-        assert (got.dtype, got.shape, got.flags.c_contiguous) == (np.float32, expected.shape, True), file.name
+        assert (got.dtype, got.shape, got.flags.c_contiguous) == (
+            np.float32,
+            expected.shape,
+            True,
+        ), file.name
         assert got.tobytes() == expected.tobytes(), file.name
 
 
@@ -193,84 +251,133 @@ def test_four_ways_of_sending_a_photo(service, expected):
     for photo, row in expected.items():
         order = np.argsort(-row)[:3].tolist()
         data, text = photo.read_bytes(), base64.b64encode(photo.read_bytes()).decode()
-        for body, kind in ((data, "image/jpeg"), multipart(data), (json.dumps({"image": text[:76] + "\n" + text[76:]}), "application/json"),
-                           (json.dumps({"image": "data:image/jpeg;base64," + text}), "application/json; charset=utf-8")):
+        for body, kind in (
+            (data, "image/jpeg"),
+            multipart(data),
+            (json.dumps({"image": text[:76] + "\n" + text[76:]}), "application/json"),
+            (
+                json.dumps({"image": "data:image/jpeg;base64," + text}),
+                "application/json; charset=utf-8",
+            ),
+        ):
             status, answer = service.predict(body, kind)
             assert status == 200 and [found["class_id"] for found in answer["predictions"]] == order
-            assert np.allclose([found["score"] for found in answer["predictions"]], row[order], atol=1e-5)
+            assert np.allclose(
+                [found["score"] for found in answer["predictions"]], row[order], atol=1e-5
+            )
             assert answer["predictions"][0]["label"] == service_labels()[order[0]]
-    assert len({tuple(np.argsort(-row)[:3]) for row in expected.values()}) > 1, "photos all alike would show nothing"
-    assert [len(service.predict(PHOTOS[0].read_bytes(), query=f"?topk={k}")[1]["predictions"]) for k in (1, 7, 99)] == [1, 7, 10]
+    assert len({tuple(np.argsort(-row)[:3]) for row in expected.values()}) > 1, (
+        "photos all alike would show nothing"
+    )
+    assert [
+        len(service.predict(PHOTOS[0].read_bytes(), query=f"?topk={k}")[1]["predictions"])
+        for k in (1, 7, 99)
+    ] == [1, 7, 10]
 
 
 def service_labels():
-    return [line.partition(" ")[2] for line in (ROOT / "dataset/fashion_mnist/labels.txt").read_text().splitlines()]
+    return [
+        line.partition(" ")[2]
+        for line in (ROOT / "dataset/fashion_mnist/labels.txt").read_text().splitlines()
+    ]
 
 
 def bomb():
     """A PNG of 70 bytes that says it has 30,000 x 30,000 pixels."""
     header = b"IHDR" + (30000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big") + b"\0\0\0\0IEND\xaeB`\x82"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + (13).to_bytes(4, "big")
+        + header
+        + zlib.crc32(header).to_bytes(4, "big")
+        + b"\0\0\0\0IEND\xaeB`\x82"
+    )
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
 JSON = "application/json"
 
 
-@pytest.mark.parametrize("body, kind, query, status, reason", [
-    (b"", "image/png", "", 400, "empty"),
-    (b"no image at all", "image/png", "", 415, "not an image"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", "", 415, "not an image"),
-    (PHOTOS[0].read_bytes()[:-9000], "image/jpeg", "", 422, "truncated"),
-    (PHOTOS[0].read_bytes()[:200], "image/jpeg", "", 422, "damaged"),
-    (encoded(Image.new("RGB", (90, 90)))[:-40], "image/png", "", 422, "truncated"),
-    (encoded(Image.new("F", (9, 9)), "tiff"), "image/tiff", "", 415, "floating point"),
-    (bomb(), "image/png", "", 413, "limit of 1000000: Image size (900000000 pixels)"),
-    (encoded(Image.new("L", (1001, 1000))), "image/png", "", 413, "1001 x 1000"),
-    (encoded(Image.fromarray(NOISE)), "image/png", "", 413, "200000"),
-    (PHOTOS[0].read_bytes(), "text/plain", "", 415, "text/plain"),
-    (PHOTOS[0].read_bytes(), "", "", 415, "Content-Type"),
-    (b"{", JSON, "", 400, "expected JSON"),
-    (b"[" * 50_000, JSON, "", 400, "expected JSON"),
-    (b'{"picture": ""}', JSON, "", 400, "expected JSON"),
-    (b'{"image": 3}', JSON, "", 400, "expected JSON"),
-    (b'{"image": "a*b"}', JSON, "", 400, "expected JSON"),
-    (b'{"image": ""}', JSON, "", 400, "empty"),
-    (b"--limit", "multipart/form-data", "", 400, "boundary"),
-    (b"nothing of the kind", "multipart/form-data; boundary=limit", "", 400, "multipart"),
-    (multipart(b"data", "picture")[0], multipart(b"")[1], "", 400, "`file`"),
-    (multipart(b"")[0], multipart(b"")[1], "", 400, "empty"),
-    (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=0", 422, "greater than or equal to 1"),
-    (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=many", 422, "integer"),
-], ids=lambda value: value[:30].replace(" ", "-") if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "body, kind, query, status, reason",
+    [
+        (b"", "image/png", "", 400, "empty"),
+        (b"no image at all", "image/png", "", 415, "not an image"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "image/png",
+            "",
+            415,
+            "not an image",
+        ),
+        (PHOTOS[0].read_bytes()[:-9000], "image/jpeg", "", 422, "truncated"),
+        (PHOTOS[0].read_bytes()[:200], "image/jpeg", "", 422, "damaged"),
+        (encoded(Image.new("RGB", (90, 90)))[:-40], "image/png", "", 422, "truncated"),
+        (encoded(Image.new("F", (9, 9)), "tiff"), "image/tiff", "", 415, "floating point"),
+        (bomb(), "image/png", "", 413, "limit of 1000000: Image size (900000000 pixels)"),
+        (encoded(Image.new("L", (1001, 1000))), "image/png", "", 413, "1001 x 1000"),
+        (encoded(Image.fromarray(NOISE)), "image/png", "", 413, "200000"),
+        (PHOTOS[0].read_bytes(), "text/plain", "", 415, "text/plain"),
+        (PHOTOS[0].read_bytes(), "", "", 415, "Content-Type"),
+        (b"{", JSON, "", 400, "expected JSON"),
+        (b"[" * 50_000, JSON, "", 400, "expected JSON"),
+        (b'{"picture": ""}', JSON, "", 400, "expected JSON"),
+        (b'{"image": 3}', JSON, "", 400, "expected JSON"),
+        (b'{"image": "a*b"}', JSON, "", 400, "expected JSON"),
+        (b'{"image": ""}', JSON, "", 400, "empty"),
+        (b"--limit", "multipart/form-data", "", 400, "boundary"),
+        (b"nothing of the kind", "multipart/form-data; boundary=limit", "", 400, "multipart"),
+        (multipart(b"data", "picture")[0], multipart(b"")[1], "", 400, "`file`"),
+        (multipart(b"")[0], multipart(b"")[1], "", 400, "empty"),
+        (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=0", 422, "greater than or equal to 1"),
+        (PHOTOS[0].read_bytes(), "image/jpeg", "?topk=many", 422, "integer"),
+    ],
+    ids=lambda value: value[:30].replace(" ", "-") if isinstance(value, str) else "",
+)
 def test_bad_uploads_get_a_reason(service, body, kind, query, status, reason):
     found, answer = service.predict(body, kind, query)
     assert (found, reason in json.dumps(answer["detail"])) == (status, True), answer
 
 
 def test_a_strip_does_not_explode():
-    """The resized picture is limited too: 1 x 50,000 pixels with their short side at 256 would be 3 billion."""
-    preprocess = classifier.Preprocess([{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256, "backend": "pil"}}])
+    """The resized picture is limited too: 1 x 50,000 pixels with their short side at 256 would be 3
+    billion.
+    """
+    preprocess = classifier.Preprocess(
+        [{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256, "backend": "pil"}}]
+    )
     with pytest.raises(classifier.ImageError, match="the resized image has 256 x 12800000 pixels"):
         preprocess(encoded(Image.new("L", (1, 50_000))))
 
 
 def test_oversized_without_an_announced_length(service):
     chunk = b"%x\r\n%s\r\n" % (50_000, bytes(50_000))
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\n"
+    )
     connection = service.send(head + chunk * 5)
     assert read_response(connection)[0] == 413
     connection.close()
 
 
 def test_other_methods_and_paths(service):
-    assert [service.get(path)[0] for path in ("/", "/health", "/info", "/metrics", "/predict", "/elsewhere")] == [200] * 4 + [405, 404]
-    assert json.loads(service.get("/info")[1])["model"] == {"model": "NextViT_small", "classes": 10, "max_bytes": 200_000,
-                                                            "max_pixels": 1_000_000}
+    assert [
+        service.get(path)[0]
+        for path in ("/", "/health", "/info", "/metrics", "/predict", "/elsewhere")
+    ] == [200] * 4 + [405, 404]
+    assert json.loads(service.get("/info")[1])["model"] == {
+        "model": "NextViT_small",
+        "classes": 10,
+        "max_bytes": 200_000,
+        "max_pixels": 1_000_000,
+    }
 
 
 def test_concurrent_requests_are_batched_and_a_bad_one_fails_alone(service, expected):
-    """24 clients at once: fewer batches than pictures, and everybody gets the answer to their own picture."""
+    """24 clients at once: fewer batches than pictures, and everybody gets the answer to their own
+    picture.
+    """
     before = service.metrics()
     photos = PHOTOS * 6
 
@@ -287,7 +394,10 @@ def test_concurrent_requests_are_batched_and_a_bad_one_fails_alone(service, expe
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown["nextvit_batch_size_sum"] == 21 and grown["nextvit_batch_size_count"] < 21
     assert max(answer.get("batch_size", 0) for _, answer in answers) >= 2
-    assert (grown['nextvit_requests_total{status="200"}'], grown['nextvit_requests_total{status="415"}']) == (21, 3)
+    assert (
+        grown['nextvit_requests_total{status="200"}'],
+        grown['nextvit_requests_total{status="415"}'],
+    ) == (21, 3)
 
 
 def test_slow_clients_do_not_hold_up_others_and_are_cut_off(service):
@@ -303,12 +413,18 @@ def test_slow_clients_do_not_hold_up_others_and_are_cut_off(service):
 def test_clients_that_hang_up(service):
     before = service.metrics()
     for _ in range(5):
-        service.send(post(b"half", announced=100)).close()                          # during the upload
+        # during the upload
+        service.send(post(b"half", announced=100)).close()
         waiting = service.send(post(PHOTOS[0].read_bytes()))
         time.sleep(0.01)
-        waiting.close()                                                             # before the answer, or during it
+        # before the answer, or during it
+        waiting.close()
     service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 0, 10)
-    grown = {name: value - before.get(name, 0) for name, value in service.metrics().items() if name.startswith("nextvit_requests_total")}
+    grown = {
+        name: value - before.get(name, 0)
+        for name, value in service.metrics().items()
+        if name.startswith("nextvit_requests_total")
+    }
     assert grown['nextvit_requests_total{status="499"}'] >= 5 and sum(grown.values()) == 10
     assert service.predict(PHOTOS[0].read_bytes())[0] == 200
 
@@ -328,20 +444,26 @@ def test_requests_beyond_the_limit_are_refused_at_once(service):
 def test_a_killed_worker_is_replaced_and_a_killed_http_process_ends_all(copy, exported):
     service = Service(copy, exported, "--batch-ms", 800, "--timeout", 6)
     (worker,) = service.children("spawn_main")
-    os.kill(worker, signal.SIGSTOP)                             # hangs for a while
+    os.kill(worker, signal.SIGSTOP)  # hangs for a while
     assert service.predict(PHOTOS[0].read_bytes()) == (504, {"detail": "no answer within 6 s"})
     os.kill(worker, signal.SIGCONT)
     assert service.predict(PHOTOS[0].read_bytes())[0] == 200
     waiting = [service.send(post(PHOTOS[0].read_bytes())) for _ in range(3)]
     service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 3, 5)
-    time.sleep(0.3)                                             # the worker has them and waits for more
+    # the worker has them and waits for more
+    time.sleep(0.3)
     os.kill(worker, signal.SIGKILL)
     for connection in waiting:
         status, answer = read_response(connection)
-        assert (status, json.loads(answer)) == (503, {"detail": "the worker that had this request died; try again"})
+        assert (status, json.loads(answer)) == (
+            503,
+            {"detail": "the worker that had this request died; try again"},
+        )
     service.wait_for(lambda: service.get("/health")[0] == 200, 60)
     assert service.predict(PHOTOS[0].read_bytes())[0] == 200
-    assert service.metrics()["nextvit_worker_starts_total"] == 2 and service.children("spawn_main") != [worker]
+    assert service.metrics()["nextvit_worker_starts_total"] == 2 and service.children(
+        "spawn_main"
+    ) != [worker]
 
     processes = service.children("")
     (http_process,) = [pid for pid in service.children("server.py") if has_event_loop(pid)]
@@ -361,7 +483,6 @@ def assert_gone(processes):
         time.sleep(0.1)
 
 
-
 @pytest.mark.slow
 def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
     service = Service(copy, exported, "--batch-ms", 700)
@@ -370,7 +491,9 @@ def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
     def ask_until_told_to_close():
         connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
         while True:
-            connection.request("POST", "/predict", PHOTOS[0].read_bytes(), {"Content-Type": "image/jpeg"})
+            connection.request(
+                "POST", "/predict", PHOTOS[0].read_bytes(), {"Content-Type": "image/jpeg"}
+            )
             response = connection.getresponse()
             statuses.append(response.status)
             response.read()
@@ -400,15 +523,33 @@ def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
     assert "Traceback" not in service.log.read_text()
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda f: shutil.rmtree(f), "export.json: no such file"),
-    (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
-    (lambda f: os.truncate(f / "inference.pdiparams", 100), "inference.pdiparams: does not match export.json"),
-    (lambda f: (f / "export.json").write_text("{"), "not the description of an exported classifier"),
-    (lambda f: (f / "export.json").write_text("[]"), "not the description of an exported classifier"),
-    (lambda f: edit(f, lambda d: d["Export"].update(target="tensorrt")), "an export to tensorrt; this program runs onnx and paddle"),
-    (lambda f: edit(f, lambda d: d["Model"]["input"]["shape"].__setitem__(0, 4)), "the batch is fixed at 4"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: shutil.rmtree(f), "export.json: no such file"),
+        (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
+        (
+            lambda f: os.truncate(f / "inference.pdiparams", 100),
+            "inference.pdiparams: does not match export.json",
+        ),
+        (
+            lambda f: (f / "export.json").write_text("{"),
+            "not the description of an exported classifier",
+        ),
+        (
+            lambda f: (f / "export.json").write_text("[]"),
+            "not the description of an exported classifier",
+        ),
+        (
+            lambda f: edit(f, lambda d: d["Export"].update(target="tensorrt")),
+            "an export to tensorrt; this program runs onnx and paddle",
+        ),
+        (
+            lambda f: edit(f, lambda d: d["Model"]["input"]["shape"].__setitem__(0, 4)),
+            "the batch is fixed at 4",
+        ),
+    ],
+)
 def test_models_that_cannot_be_served(exported, tmp_path, change, message):
     model = shutil.copytree(exported, tmp_path / "model")
     change(model)
@@ -423,31 +564,77 @@ def edit(folder, change):
 
 
 def test_a_start_that_fails_is_one_line(copy, tmp_path):
-    done = subprocess.run([sys.executable, "server.py", "--model", str(tmp_path)], cwd=copy, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {tmp_path}/export.json: no such file; expected a folder that "
-                                                                  "tools/export_model.py wrote\n")
+    done = subprocess.run(
+        [sys.executable, "server.py", "--model", str(tmp_path)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"error: {tmp_path}/export.json: no such file; expected a folder that "
+        "tools/export_model.py wrote\n",
+    )
 
 
 def test_the_program_imports_only_what_its_requirements_name():
     found = set()
     for name in ("server.py", "classifier.py"):
         nodes = ast.walk(ast.parse((FOLDER / name).read_text()))
-        found |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        found |= {node.module for node in ast.walk(ast.parse((FOLDER / name).read_text())) if isinstance(node, ast.ImportFrom)}
+        found |= {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        }
+        found |= {
+            node.module
+            for node in ast.walk(ast.parse((FOLDER / name).read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }
     roots = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names)
-    assert roots == {"PIL", "classifier", "cv2", "fastapi", "litserve", "numpy", "onnxruntime", "paddle", "prometheus_client", "starlette"}
-    listed = {re.match(r"[\w-]+", line).group().lower() for line in (FOLDER / "requirements.txt").read_text().splitlines()}
-    assert listed == {"litserve", "prometheus-client", "python-multipart", "numpy", "pillow", "onnxruntime"}
+    assert roots == {
+        "PIL",
+        "classifier",
+        "cv2",
+        "fastapi",
+        "litserve",
+        "numpy",
+        "onnxruntime",
+        "paddle",
+        "prometheus_client",
+        "starlette",
+    }
+    listed = {
+        re.match(r"[\w-]+", line).group().lower()
+        for line in (FOLDER / "requirements.txt").read_text().splitlines()
+    }
+    assert listed == {
+        "litserve",
+        "prometheus-client",
+        "python-multipart",
+        "numpy",
+        "pillow",
+        "onnxruntime",
+    }
 
 
 def test_load_test_program(service, monkeypatch, tmp_path, capsys):
     bench = program_at("deploy/serving/bench.py")
-    arguments = ["--images", str(ROOT / "dataset/fashion_mnist/pictures"), "--port", str(service.port), "--requests", "300",
-                 "--pid", str(service.process.pid)]
+    arguments = [
+        "--images",
+        str(ROOT / "dataset/fashion_mnist/pictures"),
+        "--port",
+        str(service.port),
+        "--requests",
+        "300",
+        "--pid",
+        str(service.process.pid),
+    ]
     assert bench.main(arguments) == 0
     single, many = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (single["clients"], single["requests"], single["pictures_a_batch"]) == (1, 30, 1)
-    assert (many["clients"], many["statuses"]) == (32, {"200": 300}) and many["pictures_a_batch"] > 2
+    assert (many["clients"], many["statuses"]) == (32, {"200": 300}) and many[
+        "pictures_a_batch"
+    ] > 2
     assert 100 < many["memory_mb"] < 3000 and many["p50_ms"] <= many["p99_ms"] <= many["max_ms"]
 
 
@@ -456,11 +643,26 @@ def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
         pytest.importorskip(package, reason="needs the extra `onnx`")
     config = str(write_config(tmp_path))
     weights = random_weights(tmp_path / "w.pdparams")
-    assert program_at("tools/export_model.py").main(["-c", config, "-o", f"Global.pretrained_model={weights}", "--to", "onnx",
-                                                     "-o", f"Global.save_inference_dir={tmp_path / 'onnx'}"]) == 0
+    assert (
+        program_at("tools/export_model.py").main(
+            [
+                "-c",
+                config,
+                "-o",
+                f"Global.pretrained_model={weights}",
+                "--to",
+                "onnx",
+                "-o",
+                f"Global.save_inference_dir={tmp_path / 'onnx'}",
+            ]
+        )
+        == 0
+    )
     description = classifier.read_description(tmp_path / "onnx")
     preprocess = classifier.Preprocess(description["PreProcess"]["transform_ops"])
-    rows = classifier.Classifier(tmp_path / "onnx", description)([preprocess(photo.read_bytes()) for photo in PHOTOS])
+    rows = classifier.Classifier(tmp_path / "onnx", description)(
+        [preprocess(photo.read_bytes()) for photo in PHOTOS]
+    )
     for photo, row in zip(PHOTOS, rows):
         assert np.allclose(row, expected[photo], atol=1e-5)
 
@@ -468,7 +670,10 @@ def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
 def test_logits_and_pictures_of_several_sizes():
     several = object.__new__(classifier.Classifier)
     several.softmax, seen = False, []
-    several.run = lambda batch: seen.append(batch.shape) or np.stack([batch.mean((1, 2, 3)), np.zeros(len(batch), np.float32)], axis=1)
+    several.run = lambda batch: (
+        seen.append(batch.shape)
+        or np.stack([batch.mean((1, 2, 3)), np.zeros(len(batch), np.float32)], axis=1)
+    )
     images = [np.full((3, size, size), size, np.float32) for size in (2, 3, 2)]
     rows = several(images)
     assert seen == [(2, 3, 2, 2), (1, 3, 3, 3)]
@@ -477,6 +682,7 @@ def test_logits_and_pictures_of_several_sizes():
 
 # Triton and Kubernetes: what can be checked without them
 
+
 @pytest.fixture
 def repository(exported, tmp_path):
     """A repository of an export that says it is ONNX."""
@@ -484,31 +690,64 @@ def repository(exported, tmp_path):
     (model / "inference.onnx").write_bytes(b"graph")
     edit(model, lambda d: d["Export"].update(target="onnx", inputs={"x": [None, 3, 48, 32]}))
     edit(model, lambda d: d["Model"]["input"].update(image_size=[48, 32]))
-    assert program_at("deploy/serving/triton/make_repository.py").main(["--model", str(model), "--out", str(tmp_path / "repository")]) == 0
+    assert (
+        program_at("deploy/serving/triton/make_repository.py").main(
+            ["--model", str(model), "--out", str(tmp_path / "repository")]
+        )
+        == 0
+    )
     return tmp_path / "repository"
 
 
 def test_triton_repository(repository, exported, tmp_path, capsys):
-    names = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
-    assert names == {"nextvit/config.pbtxt", "nextvit/labels.txt", "nextvit_model/1/model.onnx", "nextvit_model/config.pbtxt",
-                     "nextvit_model/labels.txt", "nextvit_preprocess/1/classifier.py", "nextvit_preprocess/1/export.json",
-                     "nextvit_preprocess/1/model.py", "nextvit_preprocess/config.pbtxt"}
+    names = {
+        path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()
+    }
+    assert names == {
+        "nextvit/config.pbtxt",
+        "nextvit/labels.txt",
+        "nextvit_model/1/model.onnx",
+        "nextvit_model/config.pbtxt",
+        "nextvit_model/labels.txt",
+        "nextvit_preprocess/1/classifier.py",
+        "nextvit_preprocess/1/export.json",
+        "nextvit_preprocess/1/model.py",
+        "nextvit_preprocess/config.pbtxt",
+    }
     assert (repository / "nextvit" / "1").is_dir(), "Triton wants a version of an ensemble too"
-    configs = {folder.name: " ".join((folder / "config.pbtxt").read_text().split()) for folder in repository.iterdir()}
+    configs = {
+        folder.name: " ".join((folder / "config.pbtxt").read_text().split())
+        for folder in repository.iterdir()
+    }
     assert not any("$" in text for text in configs.values())
-    assert 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]' in configs["nextvit_model"]
-    assert 'output [ { name: "PIXELS" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]' in configs["nextvit_preprocess"]
-    assert 'output_map { key: "probabilities" value: "PROBABILITIES" }' in configs["nextvit"] and "dims: [ 10 ]" in configs["nextvit"]
+    assert (
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]'
+        in configs["nextvit_model"]
+    )
+    assert (
+        'output [ { name: "PIXELS" data_type: TYPE_FP32 dims: [ 3, 48, 32 ] } ]'
+        in configs["nextvit_preprocess"]
+    )
+    assert (
+        'output_map { key: "probabilities" value: "PROBABILITIES" }' in configs["nextvit"]
+        and "dims: [ 10 ]" in configs["nextvit"]
+    )
     assert (repository / "nextvit" / "labels.txt").read_text().splitlines() == service_labels()
     make = program_at("deploy/serving/triton/make_repository.py")
     assert make.main(["--model", str(exported), "--out", str(tmp_path / "new")]) == 1
     assert "expected an export --to onnx" in capsys.readouterr().err
-    assert make.main(["--model", str(tmp_path / "model"), "--out", str(repository)]) == 1 and "exists" in capsys.readouterr().err
+    assert (
+        make.main(["--model", str(tmp_path / "model"), "--out", str(repository)]) == 1
+        and "exists" in capsys.readouterr().err
+    )
 
 
 def test_triton_configurations_are_what_triton_reads(repository):
-    configuration = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]")
+    configuration = pytest.importorskip(
+        "tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]"
+    )
     from google.protobuf import text_format
+
     for path in repository.glob("*/config.pbtxt"):
         parsed = text_format.Parse(path.read_text(), configuration.ModelConfig())
         assert parsed.name == path.parent.name and parsed.max_batch_size == 16
@@ -524,20 +763,35 @@ def test_triton_preprocessing(repository, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
     monkeypatch.syspath_prepend(str(repository / "nextvit_preprocess" / "1"))
     monkeypatch.delitem(sys.modules, "classifier", raising=False)
-    spec = importlib.util.spec_from_file_location("triton_model", repository / "nextvit_preprocess" / "1" / "model.py")
+    spec = importlib.util.spec_from_file_location(
+        "triton_model", repository / "nextvit_preprocess" / "1" / "model.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = module.TritonPythonModel()
-    model.initialize({"model_config": json.dumps({"parameters": {"max_pixels": {"string_value": "1000000"}}})})
+    model.initialize(
+        {"model_config": json.dumps({"parameters": {"max_pixels": {"string_value": "1000000"}}})}
+    )
 
     def request(*pictures):
         array = np.array([[picture] for picture in pictures], object)
         return {"IMAGE": types.SimpleNamespace(as_numpy=lambda: array)}
 
-    good, bad = model.execute([request(*(photo.read_bytes() for photo in PHOTOS)), request(PHOTOS[0].read_bytes(), b"bad")])
-    (name, pixels), = good["tensors"]
-    ours = Preprocess(json.loads((repository / "nextvit_preprocess" / "1" / "export.json").read_text())["PreProcess"]["transform_ops"])
-    assert name == "PIXELS" and pixels.tobytes() == b"".join(ours(str(photo)).tobytes() for photo in PHOTOS)
+    good, bad = model.execute(
+        [
+            request(*(photo.read_bytes() for photo in PHOTOS)),
+            request(PHOTOS[0].read_bytes(), b"bad"),
+        ]
+    )
+    ((name, pixels),) = good["tensors"]
+    ours = Preprocess(
+        json.loads((repository / "nextvit_preprocess" / "1" / "export.json").read_text())[
+            "PreProcess"
+        ]["transform_ops"]
+    )
+    assert name == "PIXELS" and pixels.tobytes() == b"".join(
+        ours(str(photo)).tobytes() for photo in PHOTOS
+    )
     assert "not an image" in str(bad["error"]) and not bad["tensors"]
 
 
@@ -545,29 +799,68 @@ def test_paddle_servings_descriptions(exported, tmp_path, monkeypatch, capsys):
     """The bytes are those that Paddle Serving's own protobuf classes write for the same values."""
     convert = program_at("deploy/serving/paddle_serving/convert.py")
     model = shutil.copytree(exported, tmp_path / "model")
-    assert convert.main(["--model", str(model)]) == 1 and "--format pdmodel" in capsys.readouterr().err
+    assert (
+        convert.main(["--model", str(model)]) == 1 and "--format pdmodel" in capsys.readouterr().err
+    )
     (model / "inference.pdmodel").write_bytes(b"program")
-    edit(model, lambda d: (d["Files"].update({"inference.pdmodel": {}}), d["Model"].update(class_num=1000),
-                           d["Model"]["input"].update(image_size=[224, 224]), d["Export"].update(outputs=["prob"])))
+    edit(
+        model,
+        lambda d: (
+            d["Files"].update({"inference.pdmodel": {}}),
+            d["Model"].update(class_num=1000),
+            d["Model"]["input"].update(image_size=[224, 224]),
+            d["Export"].update(outputs=["prob"]),
+        ),
+    )
     monkeypatch.setattr(convert, "output_name", lambda model: "softmax_1.tmp_0")
     server, client = tmp_path / "server", tmp_path / "client"
-    assert convert.main(["--model", str(model), "--server", str(server), "--client", str(client)]) == 0
-    binary = bytes.fromhex("0a120a017812017818002001280328e00128e001121e0a0f736f66746d61785f312e746d705f30120470726f621800200128e807")
+    assert (
+        convert.main(["--model", str(model), "--server", str(server), "--client", str(client)]) == 0
+    )
+    binary = bytes.fromhex(
+        "0a120a017812017818002001280328e00128e001121e0a0f736f66746d61785f312e746d705f30120470726f621800200128e807"
+    )
     for folder, name in ((server, "serving_server_conf"), (client, "serving_client_conf")):
         assert (folder / f"{name}.stream.prototxt").read_bytes() == binary
-        lines = [line.strip() for line in (folder / f"{name}.prototxt").read_text().splitlines() if line]
-        assert lines == ["feed_var {", 'name: "x"', 'alias_name: "x"', "is_lod_tensor: false", "feed_type: 1", "shape: 3", "shape: 224",
-                         "shape: 224", "}", "fetch_var {", 'name: "softmax_1.tmp_0"', 'alias_name: "prob"', "is_lod_tensor: false",
-                         "fetch_type: 1", "shape: 1000", "}"]
-    assert (server / "inference.pdmodel").read_bytes() == b"program" and (server / "inference.pdiparams").is_file()
+        lines = [
+            line.strip() for line in (folder / f"{name}.prototxt").read_text().splitlines() if line
+        ]
+        assert lines == [
+            "feed_var {",
+            'name: "x"',
+            'alias_name: "x"',
+            "is_lod_tensor: false",
+            "feed_type: 1",
+            "shape: 3",
+            "shape: 224",
+            "shape: 224",
+            "}",
+            "fetch_var {",
+            'name: "softmax_1.tmp_0"',
+            'alias_name: "prob"',
+            "is_lod_tensor: false",
+            "fetch_type: 1",
+            "shape: 1000",
+            "}",
+        ]
+    assert (server / "inference.pdmodel").read_bytes() == b"program" and (
+        server / "inference.pdiparams"
+    ).is_file()
 
 
 def test_manifests_name_what_the_server_has():
     deployment, service = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
     template = deployment["spec"]["template"]
     pod, (container,) = template["spec"], template["spec"]["containers"]
-    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
-    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")} == {"/health", "/"}
+    assert (
+        service["spec"]["selector"]
+        == deployment["spec"]["selector"]["matchLabels"]
+        == template["metadata"]["labels"]
+    )
+    assert {
+        container[f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "readiness", "liveness")
+    } == {"/health", "/"}
     stop = int(container["args"][container["args"].index("--stop-timeout") + 1])
     assert pod["terminationGracePeriodSeconds"] >= stop + 5
     docker = (FOLDER / "Dockerfile").read_text()

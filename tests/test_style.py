@@ -1,4 +1,5 @@
 """The house style that a program can check."""
+
 import subprocess
 import sys
 
@@ -6,5 +7,7 @@ from tiny import ROOT
 
 
 def test_ruff_finds_nothing():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "."], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,7 @@
-"""The programs in tools/ for every task and every suite's dialect: the configuration says whose it is."""
+"""The programs in tools/ for every task and every suite's dialect: the configuration says whose it
+is.
+"""
+
 import json
 import sys
 
@@ -10,7 +13,9 @@ from tiny import ROOT
 from ppcls_nextvit.config import dialect_of, load_config
 from ppcls_nextvit.engine.classification import build_model
 
-evaluate, export_model, infer, train = (program_at(f"tools/{name}.py") for name in ("eval", "export_model", "infer", "train"))
+evaluate, export_model, infer, train = (
+    program_at(f"tools/{name}.py") for name in ("eval", "export_model", "infer", "train")
+)
 QUICKSTART = ROOT / "configs" / "quickstart"
 
 
@@ -20,29 +25,60 @@ def segmentor(tmp_path_factory):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
     paddle.seed(0)
     path = tmp_path_factory.mktemp("weights") / "semfpn.pdparams"
-    paddle.save(build_model(load_config(QUICKSTART / "nuclei_semfpn.yaml"), training=True).state_dict(), str(path))
+    paddle.save(
+        build_model(load_config(QUICKSTART / "nuclei_semfpn.yaml"), training=True).state_dict(),
+        str(path),
+    )
     return path
 
 
 def run(tool, config, weights, *arguments):
-    return tool.main(["-c", str(QUICKSTART / config), "-o", f"Global.pretrained_model={weights}", *map(str, arguments)])
+    return tool.main(
+        [
+            "-c",
+            str(QUICKSTART / config),
+            "-o",
+            f"Global.pretrained_model={weights}",
+            *map(str, arguments),
+        ]
+    )
 
 
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
 def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
     if to == "onnx":
         pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
-    assert run(export_model, "nuclei_semfpn.yaml", segmentor, "--to", to, "-o", f"Global.save_inference_dir={tmp_path / to}") == 0
+    assert (
+        run(
+            export_model,
+            "nuclei_semfpn.yaml",
+            segmentor,
+            "--to",
+            to,
+            "-o",
+            f"Global.save_inference_dir={tmp_path / to}",
+        )
+        == 0
+    )
     assert "largest difference from the model" in capsys.readouterr().out
-    assert {"logits", "labels"} <= set(json.loads((tmp_path / to / "export.json").read_text())["Check"]["difference"])
+    assert {"logits", "labels"} <= set(
+        json.loads((tmp_path / to / "export.json").read_text())["Check"]["difference"]
+    )
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--to", "lite"], "SemanticFPN goes to paddle and onnx, whole; --to lite is for classifiers"),
-    (["--features"], "--to paddle --features is for classifiers"),
-    (["--to", "onnx", "--precision", "fp16"], "SemanticFPN is exported in fp32"),
-    (["--precision", "bf16"], "SemanticFPN is exported in fp32"),
-    (["--format", "pdmodel"], "for --to paddle as pir")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--to", "lite"],
+            "SemanticFPN goes to paddle and onnx, whole; --to lite is for classifiers",
+        ),
+        (["--features"], "--to paddle --features is for classifiers"),
+        (["--to", "onnx", "--precision", "fp16"], "SemanticFPN is exported in fp32"),
+        (["--precision", "bf16"], "SemanticFPN is exported in fp32"),
+        (["--format", "pdmodel"], "for --to paddle as pir"),
+    ],
+)
 def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, message):
     assert run(export_model, "nuclei_semfpn.yaml", segmentor, *arguments) == 1
     assert message in capsys.readouterr().err
@@ -62,22 +98,35 @@ def test_options_of_another_task_are_refused(segmentor, tmp_path, capsys):
 
 
 def test_a_folder_for_a_file_is_refused_before_the_work(segmentor, tmp_path, capsys):
-    assert run(infer, "nuclei_semfpn.yaml", segmentor, "--json", tmp_path, "--out", tmp_path / "out") == 1
+    assert (
+        run(infer, "nuclei_semfpn.yaml", segmentor, "--json", tmp_path, "--out", tmp_path / "out")
+        == 1
+    )
     assert f"error: --json {tmp_path}: is a folder; name a file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_the_dialect_is_told_by_the_keys(tmp_path):
-    for folder, suite in (("paddledetection", "PaddleDetection"), ("paddleseg", "PaddleSeg"), ("quickstart", "PaddleClas")):
+    for folder, suite in (
+        ("paddledetection", "PaddleDetection"),
+        ("paddleseg", "PaddleSeg"),
+        ("quickstart", "PaddleClas"),
+    ):
         for path in (ROOT / "configs" / folder).glob("*.y*ml"):
             assert dialect_of(path) == suite, path
     tagged = tmp_path / "tagged.yml"
-    tagged.write_text("architecture: MaskRCNN\nLearningRate:\n  schedulers:\n  - !PiecewiseDecay\n    gamma: 0.1\n")
+    tagged.write_text(
+        "architecture: MaskRCNN\nLearningRate:\n  schedulers:\n  - !PiecewiseDecay\n    gamma: "
+        "0.1\n"
+    )
     assert dialect_of(tagged) == "PaddleDetection"
 
 
 @pytest.mark.parametrize("tool", [train, evaluate])
-@pytest.mark.parametrize("suite, key, module", [("PaddleDetection", "architecture", "ppdet"), ("PaddleSeg", "train_dataset", "paddleseg")])
+@pytest.mark.parametrize(
+    "suite, key, module",
+    [("PaddleDetection", "architecture", "ppdet"), ("PaddleSeg", "train_dataset", "paddleseg")],
+)
 def test_a_missing_suite_is_one_line(tmp_path, capsys, monkeypatch, tool, suite, key, module):
     for name in (module, "ppdet.modeling"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -90,7 +139,10 @@ def test_a_missing_suite_is_one_line(tmp_path, capsys, monkeypatch, tool, suite,
 def test_int8_that_needs_images_is_another_tool(capsys):
     with pytest.raises(SystemExit):
         export_model.main(["-c", "any.yaml", "--to", "onnx", "--precision", "int8"])
-    assert "int8 of --to onnx is calibrated on images: tools/quantize.py --to onnx" in capsys.readouterr().err
+    assert (
+        "int8 of --to onnx is calibrated on images: tools/quantize.py --to onnx"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         program_at("tools/quantize.py").main(["-c", "any.yaml", "--to", "lite"])
     assert "invalid choice: 'lite'" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""deploy/web: its preprocessing under Node.js, its model in ONNX Runtime, and the built page in a real browser without network."""
+"""deploy/web: its preprocessing under Node.js, its model in ONNX Runtime, and the built page in a
+real browser without network.
+"""
+
 import functools
 import http.server
 import json
@@ -20,23 +23,44 @@ from ppcls_nextvit.preprocess import Preprocess, open_image
 FOLDER = ROOT / "deploy" / "web"
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
 NODE = shutil.which("node")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_node = pytest.mark.skipif(not NODE, reason="needs Node.js 20 or later (apt-get install nodejs)")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_node = pytest.mark.skipif(
+    not NODE, reason="needs Node.js 20 or later (apt-get install nodejs)"
+)
 
 
 def run_node(folder, cases):
-    """What src/preprocess.js makes of `cases`, a list of (transform_ops, Pillow version, uint8 [H, W, 3]): [(array or None, answer)]."""
+    """What src/preprocess.js makes of `cases`, a list of (transform_ops, Pillow version, uint8 [H,
+    W, 3]): [(array or None, answer)].
+    """
     listed = []
     for number, (ops, pillow, pixels) in enumerate(cases):
         raw = folder / f"{number}.raw"
         raw.write_bytes(pixels.tobytes())
-        listed.append({"ops": ops, "pillow": pillow, "width": pixels.shape[1], "height": pixels.shape[0], "raw": str(raw),
-                       "out": str(folder / f"{number}.out")})
+        listed.append(
+            {
+                "ops": ops,
+                "pillow": pillow,
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "raw": str(raw),
+                "out": str(folder / f"{number}.out"),
+            }
+        )
     (folder / "cases.json").write_text(json.dumps(listed))
-    done = subprocess.run([NODE, "test/preprocess.mjs", str(folder / "cases.json")], cwd=FOLDER, capture_output=True, text=True)
+    done = subprocess.run(
+        [NODE, "test/preprocess.mjs", str(folder / "cases.json")],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    return [(None if "refused" in answer else np.fromfile(case["out"], np.float32), answer)
-            for case, answer in zip(listed, json.loads(done.stdout))]
+    return [
+        (None if "refused" in answer else np.fromfile(case["out"], np.float32), answer)
+        for case, answer in zip(listed, json.loads(done.stdout))
+    ]
 
 
 @needs_node
@@ -44,41 +68,72 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     files = [*sorted(varied_pictures(pictures).iterdir()), *PHOTOS]
-    ours = [Preprocess(ops) for name, ops in PIPELINES.items() if "OpenCV" not in name and name != "not normalised"]
+    ours = [
+        Preprocess(ops)
+        for name, ops in PIPELINES.items()
+        if "OpenCV" not in name and name != "not normalised"
+    ]
     assert len(files) * len(ours) == 18 * 8
-    cases = [(transforms.describe(), PIL.__version__, np.asarray(open_image(str(file)))) for transforms in ours for file in files]
+    cases = [
+        (transforms.describe(), PIL.__version__, np.asarray(open_image(str(file))))
+        for transforms in ours
+        for file in files
+    ]
     expected = [transforms(str(file)) for transforms in ours for file in files]
     for (got, _), wanted in zip(run_node(tmp_path, cases), expected):
         assert got.tobytes() == wanted.tobytes()
 
 
 @needs_node
-@pytest.mark.parametrize("pillow, columns_first", [("11.3.0", False), ("12.1.1", False), ("12.2.0", False), ("13.0.0", True)])
+@pytest.mark.parametrize(
+    "pillow, columns_first",
+    [("11.3.0", False), ("12.1.1", False), ("12.2.0", False), ("13.0.0", True)],
+)
 def test_the_order_of_the_passes_is_that_of_the_exporting_pillow(tmp_path, pillow, columns_first):
-    """90 x 200 to 80 x 60: whichever Pillow is installed, one resize per direction shows what another version would do at once."""
+    """90 x 200 to 80 x 60: whichever Pillow is installed, one resize per direction shows what
+    another version would do at once.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (200, 90, 3), np.uint8)
     ops = Preprocess([DECODE, resize(size=[80, 60], interpolation="bicubic"), CHW]).describe()
     image, orders = Image.fromarray(pixels), {}
     for first, middle in ((True, (90, 60)), (False, (80, 200))):
         half = image.resize(middle, Image.Resampling.BICUBIC)
-        orders[first] = np.asarray(half.resize((80, 60), Image.Resampling.BICUBIC)).transpose(2, 0, 1).astype(np.float32)
+        orders[first] = (
+            np.asarray(half.resize((80, 60), Image.Resampling.BICUBIC))
+            .transpose(2, 0, 1)
+            .astype(np.float32)
+        )
     assert (orders[True] != orders[False]).any()
-    (got, _), = run_node(tmp_path, [(ops, pillow, pixels)])
+    ((got, _),) = run_node(tmp_path, [(ops, pillow, pixels)])
     assert got.tobytes() == orders[columns_first].tobytes()
 
 
 @needs_node
 def test_what_the_model_sees_of_the_picture_and_what_is_refused(tmp_path):
     pixels = np.zeros((60, 120, 3), np.uint8)
-    lists = [[DECODE, resize(resize_short=30), {"CropImage": {"size": [20, 10]}}, IMAGENET], [DECODE, resize(size=[40, 40]), IMAGENET],
-             [DECODE, resize(resize_short=30), {"CropImage": {"size": [80, 30]}}, IMAGENET],
-             [DECODE, {"ResizeImage": {"size": 32, "interpolation": "nearest", "backend": "pil"}}],
-             [DECODE, {"ResizeImage": {"size": 32, "interpolation": "bicubic", "backend": "cv2"}}], [{"Sharpen": {}}]]
-    answers = [answer for _, answer in run_node(tmp_path, [(ops, "13.0.0", pixels) for ops in
-                                                           [*[Preprocess(ops).describe() for ops in lists[:3]], *lists[3:]]])]
-    assert [answer["view"] for answer in answers[:3]] == [{"x": 40, "y": 20, "width": 40, "height": 20},
-                                                          {"x": 0, "y": 0, "width": 120, "height": 60},
-                                                          {"x": -20, "y": 0, "width": 160, "height": 60}]
+    lists = [
+        [DECODE, resize(resize_short=30), {"CropImage": {"size": [20, 10]}}, IMAGENET],
+        [DECODE, resize(size=[40, 40]), IMAGENET],
+        [DECODE, resize(resize_short=30), {"CropImage": {"size": [80, 30]}}, IMAGENET],
+        [DECODE, {"ResizeImage": {"size": 32, "interpolation": "nearest", "backend": "pil"}}],
+        [DECODE, {"ResizeImage": {"size": 32, "interpolation": "bicubic", "backend": "cv2"}}],
+        [{"Sharpen": {}}],
+    ]
+    answers = [
+        answer
+        for _, answer in run_node(
+            tmp_path,
+            [
+                (ops, "13.0.0", pixels)
+                for ops in [*[Preprocess(ops).describe() for ops in lists[:3]], *lists[3:]]
+            ],
+        )
+    ]
+    assert [answer["view"] for answer in answers[:3]] == [
+        {"x": 40, "y": 20, "width": 40, "height": 20},
+        {"x": 0, "y": 0, "width": 120, "height": 60},
+        {"x": -20, "y": 0, "width": 160, "height": 60},
+    ]
     for answer, reason in zip(answers[3:], ("nearest", "cv2", "Sharpen")):
         assert reason in answer["refused"]
 
@@ -89,19 +144,51 @@ def exported(tmp_path_factory):
     for package in ("onnx", "onnxruntime", "onnxslim", "paddle2onnx"):
         pytest.importorskip(package, reason="needs the extra `onnx`")
     folder = tmp_path_factory.mktemp("exported")
-    transforms = [DECODE, resize(resize_short=72, interpolation="bicubic"), {"CropImage": {"size": 64}}, NORMALIZE, CHW]
-    config = write_config(folder, Global={"image_shape": [3, 64, 64]}, Infer={
-        "infer_imgs": "none", "batch_size": 4, "transforms": transforms,
-        "PostProcess": {"name": "Topk", "topk": 3, "class_id_map_file": str(DATA / "labels.txt")}})
-    arguments = ["-c", str(config), "-o", f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}", "--to", "onnx"]
-    assert program_at("tools/export_model.py").main([*arguments, "-o", f"Global.save_inference_dir={folder / 'model'}"]) == 0
+    transforms = [
+        DECODE,
+        resize(resize_short=72, interpolation="bicubic"),
+        {"CropImage": {"size": 64}},
+        NORMALIZE,
+        CHW,
+    ]
+    config = write_config(
+        folder,
+        Global={"image_shape": [3, 64, 64]},
+        Infer={
+            "infer_imgs": "none",
+            "batch_size": 4,
+            "transforms": transforms,
+            "PostProcess": {
+                "name": "Topk",
+                "topk": 3,
+                "class_id_map_file": str(DATA / "labels.txt"),
+            },
+        },
+    )
+    arguments = [
+        "-c",
+        str(config),
+        "-o",
+        f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}",
+        "--to",
+        "onnx",
+    ]
+    assert (
+        program_at("tools/export_model.py").main(
+            [*arguments, "-o", f"Global.save_inference_dir={folder / 'model'}"]
+        )
+        == 0
+    )
     return folder / "model"
 
 
 @pytest.fixture(scope="module")
 def prepared(exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    assert program_at("deploy/web/prepare.py").main(["--model", str(exported), "--out", str(folder)]) == 0
+    assert (
+        program_at("deploy/web/prepare.py").main(["--model", str(exported), "--out", str(folder)])
+        == 0
+    )
     return folder
 
 
@@ -109,7 +196,14 @@ def prepared(exported, tmp_path_factory):
 def pictures(tmp_path_factory):
     """The photos, and pictures of several formats without transparency (see the page's README)."""
     folder = varied_pictures(tmp_path_factory.mktemp("varied"))
-    names = ("portrait_exif6.jpg", "cmyk.jpg", "barely.webp", "animated.gif", "palette.png", "sixteen_bit.png")
+    names = (
+        "portrait_exif6.jpg",
+        "cmyk.jpg",
+        "barely.webp",
+        "animated.gif",
+        "palette.png",
+        "sixteen_bit.png",
+    )
     return [*PHOTOS, *(folder / name for name in names)]
 
 
@@ -117,22 +211,36 @@ def pictures(tmp_path_factory):
 def expected(prepared, pictures):
     """For each picture (probabilities [10], cam [10, 2, 2]) by ONNX Runtime."""
     import onnxruntime
+
     description = json.loads((prepared / "export.json").read_text())
     preprocess = Preprocess(description["PreProcess"]["transform_ops"])
-    session = onnxruntime.InferenceSession(str(prepared / "model.onnx"), providers=["CPUExecutionProvider"])
-    return {path: [output[0] for output in session.run(["probabilities", "cam"], {"x": preprocess(str(path))[None]})] for path in pictures}
+    session = onnxruntime.InferenceSession(
+        str(prepared / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    return {
+        path: [
+            output[0]
+            for output in session.run(["probabilities", "cam"], {"x": preprocess(str(path))[None]})
+        ]
+        for path in pictures
+    }
 
 
 def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
     import onnxruntime
-    session = onnxruntime.InferenceSession(str(exported / "inference.onnx"), providers=["CPUExecutionProvider"])
-    preprocess = Preprocess(json.loads((exported / "export.json").read_text())["PreProcess"]["transform_ops"])
+
+    session = onnxruntime.InferenceSession(
+        str(exported / "inference.onnx"), providers=["CPUExecutionProvider"]
+    )
+    preprocess = Preprocess(
+        json.loads((exported / "export.json").read_text())["PreProcess"]["transform_ops"]
+    )
     for photo, (probabilities, cam) in expected.items():
         assert cam.shape == (10, 2, 2)
         logits = cam.mean((1, 2), dtype=np.float64)
         exponents = np.exp(logits - logits.max())
         assert np.allclose(exponents / exponents.sum(), probabilities, atol=1e-5)
-        before, = session.run(None, {"x": preprocess(str(photo))[None]})
+        (before,) = session.run(None, {"x": preprocess(str(photo))[None]})
         assert np.array_equal(before[0], probabilities), "the first output stays as it was"
     spread = [np.ptp(cam, axis=(1, 2)).max() for _, cam in expected.values()]
     assert min(spread) > 0.1, "maps that are flat would show nothing"
@@ -140,14 +248,25 @@ def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
 
 def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     prepare = program_at("deploy/web/prepare.py")
-    assert prepare.main(["--model", str(tmp_path / "none")]) == 1 and "export.json" in capsys.readouterr().err
+    assert (
+        prepare.main(["--model", str(tmp_path / "none")]) == 1
+        and "export.json" in capsys.readouterr().err
+    )
     other = shutil.copytree(exported, tmp_path / "other")
     description = json.loads((other / "export.json").read_text())
-    (other / "export.json").write_text(json.dumps({**description, "Export": {**description["Export"], "target": "paddle"}}))
-    assert prepare.main(["--model", str(other)]) == 1 and "expected a classifier exported with --to onnx" in capsys.readouterr().err
+    (other / "export.json").write_text(
+        json.dumps({**description, "Export": {**description["Export"], "target": "paddle"}})
+    )
+    assert (
+        prepare.main(["--model", str(other)]) == 1
+        and "expected a classifier exported with --to onnx" in capsys.readouterr().err
+    )
     import onnx
+
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [value])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [value]
+    )
     with pytest.raises(ValueError, match="does not end in a GlobalAveragePool and a Conv"):
         prepare.add_cam(onnx.helper.make_model(graph))
 
@@ -174,7 +293,9 @@ def page(prepared, tmp_path):
         pytest.skip("needs Node.js and Chromium (apt-get install nodejs npm chromium)")
     if not (FOLDER / "node_modules").is_dir():
         pytest.skip("needs the page's packages: npm ci --prefix deploy/web")
-    copy = shutil.copytree(FOLDER, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist"))
+    copy = shutil.copytree(
+        FOLDER, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist")
+    )
     (copy / "node_modules").symlink_to(FOLDER / "node_modules")
     subprocess.run([NODE, "build.mjs"], cwd=copy, check=True)
     shutil.copytree(prepared, copy / "dist" / "model")
@@ -187,22 +308,45 @@ def page(prepared, tmp_path):
 
 def use(page, photos, bad):
     url, folder = page
-    task = {"chromium": CHROMIUM, "url": url, "photos": [str(path) for path in photos], "bad": [str(path) for path in bad]}
-    done = subprocess.run([NODE, "test/drive.mjs", json.dumps(task)], cwd=folder, capture_output=True, text=True, timeout=300)
+    task = {
+        "chromium": CHROMIUM,
+        "url": url,
+        "photos": [str(path) for path in photos],
+        "bad": [str(path) for path in bad],
+    }
+    done = subprocess.run(
+        [NODE, "test/drive.mjs", json.dumps(task)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(page, expected, tmp_path):
-    bad = [tmp_path / "notes.txt", tmp_path / "cut.jpg", tmp_path / "empty.png", tmp_path / "noise.png"]
+    bad = [
+        tmp_path / "notes.txt",
+        tmp_path / "cut.jpg",
+        tmp_path / "empty.png",
+        tmp_path / "noise.png",
+    ]
     for path, data in zip(bad, (b"no picture", PHOTOS[0].read_bytes()[:2000], b"", bytes(5000))):
         path.write_bytes(data)
     seen = use(page, list(expected), bad)
     assert seen["status"] == "NextViT_small is ready: 10 classes." and seen["problems"] == []
     assert {url.replace(page[0], "") for url in seen["requests"]} == {
-        "", "style.css", "page.js", "worker.js", "model/export.json", "model/model.onnx", "ort-wasm-simd-threaded.mjs",
-        "ort-wasm-simd-threaded.wasm"}
+        "",
+        "style.css",
+        "page.js",
+        "worker.js",
+        "model/export.json",
+        "model/model.onnx",
+        "ort-wasm-simd-threaded.mjs",
+        "ort-wasm-simd-threaded.wasm",
+    }
     labels = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]
     assert set(seen["photos"]) == {str(path) for path in expected}
     for photo, (probabilities, cam) in expected.items():
@@ -210,16 +354,30 @@ def test_the_page_in_a_browser(page, expected, tmp_path):
         order = np.argsort(-probabilities, kind="stable")[:5].tolist()
         assert [row["id"] for row in found["rows"]] == order
         assert np.allclose([row["score"] for row in found["rows"]], probabilities[order], atol=1e-4)
-        assert found["rows"][0]["text"] == f"{labels[order[0]]}{100 * probabilities[order[0]]:.1f} %"
+        assert (
+            found["rows"][0]["text"] == f"{labels[order[0]]}{100 * probabilities[order[0]]:.1f} %"
+        )
         assert [row["chosen"] for row in found["rows"]] == [True] + [False] * 4
         assert_heat(found["heat"], found["plain"], cam[order[0]])
     order = np.argsort(-expected[PHOTOS[0]][0])[:5]
     assert seen["focused"] == "files", "the keyboard reaches the file input"
     assert [row["chosen"] for row in seen["keyboard"]["rows"]] == [False, True, False, False, False]
-    assert_heat(seen["keyboard"]["heat"], seen["photos"][str(PHOTOS[0])]["plain"], expected[PHOTOS[0]][1][order[1]])
-    assert seen["small"]["page"] == 320 and 200 < seen["small"]["canvas"] <= 320, "no sideways scrolling on a small screen"
-    unreadable = "this is not a picture that your browser can read, or it is damaged. Try a JPEG, PNG or WebP file."
-    assert seen["bad"] == [f"{path.name}: {'the file is empty.' if path.name == 'empty.png' else unreadable}" for path in bad]
+    assert_heat(
+        seen["keyboard"]["heat"],
+        seen["photos"][str(PHOTOS[0])]["plain"],
+        expected[PHOTOS[0]][1][order[1]],
+    )
+    assert seen["small"]["page"] == 320 and 200 < seen["small"]["canvas"] <= 320, (
+        "no sideways scrolling on a small screen"
+    )
+    unreadable = (
+        "this is not a picture that your browser can read, or it is damaged. Try a JPEG, "
+        "PNG or WebP file."
+    )
+    assert seen["bad"] == [
+        f"{path.name}: {'the file is empty.' if path.name == 'empty.png' else unreadable}"
+        for path in bad
+    ]
     assert [row["id"] for row in seen["after"]] == order.tolist(), "the page goes on after them"
 
 
@@ -228,7 +386,10 @@ def assert_heat(heat, plain, cam):
     share = ((cam - cam.min()) / np.ptp(cam)).flatten()
     colours = np.stack([255 * share, 160 * (1 - np.abs(2 * share - 1)), 255 * (1 - share)], axis=1)
     alpha = (60 + 100 * share)[:, None] / 255
-    assert np.abs(np.array(plain)[:, :3] * (1 - alpha) + colours * alpha - np.array(heat)[:, :3]).max() < 6
+    assert (
+        np.abs(np.array(plain)[:, :3] * (1 - alpha) + colours * alpha - np.array(heat)[:, :3]).max()
+        < 6
+    )
 
 
 @pytest.mark.slow
@@ -245,13 +406,25 @@ def test_threads_give_the_same(page, expected, monkeypatch):
 def test_a_page_without_its_model_says_so(page):
     shutil.rmtree(page[1] / "dist" / "model")
     seen = use(page, [], [])
-    assert seen["status"] == "The model cannot be loaded: model/export.json is not there (404); make it with prepare.py"
+    assert (
+        seen["status"]
+        == "The model cannot be loaded: model/export.json is not there (404); make it with "
+        "prepare.py"
+    )
 
 
 def test_no_address_of_a_registry_and_no_large_file_is_kept():
     lock = json.loads((FOLDER / "package-lock.json").read_text())
     assert not any("resolved" in package for package in lock["packages"].values())
-    assert {name: package["version"] for name, package in lock["packages"].items()}["node_modules/onnxruntime-web"] == json.loads(
-        (FOLDER / "package.json").read_text())["dependencies"]["onnxruntime-web"]
-    kept = [path for path in FOLDER.rglob("*") if path.is_file() and not {"node_modules", "dist"} & set(path.relative_to(FOLDER).parts)]
-    assert max(path.stat().st_size for path in kept) < 100_000 and Path(FOLDER / "src" / "page.js") in kept
+    assert {name: package["version"] for name, package in lock["packages"].items()}[
+        "node_modules/onnxruntime-web"
+    ] == json.loads((FOLDER / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+    kept = [
+        path
+        for path in FOLDER.rglob("*")
+        if path.is_file() and not {"node_modules", "dist"} & set(path.relative_to(FOLDER).parts)
+    ]
+    assert (
+        max(path.stat().st_size for path in kept) < 100_000
+        and Path(FOLDER / "src" / "page.js") in kept
+    )

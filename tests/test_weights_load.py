@@ -1,4 +1,7 @@
-"""The strict loader: what it reports, what it refuses and in which words, and that a refused load leaves the model as it was."""
+"""The strict loader: what it reports, what it refuses and in which words, and that a refused load
+leaves the model as it was.
+"""
+
 import functools
 import re
 
@@ -20,7 +23,9 @@ def tiny(name="NextViT_small", seed=None, **arguments):
         for key, tensor in model.state_dict().items():
             leaf = {"_mean": "running_mean", "_variance": "running_var"}.get(key.rsplit(".", 1)[-1])
             if tensor.dtype == paddle.float32:
-                tensor.set_value(seeded.tensor(f"{key}.{leaf}" if leaf else key, tensor.shape, seed))
+                tensor.set_value(
+                    seeded.tensor(f"{key}.{leaf}" if leaf else key, tensor.shape, seed)
+                )
     return model
 
 
@@ -55,18 +60,32 @@ def error_of(model, source, **options):
 def test_loads_its_own_files_with_and_without_the_suffix(tmp_path):
     paddle.save(source(), str(tmp_path / "best_model.pdparams"))
     model = tiny()
-    for path in (tmp_path / "best_model.pdparams", tmp_path / "best_model", str(tmp_path / "best_model")):
+    for path in (
+        tmp_path / "best_model.pdparams",
+        tmp_path / "best_model",
+        str(tmp_path / "best_model"),
+    ):
         fill(model, 0.0)
         report = load_weights(model, path)
         assert_equal(model, source())
-        assert str(report) == f"{len(model.state_dict())} loaded, 0 missing, 0 unexpected, 0 mismatched"
-        assert report.source == str(tmp_path / "best_model.pdparams") and report.format == "paddle" and not report.transposed
+        assert (
+            str(report)
+            == f"{len(model.state_dict())} loaded, 0 missing, 0 unexpected, 0 mismatched"
+        )
+        assert (
+            report.source == str(tmp_path / "best_model.pdparams")
+            and report.format == "paddle"
+            and not report.transposed
+        )
 
 
 def test_loads_dicts_of_tensors_and_wrapped_ones(tmp_path):
     model = tiny()
     torch_keys = to_torch(source(), model)
-    wrapped = {"state_dict": {f"module.{key}": value for key, value in torch_keys.items()}, "epoch": 3}
+    wrapped = {
+        "state_dict": {f"module.{key}": value for key, value in torch_keys.items()},
+        "epoch": 3,
+    }
     tensors = {key: paddle.to_tensor(value) for key, value in source().items()}
     for given in (tensors, torch_keys, wrapped, {"model": to_torch(source(), model, "timm")}):
         fill(model, 0.0)
@@ -80,7 +99,9 @@ def test_chooses_among_the_entries_of_a_checkpoint():
     for entry, expected in ((None, source()), ("model_ema", averaged), ("model", source())):
         assert load_weights(model, checkpoint, entry=entry).entry == (entry or "model")
         assert_equal(model, expected)
-    assert "no weights under 'ema'; there are: 'model_ema', 'model'" in error_of(model, checkpoint, entry="ema")
+    assert "no weights under 'ema'; there are: 'model_ema', 'model'" in error_of(
+        model, checkpoint, entry="ema"
+    )
 
 
 def test_missing_unexpected_and_mismatched_are_counted_and_named():
@@ -89,8 +110,11 @@ def test_missing_unexpected_and_mismatched_are_counted_and_named():
     state["features.0.extra"] = np.zeros(3, np.float32)
     state["norm.bias"] = np.zeros(7, np.float32)
     message = error_of(model, state)
-    assert message.startswith("the given dict: 2 missing (stem.0.conv.weight, norm._mean); 1 unexpected (features.0.extra); "
-                              "1 mismatched (norm.bias [7], the model has [1024])")
+    assert message.startswith(
+        "the given dict: 2 missing (stem.0.conv.weight, norm._mean); 1 unexpected "
+        "(features.0.extra); "
+        "1 mismatched (norm.bias [7], the model has [1024])"
+    )
     assert "\n" not in message
 
 
@@ -104,16 +128,23 @@ def test_gaps_that_the_caller_names_are_allowed_and_reported():
     assert str(report) == f"{len(state) - 1} loaded, 2 missing, 1 unexpected, 0 mismatched"
     assert np.array_equal(model.state_dict()["norm.weight"].numpy(), kept)
     assert np.array_equal(model.state_dict()["norm._mean"].numpy(), state["norm._mean"])
-    assert "2 missing" in error_of(tiny(), state, allow_missing=("norm.w*x",), allow_unexpected=("neck.*",))
+    assert "2 missing" in error_of(
+        tiny(), state, allow_missing=("norm.w*x",), allow_unexpected=("neck.*",)
+    )
 
 
 def test_a_head_of_another_class_count():
     state, model = dict(source()), tiny(num_classes=7)
     initial = model.state_dict()["proj_head.0.weight"].numpy()
-    assert "2 mismatched" in (message := error_of(model, state)) and "head='fresh_on_mismatch'" in message
+    assert (
+        "2 mismatched" in (message := error_of(model, state))
+        and "head='fresh_on_mismatch'" in message
+    )
     report = load_weights(model, state, head="fresh_on_mismatch")
     assert report.fresh == ["proj_head.0.weight", "proj_head.0.bias"]
-    assert str(report).endswith("0 mismatched; at their initialisation: proj_head.0.weight, proj_head.0.bias")
+    assert str(report).endswith(
+        "0 mismatched; at their initialisation: proj_head.0.weight, proj_head.0.bias"
+    )
     assert np.array_equal(model.state_dict()["proj_head.0.weight"].numpy(), initial)
     assert np.array_equal(model.state_dict()["norm.weight"].numpy(), state["norm.weight"])
 
@@ -122,9 +153,14 @@ def test_heads_that_one_side_lacks():
     without = tiny(num_classes=0)
     assert "2 unexpected (proj_head.0.weight, proj_head.0.bias)" in error_of(without, source())
     report = load_weights(without, source(), head="fresh_on_mismatch")
-    assert report.dropped == dict.fromkeys(["proj_head.0.weight", "proj_head.0.bias"], "the model has no head")
+    assert report.dropped == dict.fromkeys(
+        ["proj_head.0.weight", "proj_head.0.bias"], "the model has no head"
+    )
     model = tiny()
-    assert load_weights(model, arrays(without), head="fresh_on_mismatch").fresh == ["proj_head.0.weight", "proj_head.0.bias"]
+    assert load_weights(model, arrays(without), head="fresh_on_mismatch").fresh == [
+        "proj_head.0.weight",
+        "proj_head.0.bias",
+    ]
 
 
 def test_a_head_that_fits_is_loaded_in_either_mode():
@@ -150,27 +186,44 @@ def test_values_are_assigned_in_place_in_the_model_s_dtype(dtype):
     assert np.array_equal(weight.astype("float32").numpy(), expected.astype("float32").numpy())
 
 
-@pytest.mark.parametrize("value, dtype", [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16")])
+@pytest.mark.parametrize(
+    "value, dtype", [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16")]
+)
 def test_values_that_are_not_finite_are_refused_with_their_key(value, dtype):
     state, model = dict(source()), tiny()
     state["features.3.mlp.conv1.bias"] = state["features.3.mlp.conv1.bias"].copy()
     state["features.3.mlp.conv1.bias"][3:5] = value
     model.to(dtype=dtype)
-    with pytest.raises(LoadError, match=f"features.3.mlp.conv1.bias has 2 values that are not finite in {dtype}"):
+    with pytest.raises(
+        LoadError, match=f"features.3.mlp.conv1.bias has 2 values that are not finite in {dtype}"
+    ):
         load_weights(model, state)
 
 
 def test_other_kinds_of_values():
     state = dict(source())
     model = tiny()
-    assert "norm.bias is of type int32" in error_of(model, {**state, "norm.bias": np.zeros(1024, np.int32)})
+    assert "norm.bias is of type int32" in error_of(
+        model, {**state, "norm.bias": np.zeros(1024, np.int32)}
+    )
     assert "1 unexpected (norm.bias)" in error_of(model, {**state, "norm.bias": "text"})
 
 
-@pytest.mark.parametrize("name, given, expected", [
-    ("NextViT_small", "NextViT_base", "The file looks like NextViT_base, the model is NextViT_small."),
-    ("NextViT_large", "NextViT_small", "The file looks like NextViT_small, the model is NextViT_large."),
-])
+@pytest.mark.parametrize(
+    "name, given, expected",
+    [
+        (
+            "NextViT_small",
+            "NextViT_base",
+            "The file looks like NextViT_base, the model is NextViT_small.",
+        ),
+        (
+            "NextViT_large",
+            "NextViT_small",
+            "The file looks like NextViT_small, the model is NextViT_large.",
+        ),
+    ],
+)
 @pytest.mark.parametrize("style", ["paddle", "timm"])
 def test_another_variant_is_recognised(name, given, expected, style):
     with paddle.LazyGuard():
@@ -187,8 +240,11 @@ def test_fused_models_are_recognised():
     assert "The file is a fused model" in error_of(model, arrays(fused))
     assert "The model is fused already" in error_of(fused, arrays(model))
     load_weights(fused, arrays(fuse_bn(model)))
-    reparameterized = {key: value for key, value in to_torch(arrays(model), model, "timm").items()
-                       if not re.search(r"blocks\.\d+\.(norm\d?|e_mhsa\.norm)\.", key)}
+    reparameterized = {
+        key: value
+        for key, value in to_torch(arrays(model), model, "timm").items()
+        if not re.search(r"blocks\.\d+\.(norm\d?|e_mhsa\.norm)\.", key)
+    }
     assert "The file is a fused model" in error_of(model, reparameterized)
     with pytest.raises(LoadError, match="before fuse_bn"):
         to_torch(arrays(fused), fused)
@@ -201,18 +257,26 @@ def test_the_window_pool_variant_is_recognised():
     load_weights(window, arrays(window))
 
 
-@pytest.mark.parametrize("tree, message", [
-    ({"x": np.zeros(2)}, "not a Next-ViT checkpoint .*: its keys are 'x'"),
-    ({"epoch": 3, "optimizer": {}}, "no weights in it: expected tensors, or an entry model | .*got 'epoch', 'optimizer'"),
-    ({}, "no weights in it: .* got nothing"),
-])
+@pytest.mark.parametrize(
+    "tree, message",
+    [
+        ({"x": np.zeros(2)}, "not a Next-ViT checkpoint .*: its keys are 'x'"),
+        (
+            {"epoch": 3, "optimizer": {}},
+            "no weights in it: expected tensors, or an entry model | .*got 'epoch', 'optimizer'",
+        ),
+        ({}, "no weights in it: .* got nothing"),
+    ],
+)
 def test_trees_without_our_weights(tree, message):
     assert re.search(message, error_of(tiny(), tree))
 
 
 def test_files_that_are_none(tmp_path):
     paddle.save([1, 2], str(tmp_path / "list.pdparams"))
-    with pytest.raises(LoadError, match="list.pdparams: expected a dict of tensors, the file holds a list"):
+    with pytest.raises(
+        LoadError, match="list.pdparams: expected a dict of tensors, the file holds a list"
+    ):
         load_weights(tiny(), tmp_path / "list.pdparams")
     with pytest.raises(WeightFileError, match="nothing: no such file"):
         load_weights(tiny(), tmp_path / "nothing")

@@ -1,4 +1,7 @@
-"""The safe reader: every format right, every damaged or dangerous file one line, thousands of mutations survived."""
+"""The safe reader: every format right, every damaged or dangerous file one line, thousands of
+mutations survived.
+"""
+
 import io
 import json
 import mmap
@@ -34,25 +37,45 @@ def mapped(array):
 
 
 def checkpoint():
-    """A torch checkpoint with everything that occurs in published ones, and what should be read from it."""
+    """A torch checkpoint with everything that occurs in published ones, and what should be read
+    from it.
+    """
     shared = Storage(np.arange(12, dtype=np.float32))
     tree = {
         "model": OrderedDict(
-            plain=Tensor(shared, 0, (3, 4)), transposed=Tensor(shared, 0, (4, 3), (1, 4)), part=Tensor(shared, 5, (2, 2), (4, 2)),
-            expanded=Tensor(shared, 3, (2, 3), (0, 1)), half=Tensor(FLOATS.astype(np.float16)),
-            brain=Tensor(Storage(bfloat16([1.0, -0.5, 1e30]), "bf16"), shape=(3,)), scalar=Tensor(np.array(7, np.int64)),
-            empty=Tensor(np.zeros((2, 0), np.float32)), flags=Tensor(np.array([True, False])),
-            old=Tensor(FLOATS, rebuild="_rebuild_tensor")),
-        "epoch": 299, "lr": [1e-3, None, True, -5, 2**40, "text", b"bytes"],
+            plain=Tensor(shared, 0, (3, 4)),
+            transposed=Tensor(shared, 0, (4, 3), (1, 4)),
+            part=Tensor(shared, 5, (2, 2), (4, 2)),
+            expanded=Tensor(shared, 3, (2, 3), (0, 1)),
+            half=Tensor(FLOATS.astype(np.float16)),
+            brain=Tensor(Storage(bfloat16([1.0, -0.5, 1e30]), "bf16"), shape=(3,)),
+            scalar=Tensor(np.array(7, np.int64)),
+            empty=Tensor(np.zeros((2, 0), np.float32)),
+            flags=Tensor(np.array([True, False])),
+            old=Tensor(FLOATS, rebuild="_rebuild_tensor"),
+        ),
+        "epoch": 299,
+        "lr": [1e-3, None, True, -5, 2**40, "text", b"bytes"],
         "args": Instance("argparse", "Namespace", lr=1e-3, model="nextvit_small"),
-        "meta": {"CLASSES": ("cat", "dog"), "hook": Instance("mmengine.logging.history_buffer", "HistoryBuffer", max_length=10)},
+        "meta": {
+            "CLASSES": ("cat", "dog"),
+            "hook": Instance("mmengine.logging.history_buffer", "HistoryBuffer", max_length=10),
+        },
         "dtype": Global("torch", "float32"),
     }
     grid = np.arange(12, dtype=np.float32).reshape(3, 4)
-    expected = {"plain": grid, "transposed": grid.T, "part": np.array([[5, 7], [9, 11]], np.float32),
-                "expanded": np.array([[3, 4, 5]] * 2, np.float32), "half": FLOATS.astype(np.float16),
-                "brain": bfloat16([1.0, -0.5, 1e30]).astype(np.uint32).__lshift__(16).view(np.float32), "scalar": np.array(7),
-                "empty": np.zeros((2, 0), np.float32), "flags": np.array([True, False]), "old": FLOATS}
+    expected = {
+        "plain": grid,
+        "transposed": grid.T,
+        "part": np.array([[5, 7], [9, 11]], np.float32),
+        "expanded": np.array([[3, 4, 5]] * 2, np.float32),
+        "half": FLOATS.astype(np.float16),
+        "brain": bfloat16([1.0, -0.5, 1e30]).astype(np.uint32).__lshift__(16).view(np.float32),
+        "scalar": np.array(7),
+        "empty": np.zeros((2, 0), np.float32),
+        "flags": np.array([True, False]),
+        "old": FLOATS,
+    }
     return tree, expected
 
 
@@ -69,8 +92,13 @@ def test_torch_formats(tmp_path, write):
     read = read_file(write(tmp_path / "file.pth", tree))
     assert_same(read["model"], expected)
     assert read["epoch"] == 299 and read["lr"] == [1e-3, None, True, -5, 2**40, "text", b"bytes"]
-    assert read["args"].name == "argparse.Namespace" and read["args"].state == {"lr": 1e-3, "model": "nextvit_small"}
-    assert read["meta"]["CLASSES"] == ("cat", "dog") and read["meta"]["hook"].state == {"max_length": 10}
+    assert read["args"].name == "argparse.Namespace" and read["args"].state == {
+        "lr": 1e-3,
+        "model": "nextvit_small",
+    }
+    assert read["meta"]["CLASSES"] == ("cat", "dog") and read["meta"]["hook"].state == {
+        "max_length": 10
+    }
     assert repr(read["dtype"]) == "<inert torch.float32>"
     assert mapped(read["model"]["plain"]) and not read["model"]["plain"].flags.writeable
     assert np.shares_memory(read["model"]["plain"], read["model"]["transposed"])
@@ -82,9 +110,14 @@ def test_paddle_save(tmp_path, protocol):
     state = layer.state_dict()
     path = str(tmp_path / "model.pdparams")
     paddle.save(state, path, protocol=protocol)
-    assert_same(read_file(path), {key: value.numpy() for key, value in state.items()})     # and no name table beside them
+    # and no name table beside them
+    assert_same(read_file(path), {key: value.numpy() for key, value in state.items()})
     brain = paddle.to_tensor([1.0, -0.5]).astype("bfloat16")
-    paddle.save({"model": state, "epoch": 3, "bf16": brain, "array": np.arange(3), "s": np.float64(0.5)}, path, protocol=protocol)
+    paddle.save(
+        {"model": state, "epoch": 3, "bf16": brain, "array": np.arange(3), "s": np.float64(0.5)},
+        path,
+        protocol=protocol,
+    )
     read = read_file(path)
     assert_same(read["model"], {key: value.numpy() for key, value in state.items()})
     assert read["epoch"] == 3 and read["s"] == 0.5 and np.array_equal(read["array"], np.arange(3))
@@ -107,18 +140,29 @@ def test_optimizer_state(tmp_path):
 
 
 def test_safetensors(tmp_path):
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "h": FLOATS.astype(np.float16), "n": np.array(3), "e": np.zeros((0, 2))}
+    arrays = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "h": FLOATS.astype(np.float16),
+        "n": np.array(3),
+        "e": np.zeros((0, 2)),
+    }
     save_file(arrays, tmp_path / "a.safetensors", metadata={"format": "pt"})
     read = read_file(tmp_path / "a.safetensors")
     assert_same({key: read[key] for key in arrays}, arrays)
     assert mapped(read["a"])
     header = json.dumps({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bfloat16([1.0, -0.5]).tobytes())
+    (tmp_path / "b.safetensors").write_bytes(
+        struct.pack("<Q", len(header)) + header + bfloat16([1.0, -0.5]).tobytes()
+    )
     assert read_file(tmp_path / "b.safetensors")["b"].tolist() == [1.0, -0.5]
 
 
 def test_the_safetensors_that_we_write_are_read_by_the_format_s_own_library(tmp_path):
-    arrays = {"odd": np.arange(3, dtype=np.uint8), "count": np.array(5), "w": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    arrays = {
+        "odd": np.arange(3, dtype=np.uint8),
+        "count": np.array(5),
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+    }
     _write_safetensors(arrays, tmp_path / "a.safetensors")
     read = load_file(tmp_path / "a.safetensors")
     assert_same({key: read[key] for key in arrays}, arrays)
@@ -126,12 +170,17 @@ def test_the_safetensors_that_we_write_are_read_by_the_format_s_own_library(tmp_
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path, save):
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "n": np.array(3)}
+    arrays = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "n": np.array(3),
+    }
     save(tmp_path / "a.npz", **arrays)
     assert_same(read_file(tmp_path / "a.npz"), arrays)
 
 
 # ---------------------------------------------------------------- what is refused, and how
+
 
 class Runs:
     """Pickles into a call of `function`: what a malicious file does."""
@@ -179,13 +228,31 @@ def npz(array):
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 NESTED_KEY = b"\x80\x04}" + b")" + b"\x85" * 200_000 + b"K\x01s."
-BOMB = b"\x80\x04]\x94(" + b"K\x01" * 20_000 + b"e" + b"".join(b"cbuiltins\nlist\nh\x00\x85R0" for _ in range(100)) + b"."
+BOMB = (
+    b"\x80\x04]\x94("
+    + b"K\x01" * 20_000
+    + b"e"
+    + b"".join(b"cbuiltins\nlist\nh\x00\x85R0" for _ in range(100))
+    + b"."
+)
 REFUSED = {
-    "os.system": (pickled(Runs(os.system, "exit 1")), r"refused: the file names '(posix|nt)\.system'"),
-    "eval": (pickled(Runs(eval, "1+1"), 2), r"refused: the file names '(__builtin__|builtins)\.eval'"),
+    "os.system": (
+        pickled(Runs(os.system, "exit 1")),
+        r"refused: the file names '(posix|nt)\.system'",
+    ),
+    "eval": (
+        pickled(Runs(eval, "1+1"), 2),
+        r"refused: the file names '(__builtin__|builtins)\.eval'",
+    ),
     "import": (pickled(Runs(__import__, "os"), 2), "refused: the file names"),
-    "getattr": (b"\x80\x02cbuiltins\ngetattr\ncbuiltins\ngetattr\nX\x03\x00\x00\x00abc\x86R.", "call builtins.getattr"),
-    "class called": (b"\x80\x02cbuiltins\nint\nK\x01\x85R.", "refused: the file would call builtins.int"),
+    "getattr": (
+        b"\x80\x02cbuiltins\ngetattr\ncbuiltins\ngetattr\nX\x03\x00\x00\x00abc\x86R.",
+        "call builtins.getattr",
+    ),
+    "class called": (
+        b"\x80\x02cbuiltins\nint\nK\x01\x85R.",
+        "refused: the file would call builtins.int",
+    ),
     "numpy dtype": (pickled({"a": np.array([None], object)}), "only little-endian numbers"),
     "big-endian": (pickled({"a": np.arange(3, dtype=">f4")}), "only little-endian numbers"),
     "structured": (pickled({"a": np.zeros(2, [("x", "f4")])}), "structured array"),
@@ -194,32 +261,76 @@ REFUSED = {
     "deep key": (NESTED_KEY, "a key of type tuple"),
     "copies": (BOMB, "copies more data than the file holds"),
     "after the end": (pickled({"a": 1}) + b"more", "4 bytes after the end"),
-    "torch in os": (zipped(a__data_dot_pkl=pickled(Runs(os.system, "exit 1"))), r"refused: the file names '(posix|nt)\.system'"),
-    "whole model": (torch_bytes({"m": Instance("torch.nn.modules.linear", "Linear")}), "torch.nn.modules.linear.Linear.*state_dict"),
-    "sparse": (torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_sparse_tensor")}), r"_rebuild_sparse_tensor.*to_dense\(\)"),
-    "quantised": (torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_qtensor")}), r"_rebuild_qtensor.*dequantize\(\)"),
-    "quantised storage": (torch_bytes({"a": Tensor(Storage(FLOATS, "QInt8Storage"), shape=(4,))}), "torch.QInt8Storage: a quantised"),
-    "float8": (torch_bytes({"a": Global("torch", "float8_e4m3fn")}), "float8_e4m3fn: an 8-bit float"),
-    "meta device": (torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_meta_tensor_no_storage")}), "'meta' device"),
-    "outside": (torch_bytes({"a": Tensor(Storage(FLOATS), 2, (3,))}), "does not fit its storage of 4 elements"),
+    "torch in os": (
+        zipped(a__data_dot_pkl=pickled(Runs(os.system, "exit 1"))),
+        r"refused: the file names '(posix|nt)\.system'",
+    ),
+    "whole model": (
+        torch_bytes({"m": Instance("torch.nn.modules.linear", "Linear")}),
+        "torch.nn.modules.linear.Linear.*state_dict",
+    ),
+    "sparse": (
+        torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_sparse_tensor")}),
+        r"_rebuild_sparse_tensor.*to_dense\(\)",
+    ),
+    "quantised": (
+        torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_qtensor")}),
+        r"_rebuild_qtensor.*dequantize\(\)",
+    ),
+    "quantised storage": (
+        torch_bytes({"a": Tensor(Storage(FLOATS, "QInt8Storage"), shape=(4,))}),
+        "torch.QInt8Storage: a quantised",
+    ),
+    "float8": (
+        torch_bytes({"a": Global("torch", "float8_e4m3fn")}),
+        "float8_e4m3fn: an 8-bit float",
+    ),
+    "meta device": (
+        torch_bytes({"a": Tensor(FLOATS, rebuild="_rebuild_meta_tensor_no_storage")}),
+        "'meta' device",
+    ),
+    "outside": (
+        torch_bytes({"a": Tensor(Storage(FLOATS), 2, (3,))}),
+        "does not fit its storage of 4 elements",
+    ),
     "negative stride": (torch_bytes({"a": Tensor(Storage(FLOATS), 3, (3,), (-1,))}), "strides"),
-    "spread": (torch_bytes({"a": Tensor(Storage(FLOATS), 0, (10**6, 10**6), (0, 0))}), "does not fit its storage"),
+    "spread": (
+        torch_bytes({"a": Tensor(Storage(FLOATS), 0, (10**6, 10**6), (0, 0))}),
+        "does not fit its storage",
+    ),
     "script": (zipped(a__data_dot_pkl=b"", a__constants_dot_pkl=b""), "TorchScript"),
     "big-endian torch": (zipped(a__data_dot_pkl=b"", a__byteorder="big"), "big-endian"),
-    "storage missing": (zipped(a__data_dot_pkl=torch_pickle({"a": Tensor(FLOATS)})), "member 'a/data/0' is missing"),
-    "storage too small": (zipped(a__data__0=b"1234", a__data_dot_pkl=torch_pickle({"a": Tensor(FLOATS)})),
-                          "has 4 bytes, the pickle declares 16"),
+    "storage missing": (
+        zipped(a__data_dot_pkl=torch_pickle({"a": Tensor(FLOATS)})),
+        "member 'a/data/0' is missing",
+    ),
+    "storage too small": (
+        zipped(a__data__0=b"1234", a__data_dot_pkl=torch_pickle({"a": Tensor(FLOATS)})),
+        "has 4 bytes, the pickle declares 16",
+    ),
     "other zip": (zipped(hello="x"), "neither torch.save nor numpy.savez"),
-    "objects in npz": (npz(np.array([Runs(os.system, "exit 1")], object)), "refused: .* Python objects"),
+    "objects in npz": (
+        npz(np.array([Runs(os.system, "exit 1")], object)),
+        "refused: .* Python objects",
+    ),
     "header too long": (safetensors(b"{}", length=10**15), "header of 1000000000000000 bytes"),
     "tensor outside": (safetensors({"a": ENTRY}, b"1234"), "lies at 0..8 of 4 bytes"),
-    "wrong shape": (safetensors({"a": {**ENTRY, "shape": [3]}}, b"12345678"), "needs 12 bytes, the file declares 8"),
-    "huge shape": (safetensors({"a": {**ENTRY, "shape": [10**9, 10**9]}}, b"12345678"), "needs 4000000000000000000 bytes"),
+    "wrong shape": (
+        safetensors({"a": {**ENTRY, "shape": [3]}}, b"12345678"),
+        "needs 12 bytes, the file declares 8",
+    ),
+    "huge shape": (
+        safetensors({"a": {**ENTRY, "shape": [10**9, 10**9]}}, b"12345678"),
+        "needs 4000000000000000000 bytes",
+    ),
     "overlap": (safetensors({"a": ENTRY, "b": ENTRY}, b"12345678"), "overlap"),
     "gap": (safetensors({"a": {**ENTRY, "data_offsets": [4, 12]}}, bytes(12)), "gap at byte 0"),
     "rest": (safetensors({"a": ENTRY}, bytes(12)), "describes 8 bytes of tensors, the file has 12"),
     "twice": (safetensors(b'{"a": {}, "a": {}}'), "names a tensor twice"),
-    "float8 safetensors": (safetensors({"a": {**ENTRY, "dtype": "F8_E4M3"}}, bytes(8)), "type F8_E4M3"),
+    "float8 safetensors": (
+        safetensors({"a": {**ENTRY, "dtype": "F8_E4M3"}}, bytes(8)),
+        "type F8_E4M3",
+    ),
     "no json": (safetensors(b"{broken"), "damaged: JSONDecodeError"),
     "html": (b"<!DOCTYPE html><html>Quota exceeded</html>", "a web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
@@ -238,7 +349,11 @@ def test_refused_with_one_line_that_names_file_and_reason(tmp_path, name):
     path.write_bytes(content)
     with pytest.raises(WeightFileError, match=reason) as error:
         read_file(path)
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert (
+        str(error.value).startswith(f"{path}: ")
+        and "\n" not in str(error.value)
+        and len(str(error.value)) < 600
+    )
 
 
 def test_no_file_and_a_directory(tmp_path):
@@ -251,11 +366,13 @@ def test_no_file_and_a_directory(tmp_path):
 def test_nothing_of_the_file_is_run(tmp_path):
     witness = tmp_path / "witness"
     for protocol in (2, 4):
-        (tmp_path / "evil.pdparams").write_bytes(pickled({"w": Runs(os.mkdir, str(witness))}, protocol))
+        (tmp_path / "evil.pdparams").write_bytes(
+            pickled({"w": Runs(os.mkdir, str(witness))}, protocol)
+        )
         with pytest.raises(WeightFileError, match="refused"):
             read_file(tmp_path / "evil.pdparams")
     assert not witness.exists()
-    pickle.loads(pickled(Runs(os.mkdir, str(witness))))                 # noqa: S301  this is what it would have done
+    pickle.loads(pickled(Runs(os.mkdir, str(witness))))  # noqa: S301  this is what it would have done
     assert witness.exists()
 
 
@@ -271,9 +388,14 @@ def samples(directory):
     tree, expected = checkpoint()
     write_zip(directory / "zip.pth", tree)
     write_legacy(directory / "legacy.pth", tree)
-    paddle.save({"model": paddle.nn.Linear(2, 3).state_dict(), "epoch": 3}, str(directory / "four.pdparams"))
+    paddle.save(
+        {"model": paddle.nn.Linear(2, 3).state_dict(), "epoch": 3}, str(directory / "four.pdparams")
+    )
     paddle.save(paddle.nn.Linear(2, 3).state_dict(), str(directory / "two.pdparams"), protocol=2)
-    save_file({key: np.ascontiguousarray(value) for key, value in expected.items()}, directory / "a.safetensors")
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in expected.items()},
+        directory / "a.safetensors",
+    )
     np.savez(directory / "a.npz", **expected)
     np.savez_compressed(directory / "b.npz", **expected)
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
@@ -282,22 +404,24 @@ def samples(directory):
 def mutate(content, rng):
     """(kind, `content` changed in one of the ways in which files break or are forged)."""
     data, place = bytearray(content), rng.randrange(len(content))
-    kind = rng.choice(["bit", "byte", "extreme", "cut", "insert", "delete", "repeat", "swap", "many"])
+    kind = rng.choice(
+        ["bit", "byte", "extreme", "cut", "insert", "delete", "repeat", "swap", "many"]
+    )
     if kind == "bit":
         data[place] ^= 1 << rng.randrange(8)
     elif kind == "byte":
         data[place] = rng.randrange(256)
     elif kind == "extreme":
         value = rng.choice([0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1])
-        data[place:place + 8] = value.to_bytes(8, "little")[:len(data[place:place + 8])]
+        data[place : place + 8] = value.to_bytes(8, "little")[: len(data[place : place + 8])]
     elif kind == "cut":
         del data[place:]
     elif kind == "insert":
         data[place:place] = rng.randbytes(rng.randrange(1, 32))
     elif kind == "delete":
-        del data[place:place + rng.randrange(1, 32)]
+        del data[place : place + rng.randrange(1, 32)]
     elif kind == "repeat":
-        data[place:place] = data[place:place + rng.randrange(1, 200)]
+        data[place:place] = data[place : place + rng.randrange(1, 200)]
     elif kind == "swap":
         other = rng.randrange(len(data))
         data[place], data[other] = data[other], data[place]
@@ -308,7 +432,9 @@ def mutate(content, rng):
 
 
 def fuzz(directory, count, seed=0):
-    """Read `count` mutations of each sample; {(sample, kind): [refused, read]}. Anything but WeightFileError passes through."""
+    """Read `count` mutations of each sample; {(sample, kind): [refused, read]}. Anything but
+    WeightFileError passes through.
+    """
     rng, outcome = random.Random(seed), {}
     good = samples(directory)
     for name, content in good.items():
@@ -340,9 +466,17 @@ def random_pickle(rng):
     for _ in range(rng.randrange(1, 60)):
         code.append(rng.choice(list(unpickle._OPCODES)))
         if rng.random() < 0.5:
-            names = (b"builtins\nlist\n", b"collections\nOrderedDict\n", b"numpy\ndtype\n", b"numpy._core.multiarray\n_reconstruct\n",
-                     b"numpy\nndarray\n", b"argparse\nNamespace\n")
-            code += rng.choice([rng.randbytes(rng.randrange(9)), b"\x00", b"\x01\x00\x00\x00", *names])
+            names = (
+                b"builtins\nlist\n",
+                b"collections\nOrderedDict\n",
+                b"numpy\ndtype\n",
+                b"numpy._core.multiarray\n_reconstruct\n",
+                b"numpy\nndarray\n",
+                b"argparse\nNamespace\n",
+            )
+            code += rng.choice(
+                [rng.randbytes(rng.randrange(9)), b"\x00", b"\x01\x00\x00\x00", *names]
+            )
     return bytes(code + b".")
 
 
@@ -370,6 +504,8 @@ def test_every_flipped_bit_in_the_data_of_an_archive_is_noticed(tmp_path):
     content = (tmp_path / "a.pth").read_bytes()
     start = content.index(np.arange(64, dtype=np.float32).tobytes())
     for place in range(start, start + 256, 7):
-        (tmp_path / "b.pth").write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1:])
+        (tmp_path / "b.pth").write_bytes(
+            content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+        )
         with pytest.raises(WeightFileError, match="checksum"):
             read_file(tmp_path / "b.pth")

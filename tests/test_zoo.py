@@ -1,4 +1,7 @@
-"""The zoo: every published figure against the sources' tables, names that become files, and the page generated from it."""
+"""The zoo: every published figure against the sources' tables, names that become files, and the
+page generated from it.
+"""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -22,18 +25,31 @@ def figures(pattern, metric="imagenet/top1"):
 
 def test_every_published_file_is_there_once():
     assert Counter((r.source, r.task) for r in zoo.WEIGHTS.values()) == {
-        ("bytedance/Next-ViT", "classification"): 12, ("bytedance/Next-ViT", "detection"): 6, ("bytedance/Next-ViT", "segmentation"): 12,
-        ("PaddleClas", "classification"): 12, ("timm", "classification"): 12}
+        ("bytedance/Next-ViT", "classification"): 12,
+        ("bytedance/Next-ViT", "detection"): 6,
+        ("bytedance/Next-ViT", "segmentation"): 12,
+        ("PaddleClas", "classification"): 12,
+        ("timm", "classification"): 12,
+    }
     for field in ("name", "where", "file"):
         assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 54
-    assert all(zoo.is_name(name) and not zoo.is_name(record.file) for name, record in zoo.WEIGHTS.items())
-    assert all((r.preprocess is None) == bool(r.protocol) == (r.task != "classification") for r in zoo.WEIGHTS.values())
+    assert all(
+        zoo.is_name(name) and not zoo.is_name(record.file) for name, record in zoo.WEIGHTS.items()
+    )
+    assert all(
+        (r.preprocess is None) == bool(r.protocol) == (r.task != "classification")
+        for r in zoo.WEIGHTS.values()
+    )
 
 
 def test_published_classification():
     """README of bytedance/Next-ViT; PaddleClas's model page; timm's results."""
-    assert figures("*.in1k_224.official") == [82.5, 83.2, 83.6] and figures("*.in1k_384.official") == [83.6, 84.3, 84.7]
-    assert figures("*.in1k6m_224.official") == [84.8, 85.1, 85.4] and figures("*.in1k6m_384.official") == [85.8, 86.1, 86.4]
+    assert figures("*.in1k_224.official") == [82.5, 83.2, 83.6] and figures(
+        "*.in1k_384.official"
+    ) == [83.6, 84.3, 84.7]
+    assert figures("*.in1k6m_224.official") == [84.8, 85.1, 85.4] and figures(
+        "*.in1k6m_384.official"
+    ) == [85.8, 86.1, 86.4]
     assert figures("*.in1k_*.paddleclas") == [82.48, 83.24, 83.63, 84.01, 84.65, 84.92]
     assert figures("*.in1k6m_*.paddleclas") == [84.72, 85.00, 85.36, 85.97, 86.34, 86.54]
     assert figures("*.in1k_*.timm") == [82.626, 83.498, 83.654, 84.036, 84.706, 84.930]
@@ -41,9 +57,15 @@ def test_published_classification():
 
 
 def test_published_robustness():
-    """timm's results, results-imagenet-{a,r,real}.csv, results-sketch.csv, results-imagenetv2-matched-frequency.csv."""
+    """timm's results, results-imagenet-{a,r,real}.csv, results-sketch.csv,
+    results-imagenetv2-matched-frequency.csv.
+    """
+
     def row(name):
-        return [zoo.get(name).published[f"imagenet-{key}/top1"] for key in ("a", "r", "sketch", "v2", "real")]
+        return [
+            zoo.get(name).published[f"imagenet-{key}/top1"]
+            for key in ("a", "r", "sketch", "v2", "real")
+        ]
 
     assert row("nextvit_small.in1k_224.timm") == [26.640, 46.833, 33.815, 71.430, 87.794]
     assert row("nextvit_large.in1k_224.timm") == [33.027, 50.910, 37.867, 73.100, 88.404]
@@ -61,14 +83,25 @@ def test_published_detection_and_segmentation():
 
 @pytest.mark.parametrize("variant", ["NextViT_small", "NextViT_base", "NextViT_large"])
 def test_parameters_are_the_models(variant):
-    """The README cuts to one decimal, timm rounds, PaddleClas adds the BatchNorm statistics and rounds."""
+    """The README cuts to one decimal, timm rounds, PaddleClas adds the BatchNorm statistics and
+    rounds.
+    """
     with paddle.LazyGuard():
         model = create_model(variant)
     count = count_parameters(model)
-    statistics = sum(int(np.prod(value.shape)) for key, value in model.state_dict().items() if key.endswith(("._mean", "._variance")))
-    for record in (r for r in zoo.WEIGHTS.values() if r.variant == variant and r.task == "classification"):
-        expected = {"bytedance/Next-ViT": int(count / 1e5) / 10, "timm": round(count / 1e6, 2),
-                    "PaddleClas": round((count + statistics) / 1e6, 2)}
+    statistics = sum(
+        int(np.prod(value.shape))
+        for key, value in model.state_dict().items()
+        if key.endswith(("._mean", "._variance"))
+    )
+    for record in (
+        r for r in zoo.WEIGHTS.values() if r.variant == variant and r.task == "classification"
+    ):
+        expected = {
+            "bytedance/Next-ViT": int(count / 1e5) / 10,
+            "timm": round(count / 1e6, 2),
+            "PaddleClas": round((count + statistics) / 1e6, 2),
+        }
         assert record.params_m == expected[record.source], record.name
 
 
@@ -76,31 +109,56 @@ def test_measured_figures_need_their_log():
     for record in zoo.WEIGHTS.values():
         assert (record.measured is None) == (record.log is None)
         if record.log is not None:
-            log = json.loads((ROOT / record.log).read_text())            # a report.json of tools/reproduce.py
-            assert log["record"] == record.name and record.measured[log["metric"]] == pytest.approx(log["measured"], abs=5e-4)
-    arguments = {field: getattr(zoo.get("nextvit_small.in1k_224.timm"), field) for field in zoo.Weights.__dataclass_fields__}
+            # a report.json of tools/reproduce.py
+            log = json.loads((ROOT / record.log).read_text())
+            assert log["record"] == record.name and record.measured[log["metric"]] == pytest.approx(
+                log["measured"], abs=5e-4
+            )
+    arguments = {
+        field: getattr(zoo.get("nextvit_small.in1k_224.timm"), field)
+        for field in zoo.Weights.__dataclass_fields__
+    }
     with pytest.raises(ValueError, match="measured figures need their log"):
         zoo.Weights(**{**arguments, "measured": {"imagenet/top1": 82.6}})
     with pytest.raises(TypeError):
         zoo.get("nextvit_small.in1k_224.timm").published["imagenet/top1"] = 99.0
 
 
-@pytest.mark.parametrize("name, short, crop, ratio", [
-    ("nextvit_small.in1k_224.official", 256, 224, 0.875), ("nextvit_small.in1k_384.official", 438, 384, 0.875),
-    ("nextvit_small.in1k_224.paddleclas", 256, 224, 0.875), ("nextvit_small.in1k_384.paddleclas", 384, 384, 1.0),
-    ("nextvit_small.in1k_224.timm", 235, 224, 0.95), ("nextvit_small.in1k6m_384.timm", 384, 384, 1.0)])
+@pytest.mark.parametrize(
+    "name, short, crop, ratio",
+    [
+        ("nextvit_small.in1k_224.official", 256, 224, 0.875),
+        ("nextvit_small.in1k_384.official", 438, 384, 0.875),
+        ("nextvit_small.in1k_224.paddleclas", 256, 224, 0.875),
+        ("nextvit_small.in1k_384.paddleclas", 384, 384, 1.0),
+        ("nextvit_small.in1k_224.timm", 235, 224, 0.95),
+        ("nextvit_small.in1k6m_384.timm", 384, 384, 1.0),
+    ],
+)
 def test_preprocessing(name, short, crop, ratio):
     preprocess = zoo.get(name).preprocess
-    assert (preprocess.resize_short, preprocess.crop, preprocess.crop_ratio, preprocess.interpolation) == (short, crop, ratio, "bicubic")
+    assert (
+        preprocess.resize_short,
+        preprocess.crop,
+        preprocess.crop_ratio,
+        preprocess.interpolation,
+    ) == (short, crop, ratio, "bicubic")
     decode, resize, cut, normalise = Preprocess(preprocess.transform_ops()).describe()
-    assert resize["ResizeImage"]["resize_short"] == short and resize["ResizeImage"]["backend"] == "pil"
+    assert (
+        resize["ResizeImage"]["resize_short"] == short and resize["ResizeImage"]["backend"] == "pil"
+    )
     assert cut["CropImage"]["size"] == crop and decode["DecodeImage"]["to_rgb"]
-    assert normalise["NormalizeImage"]["mean"] == [0.485, 0.456, 0.406] and normalise["NormalizeImage"]["std"] == [0.229, 0.224, 0.225]
+    assert normalise["NormalizeImage"]["mean"] == [0.485, 0.456, 0.406] and normalise[
+        "NormalizeImage"
+    ]["std"] == [0.229, 0.224, 0.225]
 
 
 def test_list_weights():
     assert len(list_weights()) == 54
-    assert list_weights("*base*384.timm") == ["nextvit_base.in1k_384.timm", "nextvit_base.in1k6m_384.timm"]
+    assert list_weights("*base*384.timm") == [
+        "nextvit_base.in1k_384.timm",
+        "nextvit_base.in1k6m_384.timm",
+    ]
     assert list_weights("resnet*") == []
 
 
@@ -113,11 +171,17 @@ def test_a_name_loads_the_file_that_the_user_fetched(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     paddle.save(source.state_dict(), "weights/NextViT_small_224_pretrained.pdparams")
     assert load_weights(target, name).source == "weights/NextViT_small_224_pretrained.pdparams"
-    np.testing.assert_array_equal(target.proj_head[0].bias.numpy(), source.proj_head[0].bias.numpy())
+    np.testing.assert_array_equal(
+        target.proj_head[0].bias.numpy(), source.proj_head[0].bias.numpy()
+    )
 
     monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(tmp_path / "elsewhere"))
-    with pytest.raises(FileNotFoundError, match="elsewhere/NextViT_small_224_pretrained.pdparams is not there, and nothing is downloaded. "
-                                                "Get it from PaddleClas .https://paddle-imagenet-models-name"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="elsewhere/NextViT_small_224_pretrained.pdparams is not there, and nothing is "
+        "downloaded. "
+        "Get it from PaddleClas .https://paddle-imagenet-models-name",
+    ):
         load_weights(target, name)
     (tmp_path / "weights").rename(tmp_path / "elsewhere")
     assert load_weights(target, name).loaded
@@ -126,11 +190,18 @@ def test_a_name_loads_the_file_that_the_user_fetched(tmp_path, monkeypatch):
 def test_a_path_is_a_path_before_it_is_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paddle.save(random_model().state_dict(), "nextvit_small.in1k_224.official")
-    assert load_weights(random_model(), "nextvit_small.in1k_224.official").source == "nextvit_small.in1k_224.official"
+    assert (
+        load_weights(random_model(), "nextvit_small.in1k_224.official").source
+        == "nextvit_small.in1k_224.official"
+    )
 
 
 def test_unknown_names_name_their_neighbours():
-    with pytest.raises(ValueError, match="unknown weights 'nextvit_small.in1k_225.official'; closest: nextvit_small.in1k_224.official"):
+    with pytest.raises(
+        ValueError,
+        match="unknown weights 'nextvit_small.in1k_225.official'; closest: "
+        "nextvit_small.in1k_224.official",
+    ):
         load_weights(random_model(), "nextvit_small.in1k_225.official")
     with pytest.raises(ValueError, match="missing.pdparams: no such file"):
         load_weights(random_model(), "missing.pdparams")
@@ -144,7 +215,19 @@ def test_the_page_is_the_zoo(capsys):
     assert sorted(row[0][3:-1] for row in rows) == sorted(list_weights())
     assert rows[0][1:7] == ["ImageNet-1K", "256, 224", "31.7", "5.8", "82.5", "not yet"]
     large = next(row for row in rows if "nextvit_large.in1k6m_384.timm" in row[0])
-    assert large[1:12] == ["SSLD-6M first", "384, 384", "57.87", "-", "86.544", "65.373", "64.827", "49.795", "77.73", "90.211", "not yet"]
+    assert large[1:12] == [
+        "SSLD-6M first",
+        "384, 384",
+        "57.87",
+        "-",
+        "86.544",
+        "65.373",
+        "64.827",
+        "49.795",
+        "77.73",
+        "90.211",
+        "not yet",
+    ]
 
 
 def test_the_page_is_checked_and_written(tmp_path, monkeypatch, capsys):

@@ -1,43 +1,101 @@
-"""A run small enough for tests: a shallow Next-ViT, 32 px, a few dozen real images of the quickstart set."""
+"""A run small enough for tests: a shallow Next-ViT, 32 px, a few dozen real images of the
+quickstart set.
+"""
+
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "dataset" / "fashion_mnist"
-NORMALIZE = {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "order": ""}}
+NORMALIZE = {
+    "NormalizeImage": {
+        "scale": "1.0/255.0",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "order": "",
+    }
+}
 
 
 def write_config(directory, train=48, test=30, batch_size=8, **sections):
-    """Write lists of the first images of every class and a YAML beside them; returns the YAML's path.
+    """Write lists of the first images of every class and a YAML beside them; returns the YAML's
+    path.
 
-    sections: replace or add whole sections, e.g. EMA={"decay": 0.9}. Global and Arch are merged key by key.
+    sections: replace or add whole sections, e.g. EMA={"decay": 0.9}. Global and Arch are merged key
+    by key.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name, count in (("train", train), ("test", test)):
         lines = (DATA / f"{name}_list.txt").read_text().splitlines()
-        (directory / f"{name}_list.txt").write_text("\n".join(lines[::len(lines) // count][:count]) + "\n")
+        (directory / f"{name}_list.txt").write_text(
+            "\n".join(lines[:: len(lines) // count][:count]) + "\n"
+        )
 
     def loader(name, transforms, shuffle, **dataset):
-        return {"dataset": {"name": "ImageNetDataset", "image_root": str(DATA / "images.zip"),
-                            "cls_label_path": str(directory / f"{name}_list.txt"), "transform_ops": transforms, **dataset},
-                "sampler": {"name": "DistributedBatchSampler", "batch_size": batch_size, "drop_last": False, "shuffle": shuffle},
-                "loader": {"num_workers": 0}}
+        return {
+            "dataset": {
+                "name": "ImageNetDataset",
+                "image_root": str(DATA / "images.zip"),
+                "cls_label_path": str(directory / f"{name}_list.txt"),
+                "transform_ops": transforms,
+                **dataset,
+            },
+            "sampler": {
+                "name": "DistributedBatchSampler",
+                "batch_size": batch_size,
+                "drop_last": False,
+                "shuffle": shuffle,
+            },
+            "loader": {"num_workers": 0},
+        }
 
     decode = [{"DecodeImage": {"to_rgb": True, "channel_first": False}}]
     resize = [{"ResizeImage": {"size": 32, "interpolation": "bicubic", "backend": "pil"}}]
     content = {
-        "Global": {"epochs": 2, "device": "cpu", "output_dir": str(directory / "output"), "print_batch_step": 1, "save_interval": 0,
-                   "image_shape": [3, 32, 32], **sections.pop("Global", {})},
-        "Arch": {"name": "NextViT_small", "class_num": 10, "depths": [1, 1, 5, 1], **sections.pop("Arch", {})},
-        "Loss": {"Train": [{"CELoss": {"weight": 1.0, "epsilon": 0.1}}], "Eval": [{"CELoss": {"weight": 1.0}}]},
-        "Optimizer": {"name": "AdamW", "weight_decay": 0.05, "clip_global_norm": 5.0, "one_dim_param_no_weight_decay": True,
-                      "lr": {"name": "Cosine", "learning_rate": 1e-3, "warmup_epoch": 1}},
-        "DataLoader": {"Train": loader("train", decode + resize + [{"RandFlipImage": {"flip_code": 1}}, NORMALIZE], True),
-                       "Eval": loader("test", decode + resize + [NORMALIZE], False)},
-        "Infer": {"infer_imgs": "none", "batch_size": 4, "transforms": decode + resize + [NORMALIZE, {"ToCHWImage": None}],
-                  "PostProcess": {"name": "Topk", "topk": 3, "class_id_map_file": str(DATA / "labels.txt")}},
+        "Global": {
+            "epochs": 2,
+            "device": "cpu",
+            "output_dir": str(directory / "output"),
+            "print_batch_step": 1,
+            "save_interval": 0,
+            "image_shape": [3, 32, 32],
+            **sections.pop("Global", {}),
+        },
+        "Arch": {
+            "name": "NextViT_small",
+            "class_num": 10,
+            "depths": [1, 1, 5, 1],
+            **sections.pop("Arch", {}),
+        },
+        "Loss": {
+            "Train": [{"CELoss": {"weight": 1.0, "epsilon": 0.1}}],
+            "Eval": [{"CELoss": {"weight": 1.0}}],
+        },
+        "Optimizer": {
+            "name": "AdamW",
+            "weight_decay": 0.05,
+            "clip_global_norm": 5.0,
+            "one_dim_param_no_weight_decay": True,
+            "lr": {"name": "Cosine", "learning_rate": 1e-3, "warmup_epoch": 1},
+        },
+        "DataLoader": {
+            "Train": loader(
+                "train", decode + resize + [{"RandFlipImage": {"flip_code": 1}}, NORMALIZE], True
+            ),
+            "Eval": loader("test", decode + resize + [NORMALIZE], False),
+        },
+        "Infer": {
+            "infer_imgs": "none",
+            "batch_size": 4,
+            "transforms": decode + resize + [NORMALIZE, {"ToCHWImage": None}],
+            "PostProcess": {
+                "name": "Topk",
+                "topk": 3,
+                "class_id_map_file": str(DATA / "labels.txt"),
+            },
+        },
         "Metric": {"Eval": [{"TopkAcc": {"topk": [1, 5]}}]},
         **sections,
     }

@@ -1,4 +1,7 @@
-"""A repository in which the chains of test_tipc run: its own test_tipc and deploy, so that nothing is written to the real one."""
+"""A repository in which the chains of test_tipc run: its own test_tipc and deploy, so that nothing
+is written to the real one.
+"""
+
 import os
 import shutil
 import subprocess
@@ -22,13 +25,22 @@ def make_checkout(folder):
 
 
 def bash(checkout, script, config, mode, **environment):
-    """The finished process of `bash test_tipc/SCRIPT CONFIG MODE` in `checkout`, by this Python; config: a file of configs/NextViT."""
+    """The finished process of `bash test_tipc/SCRIPT CONFIG MODE` in `checkout`, by this Python;
+    config: a file of configs/NextViT.
+    """
     variables = {**os.environ, "TIPC_PYTHON": sys.executable, **environment}
-    return subprocess.run(["bash", f"test_tipc/{script}", f"test_tipc/configs/NextViT/{config}", mode], cwd=checkout, env=variables,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", f"test_tipc/{script}", f"test_tipc/configs/NextViT/{config}", mode],
+        cwd=checkout,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
 
 
 def outcomes(checkout, model, mode, chain):
     """The lines of a results log, without their colour."""
-    text = (checkout / "test_tipc" / "output" / model / mode / f"results_{chain}.log").read_text(encoding="utf-8")
+    text = (checkout / "test_tipc" / "output" / model / mode / f"results_{chain}.log").read_text(
+        encoding="utf-8"
+    )
     return [line.removeprefix("\033[33m ").removesuffix(" \033[0m") for line in text.splitlines()]

@@ -1,4 +1,7 @@
-"""A tiny torch.save: real `.pth` files, zip and legacy, without torch. Trees of dicts, lists, scalars and `Tensor`s."""
+"""A tiny torch.save: real `.pth` files, zip and legacy, without torch. Trees of dicts, lists,
+scalars and `Tensor`s.
+"""
+
 import pickle
 import struct
 import zipfile
@@ -6,8 +9,16 @@ from collections import OrderedDict
 
 import numpy as np
 
-STORAGES = {"f4": "FloatStorage", "f8": "DoubleStorage", "f2": "HalfStorage", "i8": "LongStorage", "i4": "IntStorage", "u1": "ByteStorage",
-            "b1": "BoolStorage", "bf16": "BFloat16Storage"}
+STORAGES = {
+    "f4": "FloatStorage",
+    "f8": "DoubleStorage",
+    "f2": "HalfStorage",
+    "i8": "LongStorage",
+    "i4": "IntStorage",
+    "u1": "ByteStorage",
+    "b1": "BoolStorage",
+    "bf16": "BFloat16Storage",
+}
 
 
 class Global:
@@ -28,7 +39,9 @@ class Instance:
 
 
 class Storage:
-    """Raw elements that several tensors may view. kind: a key of STORAGES, or any name of a torch class."""
+    """Raw elements that several tensors may view. kind: a key of STORAGES, or any name of a torch
+    class.
+    """
 
     def __init__(self, array, kind=None):
         self.data, self.count = array.tobytes(), array.size
@@ -36,17 +49,30 @@ class Storage:
 
 
 class Tensor:
-    """A view of a storage, or of its own for an array. rebuild: the function of torch._utils which the pickle names."""
+    """A view of a storage, or of its own for an array. rebuild: the function of torch._utils which
+    the pickle names.
+    """
 
-    def __init__(self, source, offset=0, shape=None, strides=None, kind=None, rebuild="_rebuild_tensor_v2"):
-        self.storage = source if isinstance(source, Storage) else Storage(np.ascontiguousarray(source), kind)
+    def __init__(
+        self, source, offset=0, shape=None, strides=None, kind=None, rebuild="_rebuild_tensor_v2"
+    ):
+        self.storage = (
+            source if isinstance(source, Storage) else Storage(np.ascontiguousarray(source), kind)
+        )
         self.shape = tuple(np.shape(source) if shape is None else shape)
         if strides is None:
-            strides = [int(np.prod(self.shape[i + 1:])) for i in range(len(self.shape))]
+            strides = [int(np.prod(self.shape[i + 1 :])) for i in range(len(self.shape))]
         self.offset, self.strides, self.rebuild = offset, tuple(strides), rebuild
 
     def __reduce__(self):
-        return Global("torch._utils", self.rebuild), (self.storage, self.offset, self.shape, self.strides, False, OrderedDict())
+        return Global("torch._utils", self.rebuild), (
+            self.storage,
+            self.offset,
+            self.shape,
+            self.strides,
+            False,
+            OrderedDict(),
+        )
 
 
 class _Pickler(pickle._Pickler):
@@ -75,7 +101,8 @@ class _Pickler(pickle._Pickler):
 class _Legacy(_Pickler):
     def persistent_id(self, obj):
         key = super().persistent_id(obj)
-        return key and (*key, None)                         # the sixth part: no view of another storage
+        # the sixth part: no view of another storage
+        return key and (*key, None)
 
 
 def tensors(state):
@@ -97,9 +124,15 @@ def write_zip(path, tree, root="archive"):
 
 
 def write_legacy(path, tree):
-    """torch.save before 1.6: pickles of magic, version, system, content, keys; then each storage's length and bytes."""
+    """torch.save before 1.6: pickles of magic, version, system, content, keys; then each storage's
+    length and bytes.
+    """
     with open(path, "wb") as file:
-        for header in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}):
+        for header in (
+            0x1950A86A20F9469CFC6C,
+            1001,
+            {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}},
+        ):
             pickle.dump(header, file, protocol=2)
         storages = {}
         _Legacy(file, storages).dump(tree)

@@ -1,14 +1,18 @@
-"""One engine of tools/benchmark.py in a process of its own, so that its thread settings hold and its libraries meet no others.
+"""One engine of tools/benchmark.py in a process of its own, so that its thread settings hold and
+its libraries meet no others.
 
     python tools/benchmark_worker.py ENGINE VARIANT SIZE THREADS FOLDER
 
-FOLDER is what tools/benchmark.py prepared: the weights that all models share, in each project's format, and the exports.
-Reads one JSON request per line, {"task": "latency" | "train" | "data", "batch": B, "runs": R}, and answers each with
-{"ms": milliseconds of R runs, "cpu_ms": those of the processor, "memory_mb": the most that this process has held}; a request of
-{"task": "output"} with the logits of `probe`. {"task": "detection" | "segmentation", "size": [height, width], "train": bool, "runs": R} is
-answered with {"ms": {part: milliseconds of R runs}, "memory_mb": ...}.
-The interpreter may be a peer's, without this project, so only the standard library is imported at the top.
+FOLDER is what tools/benchmark.py prepared: the weights that all models share, in each project's
+format, and the exports. Reads one JSON request per line, {"task": "latency" | "train" | "data",
+"batch": B, "runs": R}, and answers each with {"ms": milliseconds of R runs, "cpu_ms": those of the
+processor, "memory_mb": the most that this process has held}; a request of {"task": "output"} with
+the logits of `probe`. {"task": "detection" | "segmentation", "size": [height, width], "train":
+bool, "runs": R} is answered with {"ms": {part: milliseconds of R runs}, "memory_mb": ...}. The
+interpreter may be a peer's, without this project, so only the standard library is imported at the
+top.
 """
+
 import importlib
 import importlib.util
 import io
@@ -18,12 +22,13 @@ import sys
 import tempfile
 import time
 
-WARM_UP = 3         # runs before a batch size is timed for the first time
-SETTLE = 1          # runs before every later round: other engines have had the caches
+WARM_UP = 3  # runs before a batch size is timed for the first time
+SETTLE = 1  # runs before every later round: other engines have had the caches
 
 
 def create_ours(variant, folder):
     from ppcls_nextvit import create_model, load_weights
+
     model = create_model(variant)
     load_weights(model, os.path.join(folder, "weights.pdparams"))
     return model
@@ -31,26 +36,34 @@ def create_ours(variant, folder):
 
 def create_ours_fused(variant, folder):
     from ppcls_nextvit import fuse_bn
+
     return fuse_bn(create_ours(variant, folder))
 
 
 def create_paddleclas(variant, folder):
     path = "ppcls.arch.backbone.model_zoo.nextvit"
     try:
-        module = importlib.import_module(f"paddleclas.{path}")             # the wheel
+        module = importlib.import_module(f"paddleclas.{path}")  # the wheel
     except ModuleNotFoundError:
-        module = importlib.import_module(path)                             # a clone on PYTHONPATH
+        module = importlib.import_module(path)  # a clone on PYTHONPATH
     import paddle
+
     model = getattr(module, f"{variant}_224")()
-    missing, unexpected = model.set_state_dict(paddle.load(os.path.join(folder, "weights.pdparams")))
+    missing, unexpected = model.set_state_dict(
+        paddle.load(os.path.join(folder, "weights.pdparams"))
+    )
     if missing or unexpected:
-        raise ValueError(f"PaddleClas's model does not fit the weights: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise ValueError(
+            f"PaddleClas's model does not fit the weights: missing {missing[:3]}, unexpected "
+            f"{unexpected[:3]}"
+        )
     return model
 
 
 def create_timm(variant, folder):
     import timm
     from safetensors.torch import load_file
+
     model = timm.create_model(variant.lower())
     model.load_state_dict(load_file(os.path.join(folder, "timm.safetensors")))
     return model
@@ -66,7 +79,12 @@ def create_timm_fused(variant, folder):
 
 def create_timm_compiled(variant, folder):
     import torch
-    return torch.compile(create_timm_fused(variant, folder), dynamic=False, options={"freezing": True, "pattern_matcher": False})
+
+    return torch.compile(
+        create_timm_fused(variant, folder),
+        dynamic=False,
+        options={"freezing": True, "pattern_matcher": False},
+    )
 
 
 class PaddleEager:
@@ -75,6 +93,7 @@ class PaddleEager:
     def __init__(self, create, variant, size, threads, folder):
         import numpy
         import paddle
+
         self.size, self.paddle, self.rng = size, paddle, numpy.random.default_rng(0)
         self.version = f"paddlepaddle {paddle.__version__}"
         self.model = create(variant, folder)
@@ -88,13 +107,20 @@ class PaddleEager:
 
         def run():
             with self.paddle.no_grad():
-                return self.model(images).numpy()                          # .numpy() waits for the device
+                # .numpy() waits for the device
+                return self.model(images).numpy()
+
         return run
 
     def train(self, batch):
         self.model.train()
-        images, labels = self.paddle.to_tensor(self.images(batch)), self.paddle.to_tensor(self.rng.integers(0, 1000, batch))
-        optimizer = self.paddle.optimizer.AdamW(1e-4, weight_decay=0.05, parameters=self.model.parameters())
+        images, labels = (
+            self.paddle.to_tensor(self.images(batch)),
+            self.paddle.to_tensor(self.rng.integers(0, 1000, batch)),
+        )
+        optimizer = self.paddle.optimizer.AdamW(
+            1e-4, weight_decay=0.05, parameters=self.model.parameters()
+        )
 
         def run():
             loss = self.paddle.nn.functional.cross_entropy(self.model(images), labels)
@@ -102,6 +128,7 @@ class PaddleEager:
             optimizer.step()
             optimizer.clear_grad()
             float(loss)
+
         return run
 
 
@@ -115,7 +142,9 @@ class PaddleInference(PaddleEager):
         spec = [paddle.static.InputSpec([None, 3, size, size], "float32", "x")]
         with tempfile.TemporaryDirectory() as directory:
             prefix = os.path.join(directory, "inference")
-            paddle.jit.save(paddle.jit.to_static(self.model, input_spec=spec, full_graph=True), prefix)
+            paddle.jit.save(
+                paddle.jit.to_static(self.model, input_spec=spec, full_graph=True), prefix
+            )
             config = paddle.inference.Config(f"{prefix}.json", f"{prefix}.pdiparams")
             config.disable_glog_info()
             config.disable_gpu()
@@ -132,6 +161,7 @@ class PaddleInference(PaddleEager):
             given.copy_from_cpu(images)
             self.predictor.run()
             return result.copy_to_cpu()
+
         return run
 
 
@@ -142,6 +172,7 @@ class TorchEager(PaddleEager):
         import numpy
         import timm
         import torch
+
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.size, self.torch, self.rng = size, torch, numpy.random.default_rng(0)
@@ -155,11 +186,15 @@ class TorchEager(PaddleEager):
         def run():
             with self.torch.inference_mode():
                 return self.model(images).numpy()
+
         return run
 
     def train(self, batch):
         self.model.train()
-        images, labels = self.torch.from_numpy(self.images(batch)), self.torch.from_numpy(self.rng.integers(0, 1000, batch))
+        images, labels = (
+            self.torch.from_numpy(self.images(batch)),
+            self.torch.from_numpy(self.rng.integers(0, 1000, batch)),
+        )
         optimizer = self.torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05)
 
         def run():
@@ -168,6 +203,7 @@ class TorchEager(PaddleEager):
             optimizer.step()
             optimizer.zero_grad()
             loss.item()
+
         return run
 
 
@@ -179,15 +215,28 @@ class TimmOnnx(PaddleEager):
         import onnxruntime
         import timm
         import torch
+
         self.size, self.rng = size, numpy.random.default_rng(0)
-        self.version = f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+        self.version = (
+            f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime "
+            f"{onnxruntime.__version__}"
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "model.onnx")
-            torch.onnx.export(create(variant, folder).eval(), torch.zeros(2, 3, size, size), path, input_names=["x"], opset_version=17,
-                              dynamic_axes={"x": {0: "batch"}}, dynamo=False)
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            torch.onnx.export(
+                create(variant, folder).eval(),
+                torch.zeros(2, 3, size, size),
+                path,
+                input_names=["x"],
+                opset_version=17,
+                dynamic_axes={"x": {0: "batch"}},
+                dynamo=False,
+            )
+            self.session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
 
     def latency(self, batch):
         images = self.images(batch)
@@ -203,17 +252,28 @@ class Deployed(PaddleEager):
         from pathlib import Path
 
         import numpy
+
         target, precision = export
-        program, package = {"paddle": ("python", "paddlepaddle"), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}[target]
-        spec = importlib.util.spec_from_file_location("predict", Path(__file__).parents[1] / "deploy" / program / "predict.py")
+        program, package = {
+            "paddle": ("python", "paddlepaddle"),
+            "onnx": ("onnx", "onnxruntime"),
+            "openvino": ("onnx", "openvino"),
+        }[target]
+        spec = importlib.util.spec_from_file_location(
+            "predict", Path(__file__).parents[1] / "deploy" / program / "predict.py"
+        )
         predict = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(predict)
         self.size, self.rng = size, numpy.random.default_rng(0)
         directory = Path(folder) / str(size) / f"{target}_{precision}"
         if target == "paddle":
-            self.run = predict.paddle_engine(directory, predict.read_description(directory), threads=threads)
+            self.run = predict.paddle_engine(
+                directory, predict.read_description(directory), threads=threads
+            )
         else:
-            self.run = predict.ENGINES[package](directory, predict.read_hashed(directory, json.loads), "cpu", threads)
+            self.run = predict.ENGINES[package](
+                directory, predict.read_hashed(directory, json.loads), "cpu", threads
+            )
         self.version = f"{package} {metadata.version(package)}"
 
     def latency(self, batch):
@@ -223,42 +283,64 @@ class Deployed(PaddleEager):
 
 def create_dense(name, **backbone):
     """A creator of that detector or segmentor, with the published recipes' defaults."""
+
     def create(variant):
         from ppcls_nextvit import create_model
+
         return create_model(name, backbone={"name": variant, **backbone})
+
     return create
 
 
 def create_paddleseg_upernet(variant):
     """PaddleSeg's own UPerNet on our backbone, with the parts that our measurement asks for."""
     from ppcls_nextvit.hosts import paddleseg
+
     paddleseg.register()
     import paddleseg as suite
     from paddleseg.cvlibs import manager
+
     backbone = manager.BACKBONES[variant](extra_norms=True, drop_path_rate=0.2)
-    model = manager.MODELS["UPerNet"](num_classes=150, backbone=backbone, backbone_indices=(0, 1, 2, 3), enable_auxiliary_loss=True)
+    model = manager.MODELS["UPerNet"](
+        num_classes=150,
+        backbone=backbone,
+        backbone_indices=(0, 1, 2, 3),
+        enable_auxiliary_loss=True,
+    )
     model.num_classes, model.in_channels, model.suite = 150, 3, f"paddleseg {suite.__version__}, "
     model.decode = lambda images: model.head(model.backbone(images))[0]
-    model.forward = lambda images: model.head(model.backbone(images))      # logits at the heads' size, as ours
+    # logits at the heads' size, as ours
+    model.forward = lambda images: model.head(model.backbone(images))
     return model
 
 
 def create_untimed(module, reason):
     """For a suite that has nothing to time: the ImportError says whether it is there."""
+
     def create(variant):
-        raise ImportError(f"{module} is installed, but {reason}" if importlib.util.find_spec(module) else f"{module} is not installed")
+        raise ImportError(
+            f"{module} is installed, but {reason}"
+            if importlib.util.find_spec(module)
+            else f"{module} is not installed"
+        )
+
     return create
 
 
 class Dense:
-    """A detector or segmentor, part by part, by this project's own measurement: pre- and postprocessing are ours."""
+    """A detector or segmentor, part by part, by this project's own measurement: pre- and
+    postprocessing are ours.
+    """
 
     def __init__(self, create, variant, size, threads, folder):
-        self.model = create(variant)                                       # first: a suite that is not timed needs no Paddle
+        # first: a suite that is not timed needs no Paddle
+        self.model = create(variant)
         import paddle
 
         from ppcls_nextvit.data.dense import opencv
-        opencv()                                                           # the ImportError that names the extra
+
+        # the ImportError that names the extra
+        opencv()
         self.on_gpu = paddle.device.get_device().startswith("gpu")
         self.version = f"{getattr(self.model, 'suite', '')}paddlepaddle {paddle.__version__}"
 
@@ -276,6 +358,7 @@ class Gemm:
 
     def __init__(self, create, variant, size, threads, folder):
         import numpy
+
         self.a, self.b = numpy.random.default_rng(0).random((2, self.SIDE, self.SIDE), "float32")
         self.version = f"numpy {numpy.__version__}"
 
@@ -284,12 +367,17 @@ class Gemm:
 
 
 def pictures(count, width=500, height=375):
-    """Made-up photos, as JPEG files in memory: smooth colours under noise, of the size that ImageNet's have on average."""
+    """Made-up photos, as JPEG files in memory: smooth colours under noise, of the size that
+    ImageNet's have on average.
+    """
     import numpy
     from PIL import Image
+
     rng, files = numpy.random.default_rng(0), []
     for _ in range(count):
-        smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), numpy.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), numpy.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         noisy = numpy.asarray(smooth) + rng.normal(0, 12, (height, width, 3))
         file = io.BytesIO()
         Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(file, "JPEG", quality=90)
@@ -298,7 +386,9 @@ def pictures(count, width=500, height=375):
 
 
 class OursPipeline:
-    """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32 array, with Pillow or OpenCV."""
+    """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32
+    array, with Pillow or OpenCV.
+    """
 
     def __init__(self, backend, variant, size, threads, folder):
         from pathlib import Path
@@ -308,6 +398,7 @@ class OursPipeline:
 
         from ppcls_nextvit.config import load_config
         from ppcls_nextvit.preprocess import Pipeline
+
         config = load_config(Path(__file__).parents[1] / "configs" / "NextViT_small_224.yaml")
         recipe = config.DataLoader["Train"]["dataset"]["transform_ops"]
         for entry in recipe:
@@ -323,6 +414,7 @@ class OursPipeline:
         def run():
             for file in files:
                 self.transform(file, self.rng)
+
         return run
 
 
@@ -335,10 +427,21 @@ class TimmPipeline:
         import torchvision
         from PIL import Image
         from timm.data import create_transform
+
         torch.set_num_threads(threads)
-        self.open, self.version = Image.open, f"timm {timm.__version__}, torchvision {torchvision.__version__}"
-        self.transform = create_transform(size, is_training=True, interpolation="bicubic", auto_augment="rand-m9-mstd0.5-inc1",
-                                          re_prob=0.25, re_mode="pixel", re_count=1)
+        self.open, self.version = (
+            Image.open,
+            f"timm {timm.__version__}, torchvision {torchvision.__version__}",
+        )
+        self.transform = create_transform(
+            size,
+            is_training=True,
+            interpolation="bicubic",
+            auto_augment="rand-m9-mstd0.5-inc1",
+            re_prob=0.25,
+            re_mode="pixel",
+            re_count=1,
+        )
 
     def data(self, batch):
         files = pictures(batch)
@@ -346,10 +449,12 @@ class TimmPipeline:
         def run():
             for file in files:
                 self.transform(self.open(io.BytesIO(file)).convert("RGB"))
+
         return run
 
 
-ENGINES = {                                                                # name: (kind, what it runs, tasks)
+# name: (kind, what it runs, tasks)
+ENGINES = {
     "ours onnx": (Deployed, ("onnx", "fp32"), ("latency",)),
     "ours openvino": (Deployed, ("openvino", "fp32"), ("latency",)),
     "ours paddle": (Deployed, ("paddle", "fp32"), ("latency",)),
@@ -367,26 +472,56 @@ ENGINES = {                                                                # nam
     "ours data": (OursPipeline, "pil", ("data",)),
     "ours data cv2": (OursPipeline, "cv2", ("data",)),
     "timm data": (TimmPipeline, "pil", ("data",)),
-    "ours mask_rcnn": (Dense, create_dense("MaskRCNN", drop_path_rate=0.1, frozen_stages=1, norm_eval=True), ("detection",)),
-    "paddledet mask_rcnn": (Dense, create_untimed("ppdet", "its released detectors do not run on Paddle 3"), ("detection",)),
-    "mmdet mask_rcnn": (Dense, create_untimed("mmdet", "it has no Next-ViT of its own"), ("detection",)),
-    "ours upernet": (Dense, create_dense("UPerNet", extra_norms=True, drop_path_rate=0.2), ("segmentation",)),
+    "ours mask_rcnn": (
+        Dense,
+        create_dense("MaskRCNN", drop_path_rate=0.1, frozen_stages=1, norm_eval=True),
+        ("detection",),
+    ),
+    "paddledet mask_rcnn": (
+        Dense,
+        create_untimed("ppdet", "its released detectors do not run on Paddle 3"),
+        ("detection",),
+    ),
+    "mmdet mask_rcnn": (
+        Dense,
+        create_untimed("mmdet", "it has no Next-ViT of its own"),
+        ("detection",),
+    ),
+    "ours upernet": (
+        Dense,
+        create_dense("UPerNet", extra_norms=True, drop_path_rate=0.2),
+        ("segmentation",),
+    ),
     "paddleseg upernet": (Dense, create_paddleseg_upernet, ("segmentation",)),
-    "ours semfpn": (Dense, create_dense("SemanticFPN", extra_norms=True, drop_path_rate=0.2), ("segmentation",)),
-    "mmseg upernet": (Dense, create_untimed("mmseg", "it has no Next-ViT of its own"), ("segmentation",)),
-    "gemm": (Gemm, None, ()),                                              # no engine: it takes turns with those of `latency`
+    "ours semfpn": (
+        Dense,
+        create_dense("SemanticFPN", extra_norms=True, drop_path_rate=0.2),
+        ("segmentation",),
+    ),
+    "mmseg upernet": (
+        Dense,
+        create_untimed("mmseg", "it has no Next-ViT of its own"),
+        ("segmentation",),
+    ),
+    # no engine: it takes turns with those of `latency`
+    "gemm": (Gemm, None, ()),
 }
 
 
 def peak_memory():
-    """The most memory that this process has held, in MB. Not getrusage's, which begins with that of the process that started this one."""
+    """The most memory that this process has held, in MB. Not getrusage's, which begins with that of
+    the process that started this one.
+    """
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
 
 
 def probe(engine):
-    """The engine's logits for a fixed image, as a list: engines with the same weights must agree."""
+    """The engine's logits for a fixed image, as a list: engines with the same weights must
+    agree.
+    """
     import numpy
+
     engine.rng = numpy.random.default_rng(1)
     return numpy.asarray(engine.latency(1)(), "float64").tolist()
 
@@ -414,12 +549,19 @@ def serve(requests, replies, engine):
             runs[key]()
             milliseconds.append(1e3 * (time.perf_counter() - start))
             cpu_milliseconds.append(1e3 * (time.process_time() - cpu_start))
-        print(json.dumps({"ms": milliseconds, "cpu_ms": cpu_milliseconds, "memory_mb": peak_memory()}), file=replies, flush=True)
+        print(
+            json.dumps(
+                {"ms": milliseconds, "cpu_ms": cpu_milliseconds, "memory_mb": peak_memory()}
+            ),
+            file=replies,
+            flush=True,
+        )
 
 
 def main(name, variant, size, threads, folder):
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)                                                          # what libraries print must not mix with the answers
+    # what libraries print must not mix with the answers
+    os.dup2(2, 1)
     kind, create, _ = ENGINES[name]
     try:
         engine = kind(create, variant, int(size), int(threads), folder)

@@ -1,7 +1,10 @@
-"""Evaluate weights: `python tools/eval.py -c CONFIG -o Global.pretrained_model=WEIGHTS`, printed as JSON.
+"""Evaluate weights: `python tools/eval.py -c CONFIG -o Global.pretrained_model=WEIGHTS`, printed as
+JSON.
 
-A YAML in PaddleDetection's dialect goes to that suite (`-o weights=WEIGHTS`), one in PaddleSeg's too (`-o model.pretrained=WEIGHTS`).
+A YAML in PaddleDetection's dialect goes to that suite (`-o weights=WEIGHTS`), one in PaddleSeg's
+too (`-o model.pretrained=WEIGHTS`).
 """
+
 import json
 
 from ppcls_nextvit.cli import config_parser, program
@@ -14,12 +17,15 @@ def main(argv=None) -> int:
     dialect = dialect_of(args.config)
     if dialect == "PaddleDetection":
         from ppcls_nextvit.hosts.paddledet import evaluate
+
         result = evaluate(args.config, args.override)
     elif dialect == "PaddleSeg":
         from ppcls_nextvit.hosts.paddleseg import evaluate
+
         result = evaluate(args.config, overrides=args.override)
     else:
         from ppcls_nextvit.engine.evaluate import evaluate
+
         result = evaluate(load_config(args.config, args.override))
     print(json.dumps(result))
     return 0

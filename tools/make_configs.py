@@ -1,19 +1,31 @@
-"""Writes configs/NextViT_{small,base,large}_{224,384}[_ssld].yaml from the table below; `--check` only compares.
+"""Writes configs/NextViT_{small,base,large}_{224,384}[_ssld].yaml from the table below; `--check`
+only compares.
 
 Each file is complete, because users copy one; the table keeps the twelve in step.
 """
+
 from pathlib import Path
 
 from ppcls_nextvit.cli import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-# size -> per resolution: best top-1 % in the official training log (its crop ratio .875), minutes:seconds per epoch and MB of memory per
-# GPU in that log, top-1 % at crop ratio 1.0 (PaddleClas; 384 only); and the published top-1 % of the SSLD-6M weights
+# size -> per resolution: best top-1 % in the official training log (its crop ratio .875),
+# minutes:seconds per epoch and MB of memory per GPU in that log, top-1 % at crop ratio 1.0
+# (PaddleClas; 384 only); and the published top-1 % of the SSLD-6M weights
 OFFICIAL = {
-    "small": {224: ("82.49", "3:54", "20458", None, "84.8"), 384: ("83.58", "10:58", "29510", "84.01", "85.8")},
-    "base": {224: ("83.21", "5:00", "24593", None, "85.1"), 384: ("84.27", "13:48", "36795", "84.65", "86.1")},
-    "large": {224: ("83.58", "6:13", "28734", None, "85.4"), 384: ("84.68", "16:51", "44082", "84.92", "86.4")},
+    "small": {
+        224: ("82.49", "3:54", "20458", None, "84.8"),
+        384: ("83.58", "10:58", "29510", "84.01", "85.8"),
+    },
+    "base": {
+        224: ("83.21", "5:00", "24593", None, "85.1"),
+        384: ("84.27", "13:48", "36795", "84.65", "86.1"),
+    },
+    "large": {
+        224: ("83.58", "6:13", "28734", None, "85.4"),
+        384: ("84.68", "16:51", "44082", "84.92", "86.4"),
+    },
 }
 
 SCRATCH_HEADER = """\
@@ -90,20 +102,26 @@ DecodeImage:
     to_rgb: True
     channel_first: False
 """
-TRAIN_TRANSFORMS = (DECODE, """\
+TRAIN_TRANSFORMS = (
+    DECODE,
+    """\
 RandomResizedCrop:
     size: {size}
     interpolation: bicubic
     backend: pil
-""", """\
+""",
+    """\
 RandFlipImage:
     flip_code: 1
-""", """\
+""",
+    """\
 TimmAutoAugment:
     config_str: rand-m9-mstd0.5-inc1
     interpolation: bicubic
     img_size: {size}
-""", NORMALIZE, """\
+""",
+    NORMALIZE,
+    """\
 RandomErasing:
     EPSILON: 0.25
     sl: 0.02
@@ -112,16 +130,22 @@ RandomErasing:
     attempt: 10
     use_log_aspect: True
     mode: pixel
-""")
-EVAL_TRANSFORMS = (DECODE, """\
+""",
+)
+EVAL_TRANSFORMS = (
+    DECODE,
+    """\
 ResizeImage:
     resize_short: {resize}
     interpolation: bicubic
     backend: pil
-""", """\
+""",
+    """\
 CropImage:
     size: {size}
-""", NORMALIZE)
+""",
+    NORMALIZE,
+)
 
 BODY = """\
 Global:
@@ -239,21 +263,51 @@ def config(variant, size, ssld):
     epochs, resize = (300 if scratch else 30), {224: 256, 384: 438}[size]
     minutes, seconds = map(int, epoch.split(":"))
     header = SSLD_HEADER if ssld else SCRATCH_HEADER if scratch else FINETUNE_HEADER
-    header = header.format(name=name, variant=variant, letter=variant[0].upper(), size=size, resize=resize, memory=memory, epoch=epoch,
-                           hours=f"{epochs * (60 * minutes + seconds) / 3600:.1f}", top1=top1, top1_whole=top1_whole, ssld=ssld_top1,
-                           lr_note=BASE_LR_NOTE if variant == "base" else "")
-    pretrained = "null" if scratch else f"./weights/{name}" if ssld else f"./output/NextViT_{variant}_224/best_model"
-    body = BODY.format(variant=variant, size=size, epochs=epochs, pretrained_model=pretrained, batch_size=256 if scratch else 128,
-                       optimizer=SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER,
-                       train_transforms=transforms(TRAIN_TRANSFORMS, 8, size=size),
-                       eval_transforms=transforms(EVAL_TRANSFORMS, 8, size=size, resize=resize),
-                       infer_transforms=transforms((*EVAL_TRANSFORMS, "ToCHWImage:\n"), 4, size=size, resize=resize))
+    header = header.format(
+        name=name,
+        variant=variant,
+        letter=variant[0].upper(),
+        size=size,
+        resize=resize,
+        memory=memory,
+        epoch=epoch,
+        hours=f"{epochs * (60 * minutes + seconds) / 3600:.1f}",
+        top1=top1,
+        top1_whole=top1_whole,
+        ssld=ssld_top1,
+        lr_note=BASE_LR_NOTE if variant == "base" else "",
+    )
+    pretrained = (
+        "null"
+        if scratch
+        else f"./weights/{name}"
+        if ssld
+        else f"./output/NextViT_{variant}_224/best_model"
+    )
+    body = BODY.format(
+        variant=variant,
+        size=size,
+        epochs=epochs,
+        pretrained_model=pretrained,
+        batch_size=256 if scratch else 128,
+        optimizer=SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER,
+        train_transforms=transforms(TRAIN_TRANSFORMS, 8, size=size),
+        eval_transforms=transforms(EVAL_TRANSFORMS, 8, size=size, resize=resize),
+        infer_transforms=transforms(
+            (*EVAL_TRANSFORMS, "ToCHWImage:\n"), 4, size=size, resize=resize
+        ),
+    )
     return name, header + body
 
 
 def all_configs():
     """{path: text} of the twelve files."""
-    made = [config(variant, size, ssld) for variant in OFFICIAL for size in (224, 384) for ssld in (False, True)]
+    made = [
+        config(variant, size, ssld)
+        for variant in OFFICIAL
+        for size in (224, 384)
+        for ssld in (False, True)
+    ]
     return {CONFIGS / f"{name}.yaml": text for name, text in made}
 
 

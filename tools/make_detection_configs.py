@@ -1,30 +1,46 @@
-"""Writes configs/detection/mask_rcnn_nextvit_{small,base,large}_{1x,3x}_coco.yaml from this table; `--check` only compares."""
+"""Writes configs/detection/mask_rcnn_nextvit_{small,base,large}_{1x,3x}_coco.yaml from this table;
+`--check` only compares.
+"""
+
 from pathlib import Path
 
 from ppcls_nextvit.cli import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
 
-# variant -> of the official training log's last evaluation: box AP, box AP50, mask AP, mask AP50; then MB of memory per GPU and hours from
-# its first line to its last
+# variant -> of the official training log's last evaluation: box AP, box AP50, mask AP, mask AP50;
+# then MB of memory per GPU and hours from its first line to its last
 OFFICIAL = {
-    "1x": {"small": ("45.9", "68.3", "41.8", "65.1", "7231", "7.1"),
-           "base": ("47.2", "69.6", "42.8", "66.5", "9720", "8.4"),
-           "large": ("48.0", "69.8", "43.2", "67.0", "12213", "9.6")},
-    "3x": {"small": ("48.0", "69.7", "43.2", "66.8", "13208", "17.5"),
-           "base": ("49.5", "71.1", "44.4", "68.3", "17580", "21.3"),
-           "large": ("50.2", "71.6", "44.8", "68.7", "22487", "24.8")},
+    "1x": {
+        "small": ("45.9", "68.3", "41.8", "65.1", "7231", "7.1"),
+        "base": ("47.2", "69.6", "42.8", "66.5", "9720", "8.4"),
+        "large": ("48.0", "69.8", "43.2", "67.0", "12213", "9.6"),
+    },
+    "3x": {
+        "small": ("48.0", "69.7", "43.2", "66.8", "13208", "17.5"),
+        "base": ("49.5", "71.1", "44.4", "68.3", "17580", "21.3"),
+        "large": ("50.2", "71.6", "44.8", "68.7", "22487", "24.8"),
+    },
 }
 DROP_PATH = {"small": 0.1, "base": 0.2, "large": 0.2}
 SCALES = "[" + ", ".join(f"[1333, {side}]" for side in range(480, 801, 32)) + "]"
 RECIPES = {
-    "1x": {"epochs": 12, "milestones": [8, 11], "spared": "bn norm", "augment": """\
+    "1x": {
+        "epochs": 12,
+        "milestones": [8, 11],
+        "spared": "bn norm",
+        "augment": """\
         - Resize:
             scale: [1333, 800]
         - RandomFlip:
             prob: 0.5
-"""},
-    "3x": {"epochs": 36, "milestones": [27, 33], "spared": "norm", "augment": f"""\
+""",
+    },
+    "3x": {
+        "epochs": 36,
+        "milestones": [27, 33],
+        "spared": "norm",
+        "augment": f"""\
         - RandomFlip:
             prob: 0.5
         - AutoAugment:
@@ -41,7 +57,8 @@ RECIPES = {
                 - Resize:
                     scale: *scales
                     multiscale_mode: value
-"""},
+""",
+    },
 }
 BODY = """\
 # Mask R-CNN on Next-ViT-{letter}, COCO 2017, {schedule} ({epochs} epochs): the official recipe.
@@ -168,18 +185,35 @@ def config(schedule, variant):
     keys, name = RECIPES[schedule], f"mask_rcnn_nextvit_{variant}_{schedule}_coco"
     box, box50, mask, mask50, memory, hours = OFFICIAL[schedule][variant]
     spared_words = " or ".join(f"'{word}'" for word in keys["spared"].split())
-    return name, BODY.format(**keys, name=name, schedule=schedule, variant=variant, letter=variant[0].upper(), box=box, box50=box50,
-                             mask=mask, mask50=mask50, memory=memory, hours=hours, drop_path=DROP_PATH[variant], spared_words=spared_words)
+    return name, BODY.format(
+        **keys,
+        name=name,
+        schedule=schedule,
+        variant=variant,
+        letter=variant[0].upper(),
+        box=box,
+        box50=box50,
+        mask=mask,
+        mask50=mask50,
+        memory=memory,
+        hours=hours,
+        drop_path=DROP_PATH[variant],
+        spared_words=spared_words,
+    )
 
 
 def all_configs():
     """{path: text} of the six files."""
-    made = [config(schedule, variant) for schedule, variants in OFFICIAL.items() for variant in variants]
+    made = [
+        config(schedule, variant) for schedule, variants in OFFICIAL.items() for variant in variants
+    ]
     return {CONFIGS / f"{name}.yaml": text for name, text in made}
 
 
 def main(argv=None) -> int:
-    return write_generated("tools/make_detection_configs.py", __doc__.splitlines()[0], all_configs, argv)
+    return write_generated(
+        "tools/make_detection_configs.py", __doc__.splitlines()[0], all_configs, argv
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,35 @@
-"""Writes configs/segmentation/{semfpn_80k,upernet_160k}_nextvit_{small,base,large}_ade20k.yaml from this table; `--check` only compares."""
+"""Writes configs/segmentation/{semfpn_80k,upernet_160k}_nextvit_{small,base,large}_ade20k.yaml from
+this table; `--check` only compares.
+"""
+
 from pathlib import Path
 
 from ppcls_nextvit.cli import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "segmentation"
 
-# variant -> mIoU %: in the official training log's last line (single scale), in the README (multi-scale and flip; UPerNet only), and the
-# same of the SSLD-6M backbone; then hours and MB of memory per GPU in that log
+# variant -> mIoU %: in the official training log's last line (single scale), in the README
+# (multi-scale and flip; UPerNet only), and the same of the SSLD-6M backbone; then hours and MB of
+# memory per GPU in that log
 OFFICIAL = {
-    "semfpn_80k": {"small": ("46.53", None, "48.82", None, "2.6", "68371"),
-                   "base": ("48.61", None, "50.20", None, "3.3", "68629"),
-                   "large": ("49.11", None, "50.50", None, "3.7", "68888")},
-    "upernet_160k": {"small": ("48.08", "49.0", "49.77", "50.8", "9.8", "40336"),
-                     "base": ("50.38", "51.1", "51.83", "52.8", "20.2", "20600"),
-                     "large": ("50.14", "50.8", "51.45", "52.0", "23.1", "20857")},
+    "semfpn_80k": {
+        "small": ("46.53", None, "48.82", None, "2.6", "68371"),
+        "base": ("48.61", None, "50.20", None, "3.3", "68629"),
+        "large": ("49.11", None, "50.50", None, "3.7", "68888"),
+    },
+    "upernet_160k": {
+        "small": ("48.08", "49.0", "49.77", "50.8", "9.8", "40336"),
+        "base": ("50.38", "51.1", "51.83", "52.8", "20.2", "20600"),
+        "large": ("50.14", "50.8", "51.45", "52.0", "23.1", "20857"),
+    },
 }
 RECIPES = {
     "semfpn_80k": {
-        "title": "Semantic FPN", "arch": "SemanticFPN", "batch_size": 4, "iterations": 4000, "auxiliary": "",
+        "title": "Semantic FPN",
+        "arch": "SemanticFPN",
+        "batch_size": 4,
+        "iterations": 4000,
+        "auxiliary": "",
         "note": """\
 # '80k' are 40,000 iterations of 8 x 4 images here, as many images as 80,000 iterations of 16: the official configuration halves them.
 # Weight decay is on every parameter, norms and biases too, as there.
@@ -29,9 +41,14 @@ RECIPES = {
     learning_rate: 1e-4
     power: 0.9
     min_lr: 1e-6
-"""},
+""",
+    },
     "upernet_160k": {
-        "title": "UPerNet", "arch": "UPerNet", "batch_size": 2, "iterations": 16000, "auxiliary": ", auxiliary_weight: 0.4",
+        "title": "UPerNet",
+        "arch": "UPerNet",
+        "batch_size": 2,
+        "iterations": 16000,
+        "auxiliary": ", auxiliary_weight: 0.4",
         "note": """\
 # Weight decay spares every parameter whose name contains 'bn' or 'norm'; biases of other layers decay, as there.
 """,
@@ -45,7 +62,8 @@ RECIPES = {
     min_lr: 0.0
     warmup_iters: 1500
     warmup_ratio: 1e-6
-"""},
+""",
+    },
 }
 
 BODY = """\
@@ -163,21 +181,35 @@ def config(recipe, variant):
     """(file name without suffix, its text)."""
     single, multi, ssld, ssld_multi, hours, memory = OFFICIAL[recipe][variant]
     keys, name = RECIPES[recipe], f"{recipe}_nextvit_{variant}_ade20k"
-    text = BODY.format(**keys, name=name, variant=variant, letter=variant[0].upper(), total=10 * keys["iterations"], single=single,
-                       multi=f", {multi} multi-scale and flip (README)" if multi else "", memory=memory, hours=hours,
-                       ssld=f"{ssld} and {ssld_multi}" if ssld_multi else ssld, normalize=NORMALIZE,
-                       infer_normalize=NORMALIZE.replace("\n    ", "\n").removeprefix("    "))
+    text = BODY.format(
+        **keys,
+        name=name,
+        variant=variant,
+        letter=variant[0].upper(),
+        total=10 * keys["iterations"],
+        single=single,
+        multi=f", {multi} multi-scale and flip (README)" if multi else "",
+        memory=memory,
+        hours=hours,
+        ssld=f"{ssld} and {ssld_multi}" if ssld_multi else ssld,
+        normalize=NORMALIZE,
+        infer_normalize=NORMALIZE.replace("\n    ", "\n").removeprefix("    "),
+    )
     return name, text
 
 
 def all_configs():
     """{path: text} of the six files."""
-    made = [config(recipe, variant) for recipe, variants in OFFICIAL.items() for variant in variants]
+    made = [
+        config(recipe, variant) for recipe, variants in OFFICIAL.items() for variant in variants
+    ]
     return {CONFIGS / f"{name}.yaml": text for name, text in made}
 
 
 def main(argv=None) -> int:
-    return write_generated("tools/make_segmentation_configs.py", __doc__.splitlines()[0], all_configs, argv)
+    return write_generated(
+        "tools/make_segmentation_configs.py", __doc__.splitlines()[0], all_configs, argv
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Writes test_tipc/configs/NextViT/*.txt from the variants and kinds of files below; `--check` only compares.
+"""Writes test_tipc/configs/NextViT/*.txt from the variants and kinds of files below; `--check` only
+compares.
 
 The lines and their order are those of SECTIONS in test_tipc/chains/params.py.
 """
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,15 @@ sys.path.insert(0, str(ROOT))
 from test_tipc.chains.params import NO_SECTION, SECTIONS, key_value  # noqa: E402
 
 CONFIGS = ROOT / "test_tipc" / "configs" / "NextViT"
-SMALL_SIZE = 64                         # pixels of the variant that CI runs
+SMALL_SIZE = 64  # pixels of the variant that CI runs
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the chains: `model` is its Arch.name, `config` its YAML, `overrides` what is changed of that, `epochs` the recipe's."""
+    """A model of the chains: `model` is its Arch.name, `config` its YAML, `overrides` what is
+    changed of that, `epochs` the recipe's.
+    """
+
     model: str
     config: str
     size: int
@@ -34,19 +39,30 @@ class Variant:
 def variants():
     """NextViT_{small,base,large}_{224,384}, and NextViT_small at a small size."""
     ends = "DataLoader.Eval.dataset.transform_ops", "Infer.transforms"
-    small = {"Arch.name": "NextViT_small", "Global.image_shape": f"[3,{SMALL_SIZE},{SMALL_SIZE}]",
-             "DataLoader.Train.dataset.transform_ops.1.RandomResizedCrop.size": SMALL_SIZE,
-             "DataLoader.Train.dataset.transform_ops.3.TimmAutoAugment.img_size": SMALL_SIZE,
-             **{f"{place}.1.ResizeImage.resize_short": round(SMALL_SIZE / 0.875) for place in ends},
-             **{f"{place}.2.CropImage.size": SMALL_SIZE for place in ends}}
-    yield Variant("NextViT_small", "NextViT_small_224", SMALL_SIZE, 300, "".join(f" -o {key}={value}" for key, value in small.items()))
+    small = {
+        "Arch.name": "NextViT_small",
+        "Global.image_shape": f"[3,{SMALL_SIZE},{SMALL_SIZE}]",
+        "DataLoader.Train.dataset.transform_ops.1.RandomResizedCrop.size": SMALL_SIZE,
+        "DataLoader.Train.dataset.transform_ops.3.TimmAutoAugment.img_size": SMALL_SIZE,
+        **{f"{place}.1.ResizeImage.resize_short": round(SMALL_SIZE / 0.875) for place in ends},
+        **{f"{place}.2.CropImage.size": SMALL_SIZE for place in ends},
+    }
+    yield Variant(
+        "NextViT_small",
+        "NextViT_small_224",
+        SMALL_SIZE,
+        300,
+        "".join(f" -o {key}={value}" for key, value in small.items()),
+    )
     for size, epochs in ((224, 300), (384, 30)):
         for letter in ("small", "base", "large"):
             yield Variant(f"NextViT_{letter}_{size}", f"NextViT_{letter}_{size}", size, epochs)
 
 
 def section(name, values, without=()):
-    """The lines of the section `name`, with `values` for its keys in place of SECTIONS' own, but for the keys `without`."""
+    """The lines of the section `name`, with `values` for its keys in place of SECTIONS' own, but
+    for the keys `without`.
+    """
     lines = [f"{'=' * 27}{name}{'=' * 27}"] if name else []
     unknown = set(values) - {key_value(line)[0] for line in SECTIONS[name].splitlines()}
     if unknown:
@@ -63,23 +79,53 @@ def section(name, values, without=()):
 FEW_WORKERS = " -o DataLoader.Train.loader.num_workers=0 -o DataLoader.Eval.loader.num_workers=0"
 
 
-def train(variant, trainer="norm_train", gpus="-1|0|0,1", devices="cpu|gpu|gpu", precision="fp32", kl_quant="null", **infer):
-    """The sections of a file of the training chain; `infer`: more values of infer_params, with `_` for `-` in options' names."""
+def train(
+    variant,
+    trainer="norm_train",
+    gpus="-1|0|0,1",
+    devices="cpu|gpu|gpu",
+    precision="fp32",
+    kl_quant="null",
+    **infer,
+):
+    """The sections of a file of the training chain; `infer`: more values of infer_params, with `_`
+    for `-` in options' names.
+    """
     settings = (" -o Global.pretrained_model=null" if variant.size == 384 else "") + FEW_WORKERS
     settings += " -o Global.eval_during_train=False -o Global.save_interval=0"
     program = f"tools/train.py {variant.arguments}{settings}"
     model = f"./test_tipc/models/{variant.model}"
     return (
-        section("train_params", {
-            "model_name": variant.model, "gpu_list": gpus, "-o Global.device": devices,
-            "-o Global.auto_cast": "amp" if trainer == "amp_train" else "null",
-            "-o Global.epochs": f"lite_train_lite_infer=2|lite_train_whole_infer=2|whole_train_whole_infer={variant.epochs}",
-            "trainer": trainer, trainer: program}, without={"norm_train", "amp_train"} - {trainer})
+        section(
+            "train_params",
+            {
+                "model_name": variant.model,
+                "gpu_list": gpus,
+                "-o Global.device": devices,
+                "-o Global.auto_cast": "amp" if trainer == "amp_train" else "null",
+                "-o Global.epochs": f"lite_train_lite_infer=2|lite_train_whole_infer=2|whole_train_whole_infer={variant.epochs}",
+                "trainer": trainer,
+                trainer: program,
+            },
+            without={"norm_train", "amp_train"} - {trainer},
+        )
         + section("eval_params", {"eval": f"tools/eval.py {variant.arguments}{FEW_WORKERS}"})
-        + section("infer_params", {"norm_export": f"tools/export_model.py {variant.arguments}", "kl_quant": kl_quant, "infer_model": model,
-                                   "--precision": precision, **infer})
+        + section(
+            "infer_params",
+            {
+                "norm_export": f"tools/export_model.py {variant.arguments}",
+                "kl_quant": kl_quant,
+                "infer_model": model,
+                "--precision": precision,
+                **infer,
+            },
+        )
         + section("train_benchmark_params", {})
-        + section("infer_benchmark_params", {"random_infer_input": f"[{{float32,[3,{variant.size},{variant.size}]}}]"}))
+        + section(
+            "infer_benchmark_params",
+            {"random_infer_input": f"[{{float32,[3,{variant.size},{variant.size}]}}]"},
+        )
+    )
 
 
 def fleet(variant):
@@ -87,35 +133,65 @@ def fleet(variant):
 
 
 def amp(variant):
-    return train(variant, trainer="amp_train", gpus="0|0,1", devices="gpu|gpu", precision="fp32|fp16")
+    return train(
+        variant, trainer="amp_train", gpus="0|0,1", devices="gpu|gpu", precision="fp32|fp16"
+    )
 
 
 def ptq(variant):
-    return train(variant, gpus="-1", devices="cpu", precision="null", infer_quant="True", infer_export="False",
-                 kl_quant=f"tools/quantize.py {variant.arguments}{FEW_WORKERS} --to paddle")
+    return train(
+        variant,
+        gpus="-1",
+        devices="cpu",
+        precision="null",
+        infer_quant="True",
+        infer_export="False",
+        kl_quant=f"tools/quantize.py {variant.arguments}{FEW_WORKERS} --to paddle",
+    )
 
 
 # Deployment: each of the seeded model that prepare.sh makes.
 
+
 def cpp(variant):
-    return section("cpp_infer_params", {"model_name": variant.model, "cls_inference_model_dir": f"./test_tipc/models/{variant.model}"})
+    return section(
+        "cpp_infer_params",
+        {
+            "model_name": variant.model,
+            "cls_inference_model_dir": f"./test_tipc/models/{variant.model}",
+        },
+    )
 
 
 def serving(variant):
-    return section("serving_params", {"model_name": variant.model, "inference_model_dir": f"./test_tipc/models/{variant.model}"})
+    return section(
+        "serving_params",
+        {"model_name": variant.model, "inference_model_dir": f"./test_tipc/models/{variant.model}"},
+    )
 
 
 def paddle2onnx(variant):
     model = f"./test_tipc/models/{variant.model}"
-    return section("paddle2onnx_params", {
-        "model_name": variant.model, "2onnx": f"tools/export_model.py {variant.arguments} --to onnx",
-        "-o Global.pretrained_model": f"{model}.pdparams", "-o Global.save_inference_dir": f"{model}_onnx"})
+    return section(
+        "paddle2onnx_params",
+        {
+            "model_name": variant.model,
+            "2onnx": f"tools/export_model.py {variant.arguments} --to onnx",
+            "-o Global.pretrained_model": f"{model}.pdparams",
+            "-o Global.save_inference_dir": f"{model}_onnx",
+        },
+    )
 
 
 def lite(variant):
-    return section(NO_SECTION, {
-        "clas_model_file": variant.model, "2lite": f"tools/export_model.py {variant.arguments}",
-        "-o Global.pretrained_model": f"./test_tipc/models/{variant.model}.pdparams"})
+    return section(
+        NO_SECTION,
+        {
+            "clas_model_file": variant.model,
+            "2lite": f"tools/export_model.py {variant.arguments}",
+            "-o Global.pretrained_model": f"./test_tipc/models/{variant.model}.pdparams",
+        },
+    )
 
 
 FILES = {
@@ -132,7 +208,11 @@ FILES = {
 
 def all_files():
     """{path: text} of every variant's files."""
-    return {CONFIGS / name.format(model=variant.model): write(variant) for variant in variants() for name, write in FILES.items()}
+    return {
+        CONFIGS / name.format(model=variant.model): write(variant)
+        for variant in variants()
+        for name, write in FILES.items()
+    }
 
 
 def main(argv=None) -> int:

@@ -1,7 +1,9 @@
-"""The table of models: prints it; `--write FILE ...` embeds it, `--check FILE ...` compares, each file in the language its marker names.
+"""The table of models: prints it; `--write FILE ...` embeds it, `--check FILE ...` compares, each
+file in the language its marker names.
 
 README.md, README_ch.md and docs/zh_CN/NextViT.md have it.
 """
+
 import argparse
 import difflib
 import re
@@ -17,8 +19,9 @@ from ppcls_nextvit.models.nextvit import VARIANTS
 STARTS = {"<!-- model_info -->": "en", "<!-- model_info: zh -->": "zh"}
 END = "<!-- /model_info -->"
 HEADERS = {
-    "en": "model | pixels | parameters | fused | multiply-adds | fused | stage maps (channels x height x width) | top-1 | SSLD-6M "
-          "| measured here",
+    "en": "model | pixels | parameters | fused | multiply-adds | fused | stage maps (channels x "
+    "height x width) | top-1 | SSLD-6M "
+    "| measured here",
     "zh": "模型 | 输入尺寸 | 参数量 | 融合后 | 乘加次数 | 融合后 | 各阶段特征图（通道 x 高 x 宽） | 官方 Top-1 | 官方 SSLD-6M | 本项目复现",
 }
 NOT_YET = {"en": "not yet", "zh": "未复现"}
@@ -29,8 +32,9 @@ paper's, stated in `ppcls_nextvit/models/complexity.py`. Top-1 in % on ImageNet-
 ImageNet-1K, and on 6 million images first; crop ratio 0.875). The `_window_pool` variants cost the same at these sizes.
 """,
     "zh": "\n参数量只计可训练参数；“融合后”指 `fuse_bn(model)` 得到的模型，也就是导出时写出的模型。乘加次数的统计口径与论文所用的 fvcore "
-          "一致，规则见 `ppcls_nextvit/models/complexity.py`。Top-1 为论文作者公布的 ImageNet-1K 精度（%，crop ratio 0.875）：前一列的权重"
-          "只用 ImageNet-1K 训练，后一列先在 6 百万张图像上训练。在上述尺寸下，`_window_pool` 变体的参数量与计算量不变。\n",
+    "一致，规则见 `ppcls_nextvit/models/complexity.py`。Top-1 为论文作者公布的 ImageNet-1K 精度（%，crop ratio "
+    "0.875）：前一列的权重"
+    "只用 ImageNet-1K 训练，后一列先在 6 百万张图像上训练。在上述尺寸下，`_window_pool` 变体的参数量与计算量不变。\n",
 }
 
 
@@ -42,33 +46,63 @@ def stage_maps(model, size):
 
 
 def rows():
-    """The cells of every variant at the sizes that have published weights, None where nothing was measured; all but top-1 is computed."""
+    """The cells of every variant at the sizes that have published weights, None where nothing was
+    measured; all but top-1 is computed.
+    """
     result, models = [], {}
     for variant, size in [(variant, size) for size in (224, 384) for variant in VARIANTS]:
-        in1k, ssld = (zoo.get(f"{variant.lower()}.{tag}_{size}.official") for tag in ("in1k", "in1k6m"))
+        in1k, ssld = (
+            zoo.get(f"{variant.lower()}.{tag}_{size}.official") for tag in ("in1k", "in1k6m")
+        )
         if variant not in models:
             model = create_model(variant).eval()
             models[variant] = model, fuse_bn(model)
         model, fused = models[variant]
-        result.append([f"`{variant}_{size}`", size, *(f"{count_parameters(m):,}" for m in (model, fused)),
-                       *(f"{count_macs(m, size) / 1e9:.2f} G" for m in (model, fused)), stage_maps(fused, size),
-                       in1k.published["imagenet/top1"], ssld.published["imagenet/top1"], in1k.measured and in1k.measured["imagenet/top1"]])
+        result.append(
+            [
+                f"`{variant}_{size}`",
+                size,
+                *(f"{count_parameters(m):,}" for m in (model, fused)),
+                *(f"{count_macs(m, size) / 1e9:.2f} G" for m in (model, fused)),
+                stage_maps(fused, size),
+                in1k.published["imagenet/top1"],
+                ssld.published["imagenet/top1"],
+                in1k.measured and in1k.measured["imagenet/top1"],
+            ]
+        )
     return result
 
 
 def table(cells, language):
-    """The Markdown table of `cells` (`rows()`) with what is said below it. language: a key of HEADERS."""
+    """The Markdown table of `cells` (`rows()`) with what is said below it. language: a key of
+    HEADERS.
+    """
     header = f"| {HEADERS[language]} |"
-    lines = [" | ".join(NOT_YET[language] if cell is None else str(cell) for cell in row) for row in cells]
-    return "\n".join([header, re.sub("[^|]+", "---", header), *(f"| {line} |" for line in lines), FOOTERS[language]])
+    lines = [
+        " | ".join(NOT_YET[language] if cell is None else str(cell) for cell in row)
+        for row in cells
+    ]
+    return "\n".join(
+        [
+            header,
+            re.sub("[^|]+", "---", header),
+            *(f"| {line} |" for line in lines),
+            FOOTERS[language],
+        ]
+    )
 
 
 def embed(text, cells, where):
-    """`text` with the table of `cells` between its two markers. ValueError where they are not there, in order, once."""
+    """`text` with the table of `cells` between its two markers. ValueError where they are not
+    there, in order, once.
+    """
     starts = re.findall("|".join(STARTS), text)
     if len(starts) != 1 or text.count(END) != 1 or text.index(starts[0]) > text.index(END):
-        raise ValueError(f"{where}: expected one line {' or '.join(map(repr, STARTS))} and below it one line {END!r}; "
-                         "add them where the table shall stand")
+        raise ValueError(
+            f"{where}: expected one line {' or '.join(map(repr, STARTS))} and below it one line "
+            f"{END!r}; "
+            "add them where the table shall stand"
+        )
     block = f"{starts[0]}\n{table(cells, STARTS[starts[0]])}{END}"
     return re.sub(f"{starts[0]}.*{END}", lambda _: block, text, flags=re.DOTALL)
 
@@ -77,9 +111,26 @@ def embed(text, cells, where):
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--write", metavar="FILE", type=Path, nargs="+", help="write the table between the model_info markers of each FILE")
-    group.add_argument("--check", metavar="FILE", type=Path, nargs="+", help="exit with 1 and the difference if a FILE has another one")
-    parser.add_argument("--language", choices=list(HEADERS), default="en", help="of what is printed (default: %(default)s)")
+    group.add_argument(
+        "--write",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="write the table between the model_info markers of each FILE",
+    )
+    group.add_argument(
+        "--check",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="exit with 1 and the difference if a FILE has another one",
+    )
+    parser.add_argument(
+        "--language",
+        choices=list(HEADERS),
+        default="en",
+        help="of what is printed (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     cells, status = rows(), 0
     for path in args.write or args.check or ():
@@ -88,7 +139,12 @@ def main(argv=None) -> int:
         if args.write:
             path.write_text(expected, encoding="utf-8")
         else:
-            print(*difflib.unified_diff(found.splitlines(), expected.splitlines(), str(path), "model_info", lineterm=""), sep="\n")
+            print(
+                *difflib.unified_diff(
+                    found.splitlines(), expected.splitlines(), str(path), "model_info", lineterm=""
+                ),
+                sep="\n",
+            )
             status |= found != expected
     if not (args.write or args.check):
         print(table(cells, args.language), end="")

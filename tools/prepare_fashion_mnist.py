@@ -1,11 +1,15 @@
-"""Fashion-MNIST's four IDX files -> images.zip, train_list.txt, test_list.txt and labels.txt in PaddleClas's list format.
+"""Fashion-MNIST's four IDX files -> images.zip, train_list.txt, test_list.txt and labels.txt in
+PaddleClas's list format.
 
-    python tools/prepare_fashion_mnist.py /usr/share/datasets/fashion-mnist dataset/fashion_mnist_full
+    python tools/prepare_fashion_mnist.py /usr/share/datasets/fashion-mnist
+    dataset/fashion_mnist_full
     python tools/prepare_fashion_mnist.py IDX_DIR OUT_DIR --train-per-class 500 --test-per-class 100      # the set in this repository
 
-The zip holds `train/NNNNN.png` and `test/NNNNN.png`, where NNNNN is the image's number in its IDX file. The output is a function of the
-input and the options (with one version of zlib): no dates, no random choice.
+The zip holds `train/NNNNN.png` and `test/NNNNN.png`, where NNNNN is the image's number in its IDX
+file. The output is a function of the input and the options (with one version of zlib): no dates, no
+random choice.
 """
+
 import argparse
 import gzip
 import io
@@ -17,49 +21,88 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-SPLITS = {"train": "train", "test": "t10k"}                     # our name: the prefix of the IDX files
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+# our name: the prefix of the IDX files
+SPLITS = {"train": "train", "test": "t10k"}
 
 
 def read_idx(path, ndim):
-    """The uint8 array of `ndim` axes in the gzipped IDX file `path`. FileNotFoundError, or ValueError if it is not a whole such file."""
+    """The uint8 array of `ndim` axes in the gzipped IDX file `path`. FileNotFoundError, or
+    ValueError if it is not a whole such file.
+    """
     try:
         data = gzip.decompress(Path(path).read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; Fashion-MNIST is four *-ubyte.gz files "
-                                "(Debian: package dataset-fashion-mnist, /usr/share/datasets/fashion-mnist)") from None
+        raise FileNotFoundError(
+            f"{path}: no such file; Fashion-MNIST is four *-ubyte.gz files "
+            "(Debian: package dataset-fashion-mnist, /usr/share/datasets/fashion-mnist)"
+        ) from None
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be unpacked, so it is truncated or not gzip ({error})") from error
+        raise ValueError(
+            f"{path}: cannot be unpacked, so it is truncated or not gzip ({error})"
+        ) from error
     header = 4 + 4 * ndim
-    if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):        # two zeros, 8 = unsigned byte, number of axes
-        raise ValueError(f"{path}: not an IDX file of unsigned bytes with {ndim} axes (it starts with {data[:4].hex() or 'nothing'})")
+    # two zeros, 8 = unsigned byte, number of axes
+    if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):
+        raise ValueError(
+            f"{path}: not an IDX file of unsigned bytes with {ndim} axes (it starts with "
+            f"{data[:4].hex() or 'nothing'})"
+        )
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", ndim, offset=4))
     if len(data) - header != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path}: the header promises {shape} bytes, {len(data) - header} follow; download it again")
+        raise ValueError(
+            f"{path}: the header promises {shape} bytes, {len(data) - header} follow; download it "
+            f"again"
+        )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def read_split(folder, prefix):
-    """(images [N, H, W] uint8, labels [N] uint8 below 10) of the pair of files `prefix`-*. ValueError if they do not fit together."""
+    """(images [N, H, W] uint8, labels [N] uint8 below 10) of the pair of files `prefix`-*.
+    ValueError if they do not fit together.
+    """
     images = read_idx(Path(folder) / f"{prefix}-images-idx3-ubyte.gz", 3)
     labels = read_idx(Path(folder) / f"{prefix}-labels-idx1-ubyte.gz", 1)
     if len(images) != len(labels):
-        raise ValueError(f"{folder}: {prefix} has {len(images)} images but {len(labels)} labels; take both files from one release")
+        raise ValueError(
+            f"{folder}: {prefix} has {len(images)} images but {len(labels)} labels; take both "
+            f"files from one release"
+        )
     if len(labels) and labels.max() >= len(CLASSES):
-        raise ValueError(f"{folder}: {prefix} has label {labels.max()}; Fashion-MNIST has the classes 0 to {len(CLASSES) - 1}")
+        raise ValueError(
+            f"{folder}: {prefix} has label {labels.max()}; Fashion-MNIST has the classes 0 to "
+            f"{len(CLASSES) - 1}"
+        )
     return images, labels
 
 
 def first_per_class(labels, count):
-    """Positions of the first `count` images of every class, in file order; all positions where `count` is None."""
+    """Positions of the first `count` images of every class, in file order; all positions where
+    `count` is None.
+    """
     if count is None:
         return np.arange(len(labels))
     if count < 1:
         raise ValueError(f"the number of images per class must be 1 or more, got {count}")
     per_class = [np.flatnonzero(labels == c)[:count] for c in range(len(CLASSES))]
-    short = [f"{CLASSES[c]} ({len(found)})" for c, found in enumerate(per_class) if len(found) < count]
+    short = [
+        f"{CLASSES[c]} ({len(found)})" for c, found in enumerate(per_class) if len(found) < count
+    ]
     if short:
-        raise ValueError(f"{count} images per class were asked for, but there are fewer of: {', '.join(short)}")
+        raise ValueError(
+            f"{count} images per class were asked for, but there are fewer of: {', '.join(short)}"
+        )
     return np.sort(np.concatenate(per_class))
 
 
@@ -71,19 +114,24 @@ def png_bytes(image):
 
 
 def prepare(source, target, train_per_class=None, test_per_class=None):
-    """Write the layout of the module's docstring from the IDX folder `source` to the folder `target`. Returns {split: image count}."""
+    """Write the layout of the module's docstring from the IDX folder `source` to the folder
+    `target`. Returns {split: image count}.
+    """
     picked = {}
-    for (split, prefix), count in zip(SPLITS.items(), (train_per_class, test_per_class)):    # read all before writing anything
+    # read all before writing anything
+    for (split, prefix), count in zip(SPLITS.items(), (train_per_class, test_per_class)):
         images, labels = read_split(source, prefix)
         picked[split] = [(i, images[i], labels[i]) for i in first_per_class(labels, count)]
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target / "images.zip", "w", zipfile.ZIP_STORED) as archive:         # PNG is compressed already
+    # PNG is compressed already
+    with zipfile.ZipFile(target / "images.zip", "w", zipfile.ZIP_STORED) as archive:
         for split, samples in picked.items():
             lines = []
             for i, image, label in samples:
                 name = f"{split}/{i:05d}.png"
-                archive.writestr(zipfile.ZipInfo(name), png_bytes(image))                    # ZipInfo: dated 1980, as any other run's
+                # ZipInfo: dated 1980, as any other run's
+                archive.writestr(zipfile.ZipInfo(name), png_bytes(image))
                 lines.append(f"{name} {label}\n")
             (target / f"{split}_list.txt").write_text("".join(lines))
     (target / "labels.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(CLASSES)))
@@ -94,8 +142,12 @@ def parser():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", help="folder of the four *-ubyte.gz files")
     parser.add_argument("target", help="folder to write")
-    parser.add_argument("--train-per-class", type=int, help="training images of each class (default: all)")
-    parser.add_argument("--test-per-class", type=int, help="test images of each class (default: all)")
+    parser.add_argument(
+        "--train-per-class", type=int, help="training images of each class (default: all)"
+    )
+    parser.add_argument(
+        "--test-per-class", type=int, help="test images of each class (default: all)"
+    )
     return parser
 
 
@@ -106,7 +158,9 @@ def main(argv=None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.target}: " + ", ".join(f"{count} {split} images" for split, count in counts.items()))
+    print(
+        f"{args.target}: " + ", ".join(f"{count} {split} images" for split, count in counts.items())
+    )
     return 0
 
 

@@ -1,9 +1,11 @@
 """Build a TensorRT engine from an exported Next-ViT: python build.py --model DIRECTORY
 
-DIRECTORY is what `tools/export_model.py --to tensorrt` or `tools/quantize.py --to tensorrt` wrote; its precision is in the file (float32,
-float16, or int8 with scales measured on your images). Beside it come inference.engine and inference.engine.json, for infer.py.
-Needs TensorRT 8.6 or later, on the machine that will run the engine; or, with --rtx, TensorRT-RTX, which builds for other GPUs too.
+DIRECTORY is what `tools/export_model.py --to tensorrt` or `tools/quantize.py --to tensorrt` wrote;
+its precision is in the file (float32, float16, or int8 with scales measured on your images). Beside
+it come inference.engine and inference.engine.json, for infer.py. Needs TensorRT 8.6 or later, on
+the machine that will run the engine; or, with --rtx, TensorRT-RTX, which builds for other GPUs too.
 """
+
 import argparse
 import hashlib
 import json
@@ -11,7 +13,12 @@ import os
 import sys
 from pathlib import Path
 
-ONNX, ENGINE, RECORD, DESCRIPTION = "inference.onnx", "inference.engine", "inference.engine.json", "export.json"
+ONNX, ENGINE, RECORD, DESCRIPTION = (
+    "inference.onnx",
+    "inference.engine",
+    "inference.engine.json",
+    "export.json",
+)
 DEFAULT_BATCH = (1, 8, 32)
 AXES = ("batch", None, "height", "width")
 
@@ -21,39 +28,64 @@ class BuildError(ValueError):
 
 
 def read_export(folder):
-    """export.json of `folder`, after inference.onnx was found and its hash compared. FileNotFoundError or BuildError, one line."""
+    """export.json of `folder`, after inference.onnx was found and its hash compared.
+    FileNotFoundError or BuildError, one line.
+    """
     folder = Path(folder)
     for name in (DESCRIPTION, ONNX):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: no such file; expected the directory of an export with --to tensorrt")
+            raise FileNotFoundError(
+                f"{folder / name}: no such file; expected the directory of an export with --to "
+                f"tensorrt"
+            )
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        expected, _, _ = description["Files"][ONNX]["sha256"], description["Export"]["inputs"], description["Export"]["precision"]
+        expected, _, _ = (
+            description["Files"][ONNX]["sha256"],
+            description["Export"]["inputs"],
+            description["Export"]["precision"],
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"{folder / DESCRIPTION}: not the description of an export: {error}") from None
+        raise BuildError(
+            f"{folder / DESCRIPTION}: not the description of an export: {error}"
+        ) from None
     if hashlib.sha256((folder / ONNX).read_bytes()).hexdigest() != expected:
-        raise BuildError(f"{folder / ONNX}: does not match {DESCRIPTION}, so it is damaged or of another export; export or copy again")
+        raise BuildError(
+            f"{folder / ONNX}: does not match {DESCRIPTION}, so it is damaged or of another "
+            f"export; export or copy again"
+        )
     return description
 
 
 def profile_shapes(shape, asked, image_size):
-    """(smallest, usual, largest) shape of an input of `shape` [batch, channels, height, width], None where the export left it open.
+    """(smallest, usual, largest) shape of an input of `shape` [batch, channels, height, width],
+    None where the export left it open.
 
-    asked: {"batch" | "height" | "width": (smallest, usual, largest) or None}; by default DEFAULT_BATCH images of `image_size` = (height,
-    width). BuildError for a range where the export has a fixed number, or one that does not grow.
+    asked: {"batch" | "height" | "width": (smallest, usual, largest) or None}; by default
+    DEFAULT_BATCH images of `image_size` = (height, width). BuildError for a range where the export
+    has a fixed number, or one that does not grow.
     """
-    default = {"batch": DEFAULT_BATCH, "height": (image_size[0],) * 3, "width": (image_size[1],) * 3}
+    default = {
+        "batch": DEFAULT_BATCH,
+        "height": (image_size[0],) * 3,
+        "width": (image_size[1],) * 3,
+    }
     columns = []
     for axis, fixed in zip(AXES, shape):
         wanted = asked.get(axis)
         if fixed is not None:
             if wanted:
-                raise BuildError(f"--{axis}: the export has a fixed {axis} of {fixed}; export with --batch or --size dynamic to choose")
+                raise BuildError(
+                    f"--{axis}: the export has a fixed {axis} of {fixed}; export with --batch or "
+                    f"--size dynamic to choose"
+                )
             columns.append((fixed,) * 3)
             continue
         low, usual, high = wanted or default[axis]
         if not 1 <= low <= usual <= high:
-            raise BuildError(f"--{axis}: expected 1 <= smallest <= usual <= largest, got {low} {usual} {high}")
+            raise BuildError(
+                f"--{axis}: expected 1 <= smallest <= usual <= largest, got {low} {usual} {high}"
+            )
         columns.append((low, usual, high))
     return [tuple(column[i] for column in columns) for i in range(3)]
 
@@ -63,24 +95,30 @@ def import_tensorrt(rtx):
     try:
         if not rtx:
             import tensorrt
+
             return tensorrt
         try:
             import tensorrt_rtx
         except ImportError:
-            import tensorrt_rtx_bindings as tensorrt_rtx  # installed without the package of the shorter name
+            # installed without the package of the shorter name
+            import tensorrt_rtx_bindings as tensorrt_rtx
         return tensorrt_rtx
     except ImportError as error:
         package = "tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings" if rtx else "tensorrt"
-        raise BuildError(f"TensorRT{'-RTX' * rtx} cannot be imported ({error}): pip install {package}") from None
+        raise BuildError(
+            f"TensorRT{'-RTX' * rtx} cannot be imported ({error}): pip install {package}"
+        ) from None
 
 
 def create_network(trt, builder, config, precision):
-    """A network whose types are those of the file, where this TensorRT (9.1 and later) has such; before, flags allow them."""
+    """A network whose types are those of the file, where this TensorRT (9.1 and later) has such;
+    before, flags allow them.
+    """
     kinds = trt.NetworkDefinitionCreationFlag.__members__
     if "STRONGLY_TYPED" in kinds:
         return builder.create_network(1 << int(kinds["STRONGLY_TYPED"]))
     if precision in ("fp16", "int8"):
-        config.set_flag(trt.BuilderFlag.FP16)                  # of int8: for the layers between
+        config.set_flag(trt.BuilderFlag.FP16)  # of int8: for the layers between
     if precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
     return builder.create_network(1 << int(kinds["EXPLICIT_BATCH"]))
@@ -92,35 +130,54 @@ def parse(trt, network, path, logger):
     if not parser.parse(path.read_bytes()):
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BuildError(f"{path}: TensorRT cannot read it: {reasons or 'it does not say why'}")
-    return parser                                               # it holds the weights until the engine is built
+    # it holds the weights until the engine is built
+    return parser
 
 
 def set_capabilities(trt, config, capabilities):
-    """Build for GPUs by compute capability ('8.9'), not for the one in this machine. BuildError for one that is not known."""
+    """Build for GPUs by compute capability ('8.9'), not for the one in this machine. BuildError for
+    one that is not known.
+    """
     if not capabilities:
         return
     if not hasattr(config, "num_compute_capabilities"):
-        raise BuildError("--compute-capability: TensorRT builds for the GPU in the machine; give --rtx for others")
-    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
+        raise BuildError(
+            "--compute-capability: TensorRT builds for the GPU in the machine; give --rtx for "
+            "others"
+        )
+    known = {
+        name: value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
     config.num_compute_capabilities = len(capabilities)
     for index, text in enumerate(capabilities):
         name = f"SM{text.replace('.', '')}"
         if name not in known:
-            raise BuildError(f"--compute-capability {text}: not known; expected one of "
-                             f"{', '.join(f'{each[2:-1]}.{each[-1]}' for each in known)}")
+            raise BuildError(
+                f"--compute-capability {text}: not known; expected one of "
+                f"{', '.join(f'{each[2:-1]}.{each[-1]}' for each in known)}"
+            )
         config.set_compute_capability(known[name], index)
 
 
 def load_timing_cache(config, path):
-    """Give `config` the timings in the file `path`, or empty ones; returns whether this TensorRT keeps timings."""
+    """Give `config` the timings in the file `path`, or empty ones; returns whether this TensorRT
+    keeps timings.
+    """
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if cache is None:
-        raise BuildError(f"{path}: not a timing cache of this TensorRT; remove it, or name another file")
-    return config.set_timing_cache(cache, False)                # False: not timings of another GPU or version
+        raise BuildError(
+            f"{path}: not a timing cache of this TensorRT; remove it, or name another file"
+        )
+    # False: not timings of another GPU or version
+    return config.set_timing_cache(cache, False)
 
 
 def write_whole(path, data):
-    """Write `data` to `path` or leave what is there: a program that reads it never meets half a file."""
+    """Write `data` to `path` or leave what is there: a program that reads it never meets half a
+    file.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_bytes(data)
@@ -132,12 +189,20 @@ def write_whole(path, data):
 def build(args):
     """Write inference.engine and inference.engine.json into args.model; returns the record."""
     if args.rtx and args.timing_cache:
-        raise BuildError("--timing-cache: TensorRT-RTX keeps none; it chooses kernels on the GPU that runs the engine")
+        raise BuildError(
+            "--timing-cache: TensorRT-RTX keeps none; it chooses kernels on the GPU that runs the "
+            "engine"
+        )
     folder = Path(args.model)
     description = read_export(folder)
-    export, image_size = description["Export"], description.get("Model", {}).get("input", {}).get("image_size", (224, 224))
+    export, image_size = (
+        description["Export"],
+        description.get("Model", {}).get("input", {}).get("image_size", (224, 224)),
+    )
     asked = {"batch": args.batch, "height": args.height, "width": args.width}
-    profiles = {name: profile_shapes(shape, asked, image_size) for name, shape in export["inputs"].items()}
+    profiles = {
+        name: profile_shapes(shape, asked, image_size) for name, shape in export["inputs"].items()
+    }
     trt = import_tensorrt(args.rtx)
     logger = trt.Logger(trt.Logger.VERBOSE if args.verbose else trt.Logger.WARNING)
     builder = trt.Builder(logger)
@@ -158,10 +223,16 @@ def build(args):
         raise BuildError("TensorRT could not build an engine; its own messages are above")
     if keeps_timings:
         write_whole(Path(args.timing_cache), bytes(config.get_timing_cache().serialize()))
-    record = {"onnx_sha256": description["Files"][ONNX]["sha256"], "precision": export["precision"], "rtx": args.rtx,
-              "tensorrt": trt.__version__, "compute_capability": args.compute_capability or ["this machine's"],
-              "profiles": {name: [list(shape) for shape in shapes] for name, shapes in profiles.items()}}
-    (folder / RECORD).unlink(missing_ok=True)                   # no moment at which it speaks of another engine
+    record = {
+        "onnx_sha256": description["Files"][ONNX]["sha256"],
+        "precision": export["precision"],
+        "rtx": args.rtx,
+        "tensorrt": trt.__version__,
+        "compute_capability": args.compute_capability or ["this machine's"],
+        "profiles": {name: [list(shape) for shape in shapes] for name, shapes in profiles.items()},
+    }
+    # no moment at which it speaks of another engine
+    (folder / RECORD).unlink(missing_ok=True)
     write_whole(folder / ENGINE, bytes(engine))
     write_whole(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     return record
@@ -176,14 +247,39 @@ def positive(text):
 
 def arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, metavar="DIR", help="an export with --to tensorrt")
-    for axis, what in (("batch", "images per run (default: {} {} {})".format(*DEFAULT_BATCH)), ("height", "pixels"), ("width", "pixels")):
-        parser.add_argument(f"--{axis}", type=positive, nargs=3, metavar=("MIN", "USUAL", "MAX"),
-                            help=f"{what}, where the export left it open; the engine is fastest at USUAL")
-    parser.add_argument("--timing-cache", metavar="FILE", help="read and renewed: later builds on the same GPU take seconds")
-    parser.add_argument("--workspace", type=positive, metavar="MIB", help="limit of the GPU memory that a layer may take while it runs")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="an export with --to tensorrt"
+    )
+    for axis, what in (
+        ("batch", "images per run (default: {} {} {})".format(*DEFAULT_BATCH)),
+        ("height", "pixels"),
+        ("width", "pixels"),
+    ):
+        parser.add_argument(
+            f"--{axis}",
+            type=positive,
+            nargs=3,
+            metavar=("MIN", "USUAL", "MAX"),
+            help=f"{what}, where the export left it open; the engine is fastest at USUAL",
+        )
+    parser.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="read and renewed: later builds on the same GPU take seconds",
+    )
+    parser.add_argument(
+        "--workspace",
+        type=positive,
+        metavar="MIB",
+        help="limit of the GPU memory that a layer may take while it runs",
+    )
     parser.add_argument("--rtx", action="store_true", help="build with TensorRT-RTX")
-    parser.add_argument("--compute-capability", nargs="+", metavar="X.Y", help="with --rtx: of the GPUs to build for, e.g. 8.6 8.9")
+    parser.add_argument(
+        "--compute-capability",
+        nargs="+",
+        metavar="X.Y",
+        help="with --rtx: of the GPUs to build for, e.g. 8.6 8.9",
+    )
     parser.add_argument("--verbose", action="store_true", help="print what TensorRT does")
     return parser.parse_args(argv)
 
@@ -196,7 +292,10 @@ def main(argv=None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     engine = Path(args.model) / ENGINE
-    print(f"{engine}: {record['precision']}, {engine.stat().st_size / 1e6:.1f} MB, TensorRT{'-RTX' * args.rtx} {record['tensorrt']}")
+    print(
+        f"{engine}: {record['precision']}, {engine.stat().st_size / 1e6:.1f} MB, "
+        f"TensorRT{'-RTX' * args.rtx} {record['tensorrt']}"
+    )
     return 0
 
 

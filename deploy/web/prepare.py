@@ -1,8 +1,10 @@
 """The page's model: python prepare.py --model DIRECTORY [--out dist/model]
 
-DIRECTORY is what `tools/export_model.py --to onnx` wrote. The head, a 1x1 convolution of the pooled last map, is applied to the map too:
-the new output `cam` [B, classes, h, w] shows where each class is seen, and its mean over the map is the class's logit. Needs onnx.
+DIRECTORY is what `tools/export_model.py --to onnx` wrote. The head, a 1x1 convolution of the pooled
+last map, is applied to the map too: the new output `cam` [B, classes, h, w] shows where each class
+is seen, and its mean over the map is the class's logit. Needs onnx.
 """
+
 import argparse
 import json
 import shutil
@@ -11,24 +13,43 @@ from pathlib import Path
 
 
 def add_cam(model):
-    """Append the output `cam` to an onnx.ModelProto. ValueError if it does not end in pool and 1x1 convolution."""
+    """Append the output `cam` to an onnx.ModelProto. ValueError if it does not end in pool and 1x1
+    convolution.
+    """
     from onnx import TensorProto, helper
+
     graph = model.graph
-    pools = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
+    pools = {
+        node.output[0]: node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"
+    }
     classes_of = {tensor.name: tensor.dims[0] for tensor in graph.initializer}
-    heads = [node for node in graph.node if node.op_type == "Conv" and node.input[0] in pools and node.input[1] in classes_of]
+    heads = [
+        node
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[0] in pools and node.input[1] in classes_of
+    ]
     if len(heads) != 1:
-        raise ValueError("the model does not end in a GlobalAveragePool and a Conv; export a classifier, in fp32 or fp16")
+        raise ValueError(
+            "the model does not end in a GlobalAveragePool and a Conv; export a classifier, in "
+            "fp32 or fp16"
+        )
     last_map, (weight, *bias) = pools[heads[0].input[0]], heads[0].input[1:]
-    graph.node.append(helper.make_node("Conv", [last_map, weight, *bias], ["cam_own_type"], kernel_shape=[1, 1]))
+    graph.node.append(
+        helper.make_node("Conv", [last_map, weight, *bias], ["cam_own_type"], kernel_shape=[1, 1])
+    )
     graph.node.append(helper.make_node("Cast", ["cam_own_type"], ["cam"], to=TensorProto.FLOAT))
-    graph.output.append(helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", classes_of[weight], "h", "w"]))
+    graph.output.append(
+        helper.make_tensor_value_info(
+            "cam", TensorProto.FLOAT, ["batch", classes_of[weight], "h", "w"]
+        )
+    )
     return model
 
 
 def prepare(source, out):
     """Write model.onnx, with the output `cam`, and export.json into the folder `out`."""
     import onnx
+
     description = json.loads((source / "export.json").read_text(encoding="utf-8"))
     if description["Export"]["target"] != "onnx" or "softmax" not in description["Model"]:
         raise ValueError(f"{source}: expected a classifier exported with --to onnx")

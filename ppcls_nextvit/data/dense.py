@@ -1,6 +1,8 @@
-"""Transforms of an image together with what is drawn on it (boxes, masks, label maps), and what sets of such images share.
+"""Transforms of an image together with what is drawn on it (boxes, masks, label maps), and what
+sets of such images share.
 
-A sample is a dict; `transform(sample, rng)` returns another, rng being a numpy Generator. Its keys, where H, W are the image's:
+A sample is a dict; `transform(sample, rng)` returns another, rng being a numpy Generator. Its keys,
+where H, W are the image's:
 
     image         uint8 [H, W, 3], RGB; float32 after Normalize
     boxes         float32 [N, 4]: left, top, right, bottom in pixels; labels int64 [N]; masks uint8 [N, H, W], 0 or 1    (detection)
@@ -8,9 +10,11 @@ A sample is a dict; `transform(sample, rng)` returns another, rng being a numpy 
     segmentation  uint8 [H, W], IGNORE where nothing is to be learnt                                                     (segmentation)
     scale         (y, x): resized by these factors; flip: whether mirrored; shape: (height, width) before padding
 
-The transforms do what those of the same names do in mmdetection 2 and mmsegmentation 0.x, on whose recipes the published weights were
-trained; a draw has the same distribution, not the same bits. Pixels are OpenCV's (extra `cv2`).
+The transforms do what those of the same names do in mmdetection 2 and mmsegmentation 0.x, on whose
+recipes the published weights were trained; a draw has the same distribution, not the same bits.
+Pixels are OpenCV's (extra `cv2`).
 """
+
 from typing import List, Literal, Optional, Union
 
 import numpy as np
@@ -19,10 +23,19 @@ from ..preprocess import ImageError, decode_image, normalize
 from ..schema import ConfigError, Registry, named_entries
 from .datasets import SECTIONS
 
-__all__ = ["DENSE_TRANSFORMS", "IGNORE", "DenseDataset", "DensePipeline", "counted_pixels", "fixed_pipeline", "rescaled_size", "thinned"]
+__all__ = [
+    "DENSE_TRANSFORMS",
+    "IGNORE",
+    "DenseDataset",
+    "DensePipeline",
+    "counted_pixels",
+    "fixed_pipeline",
+    "rescaled_size",
+    "thinned",
+]
 
 DENSE_TRANSFORMS = Registry("transform of detection and segmentation")
-IGNORE = 255             # the label of a pixel that neither loss nor metric counts
+IGNORE = 255  # the label of a pixel that neither loss nor metric counts
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -31,41 +44,70 @@ def opencv():
     try:
         import cv2
     except ImportError as error:
-        raise ImportError("detection and segmentation need OpenCV, whose pixels the recipes were trained on: "
-                          "install ppcls_nextvit[cv2]") from error
+        raise ImportError(
+            "detection and segmentation need OpenCV, whose pixels the recipes were trained on: "
+            "install ppcls_nextvit[cv2]"
+        ) from error
     return cv2
 
 
 def rescaled_size(height, width, scale):
-    """(height, width) of the largest image within `scale`, in proportion: long side at most max(scale), short side at most min(scale)."""
+    """(height, width) of the largest image within `scale`, in proportion: long side at most
+    max(scale), short side at most min(scale).
+    """
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 @DENSE_TRANSFORMS.register
 class Resize:
-    """To the largest size within `scale` = [longer, shorter side] in proportion; without keep_ratio to [width, height].
+    """To the largest size within `scale` = [longer, shorter side] in proportion; without keep_ratio
+    to [width, height].
 
-    With several scales one is drawn (multiscale_mode value), or both sides between the extremes of two scales (range). With
-    ratio_range = [low, high] the one scale is multiplied by a factor drawn from it. Boxes are cut to the image.
+    With several scales one is drawn (multiscale_mode value), or both sides between the extremes of
+    two scales (range). With ratio_range = [low, high] the one scale is multiplied by a factor drawn
+    from it. Boxes are cut to the image.
     """
 
-    def __init__(self, *, scale: Union[List[int], List[List[int]]], ratio_range: Optional[List[float]] = None,
-                 multiscale_mode: Literal["value", "range"] = "value", keep_ratio: bool = True):
+    def __init__(
+        self,
+        *,
+        scale: Union[List[int], List[List[int]]],
+        ratio_range: Optional[List[float]] = None,
+        multiscale_mode: Literal["value", "range"] = "value",
+        keep_ratio: bool = True,
+    ):
         self.scales = [scale] if scale and isinstance(scale[0], int) else scale
         if not self.scales or any(len(one) != 2 or min(one) < 1 for one in self.scales):
-            raise ValueError(f"scale: expected [longer, shorter side] or a list of such pairs, 1 or more; got {scale}")
+            raise ValueError(
+                f"scale: expected [longer, shorter side] or a list of such pairs, 1 or more; got "
+                f"{scale}"
+            )
         if multiscale_mode == "range" and len(self.scales) != 2:
             raise ValueError(f"multiscale_mode: range needs two scales, got {scale}")
-        if ratio_range is not None and (len(self.scales) > 1 or len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]):
-            raise ValueError(f"ratio_range: expected [low, high] with 0 < low <= high and a single scale; got {ratio_range} and {scale}")
-        self.ratio_range, self.between, self.keep_ratio = ratio_range, multiscale_mode == "range", keep_ratio
+        if ratio_range is not None and (
+            len(self.scales) > 1
+            or len(ratio_range) != 2
+            or not 0 < ratio_range[0] <= ratio_range[1]
+        ):
+            raise ValueError(
+                f"ratio_range: expected [low, high] with 0 < low <= high and a single scale; got "
+                f"{ratio_range} and {scale}"
+            )
+        self.ratio_range, self.between, self.keep_ratio = (
+            ratio_range,
+            multiscale_mode == "range",
+            keep_ratio,
+        )
         self.random = len(self.scales) > 1 or ratio_range is not None
         opencv()
 
     def pixels(self, before):
         """At most so many pixels has an image after this."""
-        return max(a * b for a, b in self.scales) * (self.ratio_range[1] if self.ratio_range else 1) ** 2
+        return (
+            max(a * b for a, b in self.scales)
+            * (self.ratio_range[1] if self.ratio_range else 1) ** 2
+        )
 
     def draw(self, rng):
         """The scale for one image."""
@@ -73,24 +115,36 @@ class Resize:
             factor = rng.uniform(*self.ratio_range)
             return [int(side * factor) for side in self.scales[0]]
         if self.between:
-            return [int(rng.integers(min(sides), max(sides) + 1)) for sides in zip(*(sorted(scale)[::-1] for scale in self.scales))]
-        return self.scales[rng.integers(len(self.scales))] if len(self.scales) > 1 else self.scales[0]
+            return [
+                int(rng.integers(min(sides), max(sides) + 1))
+                for sides in zip(*(sorted(scale)[::-1] for scale in self.scales))
+            ]
+        return (
+            self.scales[rng.integers(len(self.scales))] if len(self.scales) > 1 else self.scales[0]
+        )
 
     def __call__(self, sample, rng):
         cv2, (old_height, old_width) = opencv(), sample["image"].shape[:2]
         scale = self.draw(rng)
-        height, width = rescaled_size(old_height, old_width, scale) if self.keep_ratio else scale[::-1]
+        height, width = (
+            rescaled_size(old_height, old_width, scale) if self.keep_ratio else scale[::-1]
+        )
         y, x = height / old_height, width / old_width
 
         def nearest(pixels):
             return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
 
-        result = {**sample, "image": cv2.resize(sample["image"], (width, height), interpolation=cv2.INTER_LINEAR),
-                  "scale": (sample["scale"][0] * y, sample["scale"][1] * x)}
+        result = {
+            **sample,
+            "image": cv2.resize(sample["image"], (width, height), interpolation=cv2.INTER_LINEAR),
+            "scale": (sample["scale"][0] * y, sample["scale"][1] * x),
+        }
         for key in sample.keys() & {"boxes", "ignore_boxes"}:
             result[key] = clipped(sample[key] * np.float32([x, y, x, y]), height, width)
         if "masks" in sample:
-            result["masks"] = np.array([nearest(mask) for mask in sample["masks"]], np.uint8).reshape(-1, height, width)
+            result["masks"] = np.array(
+                [nearest(mask) for mask in sample["masks"]], np.uint8
+            ).reshape(-1, height, width)
         if "segmentation" in sample:
             result["segmentation"] = nearest(sample["segmentation"])
         return result
@@ -116,7 +170,11 @@ class RandomFlip:
         if rng.random() >= self.prob:
             return sample
         width = sample["image"].shape[1]
-        result = {**sample, "image": np.ascontiguousarray(sample["image"][:, ::-1]), "flip": not sample["flip"]}
+        result = {
+            **sample,
+            "image": np.ascontiguousarray(sample["image"][:, ::-1]),
+            "flip": not sample["flip"],
+        }
         for key in sample.keys() & {"boxes", "ignore_boxes"}:
             left, top, right, bottom = sample[key].T
             result[key] = np.stack([width - right, top, width - left, bottom], axis=1)
@@ -129,19 +187,33 @@ class RandomFlip:
 class RandomCrop:
     """A random part of `size` = [height, width], or as much of it as the image has.
 
-    crop_type absolute_range: height and width are each drawn between the two numbers of `size`. Objects outside are dropped, boxes cut; an
-    image without objects may remain (mmdetection's allow_negative_crop: True). cat_max_ratio: another part is drawn, up to ten times, while
-    a single label has that share or more of the pixels that are not IGNORE.
+    crop_type absolute_range: height and width are each drawn between the two numbers of `size`.
+    Objects outside are dropped, boxes cut; an image without objects may remain (mmdetection's
+    allow_negative_crop: True). cat_max_ratio: another part is drawn, up to ten times, while a
+    single label has that share or more of the pixels that are not IGNORE.
     """
 
     random = True
 
-    def __init__(self, *, size: List[int], crop_type: Literal["absolute", "absolute_range"] = "absolute", cat_max_ratio: float = 1.0):
+    def __init__(
+        self,
+        *,
+        size: List[int],
+        crop_type: Literal["absolute", "absolute_range"] = "absolute",
+        cat_max_ratio: float = 1.0,
+    ):
         if len(size) != 2 or min(size) < 1 or (crop_type == "absolute_range" and size[0] > size[1]):
-            raise ValueError(f"size: expected [height, width], for absolute_range [smallest, largest], 1 or more; got {size}")
+            raise ValueError(
+                f"size: expected [height, width], for absolute_range [smallest, largest], 1 or "
+                f"more; got {size}"
+            )
         if not 0 < cat_max_ratio <= 1:
             raise ValueError(f"cat_max_ratio: expected above 0 and at most 1, got {cat_max_ratio}")
-        self.size, self.between, self.cat_max_ratio = size, crop_type == "absolute_range", cat_max_ratio
+        self.size, self.between, self.cat_max_ratio = (
+            size,
+            crop_type == "absolute_range",
+            cat_max_ratio,
+        )
 
     def pixels(self, before):
         """At most so many pixels has an image of `before` pixels afterwards."""
@@ -151,7 +223,10 @@ class RandomCrop:
         height, width = sample["image"].shape[:2]
         h, w = min(self.size[0], height), min(self.size[1], width)
         if self.between:
-            h, w = (int(rng.integers(min(side, self.size[0]), min(side, self.size[1]) + 1)) for side in (height, width))
+            h, w = (
+                int(rng.integers(min(side, self.size[0]), min(side, self.size[1]) + 1))
+                for side in (height, width)
+            )
 
         def draw():
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
@@ -159,10 +234,10 @@ class RandomCrop:
         top, left = draw()
         if self.cat_max_ratio < 1 and "segmentation" in sample:
             for _ in range(10):
-                if self.is_mixed(sample["segmentation"][top:top + h, left:left + w]):
+                if self.is_mixed(sample["segmentation"][top : top + h, left : left + w]):
                     break
                 top, left = draw()
-        part = np.s_[..., top:top + h, left:left + w]
+        part = np.s_[..., top : top + h, left : left + w]
         result = {**sample, "image": sample["image"][part[1:]]}
         for key in sample.keys() & {"boxes", "ignore_boxes"}:
             result[key] = clipped(sample[key] - np.float32([left, top, left, top]), h, w)
@@ -171,7 +246,9 @@ class RandomCrop:
         for boxes, others in (("boxes", ("labels", "masks")), ("ignore_boxes", ())):
             if boxes in sample:
                 inside = (result[boxes][:, 2:] > result[boxes][:, :2]).all(axis=1)
-                result.update({key: result[key][inside] for key in (boxes, *others) if key in result})
+                result.update(
+                    {key: result[key][inside] for key in (boxes, *others) if key in result}
+                )
         return result
 
     def is_mixed(self, labels):
@@ -189,7 +266,9 @@ class AutoAugment:
     def __init__(self, *, policies: List[list]):
         if not policies:
             raise ValueError("policies: expected one or more lists of transforms, got none")
-        self.policies = [DensePipeline(policy, f"AutoAugment.policies.{i}") for i, policy in enumerate(policies)]
+        self.policies = [
+            DensePipeline(policy, f"AutoAugment.policies.{i}") for i, policy in enumerate(policies)
+        ]
 
     def pixels(self, before):
         """At most so many pixels has an image of `before` pixels after any of the policies."""
@@ -201,19 +280,35 @@ class AutoAugment:
 
 @DENSE_TRANSFORMS.register
 class PhotoMetricDistortion:
-    """Brightness, contrast, saturation and hue (degrees / 2), each changed in half of the cases; contrast before or after the other two.
+    """Brightness, contrast, saturation and hue (degrees / 2), each changed in half of the cases;
+    contrast before or after the other two.
 
     In bytes, as mmsegmentation does: every step is cut to 0..255 and truncated.
     """
 
     random = True
 
-    def __init__(self, *, brightness_delta: int = 32, contrast_range: List[float] = (0.5, 1.5),
-                 saturation_range: List[float] = (0.5, 1.5), hue_delta: int = 18):
-        if any(len(values) != 2 or not 0 <= values[0] <= values[1] for values in (contrast_range, saturation_range)):
-            raise ValueError(f"contrast_range and saturation_range: expected [low, high], got {contrast_range} and {saturation_range}")
+    def __init__(
+        self,
+        *,
+        brightness_delta: int = 32,
+        contrast_range: List[float] = (0.5, 1.5),
+        saturation_range: List[float] = (0.5, 1.5),
+        hue_delta: int = 18,
+    ):
+        if any(
+            len(values) != 2 or not 0 <= values[0] <= values[1]
+            for values in (contrast_range, saturation_range)
+        ):
+            raise ValueError(
+                f"contrast_range and saturation_range: expected [low, high], got {contrast_range} "
+                f"and {saturation_range}"
+            )
         if brightness_delta < 0 or not 0 < hue_delta <= 90:
-            raise ValueError(f"expected brightness_delta >= 0 and hue_delta from 1 to 90, got {brightness_delta} and {hue_delta}")
+            raise ValueError(
+                f"expected brightness_delta >= 0 and hue_delta from 1 to 90, got "
+                f"{brightness_delta} and {hue_delta}"
+            )
         self.brightness, self.contrast = brightness_delta, contrast_range
         self.saturation, self.hue = saturation_range, hue_delta
 
@@ -244,7 +339,9 @@ class PhotoMetricDistortion:
 
 def changed(pixels, alpha=1.0, beta=0.0):
     """pixels * alpha + beta, cut to 0..255 and truncated to bytes."""
-    return np.clip(pixels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
+    return np.clip(pixels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(
+        np.uint8
+    )
 
 
 @DENSE_TRANSFORMS.register
@@ -255,7 +352,10 @@ class Normalize:
 
     def __init__(self, *, mean: List[float] = MEAN, std: List[float] = STD):
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean and std need three values each, those of std above 0; got mean={mean}, std={std}")
+            raise ValueError(
+                f"mean and std need three values each, those of std above 0; got mean={mean}, "
+                f"std={std}"
+            )
         self.mean, self.std = mean, std
 
     def __call__(self, sample, rng):
@@ -264,7 +364,8 @@ class Normalize:
 
 @DENSE_TRANSFORMS.register
 class Pad:
-    """Zeros (labels: IGNORE) added at the right and at the bottom, up to `size` = [height, width] or to multiples of `size_divisor`.
+    """Zeros (labels: IGNORE) added at the right and at the bottom, up to `size` = [height, width]
+    or to multiples of `size_divisor`.
 
     A larger image stays. After Normalize, zero is the mean colour.
     """
@@ -275,13 +376,24 @@ class Pad:
         if (size is None) == (size_divisor is None):
             raise ValueError(f"give either size or size_divisor, got {size} and {size_divisor}")
         if min(size or [size_divisor]) < 1 or (size and len(size) != 2):
-            raise ValueError(f"expected size = [height, width] or size_divisor, 1 or more; got {size or size_divisor}")
+            raise ValueError(
+                f"expected size = [height, width] or size_divisor, 1 or more; got "
+                f"{size or size_divisor}"
+            )
         self.size, self.divisor = size, size_divisor
 
     def __call__(self, sample, rng):
         shape = sample["image"].shape[:2]
-        target = [-(-side // self.divisor) * self.divisor for side in shape] if self.divisor else [*map(max, shape, self.size)]
-        result = {**sample, "shape": shape, "image": padded(sample["image"].transpose(2, 0, 1), target).transpose(1, 2, 0)}
+        target = (
+            [-(-side // self.divisor) * self.divisor for side in shape]
+            if self.divisor
+            else [*map(max, shape, self.size)]
+        )
+        result = {
+            **sample,
+            "shape": shape,
+            "image": padded(sample["image"].transpose(2, 0, 1), target).transpose(1, 2, 0),
+        }
         for key, fill in (("masks", 0), ("segmentation", IGNORE)):
             if key in sample:
                 result[key] = padded(sample[key], target, fill)
@@ -299,21 +411,29 @@ def padded(array, shape, fill=0):
 
 
 class DensePipeline:
-    """A list of transforms, [{name: {key: value}}, ...]: `pipeline(sample, rng, name)` -> sample. ConfigError names `where`.
+    """A list of transforms, [{name: {key: value}}, ...]: `pipeline(sample, rng, name)` -> sample.
+    ConfigError names `where`.
 
     random: whether chance has a part in it.
     """
 
     def __init__(self, transform_ops, where="transform_ops"):
-        self.transforms = [(name, DENSE_TRANSFORMS.build(name, arguments, place))
-                           for name, arguments, place in named_entries(transform_ops, where)]
+        self.transforms = [
+            (name, DENSE_TRANSFORMS.build(name, arguments, place))
+            for name, arguments, place in named_entries(transform_ops, where)
+        ]
         self.random = any(transform.random for _, transform in self.transforms)
         names = [name for name, _ in self.transforms]
         for later in ("Resize", "PhotoMetricDistortion", "AutoAugment"):
-            if "Normalize" in names and later in names[names.index("Normalize"):]:
+            if "Normalize" in names and later in names[names.index("Normalize") :]:
                 raise ConfigError(f"{where}: {later} needs uint8 pixels; put it before Normalize")
-        if "Pad" in names[:-1] and any(name not in ("Pad", "Normalize") for name in names[names.index("Pad"):]):
-            raise ConfigError(f"{where}: Pad must come last (but for Normalize), or the padding would be taken for a part of the image")
+        if "Pad" in names[:-1] and any(
+            name not in ("Pad", "Normalize") for name in names[names.index("Pad") :]
+        ):
+            raise ConfigError(
+                f"{where}: Pad must come last (but for Normalize), or the padding would be taken "
+                f"for a part of the image"
+            )
 
     def pixels(self, before):
         """At most about so many pixels has an image of `before` pixels afterwards."""
@@ -322,13 +442,17 @@ class DensePipeline:
         return before
 
     def apply(self, sample, rng):
-        """The transformed sample, keys and shapes as in the module's docstring. ValueError for what a transform cannot take."""
+        """The transformed sample, keys and shapes as in the module's docstring. ValueError for what
+        a transform cannot take.
+        """
         for _, transform in self.transforms:
             sample = transform(sample, rng)
         return sample
 
     def __call__(self, sample, rng, name):
-        """The transformed sample. ImageError, beginning with `name`, for a sample that a transform cannot take."""
+        """The transformed sample. ImageError, beginning with `name`, for a sample that a transform
+        cannot take.
+        """
         try:
             return self.apply(sample, rng)
         except ValueError as error:
@@ -336,7 +460,9 @@ class DensePipeline:
 
 
 def counted_pixels(label, ignore_index):
-    """label: integers, an array or tensor [..., H, W] -> bool: neither IGNORE, with which the transforms pad, nor `ignore_index`."""
+    """label: integers, an array or tensor [..., H, W] -> bool: neither IGNORE, with which the
+    transforms pad, nor `ignore_index`.
+    """
     return (label != ignore_index) & (label != IGNORE)
 
 
@@ -344,19 +470,29 @@ def fixed_pipeline(transform_ops, where):
     """The DensePipeline of evaluation or prediction. ConfigError if chance has a part in it."""
     pipeline = DensePipeline(transform_ops, where)
     if pipeline.random:
-        raise ConfigError(f"{where}: evaluation and prediction leave nothing to chance; keep Resize to one scale, Normalize and Pad")
+        raise ConfigError(
+            f"{where}: evaluation and prediction leave nothing to chance; keep Resize to one "
+            f"scale, Normalize and Pad"
+        )
     return pipeline
 
 
 def thinned(items, count):
-    """`count` of the items at equal distances; all of them for None, or if there are no more. ConfigError below 1."""
+    """`count` of the items at equal distances; all of them for None, or if there are no more.
+    ConfigError below 1.
+    """
     if count is not None and count < 1:
         raise ConfigError(f"sample_num: expected 1 or more images, got {count}")
-    return items if count is None or count >= len(items) else [items[i * len(items) // count] for i in range(count)]
+    return (
+        items
+        if count is None or count >= len(items)
+        else [items[i * len(items) // count] for i in range(count)]
+    )
 
 
 class DenseDataset:
-    """What sets of images with annotations share. A subclass has `truth(i, shape)`, the annotations of image i as keys of a sample.
+    """What sets of images with annotations share. A subclass has `truth(i, shape)`, the annotations
+    of image i as keys of a sample.
 
     files: FolderFiles or ZipFiles; mode: 'train', or 'val' without annotations in the samples.
     """
@@ -366,14 +502,19 @@ class DenseDataset:
         self.files, self.names, self.training = files, names, mode == "train"
         self.transform = DensePipeline(transform_ops)
         self.bad_images = SECTIONS.build("BadImages", bad_images, "bad_images")
-        self.sample_bytes = int(self.transform.pixels(1 << 20) * 20)           # three channels in float32, eight masks
+        # three channels in float32, eight masks
+        self.sample_bytes = int(self.transform.pixels(1 << 20) * 20)
 
     @staticmethod
     def check(arguments, mode, where):
-        """ConfigError for transforms that cannot be built, for another `mode` than DataLoader's, and for chance in evaluation."""
+        """ConfigError for transforms that cannot be built, for another `mode` than DataLoader's,
+        and for chance in evaluation.
+        """
         expected, build = {"Train": ("train", DensePipeline), "Eval": ("val", fixed_pipeline)}[mode]
         if arguments["mode"] != expected:
-            raise ConfigError(f"{where}.mode: DataLoader.{mode} needs {expected!r}, got {arguments['mode']!r}")
+            raise ConfigError(
+                f"{where}.mode: DataLoader.{mode} needs {expected!r}, got {arguments['mode']!r}"
+            )
         build(arguments.get("transform_ops"), f"{where}.transform_ops")
 
     def __len__(self):
@@ -388,16 +529,43 @@ class DenseDataset:
         return decode_image(self.files.read(self.names[i]), name=self.name(i))
 
     def load(self, i, rng):
-        """One sample as the module's docstring has it, with `index` and the file's size, `original`; rng: a numpy Generator."""
+        """One sample as the module's docstring has it, with `index` and the file's size,
+        `original`; rng: a numpy Generator.
+        """
         image = self.image(i)
-        sample = {"image": image, "scale": (1.0, 1.0), "flip": False, **(self.truth(i, image.shape[:2]) if self.training else {})}
+        sample = {
+            "image": image,
+            "scale": (1.0, 1.0),
+            "flip": False,
+            **(self.truth(i, image.shape[:2]) if self.training else {}),
+        }
         sample = self.transform(sample, rng, self.name(i))
-        return {"shape": sample["image"].shape[:2], **sample, "index": i, "original": image.shape[:2]}
+        return {
+            "shape": sample["image"].shape[:2],
+            **sample,
+            "index": i,
+            "original": image.shape[:2],
+        }
 
     def collate(self, samples, rng):
-        """The batch: image float32 [B, 3, H, W] with zeros up to the largest, index int64 [B], shape and original int32 [B, 2],
-        scale float32 [B, 2], flip bool [B]."""
+        """The batch: image float32 [B, 3, H, W] with zeros up to the largest, index int64 [B],
+        shape and original int32 [B, 2], scale float32 [B, 2], flip bool [B]."""
         size = np.max([sample["image"].shape[:2] for sample in samples], axis=0)
-        images = [padded(sample["image"].transpose(2, 0, 1).astype(np.float32, copy=False), size) for sample in samples]
-        kinds = {"index": np.int64, "shape": np.int32, "original": np.int32, "scale": np.float32, "flip": bool}
-        return {"image": np.stack(images), **{key: np.array([sample[key] for sample in samples], kind) for key, kind in kinds.items()}}
+        images = [
+            padded(sample["image"].transpose(2, 0, 1).astype(np.float32, copy=False), size)
+            for sample in samples
+        ]
+        kinds = {
+            "index": np.int64,
+            "shape": np.int32,
+            "original": np.int32,
+            "scale": np.float32,
+            "flip": bool,
+        }
+        return {
+            "image": np.stack(images),
+            **{
+                key: np.array([sample[key] for sample in samples], kind)
+                for key, kind in kinds.items()
+            },
+        }

@@ -1,9 +1,11 @@
-"""Mixing the images of a batch: `op(batch, rng)`, where batch is {image: float32 [B, 3, H, W], label: int64 [B]}.
+"""Mixing the images of a batch: `op(batch, rng)`, where batch is {image: float32 [B, 3, H, W],
+label: int64 [B]}.
 
 An op mixes in place and adds label_b, int64 [B], and lam, float32 [B]: the target of an image is
 lam * onehot(label) + (1 - lam) * onehot(label_b).
 Where nothing was drawn lam is 1. Smoothing of the targets is the loss's affair.
 """
+
 import math
 from typing import Literal, Optional
 
@@ -30,14 +32,17 @@ def unmixed(batch):
 def mixup(batch, order, lam):
     """lam * image + (1 - lam) * image[order] (Zhang et al. 2017, arXiv:1710.09412)."""
     image = batch["image"]
-    other = image[order] * np.float32(1 - lam)              # a copy, so that `image` can be overwritten
+    # a copy, so that `image` can be overwritten
+    other = image[order] * np.float32(1 - lam)
     image *= np.float32(lam)
     image += other
     return labelled(batch, order, lam)
 
 
 def cutmix_box(height, width, lam, rng):
-    """(top, bottom, left, right) of a rectangle with the share 1 - lam of the area around a uniform centre, clipped to the image."""
+    """(top, bottom, left, right) of a rectangle with the share 1 - lam of the area around a uniform
+    centre, clipped to the image.
+    """
     side = math.sqrt(1 - lam)
     half_h, half_w = int(height * side) // 2, int(width * side) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))
@@ -45,7 +50,9 @@ def cutmix_box(height, width, lam, rng):
 
 
 def cutmix(batch, order, lam, rng):
-    """One rectangle of every image from image[order] (Yun et al. 2019, arXiv:1905.04899); lam becomes the share that is left."""
+    """One rectangle of every image from image[order] (Yun et al. 2019, arXiv:1905.04899); lam
+    becomes the share that is left.
+    """
     image = batch["image"]
     height, width = image.shape[-2:]
     top, bottom, left, right = cutmix_box(height, width, lam, rng)
@@ -78,19 +85,37 @@ class CutmixOperator:
         self.alpha = _positive(alpha)
 
     def __call__(self, batch, rng):
-        return cutmix(batch, rng.permutation(len(batch["label"])), rng.beta(self.alpha, self.alpha), rng)
+        return cutmix(
+            batch, rng.permutation(len(batch["label"])), rng.beta(self.alpha, self.alpha), rng
+        )
 
 
 @BATCH_TRANSFORMS.register
 class TimmMixup:
-    """timm's Mixup in mode batch, which the official recipe uses: with probability `prob` the batch is mixed with its reverse, by
-    CutMix with probability `switch_prob`, else by mixup (an alpha of 0 switches that one off)."""
+    """timm's Mixup in mode batch, which the official recipe uses: with probability `prob` the batch
+    is mixed with its reverse, by CutMix with probability `switch_prob`, else by mixup (an alpha of
+    0 switches that one off)."""
 
-    def __init__(self, *, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, prob: float = 1.0, switch_prob: float = 0.5,
-                 mode: Literal["batch"] = "batch"):
-        if min(mixup_alpha, cutmix_alpha) < 0 or max(mixup_alpha, cutmix_alpha) == 0 or not (0 <= prob <= 1 and 0 <= switch_prob <= 1):
-            raise ValueError("expected alphas of 0 or more, one of them above 0, and probabilities from 0 to 1; got "
-                             f"mixup_alpha={mixup_alpha}, cutmix_alpha={cutmix_alpha}, prob={prob}, switch_prob={switch_prob}")
+    def __init__(
+        self,
+        *,
+        mixup_alpha: float = 0.8,
+        cutmix_alpha: float = 1.0,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: Literal["batch"] = "batch",
+    ):
+        if (
+            min(mixup_alpha, cutmix_alpha) < 0
+            or max(mixup_alpha, cutmix_alpha) == 0
+            or not (0 <= prob <= 1 and 0 <= switch_prob <= 1)
+        ):
+            raise ValueError(
+                "expected alphas of 0 or more, one of them above 0, and probabilities from 0 to "
+                "1; got "
+                f"mixup_alpha={mixup_alpha}, cutmix_alpha={cutmix_alpha}, prob={prob}, "
+                f"switch_prob={switch_prob}"
+            )
         self.mixup_alpha, self.cutmix_alpha, self.prob = mixup_alpha, cutmix_alpha, prob
         self.cutmix_share = switch_prob if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
 
@@ -98,23 +123,34 @@ class TimmMixup:
         if rng.random() >= self.prob:
             return unmixed(batch)
         if rng.random() < self.cutmix_share:
-            return cutmix(batch, slice(None, None, -1), rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
+            return cutmix(
+                batch, slice(None, None, -1), rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng
+            )
         return mixup(batch, slice(None, None, -1), rng.beta(self.mixup_alpha, self.mixup_alpha))
 
 
 @BATCH_TRANSFORMS.register
 class OpSampler:
-    """One of the named operators per batch, each with its own `prob`; none with the probability that is left. PaddleClas's."""
+    """One of the named operators per batch, each with its own `prob`; none with the probability
+    that is left. PaddleClas's.
+    """
 
-    def __init__(self, *, MixupOperator: Optional[dict] = None, CutmixOperator: Optional[dict] = None):
+    def __init__(
+        self, *, MixupOperator: Optional[dict] = None, CutmixOperator: Optional[dict] = None
+    ):
         self.ops, self.probs = [], []
-        for name, arguments in (("MixupOperator", MixupOperator), ("CutmixOperator", CutmixOperator)):
+        for name, arguments in (
+            ("MixupOperator", MixupOperator),
+            ("CutmixOperator", CutmixOperator),
+        ):
             if arguments is None:
                 continue
             arguments = dict(arguments)
             prob = arguments.pop("prob", None)
             if not isinstance(prob, (int, float)) or isinstance(prob, bool) or not 0 <= prob <= 1:
-                raise ConfigError(f"OpSampler.{name}.prob: expected a probability from 0 to 1, got {prob!r}")
+                raise ConfigError(
+                    f"OpSampler.{name}.prob: expected a probability from 0 to 1, got {prob!r}"
+                )
             self.ops.append(BATCH_TRANSFORMS.build(name, arguments, f"OpSampler.{name}"))
             self.probs.append(prob)
         if sum(self.probs) > 1 + 1e-9:
@@ -126,8 +162,16 @@ class OpSampler:
 
 
 def mixing_op(ops, where):
-    """The op of PaddleClas's list [{name: {key: value}}], None where it is empty. ConfigError for more than one: labels are mixed once."""
-    built = [BATCH_TRANSFORMS.build(name, arguments, place) for name, arguments, place in named_entries(ops, where)]
+    """The op of PaddleClas's list [{name: {key: value}}], None where it is empty. ConfigError for
+    more than one: labels are mixed once.
+    """
+    built = [
+        BATCH_TRANSFORMS.build(name, arguments, place)
+        for name, arguments, place in named_entries(ops, where)
+    ]
     if len(built) > 1:
-        raise ConfigError(f"{where}: {len(built)} operators; give one, and OpSampler to draw one of several for each batch")
+        raise ConfigError(
+            f"{where}: {len(built)} operators; give one, and OpSampler to draw one of several for "
+            f"each batch"
+        )
     return built[0] if built else None

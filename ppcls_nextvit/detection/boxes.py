@@ -1,20 +1,24 @@
-"""Boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels; a width is x2 - x1. Anchors, overlaps, delta coding, suppression.
+"""Boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels; a width is x2 - x1. Anchors, overlaps, delta
+coding, suppression.
 
-Reference: mmdetection (AnchorGenerator, DeltaXYWHBBoxCoder, bbox_overlaps, batched_nms). All of it is Paddle operators on sizes that may
-be unknown, so that an export records it as it is.
+Reference: mmdetection (AnchorGenerator, DeltaXYWHBBoxCoder, bbox_overlaps, batched_nms). All of it
+is Paddle operators on sizes that may be unknown, so that an export records it as it is.
 """
+
 import math
 
 import numpy as np
 import paddle
 from paddle.vision.ops import nms
 
-MAX_LOG_RATIO = abs(math.log(16 / 1000))       # of a decoded side to the coded one
+MAX_LOG_RATIO = abs(math.log(16 / 1000))  # of a decoded side to the coded one
 EPS = 1e-6
 
 
 def base_anchors(stride, scales, ratios):
-    """float32 [len(ratios) * len(scales), 4] around (0, 0). ratios: height / width, at the area of (stride * scale)^2."""
+    """float32 [len(ratios) * len(scales), 4] around (0, 0). ratios: height / width, at the area of
+    (stride * scale)^2.
+    """
     heights = np.sqrt(np.asarray(ratios, np.float32))[:, None]
     scales = np.asarray(scales, np.float32)[None]
     h, w = (stride * heights * scales).reshape(-1), (stride * (1 / heights) * scales).reshape(-1)
@@ -22,7 +26,9 @@ def base_anchors(stride, scales, ratios):
 
 
 def grid_anchors(base, height, width, stride):
-    """[height * width * A, 4]: the A base anchors around each cell's (column * stride, row * stride), row by row."""
+    """[height * width * A, 4]: the A base anchors around each cell's (column * stride, row *
+    stride), row by row.
+    """
     x, y = (paddle.arange(size, dtype="float32") * stride for size in (width, height))
     y, x = paddle.meshgrid(y, x)
     shifts = paddle.stack([x, y, x, y], axis=-1).reshape([-1, 1, 4])
@@ -44,36 +50,64 @@ def _area(boxes):
 
 
 def encode(boxes, targets, stds):
-    """Deltas [N, 4] that turn `boxes` into `targets`: shifts of the centre in sides, logarithms of the sides' ratios; each over its std."""
+    """Deltas [N, 4] that turn `boxes` into `targets`: shifts of the centre in sides, logarithms of
+    the sides' ratios; each over its std.
+    """
     size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
     shift = (targets[:, :2] + targets[:, 2:]) * 0.5 - (boxes[:, :2] + boxes[:, 2:]) * 0.5
-    return paddle.concat([shift / size, paddle.log(target_size / size)], axis=-1) / paddle.to_tensor(stds, dtype="float32")
+    return paddle.concat(
+        [shift / size, paddle.log(target_size / size)], axis=-1
+    ) / paddle.to_tensor(stds, dtype="float32")
 
 
 def decode(boxes, deltas, stds, limit):
-    """The inverse of `encode`, cut to the image. boxes: [N, 4]; deltas: [N, C * 4]. limit: float32 [4], the image's (w, h, w, h).
+    """The inverse of `encode`, cut to the image. boxes: [N, 4]; deltas: [N, C * 4]. limit: float32
+    [4], the image's (w, h, w, h).
 
     Returns [N, C, 4].
     """
     deltas = deltas.reshape([-1, deltas.shape[1] // 4, 4]) * paddle.to_tensor(stds, dtype="float32")
-    centre, size = ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1), (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
+    centre, size = (
+        ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1),
+        (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1),
+    )
     centre = centre + size * deltas[:, :, :2]
     half = size * paddle.exp(paddle.clip(deltas[:, :, 2:], -MAX_LOG_RATIO, MAX_LOG_RATIO)) * 0.5
-    return paddle.minimum(paddle.clip(paddle.concat([centre - half, centre + half], axis=-1), min=0), limit)
+    return paddle.minimum(
+        paddle.clip(paddle.concat([centre - half, centre + half], axis=-1), min=0), limit
+    )
 
 
 def batched_nms(boxes, scores, groups, threshold):
-    """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N]) do not suppress each other."""
-    largest = paddle.concat([boxes.flatten(), paddle.zeros([1])]).max()                    # there may be no box
-    offset = groups.astype(boxes.dtype) * (largest + 1)                                     # moves the groups apart
+    """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N])
+    do not suppress each other.
+    """
+    # there may be no box
+    largest = paddle.concat([boxes.flatten(), paddle.zeros([1])]).max()
+    # moves the groups apart
+    offset = groups.astype(boxes.dtype) * (largest + 1)
     order = paddle.argsort(scores, descending=True, stable=True)
     boxes = (boxes + offset.unsqueeze(-1))[order]
-    return order[nms(boxes, threshold) if paddle.in_dynamic_mode() else _recorded_nms(boxes, scores[order], threshold)]
+    return order[
+        nms(boxes, threshold)
+        if paddle.in_dynamic_mode()
+        else _recorded_nms(boxes, scores[order], threshold)
+    ]
 
 
 def _recorded_nms(boxes, scores, threshold):
     """`nms` by the operator that ONNX has an equal of; Paddle2ONNX knows no other."""
-    background, score_threshold, most, keep, normalized, eta = -1, 0.0, 2 ** 31 - 1, -1, True, 1.0
-    _, kept, _ = paddle._C_ops.multiclass_nms3(boxes.unsqueeze(0), scores.reshape([1, 1, -1]), None, score_threshold, most, keep, threshold,
-                                               normalized, eta, background)
+    background, score_threshold, most, keep, normalized, eta = -1, 0.0, 2**31 - 1, -1, True, 1.0
+    _, kept, _ = paddle._C_ops.multiclass_nms3(
+        boxes.unsqueeze(0),
+        scores.reshape([1, 1, -1]),
+        None,
+        score_threshold,
+        most,
+        keep,
+        threshold,
+        normalized,
+        eta,
+        background,
+    )
     return kept.flatten()

@@ -1,4 +1,7 @@
-"""Objects in image files: boxes and masks drawn on the pictures, and as JSON with scores, class names and run-length masks."""
+"""Objects in image files: boxes and masks drawn on the pictures, and as JSON with scores, class
+names and run-length masks.
+"""
+
 import logging
 from collections import Counter
 from pathlib import Path
@@ -19,12 +22,22 @@ from ..schema import ConfigError, coerce
 from ..segmentation.predict import palette
 from .masks import encode_rle, full, paste
 
-__all__ = ["check_post_process", "comparison_sheet", "draw_objects", "infer", "model_inputs", "pasted", "predict_image",
-           "transforms_of"]
+__all__ = [
+    "check_post_process",
+    "comparison_sheet",
+    "draw_objects",
+    "infer",
+    "model_inputs",
+    "pasted",
+    "predict_image",
+    "transforms_of",
+]
 
-SCORE_SHOWN = 0.3           # objects below are neither drawn nor written, unless Infer.PostProcess.score_threshold says otherwise
+# objects below are neither drawn nor written, unless Infer.PostProcess.score_threshold says
+# otherwise
+SCORE_SHOWN = 0.3
 OPACITY = 0.45
-LINE, GAP = 18, 4           # of text, and between pictures, in pixels
+LINE, GAP = 18, 4  # of text, and between pictures, in pixels
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +46,26 @@ def check_post_process(post):
     """Infer.PostProcess verified: the score from which objects are shown. Raises ConfigError."""
     check_mapping(post, "Infer.PostProcess", ("score_threshold", "class_id_map_file"))
     coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
-    threshold = coerce(post.get("score_threshold", SCORE_SHOWN), float, "Infer.PostProcess.score_threshold")
+    threshold = coerce(
+        post.get("score_threshold", SCORE_SHOWN), float, "Infer.PostProcess.score_threshold"
+    )
     if not 0 <= threshold <= 1:
         raise ConfigError(f"Infer.PostProcess.score_threshold: must be in [0, 1], got {threshold}")
     return threshold
 
 
 def pasted(found, height, width, threshold=0.0):
-    """(boxes float32 [n, 4], scores [n], labels int64 [n], masks) of the Detections that score `threshold` or more, as arrays.
+    """(boxes float32 [n, 4], scores [n], labels int64 [n], masks) of the Detections that score
+    `threshold` or more, as arrays.
 
     masks: n times what `paste` returns for an image of that size.
     """
     boxes, scores, labels, masks = (part.numpy() for part in found)
     shown = scores >= threshold
-    boxes, masks = boxes[shown], [paste(mask, box, height, width) for mask, box in zip(masks[shown], boxes[shown])]
+    boxes, masks = (
+        boxes[shown],
+        [paste(mask, box, height, width) for mask, box in zip(masks[shown], boxes[shown])],
+    )
     return boxes, scores[shown], labels[shown], masks
 
 
@@ -56,29 +75,43 @@ def transforms_of(config):
 
 
 def model_inputs(image, transforms, name):
-    """What the model takes of one image, uint8 [H, W, 3]: float32 image [1, 3, H, W], shape [1, 2] before padding, scale [1, 2] (y, x).
+    """What the model takes of one image, uint8 [H, W, 3]: float32 image [1, 3, H, W], shape [1, 2]
+    before padding, scale [1, 2] (y, x).
 
-    transforms: a DensePipeline. ImageError, beginning with `name`, for an image that is too small then.
+    transforms: a DensePipeline. ImageError, beginning with `name`, for an image that is too small
+    then.
     """
-    sample = transforms({"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name)
+    sample = transforms(
+        {"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name
+    )
     pixels, shape = sample["image"], sample.get("shape", sample["image"].shape[:2])
     if min(pixels.shape[:2]) < MIN_INPUT_SIZE:
-        raise ImageError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels when transformed; the model needs {MIN_INPUT_SIZE} or more")
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32), np.float32([shape]), np.float32([sample["scale"]])
+        raise ImageError(
+            f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels when transformed; the model "
+            f"needs {MIN_INPUT_SIZE} or more"
+        )
+    return (
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32),
+        np.float32([shape]),
+        np.float32([sample["scale"]]),
+    )
 
 
 def predict_image(model, image, transforms, name):
-    """Detections in one image, uint8 [H, W, 3]. transforms: a DensePipeline. ImageError for what the model cannot take."""
+    """Detections in one image, uint8 [H, W, 3]. transforms: a DensePipeline. ImageError for what
+    the model cannot take.
+    """
     with paddle.no_grad():
         (found,) = model(*map(paddle.to_tensor, model_inputs(image, transforms, name)))
     return found
 
 
 def draw_objects(image, boxes, scores, labels, masks, names, smallest=512):
-    """The picture with its objects as a PIL image: mask and box of every one in a colour of its own, where there are scores name and score.
+    """The picture with its objects as a PIL image: mask and box of every one in a colour of its
+    own, where there are scores name and score.
 
-    image: uint8 [H, W, 3]; boxes: [n, 4]; scores: [n] or None; masks: uint8 [n, H, W]. smallest: the side in pixels to which a small
-    picture grows by whole factors.
+    image: uint8 [H, W, 3]; boxes: [n, 4]; scores: [n] or None; masks: uint8 [n, H, W]. smallest:
+    the side in pixels to which a small picture grows by whole factors.
     """
     factor = max(1, smallest // max(image.shape[:2]))
     pixels, colours = _grown(image, factor).astype(np.float32), palette(max(1, len(boxes)))
@@ -91,24 +124,43 @@ def draw_objects(image, boxes, scores, labels, masks, names, smallest=512):
         box = [factor * float(side) for side in box]
         draw.rectangle(box, outline=tuple(colour))
         if scores is not None:
-            draw.text((box[0] + 2, box[1] + 1), f"{names[label]} {scores[i]:.2f}", "white", font, stroke_width=1,
-                      stroke_fill="black")
+            draw.text(
+                (box[0] + 2, box[1] + 1),
+                f"{names[label]} {scores[i]:.2f}",
+                "white",
+                font,
+                stroke_width=1,
+                stroke_fill="black",
+            )
     return picture
 
 
 def comparison_sheet(rows, names, threshold=SCORE_SHOWN, smallest=256):
-    """A PIL image with a row for each (image uint8 [H, W, 3], truth, found): the picture, its true objects, those that were found.
+    """A PIL image with a row for each (image uint8 [H, W, 3], truth, found): the picture, its true
+    objects, those that were found.
 
-    truth: a sample with boxes, labels and masks; found: Detections. threshold: the lowest score shown. smallest: as for draw_objects.
+    truth: a sample with boxes, labels and masks; found: Detections. threshold: the lowest score
+    shown. smallest: as for draw_objects.
     """
     font, pictures = ImageFont.load_default(13), []
     for image, truth, found in rows:
         height, width = image.shape[:2]
         boxes, _, labels, masks = pasted(found, height, width, threshold)
-        columns = [((), (), ()), (truth["boxes"], truth["labels"], truth["masks"]),
-                   (boxes, labels, [full(mask, height, width) for mask in masks])]
-        pictures.append([draw_objects(image, boxes, None, labels, masks, names, smallest) for boxes, labels, masks in columns])
-    width, height = max(row[0].width for row in pictures) + GAP, sum(row[0].height + GAP for row in pictures)
+        columns = [
+            ((), (), ()),
+            (truth["boxes"], truth["labels"], truth["masks"]),
+            (boxes, labels, [full(mask, height, width) for mask in masks]),
+        ]
+        pictures.append(
+            [
+                draw_objects(image, boxes, None, labels, masks, names, smallest)
+                for boxes, labels, masks in columns
+            ]
+        )
+    width, height = (
+        max(row[0].width for row in pictures) + GAP,
+        sum(row[0].height + GAP for row in pictures),
+    )
     sheet, top = Image.new("RGB", (3 * width - GAP, LINE + height), "white"), LINE
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(("image", "truth", f"prediction (score {threshold} or more)")):
@@ -125,14 +177,20 @@ def _grown(pixels, factor):
 
 
 def infer(config, out, json=None):
-    """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory `out` (small images grow by whole factors).
+    """Detect objects in the images of Infer.infer_imgs; NAME_objects.png go into the directory
+    `out` (small images grow by whole factors).
 
-    Returns the exit status: 1 if an image could not be read. ConfigError where there are no images or no weights.
+    Returns the exit status: 1 if an image could not be read. ConfigError where there are no images
+    or no weights.
 
-    json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score, box: [x1, y1, x2, y2], mask:
-    {size, counts}}, ...]}, best first, or {file_name, error}.
+    json: a file with, by image, {file_name, height, width, objects: [{class_id, label_name, score,
+    box: [x1, y1, x2, y2], mask: {size, counts}}, ...]}, best first, or {file_name, error}.
     """
-    paths, names, threshold = images_of(config), class_names(config), check_post_process(config.Infer.PostProcess)
+    paths, names, threshold = (
+        images_of(config),
+        class_names(config),
+        check_post_process(config.Infer.PostProcess),
+    )
     transforms, out, results = transforms_of(config), Path(out), []
     start_processes(config.Global.device)
     model, _ = trained_model(config)
@@ -148,11 +206,24 @@ def infer(config, out, json=None):
             continue
         height, width = image.shape[:2]
         boxes, scores, labels, masks = pasted(found, height, width, threshold)
-        stem = path.stem if stems[path.stem] == 1 else path.name                  # a.jpg and a.png each keep their own
-        draw_objects(image, boxes, scores, labels, [full(mask, height, width) for mask in masks], names).save(out / f"{stem}_objects.png")
-        objects = [{"class_id": int(label), "label_name": names[label], "score": float(score), "box": box.tolist(),
-                    "mask": encode_rle(mask, height, width)} for box, score, label, mask in zip(boxes, scores, labels, masks)]
-        results.append({"file_name": str(path), "height": height, "width": width, "objects": objects})
+        # a.jpg and a.png each keep their own
+        stem = path.stem if stems[path.stem] == 1 else path.name
+        draw_objects(
+            image, boxes, scores, labels, [full(mask, height, width) for mask in masks], names
+        ).save(out / f"{stem}_objects.png")
+        objects = [
+            {
+                "class_id": int(label),
+                "label_name": names[label],
+                "score": float(score),
+                "box": box.tolist(),
+                "mask": encode_rle(mask, height, width),
+            }
+            for box, score, label, mask in zip(boxes, scores, labels, masks)
+        ]
+        results.append(
+            {"file_name": str(path), "height": height, "width": width, "objects": objects}
+        )
     if json:
         write_json(json, results)
     return int(any("error" in result for result in results))

@@ -1,4 +1,7 @@
-"""Region Proposal Network (Ren et al. 2015, arXiv:1506.01497) on a feature pyramid. Reference: RPNHead of mmdetection 2."""
+"""Region Proposal Network (Ren et al. 2015, arXiv:1506.01497) on a feature pyramid. Reference:
+RPNHead of mmdetection 2.
+"""
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -10,13 +13,14 @@ from .targets import assign, sample
 STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU, LOWEST_IOU = 0.7, 0.3, 0.3
 POSITIVE_SHARE = 0.5
-PAD_MULTIPLE = 32           # images are padded to it one by one, then to the largest of the batch
+PAD_MULTIPLE = 32  # images are padded to it one by one, then to the largest of the batch
 
 
 class RPNHead(nn.Layer):
     """Objectness and box deltas of every anchor.
 
-    strides: of the pyramid's levels. scales: sides of the anchors, in strides. ratios: height / width.
+    strides: of the pyramid's levels. scales: sides of the anchors, in strides. ratios: height /
+    width.
     samples: anchors per image that learn.
     """
 
@@ -38,16 +42,28 @@ class RPNHead(nn.Layer):
         return [self.rpn_cls(x) for x in hidden], [self.rpn_reg(x) for x in hidden]
 
     def flat(self, logits, deltas):
-        """Per level, in the order of the anchors: logits [B, N], deltas [B, N, 4] in float32, and the anchors [N, 4]."""
+        """Per level, in the order of the anchors: logits [B, N], deltas [B, N, 4] in float32, and
+        the anchors [N, 4].
+        """
         sizes = [paddle.shape(x)[2:] for x in logits]
-        anchors = [grid_anchors(base, size[0], size[1], stride) for base, size, stride in zip(self.base, sizes, self.strides)]
-        return ([x.astype("float32").transpose([0, 2, 3, 1]).flatten(1) for x in logits],
-                [x.astype("float32").transpose([0, 2, 3, 1]).reshape([x.shape[0], -1, 4]) for x in deltas], anchors)
+        anchors = [
+            grid_anchors(base, size[0], size[1], stride)
+            for base, size, stride in zip(self.base, sizes, self.strides)
+        ]
+        return (
+            [x.astype("float32").transpose([0, 2, 3, 1]).flatten(1) for x in logits],
+            [
+                x.astype("float32").transpose([0, 2, 3, 1]).reshape([x.shape[0], -1, 4])
+                for x in deltas
+            ],
+            anchors,
+        )
 
     def proposals(self, logits, deltas, anchors, limit, per_level, count):
         """Proposed boxes of one image, [n, 4] and their scores [n], best first. n may be 0.
 
-        logits [N], deltas [N, 4], anchors [N, 4]: per level, as `flat` gives them. limit: float32 [4], the image's (w, h, w, h). per_level:
+        logits [N], deltas [N, 4], anchors [N, 4]: per level, as `flat` gives them. limit: float32
+        [4], the image's (w, h, w, h). per_level:
         boxes kept before the suppression, count: all in all after it.
         """
         boxes, scores, levels = [], [], []
@@ -66,31 +82,43 @@ class RPNHead(nn.Layer):
     def losses(self, logits, deltas, anchors, objects, shapes):
         """(objectness, box) losses: sums over the sampled anchors of all images, over their number.
 
-        logits, deltas, anchors: as `flat` gives them. objects: per image, boxes [K, 4]. shapes: per image, (height, width) before padding.
+        logits, deltas, anchors: as `flat` gives them. objects: per image, boxes [K, 4]. shapes: per
+        image, (height, width) before padding.
         """
-        logits, deltas, anchors = paddle.concat(logits, axis=1), paddle.concat(deltas, axis=1), paddle.concat(anchors)
+        logits, deltas, anchors = (
+            paddle.concat(logits, axis=1),
+            paddle.concat(deltas, axis=1),
+            paddle.concat(anchors),
+        )
         total = anchors.shape[0]
         places, learns, positive_places, targets, number = [], [], [], [], 0
         for image, (boxes, shape) in enumerate(zip(objects, shapes)):
             valid = _inside(anchors, shape)
             assigned = assign(anchors[valid], boxes, POSITIVE_IOU, NEGATIVE_IOU, LOWEST_IOU)
             positives, negatives = sample(assigned, self.samples, POSITIVE_SHARE)
-            number += max(positives.shape[0], 1) + max(negatives.shape[0], 1)       # so counted in the reference
+            # so counted in the reference
+            number += max(positives.shape[0], 1) + max(negatives.shape[0], 1)
             chosen = valid[positives]
             places += [image * total + chosen, image * total + valid[negatives]]
             learns += [paddle.ones([positives.shape[0]]), paddle.zeros([negatives.shape[0]])]
             if positives.shape[0]:
                 positive_places.append(image * total + chosen)
                 targets.append(encode(anchors[chosen], boxes[assigned[positives] - 1], STDS))
-        objectness = F.binary_cross_entropy_with_logits(logits.flatten()[paddle.concat(places)], paddle.concat(learns), reduction="sum")
+        objectness = F.binary_cross_entropy_with_logits(
+            logits.flatten()[paddle.concat(places)], paddle.concat(learns), reduction="sum"
+        )
         if not targets:
-            return objectness / number, deltas.sum() * 0                            # gradients of 0, as with any other batch
+            # gradients of 0, as with any other batch
+            return objectness / number, deltas.sum() * 0
         deltas = deltas.reshape([-1, 4])[paddle.concat(positive_places)]
         return objectness / number, (deltas - paddle.concat(targets)).abs().sum() / number
 
 
 def _inside(anchors, shape):
-    """Indices of the anchors whose cell lies in the image as padded by itself, not in what the batch adds to it."""
+    """Indices of the anchors whose cell lies in the image as padded by itself, not in what the
+    batch adds to it.
+    """
     height, width = (-(-int(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in shape)
     centres = (anchors[:, :2] + anchors[:, 2:]) * 0.5
-    return paddle.nonzero((centres[:, 0] < width - 0.5) & (centres[:, 1] < height - 0.5)).flatten()     # cells are whole pixels
+    # cells are whole pixels
+    return paddle.nonzero((centres[:, 0] < width - 0.5) & (centres[:, 1] < height - 0.5)).flatten()

@@ -1,1 +1,3 @@
-"""Training and evaluation: one loop (train.py), the tasks it serves (tasks.py), and what these are made of."""
+"""Training and evaluation: one loop (train.py), the tasks it serves (tasks.py), and what these are
+made of.
+"""

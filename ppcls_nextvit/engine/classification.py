@@ -1,8 +1,10 @@
 """The classification task: what the loop needs to know about images and labels.
 
-A task supplies the static `check(config)`, `model`, `train_loader`, `train_metric`, `losses(batch)`, `evaluate()` and `report(directory)`,
-and takes `eval_autocast`; the loop in train.py knows no more. Detection and segmentation are further tasks.
+A task supplies the static `check(config)`, `model`, `train_loader`, `train_metric`,
+`losses(batch)`, `evaluate()` and `report(directory)`, and takes `eval_autocast`; the loop in
+train.py knows no more. Detection and segmentation are further tasks.
 """
+
 import contextlib
 from pathlib import Path
 from typing import Optional
@@ -25,40 +27,72 @@ IMAGES_IN_REPORT = 40
 
 
 def build_model(config, training=False):
-    """The model that Arch names, with the weights of Global.pretrained_model, Arch.pretrained or Global.checkpoints if one is given.
+    """The model that Arch names, with the weights of Global.pretrained_model, Arch.pretrained or
+    Global.checkpoints if one is given.
 
-    training: a head of another class count then stays at its initial values, which the logged report says; else it is a LoadError.
-    Global.checkpoints is then the loop's to load, and nothing else is loaded. Of a detector or segmentor Arch.pretrained is the
-    backbone's alone, to train from; ConfigError without weights for the rest where nothing is trained.
+    training: a head of another class count then stays at its initial values, which the logged
+    report says; else it is a LoadError. Global.checkpoints is then the loop's to load, and nothing
+    else is loaded. Of a detector or segmentor Arch.pretrained is the backbone's alone, to train
+    from; ConfigError without weights for the rest where nothing is trained.
     """
-    model = create_model(config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments)
-    if training and config.Global.checkpoints:                       # what the run began with may be gone by now
+    model = create_model(
+        config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments
+    )
+    # what the run began with may be gone by now
+    if training and config.Global.checkpoints:
         return model
     whole, backbone_only = config.Global.pretrained_model, "backbone" in config.Arch.arguments
     if backbone_only and not training:
         whole, backbone_only = whole or config.Global.checkpoints, False
         if not whole:
-            raise ConfigError(f"{config.path}: no weights for {config.Arch.name}'s heads; give -o Global.pretrained_model=FILE")
+            raise ConfigError(
+                f"{config.path}: no weights for {config.Arch.name}'s heads; give -o "
+                f"Global.pretrained_model=FILE"
+            )
     source = whole or config.Arch.pretrained or config.Global.checkpoints
     if source:
-        report = load_weights(model, source, head="fresh_on_mismatch" if training else "strict", backbone_only=backbone_only and not whole)
+        report = load_weights(
+            model,
+            source,
+            head="fresh_on_mismatch" if training else "strict",
+            backbone_only=backbone_only and not whole,
+        )
         logger.info("weights from %s: %s", source, report)
     elif config.Arch.use_ssld:
-        raise ConfigError("Arch.use_ssld: the SSLD weights cannot be downloaded from here; give their file as Global.pretrained_model")
+        raise ConfigError(
+            "Arch.use_ssld: the SSLD weights cannot be downloaded from here; give their file as "
+            "Global.pretrained_model"
+        )
     return model
 
 
 def class_names(config):
-    """Names by class index from Infer.PostProcess.class_id_map_file; the index itself where there is no map."""
+    """Names by class index from Infer.PostProcess.class_id_map_file; the index itself where there
+    is no map.
+    """
     path = config.Infer.class_id_map_file if config.Infer else None
-    return read_labels(path, config.Arch.class_num) if path else [str(index) for index in range(config.Arch.class_num)]
+    return (
+        read_labels(path, config.Arch.class_num)
+        if path
+        else [str(index) for index in range(config.Arch.class_num)]
+    )
 
 
 def build_loaders(config, processes, training):
-    """(Loader of DataLoader.Train, Loader of DataLoader.Eval), for this one of the `processes`; None for one that is not needed."""
-    place = {"num_classes": config.Arch.class_num, "rank": processes.rank, "world_size": processes.world_size, "seed": config.Global.seed}
+    """(Loader of DataLoader.Train, Loader of DataLoader.Eval), for this one of the `processes`;
+    None for one that is not needed.
+    """
+    place = {
+        "num_classes": config.Arch.class_num,
+        "rank": processes.rank,
+        "world_size": processes.world_size,
+        "seed": config.Global.seed,
+    }
     needed = {"Train": training, "Eval": not training or config.Global.eval_during_train}
-    return [build_loader(config.section(f"DataLoader.{mode}"), mode, **place) if wanted else None for mode, wanted in needed.items()]
+    return [
+        build_loader(config.section(f"DataLoader.{mode}"), mode, **place) if wanted else None
+        for mode, wanted in needed.items()
+    ]
 
 
 class ClassificationTask:
@@ -68,24 +102,37 @@ class ClassificationTask:
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
-        self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
+        self.criterion = (
+            build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
+        )
         self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
-        self.metric = build_metric(config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval")
-        self.train_metric = build_metric(config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train")
+        self.metric = build_metric(
+            config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval"
+        )
+        self.train_metric = build_metric(
+            config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train"
+        )
         self.teacher = self._build_teacher() if training else None
-        self.eval_autocast = contextlib.nullcontext                  # or a context factory, to evaluate in low precision
+        # or a context factory, to evaluate in low precision
+        self.eval_autocast = contextlib.nullcontext
 
     @staticmethod
     def check(config):
-        """Verify the sections that are this task's own, without touching data or disk: Loss, Metric and Infer. Raises ConfigError."""
+        """Verify the sections that are this task's own, without touching data or disk: Loss, Metric
+        and Infer. Raises ConfigError.
+        """
         check_entries(config.Loss, "Loss", LOSSES)
         check_entries(config.Metric, "Metric", METRICS)
         if config.Infer is None:
             return
         Preprocess(config.Infer.transforms, "Infer.transforms")
-        post = check_mapping(config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file"))
+        post = check_mapping(
+            config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file")
+        )
         if post.get("name", "Topk") != "Topk":
-            raise ConfigError(f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}")
+            raise ConfigError(
+                f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}"
+            )
         if coerce(post.get("topk", 5), int, "Infer.PostProcess.topk") < 1:
             raise ConfigError(f"Infer.PostProcess.topk: must be 1 or more, got {post['topk']}")
         coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
@@ -97,8 +144,11 @@ class ClassificationTask:
         arguments = dict(arch)
         name, weights = arguments.pop("name", None), arguments.pop("pretrained", None)
         if not name or not weights:
-            raise ConfigError("Loss.Train DistillationLoss.teacher: needs `name` (a model) and `pretrained` (its weights' file); a teacher "
-                              "on initial weights teaches noise")
+            raise ConfigError(
+                "Loss.Train DistillationLoss.teacher: needs `name` (a model) and `pretrained` "
+                "(its weights' file); a teacher "
+                "on initial weights teaches noise"
+            )
         arguments.setdefault("num_classes", arguments.pop("class_num", self.config.Arch.class_num))
         teacher = create_model(name, **arguments)
         logger.info("teacher %s from %s: %s", name, weights, load_weights(teacher, weights))
@@ -108,7 +158,9 @@ class ClassificationTask:
         return teacher
 
     def losses(self, batch):
-        """(total loss, {name: part}, counts of `train_metric`) of one training batch; a mixed image counts as its larger share's label."""
+        """(total loss, {name: part}, counts of `train_metric`) of one training batch; a mixed image
+        counts as its larger share's label.
+        """
         logits = self.model(batch["image"])
         if self.teacher is not None:
             with paddle.no_grad():
@@ -122,9 +174,11 @@ class ClassificationTask:
         return total, parts, self.train_metric.counts()
 
     def evaluate(self, with_predictions=False):
-        """{top1, ..., loss} over the whole evaluation set, every image exactly once over all processes.
+        """{top1, ..., loss} over the whole evaluation set, every image exactly once over all
+        processes.
 
-        with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for the confusion matrix of one process).
+        with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for
+        the confusion matrix of one process).
         """
         self.model.eval()
         self.metric.reset()
@@ -145,13 +199,23 @@ class ClassificationTask:
         return result
 
     def report(self, directory):
-        """Confusion matrix and a sheet of predictions on evaluation images, drawn into `directory`."""
+        """Confusion matrix and a sheet of predictions on evaluation images, drawn into
+        `directory`.
+        """
         from .report import draw_confusion, draw_predictions
+
         result, names = self.evaluate(with_predictions=True), class_names(self.config)
-        draw_confusion(Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names)
+        draw_confusion(
+            Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names
+        )
         stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
         chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
         dataset, order = self.eval_loader.dataset, self.eval_loader.sampler.order(0)[0]
-        pictures = [decode_image(dataset.read(order[index]), name=dataset.name(order[index])) for index in chosen]
-        truths, guesses = ([names[i] for i in result[key][chosen]] for key in ("labels", "predictions"))
+        pictures = [
+            decode_image(dataset.read(order[index]), name=dataset.name(order[index]))
+            for index in chosen
+        ]
+        truths, guesses = (
+            [names[i] for i in result[key][chosen]] for key in ("labels", "predictions")
+        )
         draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)

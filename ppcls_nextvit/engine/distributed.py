@@ -1,8 +1,10 @@
-"""Several processes, one run: start, sums, gradient averages, synchronised BatchNorm. With one process everything is a no-op.
+"""Several processes, one run: start, sums, gradient averages, synchronised BatchNorm. With one
+process everything is a no-op.
 
-Gradients are averaged after backward in fused buckets rather than inside it (paddle.DataParallel), because that one way serves
-gradient accumulation, recomputed blocks and frozen parameters alike.
+Gradients are averaged after backward in fused buckets rather than inside it (paddle.DataParallel),
+because that one way serves gradient accumulation, recomputed blocks and frozen parameters alike.
 """
+
 import os
 from dataclasses import dataclass
 
@@ -51,7 +53,9 @@ class Processes:
             self.sum([0.0])
 
     def broadcast(self, model, statistics_only=False):
-        """Give every process rank 0's weights and BatchNorm statistics (or the statistics alone)."""
+        """Give every process rank 0's weights and BatchNorm statistics (or the statistics
+        alone).
+        """
         if self.many:
             for name, tensor in model.state_dict().items():
                 if not statistics_only or name.endswith(("._mean", "._variance")):
@@ -60,22 +64,35 @@ class Processes:
     def average_gradients(self, parameters):
         """Replace each gradient by its mean over the processes."""
         if self.many:
-            from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+            from paddle.distributed.fleet.utils.hybrid_parallel_util import (
+                fused_allreduce_gradients,
+            )
+
             fused_allreduce_gradients(parameters, None)
 
 
 def start_processes(device="auto"):
     """Choose the device and join the processes that `paddle.distributed.launch` started.
 
-    device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced by the CPU, with a warning.
-    Returns Processes.
+    device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced
+    by the CPU, with a warning. Returns Processes.
     """
-    compiled = {"gpu": paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0, "xpu": paddle.is_compiled_with_xpu()}
-    present = compiled.get(device, False) if device in ("gpu", "xpu") else device in paddle.device.get_all_custom_device_type()
+    compiled = {
+        "gpu": paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0,
+        "xpu": paddle.is_compiled_with_xpu(),
+    }
+    present = (
+        compiled.get(device, False)
+        if device in ("gpu", "xpu")
+        else device in paddle.device.get_all_custom_device_type()
+    )
     if device == "auto":
         device = "gpu" if compiled["gpu"] else "cpu"
     elif device != "cpu" and not present:
-        logger.warning("Global.device is %s, which this Paddle or machine does not have: running on the CPU", device)
+        logger.warning(
+            "Global.device is %s, which this Paddle or machine does not have: running on the CPU",
+            device,
+        )
         device = "cpu"
     world_size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if world_size == 1:
@@ -83,7 +100,7 @@ def start_processes(device="auto"):
         return Processes(device=device)
     if device == "cpu":
         paddle.set_device("cpu")
-        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"                 # a GPU build would choose NCCL
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would choose NCCL
     dist.init_parallel_env()
     return Processes(dist.get_rank(), dist.get_world_size(), device)
 
@@ -105,9 +122,11 @@ class _SumOverProcesses(PyLayer):
 
 
 class _SyncOverProcesses:
-    """BatchNorm over the batches of all processes, for devices where Paddle's SyncBatchNorm has no kernel (the CPU).
+    """BatchNorm over the batches of all processes, for devices where Paddle's SyncBatchNorm has no
+    kernel (the CPU).
 
-    x is [B, C, ...]; B may differ between processes. Parameters and keys are those of the BatchNorm it is mixed into.
+    x is [B, C, ...]; B may differ between processes. Parameters and keys are those of the BatchNorm
+    it is mixed into.
     """
 
     def forward(self, x):
@@ -119,7 +138,8 @@ class _SyncOverProcesses:
         count = paddle.full([1], x.size / x.shape[1], dtype=x.dtype)
         sums = _SumOverProcesses.apply(paddle.concat([x.sum(axes), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1]
-        centred = x - mean.reshape(shape)                          # in two passes: E[x^2] - E[x]^2 would cancel
+        # in two passes: E[x^2] - E[x]^2 would cancel
+        centred = x - mean.reshape(shape)
         variance = _SumOverProcesses.apply((centred * centred).sum(axes)) / total
         with paddle.no_grad():
             for running, batch in ((self._mean, mean), (self._variance, variance)):

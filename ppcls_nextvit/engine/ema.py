@@ -1,4 +1,5 @@
 """Exponential moving average of the weights."""
+
 from contextlib import contextmanager
 
 import paddle
@@ -7,20 +8,29 @@ from ..weights import LoadError
 
 
 class EMA:
-    """average <- d * average + (1 - d) * weights, after each optimiser step; BatchNorm statistics included.
+    """average <- d * average + (1 - d) * weights, after each optimiser step; BatchNorm statistics
+    included.
 
-    d = min(decay, (1 + t) / (10 + t)) at step t (1, 2, ...), so that the initial weights and statistics, which are far off, are
-    soon forgotten also where decay is long against the run.
+    d = min(decay, (1 + t) / (10 + t)) at step t (1, 2, ...), so that the initial weights and
+    statistics, which are far off, are soon forgotten also where decay is long against the run.
     """
 
     def __init__(self, model, decay):
         self.decay = decay
-        self._live = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-        self._average = {name: tensor.detach().clone().astype("float32") for name, tensor in self._live.items()}
+        self._live = {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if tensor.is_floating_point()
+        }
+        self._average = {
+            name: tensor.detach().clone().astype("float32") for name, tensor in self._live.items()
+        }
 
     @paddle.no_grad()
     def update(self, step):
-        """Move the averages towards the weights after the optimiser step number `step`, counted from 1."""
+        """Move the averages towards the weights after the optimiser step number `step`, counted
+        from 1.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in self._live.items():
             average = self._average[name]
@@ -28,7 +38,9 @@ class EMA:
 
     @contextmanager
     def weights_in(self):
-        """Within the block, the model holds the averages; afterwards its own weights again, bit for bit."""
+        """Within the block, the model holds the averages; afterwards its own weights again, bit for
+        bit.
+        """
         own = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         _assign(self._live, self._average)
         try:
@@ -44,7 +56,9 @@ class EMA:
         """Continue from saved averages. LoadError if they are another model's."""
         if set(state) != set(self._average):
             odd = sorted(set(state) ^ set(self._average))
-            raise LoadError(f"the EMA weights are another model's: {len(odd)} keys differ, e.g. {odd[0]!r}")
+            raise LoadError(
+                f"the EMA weights are another model's: {len(odd)} keys differ, e.g. {odd[0]!r}"
+            )
         for name, value in state.items():
             self._average[name].set_value(value)
 

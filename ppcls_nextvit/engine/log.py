@@ -1,4 +1,5 @@
 """What a run tells: a line per message, a JSON line per figure, a live bar, VisualDL scalars."""
+
 import json
 import logging
 import platform
@@ -18,20 +19,31 @@ logger = logging.getLogger("ppcls_nextvit")
 
 def environment(processes):
     """Versions and hardware of a run, to be kept beside it."""
-    return {"ppcls_nextvit": __version__, "python": platform.python_version(), "paddle": paddle.__version__, "numpy": numpy.__version__,
-            "pillow": PIL.__version__, "platform": platform.platform(), "device": processes.device,
-            "processes": processes.world_size}
+    return {
+        "ppcls_nextvit": __version__,
+        "python": platform.python_version(),
+        "paddle": paddle.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "platform": platform.platform(),
+        "device": processes.device,
+        "processes": processes.world_size,
+    }
 
 
 def peak_memory_mb(device):
-    """Peak memory of this process in MB: the device's allocator on a GPU, the resident set on a CPU."""
+    """Peak memory of this process in MB: the device's allocator on a GPU, the resident set on a
+    CPU.
+    """
     if device == "gpu":
-        return paddle.device.cuda.max_memory_allocated() / 2 ** 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
+        return paddle.device.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class RunLog:
-    """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked. Silent but for errors on other ranks."""
+    """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked.
+    Silent but for errors on other ranks.
+    """
 
     def __init__(self, directory, processes, log_ranks="0", use_visualdl=False):
         self.directory, self.writer, self._figures, self._file = Path(directory), None, None, None
@@ -50,9 +62,13 @@ class RunLog:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def figures(self, kind, **values):
-        """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over `update`."""
+        """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over
+        `update`.
+        """
         if self._figures:
-            self._figures.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+            self._figures.write(
+                json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
+            )
             self._figures.flush()
         if self.writer:
             for name, value in values.items():
@@ -62,23 +78,41 @@ class RunLog:
     def forget_after(self, update):
         """Drop the figures of a part of the run that is about to be done again."""
         if self._figures:
-            kept = [line for line in read_figures(self.directory) if line.get("update", 0) <= update]
+            kept = [
+                line for line in read_figures(self.directory) if line.get("update", 0) <= update
+            ]
             self._figures.close()
-            (self.directory / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            (self.directory / "log.jsonl").write_text(
+                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+            )
             self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
 
     def start_anew(self):
-        """Set the figures of an earlier run in this directory aside, as `log-<time of its last line>.jsonl`: the curves are this run's."""
+        """Set the figures of an earlier run in this directory aside, as `log-<time of its last
+        line>.jsonl`: the curves are this run's.
+        """
         path = self.directory / "log.jsonl"
         if self._figures and path.stat().st_size:
             self._figures.close()
-            path.rename(path.with_name(time.strftime("log-%Y%m%d-%H%M%S.jsonl", time.localtime(path.stat().st_mtime))))
+            path.rename(
+                path.with_name(
+                    time.strftime("log-%Y%m%d-%H%M%S.jsonl", time.localtime(path.stat().st_mtime))
+                )
+            )
             self._figures = open(path, "a", encoding="utf-8")
 
     def bar(self, total, first, epoch, epochs):
         """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
-        return _tqdm()(total=total, initial=first, desc=f"epoch {epoch}/{epochs}", unit="batch", file=sys.stderr, leave=False,
-                       dynamic_ncols=True, disable=not (self._speaks and sys.stderr.isatty()))
+        return _tqdm()(
+            total=total,
+            initial=first,
+            desc=f"epoch {epoch}/{epochs}",
+            unit="batch",
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=True,
+            disable=not (self._speaks and sys.stderr.isatty()),
+        )
 
     def close(self):
         """Close the files; the logger keeps its other handlers."""
@@ -101,7 +135,9 @@ def _tqdm():
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError("the progress bar needs tqdm: pip install 'ppcls_nextvit[train]'") from error
+        raise ImportError(
+            "the progress bar needs tqdm: pip install 'ppcls_nextvit[train]'"
+        ) from error
     return tqdm
 
 
@@ -121,5 +157,7 @@ def _visualdl_writer(directory):
     try:
         from visualdl import LogWriter
     except ImportError as error:
-        raise ImportError("Global.use_visualdl needs VisualDL: pip install 'ppcls_nextvit[visualdl]'") from error
+        raise ImportError(
+            "Global.use_visualdl needs VisualDL: pip install 'ppcls_nextvit[visualdl]'"
+        ) from error
     return LogWriter(logdir=str(directory))

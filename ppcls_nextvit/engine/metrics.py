@@ -1,4 +1,7 @@
-"""Metrics as integer counts: summed over batches and processes they stay exact, whatever the order or the number of processes."""
+"""Metrics as integer counts: summed over batches and processes they stay exact, whatever the order
+or the number of processes.
+"""
+
 from typing import List, Union
 
 import numpy as np
@@ -12,7 +15,8 @@ METRICS = Registry("metric")
 
 
 def build_metric(items, where="Metric.Eval"):
-    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first result chooses the best model.
+    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first
+    result chooses the best model.
 
     ConfigError below `where`.
     """
@@ -23,8 +27,9 @@ def build_metric(items, where="Metric.Eval"):
 class TopkAcc:
     """Share of images whose label is among the k classes of highest logit, for every k of `topk`.
 
-    With fewer than k classes every image counts as right, as in PaddleClas ([1, 5] is everyone's default, also for 3 classes). Among
-    equal logits the lower class index comes first. A logit that is not a number makes its image wrong.
+    With fewer than k classes every image counts as right, as in PaddleClas ([1, 5] is everyone's
+    default, also for 3 classes). Among equal logits the lower class index comes first. A logit that
+    is not a number makes its image wrong.
     """
 
     def __init__(self, *, topk: Union[int, List[int]] = (1, 5)):
@@ -41,14 +46,19 @@ class TopkAcc:
         """logits: [B, C]. label: int64 [B]."""
         classes = paddle.arange(logits.shape[-1])
         label, logits = label.reshape([-1, 1]), logits.astype("float32")
-        own = paddle.take_along_axis(logits, label, axis=1)                              # [B, 1]
-        ahead = paddle.logical_or(paddle.logical_not(logits <= own), paddle.logical_and(logits == own, classes < label))
-        rank = ahead.astype("int64").sum(axis=-1).numpy()                                # [B], 0 is the best class
+        own = paddle.take_along_axis(logits, label, axis=1)  # [B, 1]
+        ahead = paddle.logical_or(
+            paddle.logical_not(logits <= own), paddle.logical_and(logits == own, classes < label)
+        )
+        # [B], 0 is the best class
+        rank = ahead.astype("int64").sum(axis=-1).numpy()
         right = [rank.size if k > logits.shape[-1] else (rank < k).sum() for k in self.topk]
         self._counts += np.array([rank.size, *right], dtype=np.int64)
 
     def counts(self):
-        """int64 [1 + len(topk)]: images seen, then images right for each k. Sum it over the processes."""
+        """int64 [1 + len(topk)]: images seen, then images right for each k. Sum it over the
+        processes.
+        """
         return self._counts.copy()
 
     def result(self, counts):

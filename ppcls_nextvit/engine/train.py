@@ -1,4 +1,5 @@
 """The training loop. It knows no task: see classification.py for what a task supplies."""
+
 import contextlib
 import json
 import math
@@ -25,25 +26,32 @@ from .tasks import task_of
 
 @dataclass
 class Progress:
-    """Where a run stands: all that resuming needs besides weights and optimiser, since randomness is a function of place."""
+    """Where a run stands: all that resuming needs besides weights and optimiser, since randomness
+    is a function of place.
+    """
 
-    epoch: int = 1                       # 1-based; the epoch in work
-    batch: int = 0                       # batches of it that are done
-    update: int = 0                      # optimiser steps done since the beginning
-    best: float = -math.inf              # best value of the first evaluated metric
+    epoch: int = 1  # 1-based; the epoch in work
+    batch: int = 0  # batches of it that are done
+    update: int = 0  # optimiser steps done since the beginning
+    best: float = -math.inf  # best value of the first evaluated metric
     best_epoch: int = 0
-    best_weights: str = ""               # 'raw' or 'ema': which weights best_model holds
+    best_weights: str = ""  # 'raw' or 'ema': which weights best_model holds
 
     @property
     def best_so_far(self):
         """The best metric, its epoch and kind of weights, as a text for the log."""
-        return f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)" if self.best_epoch else "not evaluated yet"
+        return (
+            f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)"
+            if self.best_epoch
+            else "not evaluated yet"
+        )
 
 
 class Stop:
     """Notes SIGTERM and SIGINT, so that the loop can save and leave between two optimiser steps.
 
-    Launchers repeat their SIGTERM within a second, so only a second Ctrl-C ends the process at once.
+    Launchers repeat their SIGTERM within a second, so only a second Ctrl-C ends the process at
+    once.
     """
 
     def __init__(self):
@@ -62,13 +70,16 @@ class Stop:
 
 
 def train(config):
-    """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop that saved a checkpoint.
+    """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop
+    that saved a checkpoint.
 
-    Writes to `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml, environment.json, train.log,
-    log.jsonl, curves.png and the task's pictures. Raises ConfigError, CheckpointError, LoadError, ImageError, FloatingPointError
-    and the like, with messages of one line.
+    Writes to `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml,
+    environment.json, train.log, log.jsonl, curves.png and the task's pictures. Raises ConfigError,
+    CheckpointError, LoadError, ImageError, FloatingPointError and the like, with messages of one
+    line.
     """
-    pyplot()                                                        # a missing extra must show now, not after the last epoch
+    # a missing extra must show now, not after the last epoch
+    pyplot()
     processes = start_processes(config.Global.device)
     log = RunLog(config.output_dir, processes, config.Global.log_ranks, config.Global.use_visualdl)
     stop = Stop()
@@ -80,42 +91,76 @@ def train(config):
 
 
 class Run:
-    """Everything that one training run holds, from its construction (which may resume another) to its end."""
+    """Everything that one training run holds, from its construction (which may resume another) to
+    its end.
+    """
 
     def __init__(self, config, processes, log, stop):
-        self.config, self.processes, self.log, self.stop, self.where = config, processes, log, stop, config.output_dir
+        self.config, self.processes, self.log, self.stop, self.where = (
+            config,
+            processes,
+            log,
+            stop,
+            config.output_dir,
+        )
         settings = config.Global
         if config.Optimizer is None:
-            raise ConfigError(f"{config.path}: the section Optimizer is missing, and training needs it")
+            raise ConfigError(
+                f"{config.path}: the section Optimizer is missing, and training needs it"
+            )
         paddle.seed(settings.seed)
         self.task = task_of(config)(config, processes)
         if config.Arch.use_sync_bn and processes.many:
             self.task.model = synchronise_batch_norms(self.task.model, processes.device)
         processes.broadcast(self.task.model)
-        self.batches = min(len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader))
-        updates_per_epoch = -(-self.batches // settings.update_freq)      # the last step of an epoch may have fewer batches
-        self.schedule = build_schedule(config.Optimizer.get("lr", {}), settings.epochs, updates_per_epoch)
+        self.batches = min(
+            len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader)
+        )
+        # the last step of an epoch may have fewer batches
+        updates_per_epoch = -(-self.batches // settings.update_freq)
+        self.schedule = build_schedule(
+            config.Optimizer.get("lr", {}), settings.epochs, updates_per_epoch
+        )
         optimizer = build_optimizer(config.Optimizer, self.task.model)
         self.task.model, self.optimizer, self.scaler, self.autocast = _mixed_precision(
-            config.AMP, self.task.model, optimizer, processes.device)
-        self.trained = [parameter for parameter in self.task.model.parameters() if not parameter.stop_gradient]
+            config.AMP, self.task.model, optimizer, processes.device
+        )
+        self.trained = [
+            parameter for parameter in self.task.model.parameters() if not parameter.stop_gradient
+        ]
         if _low_precision_eval(config.AMP):
             self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
         self.progress = Progress()
-        self.plan = {"seed": settings.seed, "world_size": processes.world_size, "batches": self.batches,
-                     "update_freq": settings.update_freq}
-        self.last_saved = settings.checkpoints                            # of this run: an older one may have left its own here
+        self.plan = {
+            "seed": settings.seed,
+            "world_size": processes.world_size,
+            "batches": self.batches,
+            "update_freq": settings.update_freq,
+        }
+        # of this run: an older one may have left its own here
+        self.last_saved = settings.checkpoints
         if settings.checkpoints:
             self._resume(settings.checkpoints)
         else:
             log.start_anew()
         if processes.is_main:
             (self.where / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-            (self.where / "environment.json").write_text(json.dumps(environment(processes), indent=1), encoding="utf-8")
-        logger.info("%s: %.2f M parameters, %d training images, %d epochs of %d batches, %d %s process(es), output in %s", config.Arch.name,
-                    sum(p.size for p in self.trained) / 1e6, self.task.train_loader.num_images, settings.epochs, self.batches,
-                    processes.world_size, processes.device, self.where)
+            (self.where / "environment.json").write_text(
+                json.dumps(environment(processes), indent=1), encoding="utf-8"
+            )
+        logger.info(
+            "%s: %.2f M parameters, %d training images, %d epochs of %d batches, %d %s "
+            "process(es), output in %s",
+            config.Arch.name,
+            sum(p.size for p in self.trained) / 1e6,
+            self.task.train_loader.num_images,
+            settings.epochs,
+            self.batches,
+            processes.world_size,
+            processes.device,
+            self.where,
+        )
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
@@ -127,9 +172,12 @@ class Run:
             self._train_epoch(epoch)
             stops = progress.batch < self.batches or self.processes.any(self.stop.signal)
             due = settings.eval_during_train and (
-                epoch == settings.epochs or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0))
+                epoch == settings.epochs
+                or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
+            )
             if stops or due:
-                self._save("latest")                                     # before a long evaluation; resuming would go on with that
+                # before a long evaluation; resuming would go on with that
+                self._save("latest")
             if stops:
                 return self._stopped()
             best = self._evaluate() if due else None
@@ -155,17 +203,24 @@ class Run:
         settings, progress = self.config.Global, self.progress
         self.task.model.train()
         window = Window(self.task.train_metric)
-        with (contextlib.closing(self.task.train_loader.epoch(epoch, first_step=progress.batch)) as loader,
-              self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar):
+        with (
+            contextlib.closing(
+                self.task.train_loader.epoch(epoch, first_step=progress.batch)
+            ) as loader,
+            self.log.bar(self.batches, progress.batch, epoch, settings.epochs) as bar,
+        ):
             while progress.batch < self.batches:
                 lr = self.schedule.lr(progress.update)
                 self.optimizer.set_lr(lr)
                 group = min(settings.update_freq, self.batches - progress.batch)
                 for position in range(group):
-                    paddle.seed(_stream(settings.seed, progress.update, position, self.processes.rank))
+                    paddle.seed(
+                        _stream(settings.seed, progress.update, position, self.processes.rank)
+                    )
                     with self.autocast():
                         loss, parts, counts = self.task.losses(next(loader))
-                    value = float(loss)                              # waits for the device; so would any figure read after backward
+                    # waits for the device; so would any figure read after backward
+                    value = float(loss)
                     self._check_finite(value, epoch, progress.batch + position + 1, lr)
                     window.add(value, parts, counts)
                     self.scaler.scale(loss / group).backward()
@@ -178,120 +233,241 @@ class Run:
                     self.ema.update(progress.update)
                 progress.batch += group
                 bar.update(group)
-                tells = progress.update % settings.print_batch_step == 0 or progress.batch == self.batches
+                tells = (
+                    progress.update % settings.print_batch_step == 0
+                    or progress.batch == self.batches
+                )
                 if tells:
                     left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
                     self._tell(window.close(self.processes, left), epoch, lr, bar)
-                if (tells or not self.processes.many) and self.processes.any(self.stop.signal):      # many must agree, which costs
+                # many must agree, which costs
+                if (tells or not self.processes.many) and self.processes.any(self.stop.signal):
                     return
 
     def _check_finite(self, loss, epoch, batch, lr):
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at epoch {epoch}, batch {batch} (step {self.progress.update + 1}, learning rate "
-                                     f"{lr:.3g}); last good checkpoint: {self.last_saved or 'none yet'}. Lower the learning rate, clip "
-                                     "gradients or check the data")
+            raise FloatingPointError(
+                f"the loss is {loss} at epoch {epoch}, batch {batch} (step "
+                f"{self.progress.update + 1}, learning rate "
+                f"{lr:.3g}); last good checkpoint: {self.last_saved or 'none yet'}. Lower the "
+                f"learning rate, clip "
+                "gradients or check the data"
+            )
 
     def _tell(self, figures, epoch, lr, bar):
-        memory, progress, epochs = round(peak_memory_mb(self.processes.device)), self.progress, self.config.Global.epochs
+        memory, progress, epochs = (
+            round(peak_memory_mb(self.processes.device)),
+            self.progress,
+            self.config.Global.epochs,
+        )
         position = round(epoch - 1 + progress.batch / self.batches, 4)
-        self.log.figures("train", update=progress.update, epoch=epoch, position=position, lr=lr, memory_mb=memory, **figures)
-        shares = {name: f"{value:.4f}" for name, value in figures.items() if name.startswith(("top", "aAcc", "acc"))}
-        bar.set_postfix(loss=f"{figures['loss']:.3f}", **shares, img_s=f"{figures['images_per_s']:.0f}",
-                        run_eta=_duration(figures["eta_s"]), memory=f"{memory} MB")
-        logger.info("epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s", epoch, epochs, progress.batch, self.batches,
-                    figures["loss"], "".join(f" {name} {value}" for name, value in shares.items()), lr, figures["images_per_s"],
-                    _duration(figures["eta_s"]), f" memory {memory} MB" if self.config.Global.print_mem_info else "")
+        self.log.figures(
+            "train",
+            update=progress.update,
+            epoch=epoch,
+            position=position,
+            lr=lr,
+            memory_mb=memory,
+            **figures,
+        )
+        shares = {
+            name: f"{value:.4f}"
+            for name, value in figures.items()
+            if name.startswith(("top", "aAcc", "acc"))
+        }
+        bar.set_postfix(
+            loss=f"{figures['loss']:.3f}",
+            **shares,
+            img_s=f"{figures['images_per_s']:.0f}",
+            run_eta=_duration(figures["eta_s"]),
+            memory=f"{memory} MB",
+        )
+        logger.info(
+            "epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s",
+            epoch,
+            epochs,
+            progress.batch,
+            self.batches,
+            figures["loss"],
+            "".join(f" {name} {value}" for name, value in shares.items()),
+            lr,
+            figures["images_per_s"],
+            _duration(figures["eta_s"]),
+            f" memory {memory} MB" if self.config.Global.print_mem_info else "",
+        )
 
     def _evaluate(self):
-        """Evaluate raw and averaged weights. Returns the state dict that became the best so far, or None."""
+        """Evaluate raw and averaged weights. Returns the state dict that became the best so far, or
+        None.
+        """
         progress, best = self.progress, None
-        kinds = {"raw": contextlib.nullcontext()} | ({"ema": self.ema.weights_in()} if self.ema else {})
+        kinds = {"raw": contextlib.nullcontext()} | (
+            {"ema": self.ema.weights_in()} if self.ema else {}
+        )
         for kind, weights in kinds.items():
             with weights:
-                self.processes.broadcast(self.task.model, statistics_only=True)  # they differ between processes: rank 0's are saved
+                # they differ between processes: rank 0's are saved
+                self.processes.broadcast(self.task.model, statistics_only=True)
                 result = self.task.evaluate()
-                self.log.figures("eval" if kind == "raw" else "eval_ema", update=progress.update, epoch=progress.epoch, **result)
-                logger.info("epoch %d evaluation (%s weights): %s", progress.epoch, kind,
-                            ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float)))
-                value = next(iter(result.values()))                      # the first metric decides, as in PaddleClas
+                self.log.figures(
+                    "eval" if kind == "raw" else "eval_ema",
+                    update=progress.update,
+                    epoch=progress.epoch,
+                    **result,
+                )
+                logger.info(
+                    "epoch %d evaluation (%s weights): %s",
+                    progress.epoch,
+                    kind,
+                    ", ".join(
+                        f"{name} {value:.4f}"
+                        for name, value in result.items()
+                        if isinstance(value, float)
+                    ),
+                )
+                # the first metric decides, as in PaddleClas
+                value = next(iter(result.values()))
                 if kind == "raw":
                     self.schedule.observe(progress.epoch, value)
                 if value > progress.best:
-                    progress.best, progress.best_epoch, progress.best_weights = value, progress.epoch, kind
+                    progress.best, progress.best_epoch, progress.best_weights = (
+                        value,
+                        progress.epoch,
+                        kind,
+                    )
                     best = _float32_state(self.task.model)
         return best
 
     def _save(self, name, weights=None, kind="raw"):
-        """Write a checkpoint set; `weights` may stand for the model's own, being of `kind` 'raw' or 'ema'."""
+        """Write a checkpoint set; `weights` may stand for the model's own, being of `kind` 'raw' or
+        'ema'.
+        """
         if self.processes.is_main:
-            states = {**asdict(self.progress), **self.plan, "weights": kind, "scaler": self.scaler.state_dict(),
-                      "schedule": self.schedule.state_dict()}
-            parts = {".pdparams": weights or _float32_state(self.task.model), ".pdopt": optimizer_state(self.optimizer, self.task.model),
-                     ".pdstates": states}
-            save_checkpoint(self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts)
+            states = {
+                **asdict(self.progress),
+                **self.plan,
+                "weights": kind,
+                "scaler": self.scaler.state_dict(),
+                "schedule": self.schedule.state_dict(),
+            }
+            parts = {
+                ".pdparams": weights or _float32_state(self.task.model),
+                ".pdopt": optimizer_state(self.optimizer, self.task.model),
+                ".pdstates": states,
+            }
+            save_checkpoint(
+                self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts
+            )
         if name == "latest":
             self.last_saved = self.where / name
         self.processes.barrier()
 
     def _stopped(self):
-        number = self.stop.signal or signal.SIGTERM                      # another process may have got the signal
-        logger.warning("stopped by signal %d; resume with -o Global.checkpoints=%s", number, self.where / "latest")
+        # another process may have got the signal
+        number = self.stop.signal or signal.SIGTERM
+        logger.warning(
+            "stopped by signal %d; resume with -o Global.checkpoints=%s",
+            number,
+            self.where / "latest",
+        )
         return 128 + number
 
     def _resume(self, prefix):
-        """Load a checkpoint set into everything. CheckpointError for another run's or another format's set."""
+        """Load a checkpoint set into everything. CheckpointError for another run's or another
+        format's set.
+        """
         if self.processes.is_main:
-            recover(prefix)                                              # one process alone may finish an interrupted save
+            # one process alone may finish an interrupted save
+            recover(prefix)
         self.processes.barrier()
         parts, plan = load_checkpoint(prefix), self.plan
         states = parts[".pdstates"]
         if not isinstance(states, dict) or not {*asdict(self.progress), *plan} <= set(states):
-            raise CheckpointError(f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to use its weights alone, "
-                                  "give Global.pretrained_model")
+            raise CheckpointError(
+                f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to "
+                f"use its weights alone, "
+                "give Global.pretrained_model"
+            )
         if states.get("weights") == "ema":
-            raise CheckpointError(f"cannot resume from {prefix}: it holds averaged (EMA) weights, which were evaluated best; "
-                                  "resume from latest, or give it as Global.pretrained_model")
-        differ = ", ".join(f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key])
+            raise CheckpointError(
+                f"cannot resume from {prefix}: it holds averaged (EMA) weights, which were "
+                f"evaluated best; "
+                "resume from latest, or give it as Global.pretrained_model"
+            )
+        differ = ", ".join(
+            f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key]
+        )
         if differ and states["batch"]:
-            raise CheckpointError(f"cannot resume from {prefix} in the middle of an epoch with {differ}; keep them as they were")
+            raise CheckpointError(
+                f"cannot resume from {prefix} in the middle of an epoch with {differ}; keep them "
+                f"as they were"
+            )
         if differ:
-            logger.warning("resuming with %s: the run goes on, but will not equal an uninterrupted one", differ)
+            logger.warning(
+                "resuming with %s: the run goes on, but will not equal an uninterrupted one", differ
+            )
         if (self.ema is not None) != (".pdema" in parts):
-            raise CheckpointError(f"cannot resume from {prefix}: it has {'no' if self.ema else 'an'} EMA, the configuration "
-                                  f"{'has one' if self.ema else 'has none'}")
+            raise CheckpointError(
+                f"cannot resume from {prefix}: it has {'no' if self.ema else 'an'} EMA, the "
+                f"configuration "
+                f"{'has one' if self.ema else 'has none'}"
+            )
         load_weights(self.task.model, parts[".pdparams"])
         load_optimizer_state(self.optimizer, self.task.model, parts[".pdopt"])
         self.schedule.load_state_dict(states["schedule"])
-        if self.scaler.is_enable() and states["scaler"]:                 # empty: the run had none so far, as on a CPU
+        # empty: the run had none so far, as on a CPU
+        if self.scaler.is_enable() and states["scaler"]:
             self.scaler.load_state_dict(states["scaler"])
         if self.ema:
             self.ema.load_state(parts[".pdema"])
         self.progress = Progress(**{name: states[name] for name in asdict(self.progress)})
         self.log.forget_after(self.progress.update)
-        logger.info("resumed from %s: epoch %d, batch %d of %d, %s", prefix, self.progress.epoch, self.progress.batch, self.batches,
-                    self.progress.best_so_far)
+        logger.info(
+            "resumed from %s: epoch %d, batch %d of %d, %s",
+            prefix,
+            self.progress.epoch,
+            self.progress.batch,
+            self.batches,
+            self.progress.best_so_far,
+        )
 
 
 class Window:
-    """Averages over all processes since the last printed line. metric: turns summed counts into shares."""
+    """Averages over all processes since the last printed line. metric: turns summed counts into
+    shares.
+    """
 
     def __init__(self, metric):
-        self.metric, self.started, self.sums, self.counts, self.parts = metric, time.time(), np.zeros(2), 0, {}
+        self.metric, self.started, self.sums, self.counts, self.parts = (
+            metric,
+            time.time(),
+            np.zeros(2),
+            0,
+            {},
+        )
 
     def add(self, loss, parts, counts):
-        """One batch: its loss, the loss's parts and the metric's counts, of which the first is the number of images."""
+        """One batch: its loss, the loss's parts and the metric's counts, of which the first is the
+        number of images.
+        """
         self.sums += [loss, 1]
         self.counts = self.counts + counts
         for name, value in parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + float(value)
 
     def close(self, processes, batches_left):
-        """The averages, images per second of all processes and seconds to go; the window begins anew."""
+        """The averages, images per second of all processes and seconds to go; the window begins
+        anew.
+        """
         seconds, own_batches = max(time.time() - self.started, 1e-9), self.sums[1]
         loss, batches, *parts = processes.sum([*self.sums, *self.parts.values()])
         counts = processes.sum(self.counts)
-        figures = {"loss": float(loss / batches), **self.metric.result(counts), "images_per_s": round(float(counts[0]) / seconds, 2),
-                   "eta_s": round(seconds / own_batches * batches_left)}
+        figures = {
+            "loss": float(loss / batches),
+            **self.metric.result(counts),
+            "images_per_s": round(float(counts[0]) / seconds, 2),
+            "eta_s": round(seconds / own_batches * batches_left),
+        }
         if len(parts) > 1:
             figures.update({name: float(part / batches) for name, part in zip(self.parts, parts)})
         self.__init__(self.metric)
@@ -299,23 +475,44 @@ class Window:
 
 
 def _mixed_precision(amp, model, optimizer, device):
-    """(model, optimizer, scaler, autocast context factory). On a CPU mixed precision does nothing, which is said once."""
+    """(model, optimizer, scaler, autocast context factory). On a CPU mixed precision does nothing,
+    which is said once.
+    """
     if amp is None or not amp.use_amp or device == "cpu":
         if amp and amp.use_amp:
             logger.warning("AMP: Paddle has no mixed precision on a CPU; training in float32")
         return model, optimizer, paddle.amp.GradScaler(enable=False), contextlib.nullcontext
     if amp.level == "O2":
-        # no save_dtype: its hook would make state_dict() return copies, which EMA and loading must not get
-        model, optimizer = paddle.amp.decorate(model, optimizers=optimizer, level="O2", dtype=amp.dtype)
-    scaler = paddle.amp.GradScaler(enable=amp.dtype == "float16", init_loss_scaling=amp.scale_loss,
-                                   use_dynamic_loss_scaling=amp.use_dynamic_loss_scaling)
-    return model, optimizer, scaler, partial(paddle.amp.auto_cast, level=amp.level, dtype=amp.dtype, use_promote=amp.use_promote)
+        # no save_dtype: its hook would make state_dict() return copies, which EMA and loading must
+        # not get
+        model, optimizer = paddle.amp.decorate(
+            model, optimizers=optimizer, level="O2", dtype=amp.dtype
+        )
+    scaler = paddle.amp.GradScaler(
+        enable=amp.dtype == "float16",
+        init_loss_scaling=amp.scale_loss,
+        use_dynamic_loss_scaling=amp.use_dynamic_loss_scaling,
+    )
+    return (
+        model,
+        optimizer,
+        scaler,
+        partial(
+            paddle.amp.auto_cast, level=amp.level, dtype=amp.dtype, use_promote=amp.use_promote
+        ),
+    )
 
 
 def _float32_state(model):
     """The model's state dict as arrays, low-precision weights (AMP O2) in float32."""
-    return {name: (tensor.astype("float32") if tensor.is_floating_point() and tensor.dtype != paddle.float64 else tensor).numpy()
-            for name, tensor in model.state_dict().items()}
+    return {
+        name: (
+            tensor.astype("float32")
+            if tensor.is_floating_point() and tensor.dtype != paddle.float64
+            else tensor
+        ).numpy()
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def _low_precision_eval(amp):
@@ -323,7 +520,9 @@ def _low_precision_eval(amp):
 
 
 def _stream(seed, update, position, rank):
-    """A 31-bit seed for Paddle's generator (dropout, drop path), a function of the place in the run alone."""
+    """A 31-bit seed for Paddle's generator (dropout, drop path), a function of the place in the run
+    alone.
+    """
     return int(np.random.SeedSequence((seed, update, position, rank)).generate_state(1)[0] >> 1)
 
 

@@ -1,12 +1,17 @@
-"""The target `coreml`: inference.mlpackage (an ML program for iOS 16, macOS 13 and later), built from the ONNX.
+"""The target `coreml`: inference.mlpackage (an ML program for iOS 16, macOS 13 and later), built
+from the ONNX.
 
-Where the description has a recipe of preprocessing, the input is a picture of 8-bit RGB, already cut to size, and normalisation is part
-of the program: Core ML's own ImageType has one scale for all channels, ImageNet's has three. Where the description has class names and the
-outputs are probabilities, the package is a classifier, as Vision and Xcode know it. The saved package is checked by mil.py on any system;
+Where the description has a recipe of preprocessing, the input is a picture of 8-bit RGB, already
+cut to size, and normalisation is part
+of the program: Core ML's own ImageType has one scale for all channels, ImageNet's has three. Where
+the description has class names and the outputs are probabilities, the package is a classifier, as
+Vision and Xcode know it. The saved package is checked by mil.py on any system;
 deploy/coreml/predict.py runs it in Core ML itself, on a Mac.
 
-Our own rules, one for each ONNX operator of an export, rather than a converter: they are shorter than what would have to be checked in one.
+Our own rules, one for each ONNX operator of an export, rather than a converter: they are shorter
+than what would have to be checked in one.
 """
+
 import contextlib
 import io
 import json
@@ -23,30 +28,53 @@ from .verify import ExportError
 __all__ = ["TARGET", "load", "to_mil"]
 
 PACKAGE = f"{STEM}.mlpackage"
-RECIPE = "transform_ops"                    # in the package's metadata, as JSON
-LARGEST_SIZE = 1024                         # of a picture of any size: Core ML wants a limit
+RECIPE = "transform_ops"  # in the package's metadata, as JSON
+LARGEST_SIZE = 1024  # of a picture of any size: Core ML wants a limit
 
 
 def write(layer, folder, signature, precision, images, description):
     ct = import_coremltools()
     recipe = description.get("PreProcess", {}).get("transform_ops")
-    classes = description["PostProcess"]["Topk"]["label_list"] if recipe and description.get("Model", {}).get("softmax") else None
+    classes = (
+        description["PostProcess"]["Topk"]["label_list"]
+        if recipe and description.get("Model", {}).get("softmax")
+        else None
+    )
     signature = _one_picture(signature) if recipe else signature
-    unknown = [size for shape in signature.inputs.values() for size in (shape[:2] if recipe else shape) if size is None]
+    unknown = [
+        size
+        for shape in signature.inputs.values()
+        for size in (shape[:2] if recipe else shape)
+        if size is None
+    ]
     if unknown:
-        raise ValueError("--to coreml needs fixed sizes where the input is no picture; give --batch and --size")
-    program = to_mil(to_onnx(layer, signature), signature, normalization(recipe) if recipe else None)
+        raise ValueError(
+            "--to coreml needs fixed sizes where the input is no picture; give --batch and --size"
+        )
+    program = to_mil(
+        to_onnx(layer, signature), signature, normalization(recipe) if recipe else None
+    )
     passes = ct.PassPipeline.DEFAULT
-    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})     # the norm that it makes of normalisation adds its epsilon, 5e-6
+    # the norm that it makes of normalisation adds its epsilon, 5e-6
+    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
     half = ct.transform.FP16ComputePrecision(
         # small probabilities are no half numbers: the softmax which makes an output stays float32
-        lambda op: not (op.op_type == "softmax" and op.outputs[0].name in signature.outputs))
-    with contextlib.redirect_stderr(io.StringIO()):                     # progress bars
+        lambda op: not (op.op_type == "softmax" and op.outputs[0].name in signature.outputs)
+    )
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         package = ct.convert(
-            program, source="milinternal", convert_to="mlprogram", minimum_deployment_target=ct.target.iOS16, skip_model_load=True,
-            pass_pipeline=passes, compute_precision=half if precision == "fp16" else ct.precision.FLOAT32,
-            inputs=[_picture(ct, name, shape, recipe) for name, shape in signature.inputs.items()] if recipe else None,
-            classifier_config=ct.ClassifierConfig(distinct(classes)) if classes else None)
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS16,
+            skip_model_load=True,
+            pass_pipeline=passes,
+            compute_precision=half if precision == "fp16" else ct.precision.FLOAT32,
+            inputs=[_picture(ct, name, shape, recipe) for name, shape in signature.inputs.items()]
+            if recipe
+            else None,
+            classifier_config=ct.ClassifierConfig(distinct(classes)) if classes else None,
+        )
     package.short_description = description.get("Global", {}).get("model_name", "")
     if recipe:
         package.user_defined_metadata[RECIPE] = json.dumps(recipe)
@@ -55,7 +83,9 @@ def write(layer, folder, signature, precision, images, description):
 
 
 def load(folder, signature, precision="fp32"):
-    """inference.mlpackage in `folder` as a program (see verify.py), run by mil.py: pictures one by one, as Core ML takes them."""
+    """inference.mlpackage in `folder` as a program (see verify.py), run by mil.py: pictures one by
+    one, as Core ML takes them.
+    """
     program = MilProgram(folder / PACKAGE)
     recipe = json.loads(program.spec.description.metadata.userDefined.get(RECIPE, "null"))
     gain, shift = normalization(recipe) if recipe else (None, None)
@@ -63,71 +93,105 @@ def load(folder, signature, precision="fp32"):
     def outputs(inputs):
         results = program(**inputs)
         scores = next((result for result in results.values() if isinstance(result, dict)), None)
-        return results if scores is None else {signature.outputs[0]: np.array([list(scores.values())])}
+        return (
+            results if scores is None else {signature.outputs[0]: np.array([list(scores.values())])}
+        )
 
     def run(batch):
         if not recipe:
             return outputs(batch)
-        (name, values), = batch.items()
-        pixels = ((values - shift) / gain).astype(np.float32)           # what preprocessing made of them is undone
+        ((name, values),) = batch.items()
+        # what preprocessing made of them is undone
+        pixels = ((values - shift) / gain).astype(np.float32)
         results = [outputs({name: picture[None]}) for picture in pixels]
-        return {name: np.concatenate([result[name] for result in results]) for name in signature.outputs}
+        return {
+            name: np.concatenate([result[name] for result in results]) for name in signature.outputs
+        }
+
     return run
 
 
 def normalization(recipe):
-    """(gain, shift), float64 [1, 3, 1, 1]: preprocessed = pixel * gain + shift, for 0 ... 255, as NormalizeImage of `recipe` says."""
-    (scale, mean, std), = [(entry["scale"], entry["mean"], entry["std"]) for step in recipe for name, entry in step.items()
-                           if name == "NormalizeImage"] or [(1.0, [0.0] * 3, [1.0] * 3)]
+    """(gain, shift), float64 [1, 3, 1, 1]: preprocessed = pixel * gain + shift, for 0 ... 255, as
+    NormalizeImage of `recipe` says.
+    """
+    ((scale, mean, std),) = [
+        (entry["scale"], entry["mean"], entry["std"])
+        for step in recipe
+        for name, entry in step.items()
+        if name == "NormalizeImage"
+    ] or [(1.0, [0.0] * 3, [1.0] * 3)]
     mean, std = (np.reshape(np.asarray(values, np.float64), (1, 3, 1, 1)) for values in (mean, std))
     return scale / std, -mean / std
 
 
 def distinct(names):
-    """`names`, where those that occur twice have their index added: a classifier's scores go by name ('crane' is a bird and a machine)."""
+    """`names`, where those that occur twice have their index added: a classifier's scores go by
+    name ('crane' is a bird and a machine).
+    """
     repeated = {name for name in names if names.count(name) > 1}
     return [f"{name} ({index})" if name in repeated else name for index, name in enumerate(names)]
 
 
 def _one_picture(signature):
-    (name, (batch, channels, *size)), = signature.inputs.items()
+    ((name, (batch, channels, *size)),) = signature.inputs.items()
     if batch not in (None, 1) or channels != 3:
-        raise ValueError(f"--to coreml takes one picture of 3 channels at a time (give --batch 1); got {batch} of {channels} channels")
+        raise ValueError(
+            f"--to coreml takes one picture of 3 channels at a time (give --batch 1); got {batch} "
+            f"of {channels} channels"
+        )
     return replace(signature, inputs={name: (1, channels, *size)})
 
 
 def _picture(ct, name, shape, recipe):
-    sizes = [ct.RangeDim(MIN_INPUT_SIZE, LARGEST_SIZE, default=224) if size is None else size for size in shape]
+    sizes = [
+        ct.RangeDim(MIN_INPUT_SIZE, LARGEST_SIZE, default=224) if size is None else size
+        for size in shape
+    ]
     rgb = all(step["DecodeImage"].get("to_rgb", True) for step in recipe if "DecodeImage" in step)
-    return ct.ImageType(name, ct.Shape(sizes), color_layout=ct.colorlayout.RGB if rgb else ct.colorlayout.BGR)
+    return ct.ImageType(
+        name, ct.Shape(sizes), color_layout=ct.colorlayout.RGB if rgb else ct.colorlayout.BGR
+    )
 
 
 def to_mil(model, signature, normalize=None):
     """An onnx.ModelProto as a program of coremltools, with the inputs of `signature`.
 
-    normalize: (gain, shift), with which the only input begins. ExportError that names what there is no rule for.
+    normalize: (gain, shift), with which the only input begins. ExportError that names what there is
+    no rule for.
     """
     ct = import_coremltools()
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, get_new_symbol
     from onnx import numpy_helper
+
     unknown = sorted({node.op_type for node in model.graph.node} - set(RULES))
     if unknown:
-        raise ExportError(f"there is no rule for Core ML of the operators {', '.join(unknown)}; there are for {', '.join(RULES)}")
-    inputs = {name: mb.placeholder([get_new_symbol() if size is None else size for size in shape])
-              for name, shape in signature.inputs.items()}
+        raise ExportError(
+            f"there is no rule for Core ML of the operators {', '.join(unknown)}; there are for "
+            f"{', '.join(RULES)}"
+        )
+    inputs = {
+        name: mb.placeholder([get_new_symbol() if size is None else size for size in shape])
+        for name, shape in signature.inputs.items()
+    }
     program = Program()
     with Function(inputs, opset_version=ct.target.iOS16) as function:
-        values = {**{tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}, **function.inputs}
+        values = {
+            **{tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer},
+            **function.inputs,
+        }
         if normalize:
-            (name, x), = function.inputs.items()
+            ((name, x),) = function.inputs.items()
             gain, shift = (array.astype(np.float32) for array in normalize)
             values[name] = mb.add(x=mb.mul(x=x, y=gain), y=shift)
         for node in model.graph.node:
             given = [values[name] for name in node.input]
             named = {"name": node.output[0]} if node.output[0] in signature.outputs else {}
             results = RULES[node.op_type](mb, _attributes(node), named, *given)
-            values.update(zip(node.output, results if isinstance(results, (list, tuple)) else [results]))
+            values.update(
+                zip(node.output, results if isinstance(results, (list, tuple)) else [results])
+            )
         function.set_outputs([values[name] for name in signature.outputs])
     program.add_function("main", function)
     return program
@@ -135,10 +199,13 @@ def to_mil(model, signature, normalize=None):
 
 def _attributes(node):
     from onnx import helper
+
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     for name, expected in (("auto_pad", b"NOTSET"), ("allowzero", 0)):
         if found.get(name, expected) != expected:
-            raise ExportError(f"there is no rule for Core ML of {node.op_type} with {name} = {found[name]!r}")
+            raise ExportError(
+                f"there is no rule for Core ML of {node.op_type} with {name} = {found[name]!r}"
+            )
     return found
 
 
@@ -149,19 +216,37 @@ def _pads(attributes):
 
 
 def _conv(mb, attributes, named, x, weight, *bias):
-    return mb.conv(x=x, weight=weight, strides=attributes.get("strides", [1, 1]), pad_type="custom", pad=_pads(attributes),
-                   dilations=attributes.get("dilations", [1, 1]), groups=attributes.get("group", 1),
-                   **dict(zip(("bias",), bias)), **named)
+    return mb.conv(
+        x=x,
+        weight=weight,
+        strides=attributes.get("strides", [1, 1]),
+        pad_type="custom",
+        pad=_pads(attributes),
+        dilations=attributes.get("dilations", [1, 1]),
+        groups=attributes.get("group", 1),
+        **dict(zip(("bias",), bias)),
+        **named,
+    )
 
 
 def _average_pool(mb, attributes, named, x):
     kernel, pads = attributes["kernel_shape"], _pads(attributes)
     strides = attributes.get("strides", [1, 1])
-    even = all(isinstance(size, (int, np.integer)) and (size - window) % step == 0
-               for size, window, step in zip(x.shape[2:], kernel, strides))         # nothing to round up: kernels without it are faster
-    return mb.avg_pool(x=x, kernel_sizes=kernel, strides=strides, pad_type="custom", pad=pads,
-                       exclude_padding_from_average=not attributes.get("count_include_pad", 0),
-                       ceil_mode=bool(attributes.get("ceil_mode", 0)) and not even, **named)
+    even = all(
+        isinstance(size, (int, np.integer)) and (size - window) % step == 0
+        # nothing to round up: kernels without it are faster
+        for size, window, step in zip(x.shape[2:], kernel, strides)
+    )
+    return mb.avg_pool(
+        x=x,
+        kernel_sizes=kernel,
+        strides=strides,
+        pad_type="custom",
+        pad=pads,
+        exclude_padding_from_average=not attributes.get("count_include_pad", 0),
+        ceil_mode=bool(attributes.get("ceil_mode", 0)) and not even,
+        **named,
+    )
 
 
 def _reshape(mb, attributes, named, x, shape):
@@ -174,16 +259,34 @@ def _reshape(mb, attributes, named, x, shape):
 RULES = {
     "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
     "AveragePool": _average_pool,
-    "Concat": lambda mb, attributes, named, *values: mb.concat(values=values, axis=attributes["axis"], **named),
+    "Concat": lambda mb, attributes, named, *values: mb.concat(
+        values=values, axis=attributes["axis"], **named
+    ),
     "Conv": _conv,
-    "GlobalAveragePool": lambda mb, attributes, named, x: mb.reduce_mean(x=x, axes=[2, 3], keep_dims=True, **named),
+    "GlobalAveragePool": lambda mb, attributes, named, x: mb.reduce_mean(
+        x=x, axes=[2, 3], keep_dims=True, **named
+    ),
     "MatMul": lambda mb, attributes, named, x, y: mb.matmul(x=x, y=y, **named),
     "Relu": lambda mb, attributes, named, x: mb.relu(x=x, **named),
     "Reshape": _reshape,
     "Shape": lambda mb, attributes, named, x: mb.shape(x=x, **named),
-    "Softmax": lambda mb, attributes, named, x: mb.softmax(x=x, axis=attributes.get("axis", -1), **named),
-    "Split": lambda mb, attributes, named, x, sizes: mb.split(x=x, split_sizes=sizes.astype(np.int32), axis=attributes["axis"]),
-    "Transpose": lambda mb, attributes, named, x: mb.transpose(x=x, perm=attributes["perm"], **named),
+    "Softmax": lambda mb, attributes, named, x: mb.softmax(
+        x=x, axis=attributes.get("axis", -1), **named
+    ),
+    "Split": lambda mb, attributes, named, x, sizes: mb.split(
+        x=x, split_sizes=sizes.astype(np.int32), axis=attributes["axis"]
+    ),
+    "Transpose": lambda mb, attributes, named, x: mb.transpose(
+        x=x, perm=attributes["perm"], **named
+    ),
 }
-TARGET = Target("coreml", ("fp32", "fp16"), write, load, ("paddle2onnx", "onnx", "onnxslim", "coremltools"), described=True,
-                next_step="in Core ML itself, on a Mac: python deploy/coreml/predict.py --model {directory} --images FILE")
+TARGET = Target(
+    "coreml",
+    ("fp32", "fp16"),
+    write,
+    load,
+    ("paddle2onnx", "onnx", "onnxslim", "coremltools"),
+    described=True,
+    next_step="in Core ML itself, on a Mac: python deploy/coreml/predict.py --model {directory} "
+    "--images FILE",
+)

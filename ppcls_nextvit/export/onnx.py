@@ -1,7 +1,9 @@
-"""The target `onnx`: inference.onnx, made by Paddle2ONNX and onnxslim, for ONNX Runtime and whatever else reads ONNX.
+"""The target `onnx`: inference.onnx, made by Paddle2ONNX and onnxslim, for ONNX Runtime and
+whatever else reads ONNX.
 
 Nothing is installed or fetched: Paddle2ONNX's own optimiser, which would, is not used.
 """
+
 import os
 import tempfile
 from pathlib import Path
@@ -19,29 +21,37 @@ EXTRA = "pip install 'ppcls_nextvit[onnx]'"
 def to_onnx(layer, signature, precision="fp32"):
     """`layer` as an onnx.ModelProto with the names of `signature`.
 
-    precision: 'fp32', or 'fp16': then inputs and outputs stay float32, and so does a Softmax that makes an output.
-    ImportError that names the extra; ExportError with the converter's own words if it cannot convert.
+    precision: 'fp32', or 'fp16': then inputs and outputs stay float32, and so does a Softmax that
+    makes an output. ImportError that names the extra; ExportError with the converter's own words if
+    it cannot convert.
     """
     try:
         import onnx
         import onnxslim
         import paddle2onnx  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"exporting to ONNX needs paddle2onnx, onnx and onnxslim: {EXTRA} ({error})") from error
+        raise ImportError(
+            f"exporting to ONNX needs paddle2onnx, onnx and onnxslim: {EXTRA} ({error})"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / STEM
         save_program(layer, prefix, signature)
         log = Path(f"{prefix}.log")
         try:
-            in_own_process(_convert, str(prefix))               # an operator that it does not know ends the process
+            # an operator that it does not know ends the process
+            in_own_process(_convert, str(prefix))
             model = onnx.load(f"{prefix}.onnx")
         except (ExportError, FileNotFoundError):
             if not log.exists():
                 raise
             words = log.read_text(errors="replace").splitlines()
-            reason = " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
+            reason = (
+                " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
+            )
             names = sorted({name.partition(".")[2] for name in operators(f"{prefix}.json")})
-            raise ExportError(f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}") from None
+            raise ExportError(
+                f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}"
+            ) from None
     _rename(model.graph, dict(zip((value.name for value in model.graph.output), signature.outputs)))
     model = onnxslim.slim(model)
     if precision == "fp16":
@@ -52,7 +62,9 @@ def to_onnx(layer, signature, precision="fp32"):
 
 
 def _convert(prefix):
-    """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx and, from then on, what this process prints -> PREFIX.log."""
+    """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx and, from then on, what this process prints
+    -> PREFIX.log.
+    """
     with open(f"{prefix}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -61,9 +73,17 @@ def _convert(prefix):
 
 def _paddle2onnx(prefix):
     import paddle2onnx
+
     try:
-        paddle2onnx.export(f"{prefix}.json", f"{prefix}.pdiparams", f"{prefix}.onnx", opset_version=OPSET, optimize_tool="None")
-    except UnboundLocalError:                           # of its own, after it caught and printed another error; there is no file
+        paddle2onnx.export(
+            f"{prefix}.json",
+            f"{prefix}.pdiparams",
+            f"{prefix}.onnx",
+            opset_version=OPSET,
+            optimize_tool="None",
+        )
+    except UnboundLocalError:
+        # of its own, after it caught and printed another error; there is no file
         pass
 
 
@@ -76,17 +96,24 @@ def _rename(graph, names):
 
 
 def _half(model):
-    """`model` in float16 between float32 inputs and outputs; a Softmax at its end stays float32, as small probabilities need."""
+    """`model` in float16 between float32 inputs and outputs; a Softmax at its end stays float32, as
+    small probabilities need.
+    """
     import warnings
 
     import onnxslim
     from onnxconverter_common import float16
-    last = [node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in {v.name for v in model.graph.output}]
+
+    last = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Softmax" and node.output[0] in {v.name for v in model.graph.output}
+    ]
     for node in last:
         model.graph.node.remove(node)
         _value(model.graph.output, node.output[0]).name = node.input[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)        # one for each weight below 1e-7
+        warnings.simplefilter("ignore", UserWarning)  # one for each weight below 1e-7
         model = float16.convert_float_to_float16(model, keep_io_types=True)
     for node in last:
         model.graph.node.append(node)
@@ -101,17 +128,21 @@ def _value(values, name):
 def write(layer, folder, signature, precision, images, engine="onnxruntime"):
     model = to_onnx(layer, signature, "fp32" if precision == "int8" else precision)
     import onnx
+
     path = folder / f"{STEM}.onnx"
     onnx.save(model, str(path))
     if precision == "int8":
         from .quantize import quantize_onnx
+
         quantize_onnx(path, images, engine)
         model = onnx.load(str(path))
     return len(model.graph.node)
 
 
 def load(folder, signature, precision="fp32", threads=1):
-    """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU. ExportError if it does not run."""
+    """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU.
+    ExportError if it does not run.
+    """
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -120,11 +151,25 @@ def load(folder, signature, precision="fp32", threads=1):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(str(folder / f"{STEM}.onnx"), options, providers=["CPUExecutionProvider"])
-    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
-            errors.RuntimeException) as error:
+        session = onnxruntime.InferenceSession(
+            str(folder / f"{STEM}.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+    except (
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NotImplemented,
+        errors.RuntimeException,
+    ) as error:
         raise ExportError(f"the exported file does not run: {error}") from error
     return lambda batch: dict(zip(signature.outputs, session.run(list(signature.outputs), batch)))
 
 
-TARGET = Target("onnx", ("fp32", "fp16", "int8"), write, load, ("paddle2onnx", "onnx", "onnxslim", "onnxruntime"))
+TARGET = Target(
+    "onnx",
+    ("fp32", "fp16", "int8"),
+    write,
+    load,
+    ("paddle2onnx", "onnx", "onnxslim", "onnxruntime"),
+)

@@ -1,31 +1,50 @@
-"""Exported files against the model they came from: the same inputs through both, by the target's own engine.
+"""Exported files against the model they came from: the same inputs through both, by the target's
+own engine.
 
-Nothing here knows what the model is for. A batch is {input name: array}; a program is a function from a batch to {output name: array}.
+Nothing here knows what the model is for. A batch is {input name: array}; a program is a function
+from a batch to {output name: array}.
 """
+
 from dataclasses import dataclass, field
 
 import numpy as np
 import paddle
 
-__all__ = ["TOLERANCES", "ExportError", "Report", "eager", "image_batches", "log_probability_difference", "relative_difference", "verify"]
+__all__ = [
+    "TOLERANCES",
+    "ExportError",
+    "Report",
+    "eager",
+    "image_batches",
+    "log_probability_difference",
+    "relative_difference",
+    "verify",
+]
 
-# The largest difference accepted, as a share of the reference's scale, by the precision of the exported program.
+# The largest difference accepted, as a share of the reference's scale, by the precision of the
+# exported program.
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.3}
-SMALLEST_SCALE = 0.01       # of logits behind a Softmax: float32 probabilities cannot tell smaller ones apart
+# of logits behind a Softmax: float32 probabilities cannot tell smaller ones apart
+SMALLEST_SCALE = 0.01
 
 
 class ExportError(ValueError):
-    """The exported files do not compute what the model computes, or cannot be made or run; nothing was written."""
+    """The exported files do not compute what the model computes, or cannot be made or run; nothing
+    was written.
+    """
 
 
 @dataclass
 class Report:
-    """What `verify` found: the largest difference of each output, and how often the best class agreed."""
+    """What `verify` found: the largest difference of each output, and how often the best class
+    agreed.
+    """
 
-    difference: dict = field(default_factory=dict)      # output name -> share of its scale
+    difference: dict = field(default_factory=dict)  # output name -> share of its scale
     same_top1: int = 0
-    images: int = 0                                     # that top-1 was compared on; 0: the outputs are no classes
-    shapes: list = field(default_factory=list)          # of the first input, batch by batch
+    # that top-1 was compared on; 0: the outputs are no classes
+    images: int = 0
+    shapes: list = field(default_factory=list)  # of the first input, batch by batch
 
     @property
     def worst(self):
@@ -41,30 +60,42 @@ def relative_difference(output, expected):
 def log_probability_difference(probabilities, logits):
     """max |log probabilities - log softmax(logits)| / max |logits|, both [B, classes].
 
-    Log-probabilities are the logits but for a shift: probabilities alone would hide errors in small ones.
+    Log-probabilities are the logits but for a shift: probabilities alone would hide errors in small
+    ones.
     """
     tiny = 1e-30
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    expected = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.log(tiny))
-    return float(np.abs(np.log(np.maximum(probabilities, tiny)) - expected).max() / max(np.abs(logits).max(), SMALLEST_SCALE))
+    expected = np.maximum(
+        shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.log(tiny)
+    )
+    return float(
+        np.abs(np.log(np.maximum(probabilities, tiny)) - expected).max()
+        / max(np.abs(logits).max(), SMALLEST_SCALE)
+    )
 
 
 def eager(layer, signature):
-    """`layer`, a function or a Layer in eval mode, run by Paddle without export, as a program with the names of `signature`."""
+    """`layer`, a function or a Layer in eval mode, run by Paddle without export, as a program with
+    the names of `signature`.
+    """
+
     def run(batch):
         with paddle.no_grad():
             outputs = layer(*(paddle.to_tensor(batch[name]) for name in signature.inputs))
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return {name: output.numpy() for name, output in zip(signature.outputs, outputs)}
+
     return run
 
 
 def verify(program, reference, batches, tolerance, compare=relative_difference, classes=None):
     """Run every batch through both programs; returns a Report.
 
-    compare(output, reference's output), float64 arrays, is a number that may be `tolerance` at most.
+    compare(output, reference's output), float64 arrays, is a number that may be `tolerance` at
+    most.
     classes: the name of an output [B, classes] on which top-1 agreement is counted.
-    Raises ExportError if a difference is larger or not a number, an output has another shape, or the reference is not finite.
+    Raises ExportError if a difference is larger or not a number, an output has another shape, or
+    the reference is not finite.
     """
     report = Report()
     for batch in batches:
@@ -74,14 +105,23 @@ def verify(program, reference, batches, tolerance, compare=relative_difference, 
         for name, values in expected.items():
             values, output = values.astype(np.float64), outputs[name].astype(np.float64)
             if not np.isfinite(values).all():
-                raise ExportError(f"the model's own output {name!r} is not finite for an input of {shape}; check the weights")
+                raise ExportError(
+                    f"the model's own output {name!r} is not finite for an input of {shape}; "
+                    f"check the weights"
+                )
             if output.shape != values.shape:
-                raise ExportError(f"the exported files give {name!r} as {list(output.shape)} for an input of {shape}; the model gives "
-                                  f"{list(values.shape)}, so nothing was written")
+                raise ExportError(
+                    f"the exported files give {name!r} as {list(output.shape)} for an input of "
+                    f"{shape}; the model gives "
+                    f"{list(values.shape)}, so nothing was written"
+                )
             difference = compare(output, values)
-            if not difference <= tolerance:                     # also true of NaN
-                raise ExportError(f"the exported files differ from the model by {difference:.3g} of the scale of {name!r} for an input of "
-                                  f"{shape}; at most {tolerance:g} is accepted, so nothing was written")
+            if not difference <= tolerance:  # also true of NaN
+                raise ExportError(
+                    f"the exported files differ from the model by {difference:.3g} of the scale "
+                    f"of {name!r} for an input of "
+                    f"{shape}; at most {tolerance:g} is accepted, so nothing was written"
+                )
             report.difference[name] = max(report.difference.get(name, 0.0), difference)
             if name == classes:
                 report.images += len(values)
@@ -92,26 +132,31 @@ def verify(program, reference, batches, tolerance, compare=relative_difference, 
 def image_batches(signature, image_size, photos=(), seed=0):
     """Batches of photos and of random numbers for a program whose only input is a batch of images.
 
-    image_size: (height, width) meant for use; where the program takes any size, a larger and a smaller one, not square, are added.
+    image_size: (height, width) meant for use; where the program takes any size, a larger and a
+    smaller one, not square, are added.
     photos: preprocessed images, float32 [C, H, W]; they are cut or mirrored at their edges to fit.
     """
-    (name, (batch, channels, height, width)), = signature.inputs.items()
+    ((name, (batch, channels, height, width)),) = signature.inputs.items()
     rng = np.random.default_rng(seed)
     sizes = [(height or image_size[0], width or image_size[1])]
     if None in (height, width):
-        (h, w), = sizes
-        sizes += [(height or h + 24, width or w + 8), (height or max(32, h // 2 + 3), width or max(32, w * 3 // 4))]
+        ((h, w),) = sizes
+        sizes += [
+            (height or h + 24, width or w + 8),
+            (height or max(32, h // 2 + 3), width or max(32, w * 3 // 4)),
+        ]
     for index, size in enumerate(sizes):
         count = batch or (2, 3, 1)[index]
         yield {name: rng.standard_normal((count, channels, *size), dtype=np.float32)}
         fitted = [_fitted(photo, size) for photo in photos]
-        step = batch or (len(fitted) if index == 0 else 1) or 1         # all photos at the size meant for use, one at each other
+        # all photos at the size meant for use, one at each other
+        step = batch or (len(fitted) if index == 0 else 1) or 1
         for start in range(0, len(fitted) if index == 0 else min(step, len(fitted)), step):
             chosen = [fitted[i % len(fitted)] for i in range(start, start + step)]
             yield {name: np.stack(chosen)}
 
 
 def _fitted(photo, size):
-    photo = np.asarray(photo, np.float32)[:, :size[0], :size[1]]
+    photo = np.asarray(photo, np.float32)[:, : size[0], : size[1]]
     missing = [(0, wanted - got) for wanted, got in zip(size, photo.shape[1:])]
     return np.ascontiguousarray(np.pad(photo, [(0, 0), *missing], mode="reflect"))

@@ -1,19 +1,25 @@
-"""Next-ViT inside PaddleClas, PaddleDetection and PaddleSeg: one adapter for each, which imports its suite when it is called.
+"""Next-ViT inside PaddleClas, PaddleDetection and PaddleSeg: one adapter for each, which imports
+its suite when it is called.
 
     from ppcls_nextvit.hosts import paddleclas
     paddleclas.register()
 """
+
 import importlib
 
 __all__ = ["import_suite"]
 
 
 def import_suite(suite, modules, install):
-    """The first of `modules` that is there; ImportError with the command `install` if none is, or naming what the suite itself lacks."""
+    """The first of `modules` that is there; ImportError with the command `install` if none is, or
+    naming what the suite itself lacks.
+    """
     for module in modules:
         try:
             return importlib.import_module(module)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):
-                raise ImportError(f"{suite} cannot be imported, as the module {error.name!r} is not installed") from error
+                raise ImportError(
+                    f"{suite} cannot be imported, as the module {error.name!r} is not installed"
+                ) from error
     raise ImportError(f"{suite} is not installed: {install}, or put a checkout of it on PYTHONPATH")

@@ -1,7 +1,9 @@
-"""Run a program of a suite with Next-ViT registered: `python -m ppcls_nextvit.hosts paddleclas tools/train.py -c my.yaml`.
+"""Run a program of a suite with Next-ViT registered: `python -m ppcls_nextvit.hosts paddleclas
+tools/train.py -c my.yaml`.
 
 In the suite's checkout, or with it on PYTHONPATH; what follows the program is the program's.
 """
+
 import argparse
 import importlib
 import os
@@ -28,7 +30,7 @@ def main(argv=None) -> int:
     if register(args.suite):
         return 1
     sys.argv = [args.program, *args.arguments]
-    runpy.run_path(args.program, run_name="__main__")           # its errors are its own
+    runpy.run_path(args.program, run_name="__main__")  # its errors are its own
     return 0
 
 

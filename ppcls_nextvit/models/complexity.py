@@ -1,10 +1,12 @@
 """What a model costs: parameters and multiply-adds, by one rule.
 
-Multiply-adds of one image are those of every convolution, Linear and attention product (Q K^T and attention V), plus two for
-each value that a BatchNorm scales and shifts and one for each value that the last pool averages. Activations, softmax, additions
-and strided pools are free. This is how fvcore counts, which the Next-ViT paper's "FLOPs" are; `paddle.flops`, PaddleClas's source,
-leaves the attention products out.
+Multiply-adds of one image are those of every convolution, Linear and attention product (Q K^T and
+attention V), plus two for each value that a BatchNorm scales and shifts and one for each value that
+the last pool averages. Activations, softmax, additions and strided pools are free. This is how
+fvcore counts, which the Next-ViT paper's "FLOPs" are; `paddle.flops`, PaddleClas's source, leaves
+the attention products out.
 """
+
 import math
 
 import paddle
@@ -24,7 +26,8 @@ def count_parameters(model):
 def count_macs(model, image_size):
     """Multiply-adds of one image in evaluation, found by running one.
 
-    model: a Next-ViT, fused or not. image_size: pixels, one number or (height, width). ValueError below 32.
+    model: a Next-ViT, fused or not. image_size: pixels, one number or (height, width). ValueError
+    below 32.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     total = 0
@@ -33,11 +36,21 @@ def count_macs(model, image_size):
         def add(layer, inputs, output):
             nonlocal total
             total += count(layer, inputs[0], output)
+
         return add
 
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    handles = [layer.register_forward_post_hook(hook(count)) for layer, _ in modes for kind, count in RULES if isinstance(layer, kind)]
-    handles += [layer.sr.register_forward_post_hook(hook(attention)) for layer, _ in modes if isinstance(layer, E_MHSA)]
+    handles = [
+        layer.register_forward_post_hook(hook(count))
+        for layer, _ in modes
+        for kind, count in RULES
+        if isinstance(layer, kind)
+    ]
+    handles += [
+        layer.sr.register_forward_post_hook(hook(attention))
+        for layer, _ in modes
+        if isinstance(layer, E_MHSA)
+    ]
     model.eval()
     try:
         with paddle.no_grad():
@@ -51,13 +64,17 @@ def count_macs(model, image_size):
 
 
 def attention(pool, x, pooled):
-    """The two products of an E-MHSA, whose pool turns [1, C, H, W] into [1, C, M]: N * M * C each, N = H * W."""
+    """The two products of an E-MHSA, whose pool turns [1, C, H, W] into [1, C, M]: N * M * C each,
+    N = H * W.
+    """
     return 2 * x.size * pooled.shape[-1]
 
 
 RULES = (
-    (nn.Conv2D, lambda layer, x, y: y.size * math.prod(layer.weight.shape[1:])),           # [out, in / groups, kh, kw]
-    (nn.Linear, lambda layer, x, y: y.size * layer.weight.shape[0]),                       # [in, out]
+    # [out, in / groups, kh, kw]
+    (nn.Conv2D, lambda layer, x, y: y.size * math.prod(layer.weight.shape[1:])),
+    # [in, out]
+    (nn.Linear, lambda layer, x, y: y.size * layer.weight.shape[0]),
     (BATCH_NORMS, lambda layer, x, y: 2 * y.size),
     (nn.AdaptiveAvgPool2D, lambda layer, x, y: x.size),
 )

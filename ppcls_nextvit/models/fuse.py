@@ -1,8 +1,10 @@
 """Fold every BatchNorm of a Next-ViT into a neighbouring convolution or Linear, for inference.
 
-A transformation returns a new model whose structure shows it: a folded norm becomes an Identity, its keys are gone, and
-a convolution that had no bias has one. A strict load therefore notices which kind a checkpoint is.
+A transformation returns a new model whose structure shows it: a folded norm becomes an Identity,
+its keys are gone, and a convolution that had no bias has one. A strict load therefore notices which
+kind a checkpoint is.
 """
+
 import copy
 
 import paddle
@@ -16,10 +18,11 @@ __all__ = ["fuse_bn"]
 def fuse_bn(model):
     """A deep copy of `model` in eval mode with its BatchNorms folded; `model` is untouched.
 
-    Folded are the norms after a convolution (stem, patch embeddings, MHCA) and before a linear layer (the pre-norms of MLP
-    and E-MHSA, including the norm of pooled tokens, and the last norm, which commutes with the average pool). Only a model
-    without a head keeps its last norm. The reference's merge_bn does the pre-norms alone.
-    Raises TypeError for anything that is not a Next-ViT.
+    Folded are the norms after a convolution (stem, patch embeddings, MHCA) and before a linear
+    layer (the pre-norms of MLP and E-MHSA, including the norm of pooled tokens, and the last norm,
+    which commutes with the average pool). Only a model without a head keeps its last norm. The
+    reference's merge_bn does the pre-norms alone. Raises TypeError for anything that is not a
+    Next-ViT.
     """
     if not isinstance(model, NextViT):
         raise TypeError(f"fuse_bn knows Next-ViT only; got {type(model).__name__}")
@@ -37,10 +40,15 @@ def fuse_bn(model):
             elif isinstance(block, NTB):
                 attention = block.e_mhsa
                 _fold_before(attention.q, block.norm1)
-                for linear in (attention.k, attention.v):       # they see norm1, the pool, then the pooled tokens' own norm
+                # they see norm1, the pool, then the pooled tokens' own norm
+                for linear in (attention.k, attention.v):
                     _fold_before(linear, block.norm1, attention.norm)
                 _fold_before(block.mlp.conv1, block.norm2)
-                block.norm1, block.norm2, attention.norm = nn.Identity(), nn.Identity(), nn.Identity()
+                block.norm1, block.norm2, attention.norm = (
+                    nn.Identity(),
+                    nn.Identity(),
+                    nn.Identity(),
+                )
         if fused.num_classes and isinstance(fused.norm, nn.BatchNorm2D):
             _fold_before(fused.proj_head[0], fused.norm)
             fused.norm = nn.Identity()
@@ -48,7 +56,9 @@ def fuse_bn(model):
 
 
 def _affine(norm):
-    """The scale and shift, each [C], that a BatchNorm in eval mode applies; None for an Identity."""
+    """The scale and shift, each [C], that a BatchNorm in eval mode applies; None for an
+    Identity.
+    """
     if isinstance(norm, nn.Identity):
         return None
     scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
@@ -56,7 +66,9 @@ def _affine(norm):
 
 
 def _fold_after(block, name):
-    """`block.norm` follows the convolution `block.<name>`: scale its filters, shift through a bias."""
+    """`block.norm` follows the convolution `block.<name>`: scale its filters, shift through a
+    bias.
+    """
     affine = _affine(block.norm)
     if affine is None:
         return

@@ -1,37 +1,51 @@
-"""Nameless plumbing of the models: channel rounding, stochastic depth, recompute that moves statistics once."""
+"""Nameless plumbing of the models: channel rounding, stochastic depth, recompute that moves
+statistics once.
+"""
+
 import paddle
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
 BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
-LARGE_MAP = 128                # tokens from which one product per image is fast and, in evaluation, spares two transposes
+# tokens from which one product per image is fast and, in evaluation, spares two transposes
+LARGE_MAP = 128
 
 
 def make_divisible(value, divisor=32):
-    """`value` rounded to a multiple of `divisor`, never below 90 % of `value` (as in MobileNet and the reference)."""
+    """`value` rounded to a multiple of `divisor`, never below 90 % of `value` (as in MobileNet and
+    the reference).
+    """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def eager_on_cpu(x):
-    """Whether `x` [B, ...] is computed now, by a CPU: not while a program is recorded, not on a GPU."""
+    """Whether `x` [B, ...] is computed now, by a CPU: not while a program is recorded, not on a
+    GPU.
+    """
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
 
 
 class Conv2D(nn.Conv2D):
-    """Convolution. On a CPU, eagerly, the bias is added to [B, C, H * W], where Paddle's adding to [B, C, H, W] is slow."""
+    """Convolution. On a CPU, eagerly, the bias is added to [B, C, H * W], where Paddle's adding to
+    [B, C, H, W] is slow.
+    """
 
     def forward(self, x):
         """x: [B, C_in, H, W] -> [B, C_out, H', W']."""
         if self.bias is None or not eager_on_cpu(x):
             return super().forward(x)
-        out = F.conv2d(x, self.weight, None, self._stride, self._padding, self._dilation, self._groups)
+        out = F.conv2d(
+            x, self.weight, None, self._stride, self._padding, self._dilation, self._groups
+        )
         return (out.flatten(2) + self.bias.unsqueeze(-1)).reshape(out.shape)
 
 
 class PointwiseConv2D(nn.Conv2D):
-    """1x1 convolution. On a CPU, eagerly, it is a matrix product, which is faster there (docs/performance.md)."""
+    """1x1 convolution. On a CPU, eagerly, it is a matrix product, which is faster there
+    (docs/performance.md).
+    """
 
     def __init__(self, in_channels, out_channels, bias_attr=None):
         super().__init__(in_channels, out_channels, 1, bias_attr=bias_attr)
@@ -43,7 +57,8 @@ class PointwiseConv2D(nn.Conv2D):
         batch, channels, height, width = x.shape
         if batch == 1 or (not self.training and height * width >= LARGE_MAP):
             return self._product(x.flatten(2)).reshape([batch, -1, height, width])
-        columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])                  # [C_in, B * H * W]
+        # [C_in, B * H * W]
+        columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])
         return self._product(columns).reshape([-1, batch, height, width]).transpose([1, 0, 2, 3])
 
     def _product(self, columns):
@@ -53,7 +68,9 @@ class PointwiseConv2D(nn.Conv2D):
 
 
 class DropPath(nn.Layer):
-    """Stochastic depth: in training, a sample's residual branch is zeroed with probability `rate`, else scaled by 1 / (1 - rate)."""
+    """Stochastic depth: in training, a sample's residual branch is zeroed with probability `rate`,
+    else scaled by 1 / (1 - rate).
+    """
 
     def __init__(self, rate):
         super().__init__()
@@ -64,7 +81,9 @@ class DropPath(nn.Layer):
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        mask = paddle.bernoulli(paddle.full([x.shape[0]] + [1] * (x.ndim - 1), keep, dtype="float32"))
+        mask = paddle.bernoulli(
+            paddle.full([x.shape[0]] + [1] * (x.ndim - 1), keep, dtype="float32")
+        )
         return x * (mask / keep).astype(x.dtype)
 
     def extra_repr(self):
@@ -75,10 +94,11 @@ class DropPath(nn.Layer):
 def recompute_block(block, x):
     """`block(x)` whose activations are computed again in backward instead of being kept.
 
-    Recomputing runs the block twice, first without gradients; the running statistics of its BatchNorms must move only
-    once, so in the first pass their momentum is 1 (old statistics kept).
+    Recomputing runs the block twice, first without gradients; the running statistics of its
+    BatchNorms must move only once, so in the first pass their momentum is 1 (old statistics kept).
     """
-    if x.stop_gradient:                                  # after frozen stages: recompute would give the block's parameters no gradients
+    # after frozen stages: recompute would give the block's parameters no gradients
+    if x.stop_gradient:
         return block(x)
     norms = [layer for layer in block.sublayers() if isinstance(layer, BATCH_NORMS)]
 

@@ -1,1 +1,3 @@
-"""Semantic segmentation: Semantic FPN and UPerNet on Next-ViT, their losses and metric, inference, prediction, export."""
+"""Semantic segmentation: Semantic FPN and UPerNet on Next-ViT, their losses and metric, inference,
+prediction, export.
+"""

@@ -1,8 +1,11 @@
-"""Metrics of the segmentors as integer counts: summed over images and processes they stay exact, in whatever order.
+"""Metrics of the segmentors as integer counts: summed over images and processes they stay exact, in
+whatever order.
 
-A metric has reset(), update(prediction, label) of one image [H, W] or of a batch [B, H, W], counts() -> int64 vector whose first entry is
-the number of images, and result(summed counts), in which a list is by class.
+A metric has reset(), update(prediction, label) of one image [H, W] or of a batch [B, H, W],
+counts() -> int64 vector whose first entry is the number of images, and result(summed counts), in
+which a list is by class.
 """
+
 import numpy as np
 
 from ..data.dense import IGNORE, counted_pixels
@@ -20,7 +23,9 @@ def build_metric(items, num_classes, where="Metric.Eval"):
 
 @METRICS.register
 class PixelAccuracy:
-    """Share of the pixels not labelled `ignore_index` or 255 whose best class is the label: cheap enough for every training batch."""
+    """Share of the pixels not labelled `ignore_index` or 255 whose best class is the label: cheap
+    enough for every training batch.
+    """
 
     def __init__(self, num_classes, *, ignore_index: int = IGNORE):
         self.ignore_index = ignore_index
@@ -33,7 +38,9 @@ class PixelAccuracy:
     def update(self, prediction, label):
         """prediction, label: integer arrays [H, W], or [B, H, W]."""
         counted = counted_pixels(label, self.ignore_index)
-        self._counts += np.array([_images(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64)
+        self._counts += np.array(
+            [_images(label), ((prediction == label) & counted).sum(), counted.sum()], dtype=np.int64
+        )
 
     def counts(self):
         """int64 [3]: images, pixels right, pixels counted."""
@@ -46,9 +53,11 @@ class PixelAccuracy:
 
 @METRICS.register
 class MeanIoU:
-    """mIoU, mAcc and aAcc over all pixels of the set not labelled `ignore_index` or 255, as mmsegmentation's IoUMetric counts them.
+    """mIoU, mAcc and aAcc over all pixels of the set not labelled `ignore_index` or 255, as
+    mmsegmentation's IoUMetric counts them.
 
-    A class in neither labels nor predictions has no IoU, one not in the labels no accuracy: they are None, and the means leave them out.
+    A class in neither labels nor predictions has no IoU, one not in the labels no accuracy: they
+    are None, and the means leave them out.
     """
 
     def __init__(self, num_classes, *, ignore_index: int = IGNORE):
@@ -60,7 +69,9 @@ class MeanIoU:
         self._images, self._areas = 0, np.zeros((3, self.num_classes), dtype=np.int64)
 
     def update(self, prediction, label):
-        """prediction, label: integer arrays [H, W], or [B, H, W]; labels below num_classes or 255."""
+        """prediction, label: integer arrays [H, W], or [B, H, W]; labels below num_classes or
+        255.
+        """
         self._images += _images(label)
         counted = counted_pixels(label, self.ignore_index)
         prediction, label = prediction[counted], label[counted]
@@ -68,19 +79,32 @@ class MeanIoU:
             area += np.bincount(pixels, minlength=self.num_classes)
 
     def counts(self):
-        """int64 [1 + 3 * num_classes]: images; then per class the pixels of intersection, of prediction, of label."""
+        """int64 [1 + 3 * num_classes]: images; then per class the pixels of intersection, of
+        prediction, of label.
+        """
         return np.concatenate([[self._images], self._areas.reshape(-1)])
 
     def result(self, counts):
-        """{'mIoU', 'mAcc', 'aAcc', 'class_iou', 'class_acc'} as shares; the last two are lists by class. ValueError if all was ignored."""
+        """{'mIoU', 'mAcc', 'aAcc', 'class_iou', 'class_acc'} as shares; the last two are lists by
+        class. ValueError if all was ignored.
+        """
         if counts[0] == 0:
             raise ValueError("no image was evaluated; the data set is empty")
-        both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(3, self.num_classes)
+        both, predicted, labelled = np.asarray(counts[1:], dtype=np.float64).reshape(
+            3, self.num_classes
+        )
         if not labelled.any():
-            raise ValueError("no pixel of the evaluation set is labelled, all are ignored: there is no IoU")
+            raise ValueError(
+                "no pixel of the evaluation set is labelled, all are ignored: there is no IoU"
+            )
         iou, accuracy = _quotients(both, predicted + labelled - both), _quotients(both, labelled)
-        return {"mIoU": _mean(iou), "mAcc": _mean(accuracy), "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
-                "class_iou": iou, "class_acc": accuracy}
+        return {
+            "mIoU": _mean(iou),
+            "mAcc": _mean(accuracy),
+            "aAcc": float(both.sum() / max(labelled.sum(), 1.0)),
+            "class_iou": iou,
+            "class_acc": accuracy,
+        }
 
 
 def _images(label):

@@ -1,4 +1,5 @@
 """Members of a zip archive as views of the mapped file, with their checksums compared."""
+
 import io
 import mmap
 import struct
@@ -9,7 +10,7 @@ from .unpickle import PickleError
 
 __all__ = ["MAX_UNPACKED", "member", "zip_members"]
 
-MAX_UNPACKED = 4 << 30                  # bytes to which compressed members may unpack
+MAX_UNPACKED = 4 << 30  # bytes to which compressed members may unpack
 
 
 class _View(io.RawIOBase):
@@ -32,26 +33,38 @@ class _View(io.RawIOBase):
         return self.position
 
     def readinto(self, target):
-        part = self.view[self.position:self.position + len(target)]
-        target[:len(part)] = part
+        part = self.view[self.position : self.position + len(target)]
+        target[: len(part)] = part
         self.position += len(part)
         return len(part)
 
 
 def member(buffer, info):
-    """The bytes of a zip member, a view where it is stored; its checksum is compared. PickleError where it is damaged."""
+    """The bytes of a zip member, a view where it is stored; its checksum is compared. PickleError
+    where it is damaged.
+    """
     start = info.header_offset
-    local = buffer[start:start + 30]
+    local = buffer[start : start + 30]
     if bytes(local[:4]) != b"PK\x03\x04":
         raise PickleError(f"member {info.filename[:80]!r} is not where the archive says")
     name_length, extra_length = struct.unpack("<HH", local[26:30])
     start += 30 + name_length + extra_length
-    data = buffer[start:start + info.compress_size]
-    if len(data) != info.compress_size or info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise PickleError(f"member {info.filename[:80]!r} reaches beyond the file, is encrypted or compressed in a way that is not read")
+    data = buffer[start : start + info.compress_size]
+    if (
+        len(data) != info.compress_size
+        or info.flag_bits & 1
+        or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ):
+        raise PickleError(
+            f"member {info.filename[:80]!r} reaches beyond the file, is encrypted or compressed "
+            f"in a way that is not read"
+        )
     if info.compress_type == zipfile.ZIP_DEFLATED:
         if info.file_size > MAX_UNPACKED:
-            raise PickleError(f"member {info.filename[:80]!r} unpacks to {info.file_size} bytes; the limit is {MAX_UNPACKED}")
+            raise PickleError(
+                f"member {info.filename[:80]!r} unpacks to {info.file_size} bytes; the limit is "
+                f"{MAX_UNPACKED}"
+            )
         data = memoryview(zlib.decompressobj(-15).decompress(data, info.file_size + 1))
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
         raise PickleError(f"member {info.filename[:80]!r} is damaged (its checksum differs)")
@@ -60,7 +73,9 @@ def member(buffer, info):
 
 
 def _release(buffer, start, end):
-    """Let the system take back the pages read for the checksum: most tensors of a training checkpoint are never looked at again."""
+    """Let the system take back the pages read for the checksum: most tensors of a training
+    checkpoint are never looked at again.
+    """
     if hasattr(mmap, "MADV_DONTNEED") and isinstance(buffer.obj, mmap.mmap):
         start -= start % mmap.PAGESIZE
         buffer.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
@@ -72,4 +87,6 @@ def zip_members(buffer):
         with zipfile.ZipFile(io.BufferedReader(_View(buffer))) as archive:
             return {info.filename: info for info in archive.infolist()}
     except zipfile.BadZipFile:
-        raise PickleError("a damaged or incomplete zip archive (a download that broke off?)") from None
+        raise PickleError(
+            "a damaged or incomplete zip archive (a download that broke off?)"
+        ) from None

@@ -1,7 +1,10 @@
-"""Read weight files safely: `.pdparams` and its kin, `.pth` / `.pt` (zip and legacy), `.safetensors`, `.npz`.
+"""Read weight files safely: `.pdparams` and its kin, `.pth` / `.pt` (zip and legacy),
+`.safetensors`, `.npz`.
 
-No torch, no code of the file, memory-mapped where the format allows it. The content decides what a file is, not its name.
+No torch, no code of the file, memory-mapped where the format allows it. The content decides what a
+file is, not its name.
 """
+
 import io
 import json
 import math
@@ -19,23 +22,55 @@ from .unpickle import BFLOAT16, PickleError, Unpickler, numpy_dtype, widen
 
 __all__ = ["WeightFileError", "read_file"]
 
-MAX_HEADER = 100_000_000                # bytes of a safetensors header, its own limit
-SAFETENSORS_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
-                     "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "b1"}
-DAMAGE = (PickleError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, RecursionError, EOFError,
-          struct.error, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+MAX_HEADER = 100_000_000  # bytes of a safetensors header, its own limit
+SAFETENSORS_TYPES = {
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": BFLOAT16,
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U64": "u8",
+    "U32": "u4",
+    "U16": "u2",
+    "U8": "u1",
+    "BOOL": "b1",
+}
+DAMAGE = (
+    PickleError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    EOFError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class WeightFileError(ValueError):
-    """A file that is not read: damaged, cut off, dangerous, or of another kind. One line, naming the file and the reason."""
+    """A file that is not read: damaged, cut off, dangerous, or of another kind. One line, naming
+    the file and the reason.
+    """
 
 
 def read_file(path):
-    """The content of a weight file as nested dicts, lists, tuples and scalars, with numpy arrays for tensors.
+    """The content of a weight file as nested dicts, lists, tuples and scalars, with numpy arrays
+    for tensors.
 
-    Arrays are read-only and, except in compressed files, views of the mapped file: replace such a file by `os.replace`
-    rather than writing into it while they live. bfloat16 (in Paddle's pickles: uint16) is widened to float32, exactly.
-    Other objects, such as argparse.Namespace, are `Inert` data. Raises WeightFileError, a ValueError.
+    Arrays are read-only and, except in compressed files, views of the mapped file: replace such a
+    file by `os.replace` rather than writing into it while they live. bfloat16 (in Paddle's pickles:
+    uint16) is widened to float32, exactly. Other objects, such as argparse.Namespace, are `Inert`
+    data. Raises WeightFileError, a ValueError.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -52,7 +87,11 @@ def read_file(path):
     try:
         return _reader(buffer)(buffer)
     except DAMAGE as error:
-        reason = str(error) if isinstance(error, PickleError) else f"damaged: {type(error).__name__}: {error}"
+        reason = (
+            str(error)
+            if isinstance(error, PickleError)
+            else f"damaged: {type(error).__name__}: {error}"
+        )
         raise WeightFileError(f"{path}: {' '.join(reason.split())[:400]}") from error
 
 
@@ -65,22 +104,34 @@ def _reader(buffer):
         return read_legacy_torch if head[2:14] == TORCH_MAGIC else _read_paddle
     if len(head) > 9 and head[8:9] == b"{":
         return _read_safetensors
-    for start, what in ((b"version https://git-lfs", "a git-lfs pointer; fetch the file itself (git lfs pull)"),
-                        (b"<", "a web page, probably of a failed download"), (b"\x1f\x8b", "gzip; unpack it first"),
-                        (b"\x89HDF", "HDF5, which is not read")):
+    for start, what in (
+        (b"version https://git-lfs", "a git-lfs pointer; fetch the file itself (git lfs pull)"),
+        (b"<", "a web page, probably of a failed download"),
+        (b"\x1f\x8b", "gzip; unpack it first"),
+        (b"\x89HDF", "HDF5, which is not read"),
+    ):
         if head.lstrip().startswith(start):
             raise PickleError(f"this is {what}")
     if head[257:262] == b"ustar":
-        raise PickleError("a tar archive (torch 0.1 and older, or a packed folder), which is not read; unpack it or save it anew")
-    raise PickleError("not a weight file: expected what paddle.save, torch.save, safetensors or numpy.savez write "
-                      f"(first bytes: {head[:8].hex()})")
+        raise PickleError(
+            "a tar archive (torch 0.1 and older, or a packed folder), which is not read; unpack "
+            "it or save it anew"
+        )
+    raise PickleError(
+        "not a weight file: expected what paddle.save, torch.save, safetensors or numpy.savez "
+        "write "
+        f"(first bytes: {head[:8].hex()})"
+    )
 
 
 def _tensor(data, kind, shape):
     """The array of type `kind` and `shape` that fills `data` exactly."""
     dtype = numpy_dtype("u2" if kind == BFLOAT16 else kind)
     if math.prod(shape) * dtype.itemsize != len(data):
-        raise PickleError(f"shape {list(shape)} of {kind} needs {math.prod(shape) * dtype.itemsize} bytes, the file declares {len(data)}")
+        raise PickleError(
+            f"shape {list(shape)} of {kind} needs {math.prod(shape) * dtype.itemsize} bytes, the "
+            f"file declares {len(data)}"
+        )
     array = np.frombuffer(data, dtype).reshape(shape)
     return widen(array) if kind == BFLOAT16 else array
 
@@ -93,13 +144,23 @@ def _read_paddle(buffer):
         raise PickleError(f"{len(buffer) - machine.position} bytes after the end of the pickle")
     if isinstance(tree, dict):
         if "UnpackBigParamInfor@@" in tree:
-            raise PickleError("holds an array above 1 GiB in slices (protocol 2 or 3); save it with protocol=4")
-        tree.pop("StructuredToParameterName@@", None)       # Paddle's process-wide names of the same tensors
-    return _map_dicts(tree, lambda value: widen(value) if isinstance(value, np.ndarray) and value.dtype == np.uint16 else value)
+            raise PickleError(
+                "holds an array above 1 GiB in slices (protocol 2 or 3); save it with protocol=4"
+            )
+        # Paddle's process-wide names of the same tensors
+        tree.pop("StructuredToParameterName@@", None)
+    return _map_dicts(
+        tree,
+        lambda value: (
+            widen(value) if isinstance(value, np.ndarray) and value.dtype == np.uint16 else value
+        ),
+    )
 
 
 def _map_dicts(tree, function):
-    """`function` on every value of the dicts of `tree`, in place; without recursion, and each dict once."""
+    """`function` on every value of the dicts of `tree`, in place; without recursion, and each dict
+    once.
+    """
     pending, seen = [tree], set()
     while pending:
         node = pending.pop()
@@ -125,15 +186,17 @@ def _read_safetensors(buffer):
             raise PickleError("its header names a tensor twice")
         return dict(pairs)
 
-    header = json.loads(bytes(buffer[8:8 + length]).decode("utf-8"), object_pairs_hook=unique)
-    data, arrays, spans = buffer[8 + length:], {}, []
+    header = json.loads(bytes(buffer[8 : 8 + length]).decode("utf-8"), object_pairs_hook=unique)
+    data, arrays, spans = buffer[8 + length :], {}, []
     for key, entry in header.items():
         if key == "__metadata__":
             continue
         (start, end), shape, kind = entry["data_offsets"], entry["shape"], entry["dtype"]
         if kind not in SAFETENSORS_TYPES:
             raise PickleError(f"tensor {key[:80]!r} is of type {str(kind)[:20]}, which is not read")
-        if not all(type(n) is int and n >= 0 for n in (start, end, *shape)) or not start <= end <= len(data):
+        if not all(
+            type(n) is int and n >= 0 for n in (start, end, *shape)
+        ) or not start <= end <= len(data):
             raise PickleError(f"tensor {key[:80]!r} lies at {start}..{end} of {len(data)} bytes")
         spans.append((start, end))
         try:
@@ -146,7 +209,9 @@ def _read_safetensors(buffer):
             raise PickleError(f"its tensors overlap or leave a gap at byte {position} of the data")
         position = end
     if position != len(data):
-        raise PickleError(f"its header describes {position} bytes of tensors, the file has {len(data)}")
+        raise PickleError(
+            f"its header describes {position} bytes of tensors, the file has {len(data)}"
+        )
     return arrays
 
 
@@ -155,7 +220,7 @@ def _read_zip(buffer):
     members = zip_members(buffer)
     pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) == 1:
-        return read_torch_zip(buffer, members, pickles[0][:-len("data.pkl")])
+        return read_torch_zip(buffer, members, pickles[0][: -len("data.pkl")])
     if members and all(name.endswith(".npy") for name in members):
         return _read_npz(buffer, members)
     raise PickleError("a zip archive that neither torch.save nor numpy.savez wrote")
@@ -163,8 +228,13 @@ def _read_zip(buffer):
 
 def _read_npz(buffer, members):
     if sum(info.file_size for info in members.values() if info.compress_type) > MAX_UNPACKED:
-        raise PickleError(f"unpacks to more than {MAX_UNPACKED} bytes; write it with numpy.savez or as .safetensors")
-    return {name[:-len(".npy")]: _npy(member(buffer, info), name) for name, info in members.items()}
+        raise PickleError(
+            f"unpacks to more than {MAX_UNPACKED} bytes; write it with numpy.savez or as "
+            f".safetensors"
+        )
+    return {
+        name[: -len(".npy")]: _npy(member(buffer, info), name) for name, info in members.items()
+    }
 
 
 def _npy(data, name):
@@ -177,10 +247,14 @@ def _npy(data, name):
     length = struct.unpack(form, data[8:start])[0]
     if length > 65536:
         raise PickleError(f"member {name[:80]!r} has a header of {length} bytes")
-    stream = io.BytesIO(bytes(data[8:start + length]))
-    read_header = np.lib.format.read_array_header_1_0 if version[6] == 1 else np.lib.format.read_array_header_2_0
+    stream = io.BytesIO(bytes(data[8 : start + length]))
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version[6] == 1
+        else np.lib.format.read_array_header_2_0
+    )
     shape, fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise PickleError(f"refused: member {name[:80]!r} holds Python objects, a pickle")
-    array = _tensor(data[start + length:], dtype.str, shape[::-1] if fortran else shape)
+    array = _tensor(data[start + length :], dtype.str, shape[::-1] if fortran else shape)
     return array.T if fortran else array

@@ -1,61 +1,121 @@
-"""What torch.save writes, read without torch: the zip format (since 1.6) and the sequence of pickles before it."""
+"""What torch.save writes, read without torch: the zip format (since 1.6) and the sequence of
+pickles before it.
+"""
+
 from .archive import member
 from .unpickle import BFLOAT16, Inert, PickleError, Unpickler, numpy_dtype, strided_array, widen
 
 __all__ = ["TORCH_MAGIC", "read_legacy_torch", "read_torch_zip"]
 
-TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f920 6aa85019")     # LONG1: the number in front of the old format
-TORCH_TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": BFLOAT16, "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1",
-               "Byte": "u1", "Bool": "b1", "ComplexFloat": "c8", "ComplexDouble": "c16"}
-TORCH_DTYPES = {"float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": BFLOAT16, "int64": "i8", "int32": "i4", "int16": "i2",
-                "int8": "i1", "uint8": "u1", "bool": "b1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "complex64": "c8",
-                "complex128": "c16"}
+# LONG1: the number in front of the old format
+TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f920 6aa85019")
+TORCH_TYPES = {
+    "Double": "f8",
+    "Float": "f4",
+    "Half": "f2",
+    "BFloat16": BFLOAT16,
+    "Long": "i8",
+    "Int": "i4",
+    "Short": "i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "b1",
+    "ComplexFloat": "c8",
+    "ComplexDouble": "c16",
+}
+TORCH_DTYPES = {
+    "float64": "f8",
+    "float32": "f4",
+    "float16": "f2",
+    "bfloat16": BFLOAT16,
+    "int64": "i8",
+    "int32": "i4",
+    "int16": "i2",
+    "int8": "i1",
+    "uint8": "u1",
+    "bool": "b1",
+    "uint16": "u2",
+    "uint32": "u4",
+    "uint64": "u8",
+    "complex64": "c8",
+    "complex128": "c16",
+}
 SPARSE = "a sparse tensor, which is not read; call .to_dense() before saving"
 QUANTISED = "a quantised tensor, which is not read; call .dequantize() before saving"
 FLOAT8 = "an 8-bit float tensor, which is not read; call .float() before saving"
-REFUSED = {                                             # by name, with the reason
-    ("torch._utils", "_rebuild_sparse_tensor"): SPARSE, ("torch._utils", "_rebuild_sparse_csr_tensor"): SPARSE,
+REFUSED = {  # by name, with the reason
+    ("torch._utils", "_rebuild_sparse_tensor"): SPARSE,
+    ("torch._utils", "_rebuild_sparse_csr_tensor"): SPARSE,
     ("torch._utils", "_rebuild_qtensor"): QUANTISED,
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): "a tensor of the 'meta' device, which has no data",
+    (
+        "torch._utils",
+        "_rebuild_meta_tensor_no_storage",
+    ): "a tensor of the 'meta' device, which has no data",
     ("torch._utils", "_rebuild_nested_tensor"): "a nested tensor, which is not read",
     ("torch._utils", "_rebuild_wrapper_subclass"): "a tensor subclass, which is not read",
-    **{("torch", f"{name}Storage"): QUANTISED for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")},
-    **{("torch", f"float8_{name}"): FLOAT8 for name in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
+    **{
+        ("torch", f"{name}Storage"): QUANTISED
+        for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+    },
+    **{
+        ("torch", f"float8_{name}"): FLOAT8
+        for name in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
+    },
 }
 
 
 class _Storage:
-    """A torch storage: raw bytes (None while they are not found yet) and, in typed ones, the type of an element."""
+    """A torch storage: raw bytes (None while they are not found yet) and, in typed ones, the type
+    of an element.
+    """
 
     def __init__(self, kind, data):
         self.kind, self.data = kind, data
 
 
 class _Torch:
-    """torch's part of a pickle: storages by persistent id, and the functions that rebuild tensors as views of them."""
+    """torch's part of a pickle: storages by persistent id, and the functions that rebuild tensors
+    as views of them.
+    """
 
     def __init__(self, find, limit):
         self.find, self.limit, self.storages = find, limit, {}
-        self.budget = 8 * limit                         # elements that are copied, to widen bfloat16
+        # elements that are copied, to widen bfloat16
+        self.budget = 8 * limit
 
     def unpickler(self, buffer, position=0):
         return Unpickler(buffer, position, self.globals(), self.persistent)
 
     def globals(self):
-        names_only = [("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch", "UntypedStorage"),
-                      ("torch.storage", "UntypedStorage"), *(("torch", f"{name}Storage") for name in TORCH_TYPES),
-                      *(("torch", name) for name in TORCH_DTYPES)]
-        return {**REFUSED, **dict.fromkeys(names_only),
-                ("torch._utils", "_rebuild_tensor"): self.rebuild, ("torch._utils", "_rebuild_tensor_v2"): self.rebuild,
-                ("torch._utils", "_rebuild_tensor_v3"): self.rebuild_typed,
-                ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-                ("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
-                ("torch._tensor", "_rebuild_from_type_v2"): self.rebuild_subclass,
-                ("torch", "device"): lambda *args: Inert("torch.device", args), ("torch", "Size"): lambda numbers=(): tuple(numbers)}
+        names_only = [
+            ("torch", "Tensor"),
+            ("torch.nn.parameter", "Parameter"),
+            ("torch", "UntypedStorage"),
+            ("torch.storage", "UntypedStorage"),
+            *(("torch", f"{name}Storage") for name in TORCH_TYPES),
+            *(("torch", name) for name in TORCH_DTYPES),
+        ]
+        return {
+            **REFUSED,
+            **dict.fromkeys(names_only),
+            ("torch._utils", "_rebuild_tensor"): self.rebuild,
+            ("torch._utils", "_rebuild_tensor_v2"): self.rebuild,
+            ("torch._utils", "_rebuild_tensor_v3"): self.rebuild_typed,
+            ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+            ("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
+            ("torch._tensor", "_rebuild_from_type_v2"): self.rebuild_subclass,
+            ("torch", "device"): lambda *args: Inert("torch.device", args),
+            ("torch", "Size"): lambda numbers=(): tuple(numbers),
+        }
 
     def persistent(self, key):
         """('storage', type, key, device, number of elements[, view]) -> _Storage."""
-        if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[2], str):
+        if (
+            not isinstance(key, tuple)
+            or len(key) < 5
+            or key[0] != "storage"
+            or not isinstance(key[2], str)
+        ):
             raise PickleError("a persistent id that is not torch's")
         name = getattr(key[1], "name", "")
         kind = TORCH_TYPES.get(name.removeprefix("torch.").removesuffix("Storage"))
@@ -76,7 +136,9 @@ class _Torch:
         return self.view(storage, storage.kind, offset, shape, strides)
 
     def rebuild_typed(self, storage, offset, shape, strides, requires_grad, hooks, dtype, *_):
-        return self.view(storage, TORCH_DTYPES.get(dtype.name.removeprefix("torch.")), offset, shape, strides)
+        return self.view(
+            storage, TORCH_DTYPES.get(dtype.name.removeprefix("torch.")), offset, shape, strides
+        )
 
     def rebuild_subclass(self, function, kind, args, state):
         if kind.name not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
@@ -88,11 +150,21 @@ class _Torch:
             raise PickleError("a tensor of a type that is not read")
         if storage.data is None:
             return None
-        array = strided_array(storage.data, numpy_dtype("u2" if kind == BFLOAT16 else kind), offset, shape, strides, self.limit)
+        array = strided_array(
+            storage.data,
+            numpy_dtype("u2" if kind == BFLOAT16 else kind),
+            offset,
+            shape,
+            strides,
+            self.limit,
+        )
         if kind == BFLOAT16:
             self.budget -= array.size
             if self.budget < 0:
-                raise PickleError("refused: its tensors share storages so often that they hold more data than the file")
+                raise PickleError(
+                    "refused: its tensors share storages so often that they hold more data than "
+                    "the file"
+                )
             array = widen(array)
         return array
 
@@ -102,10 +174,17 @@ def _itemsize(kind):
 
 
 def read_torch_zip(buffer, members, root):
-    """data.pkl, whose tensors refer to the members data/0, data/1, ... PickleError for a program, or what is damaged."""
+    """data.pkl, whose tensors refer to the members data/0, data/1, ... PickleError for a program,
+    or what is damaged.
+    """
     if root + "constants.pkl" in members:
-        raise PickleError("a TorchScript program (torch.jit.save); save the model's state_dict() instead")
-    if root + "byteorder" in members and bytes(member(buffer, members[root + "byteorder"])) != b"little":
+        raise PickleError(
+            "a TorchScript program (torch.jit.save); save the model's state_dict() instead"
+        )
+    if (
+        root + "byteorder" in members
+        and bytes(member(buffer, members[root + "byteorder"])) != b"little"
+    ):
         raise PickleError("written on a big-endian machine, which is not read")
 
     def find(key, size):
@@ -114,7 +193,9 @@ def read_torch_zip(buffer, members, root):
             raise PickleError(f"its member {name[:80]!r} is missing")
         data = member(buffer, members[name])
         if len(data) != size:
-            raise PickleError(f"member {name[:80]!r} has {len(data)} bytes, the pickle declares {size}")
+            raise PickleError(
+                f"member {name[:80]!r} has {len(data)} bytes, the pickle declares {size}"
+            )
         return data
 
     pickled = member(buffer, members[root + "data.pkl"])
@@ -126,26 +207,35 @@ def read_torch_zip(buffer, members, root):
 
 
 def read_legacy_torch(buffer):
-    """torch.save before 1.6: pickles of magic, version, system, content, storage keys; then the storages. PickleError if not."""
+    """torch.save before 1.6: pickles of magic, version, system, content, storage keys; then the
+    storages. PickleError if not.
+    """
     machine = Unpickler(buffer)
     _, version, system = machine.load(), machine.load(), machine.load()
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise PickleError("a legacy torch file of an unknown version, or of a big-endian machine")
     start = machine.position
-    first = _Torch(lambda key, size: None, len(buffer))     # tells which storages there are; their data come after it
+    # tells which storages there are; their data come after it
+    first = _Torch(lambda key, size: None, len(buffer))
     machine = first.unpickler(buffer, start)
     machine.load()
     end = machine.position
     machine = Unpickler(buffer, end)
     keys = machine.load()
-    if not isinstance(keys, list) or len(set(keys)) != len(keys) or set(keys) != set(first.storages):
+    if (
+        not isinstance(keys, list)
+        or len(set(keys)) != len(keys)
+        or set(keys) != set(first.storages)
+    ):
         raise PickleError("its list of storages differs from its content")
     data = {}
     for key in keys:
         size, _ = first.storages[key]
         count = machine.number("<q")
         if count < 0 or count > size or (size % count if count else size):
-            raise PickleError(f"storage {str(key)[:40]!r} declares {count} elements, the pickle {size} bytes")
+            raise PickleError(
+                f"storage {str(key)[:40]!r} declares {count} elements, the pickle {size} bytes"
+            )
         data[key] = machine.take(size)
     if machine.position != len(buffer):
         raise PickleError(f"{len(buffer) - machine.position} bytes after its last storage")

@@ -1,10 +1,12 @@
-"""A pickle reader which cannot run code: its own small machine for protocols 2 to 5, over a memory map.
+"""A pickle reader which cannot run code: its own small machine for protocols 2 to 5, over a memory
+map.
 
-Python's `pickle` calls whatever a file names, and a restricted `find_class` still trusts the file's sizes. Here a
-global is a name that is looked up in a table of constructors of our own; nothing is imported, no attribute of any
-object is set, and every declared size is checked against the bytes that are there. Long byte strings are views of
-the file, not copies.
+Python's `pickle` calls whatever a file names, and a restricted `find_class` still trusts the file's
+sizes. Here a global is a name that is looked up in a table of constructors of our own; nothing is
+imported, no attribute of any object is set, and every declared size is checked against the bytes
+that are there. Long byte strings are views of the file, not copies.
 """
+
 import struct
 from collections import OrderedDict
 
@@ -12,10 +14,11 @@ import numpy as np
 
 __all__ = ["BFLOAT16", "Inert", "PickleError", "Unpickler", "numpy_dtype", "strided_array", "widen"]
 
-MAX_OPCODES = 5_000_000             # a checkpoint with its optimiser has about 300 000; bounds what a hostile file can allocate
-VIEW_BYTES = 256                    # byte strings from here on stay views of the file
+# a checkpoint with its optimiser has about 300 000; bounds what a hostile file can allocate
+MAX_OPCODES = 5_000_000
+VIEW_BYTES = 256  # byte strings from here on stay views of the file
 NUMBERS = {"b1", "f2", "f4", "f8", "c8", "c16", *(kind + size for kind in "iu" for size in "1248")}
-BFLOAT16 = "bfloat16"               # numpy has no such type: read as uint16, widened to float32 without loss
+BFLOAT16 = "bfloat16"  # numpy has no such type: read as uint16, widened to float32 without loss
 SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -24,7 +27,9 @@ class PickleError(ValueError):
 
 
 class Inert:
-    """An object of the file that is kept as data: the name of its class, its arguments, its state. It does nothing."""
+    """An object of the file that is kept as data: the name of its class, its arguments, its state.
+    It does nothing.
+    """
 
     def __init__(self, name, args=(), state=None):
         self.name, self.args, self.state = name, args, state
@@ -34,7 +39,9 @@ class Inert:
 
 
 class _Global(Inert):
-    """A name of the allow-list; `make(*args)` is our own constructor for it, None where it must never be called."""
+    """A name of the allow-list; `make(*args)` is our own constructor for it, None where it must
+    never be called.
+    """
 
     def __init__(self, name, make):
         super().__init__(name)
@@ -48,13 +55,19 @@ class _DType:
         self.text, self.order = text, "="
 
     def build(self, state):
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+        if (
+            not isinstance(state, tuple)
+            or len(state) < 5
+            or any(part is not None for part in state[2:5])
+        ):
             raise PickleError("a structured array is not a tensor")
         self.order = "=" if state[1] == "|" else state[1]
 
 
 class _Array:
-    """numpy.ndarray between its creation and the BUILD that fills it, which puts the real array in its place."""
+    """numpy.ndarray between its creation and the BUILD that fills it, which puts the real array in
+    its place.
+    """
 
     def __init__(self, *_):
         self.memo_keys = []
@@ -65,18 +78,28 @@ class _Array:
 
 
 def numpy_dtype(text, order="="):
-    """The dtype that `text` ('f4', '<i8', ...) names; little-endian booleans and numbers only, else PickleError."""
+    """The dtype that `text` ('f4', '<i8', ...) names; little-endian booleans and numbers only, else
+    PickleError.
+    """
     if not isinstance(text, str) or text.lstrip("<=|") not in NUMBERS or order not in ("<", "="):
-        raise PickleError(f"an array of type {text!r} (byte order {order!r}); only little-endian numbers are read")
+        raise PickleError(
+            f"an array of type {text!r} (byte order {order!r}); only little-endian numbers are read"
+        )
     return np.dtype(text)
 
 
 def _from_bytes(data, dtype, shape, order="C"):
-    """The array of `shape` in the byte string `data`, without a copy where the machine's byte order allows it."""
+    """The array of `shape` in the byte string `data`, without a copy where the machine's byte order
+    allows it.
+    """
     if not isinstance(dtype, _DType):
         raise PickleError("an array without a type")
     dtype = numpy_dtype(dtype.text, dtype.order)
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+    if (
+        not isinstance(shape, tuple)
+        or not all(type(n) is int and n >= 0 for n in shape)
+        or len(shape) > 32
+    ):
         raise PickleError(f"an array of shape {str(shape)[:60]}")
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise PickleError(f"an array whose data is a {type(data).__name__}")
@@ -84,18 +107,30 @@ def _from_bytes(data, dtype, shape, order="C"):
     for n in shape:
         needed *= n
     if needed != len(data):
-        raise PickleError(f"an array of shape {shape} and type {dtype} needs {needed} bytes, the file has {len(data)} for it")
+        raise PickleError(
+            f"an array of shape {shape} and type {dtype} needs {needed} bytes, the file has "
+            f"{len(data)} for it"
+        )
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def strided_array(data, dtype, offset, shape, strides, limit):
-    """A view of the 1-D array-like storage `data` (bytes): `shape`, with `strides` and `offset` counted in elements.
+    """A view of the 1-D array-like storage `data` (bytes): `shape`, with `strides` and `offset`
+    counted in elements.
 
-    Raises PickleError when it would reach outside, or spread (stride 0) to more than `limit` elements.
+    Raises PickleError when it would reach outside, or spread (stride 0) to more than `limit`
+    elements.
     """
     numbers = (offset, *shape, *strides)
-    if not all(type(n) is int and n >= 0 for n in numbers) or len(shape) != len(strides) or len(shape) > 32:
-        raise PickleError(f"a tensor of shape {str(shape)[:60]}, strides {str(strides)[:60]}, offset {str(offset)[:20]}")
+    if (
+        not all(type(n) is int and n >= 0 for n in numbers)
+        or len(shape) != len(strides)
+        or len(shape) > 32
+    ):
+        raise PickleError(
+            f"a tensor of shape {str(shape)[:60]}, strides {str(strides)[:60]}, offset "
+            f"{str(offset)[:20]}"
+        )
     count, last = 1, offset
     for n, stride in zip(shape, strides):
         count *= n
@@ -104,9 +139,14 @@ def strided_array(data, dtype, offset, shape, strides, limit):
     if count == 0:
         return np.zeros(shape, dtype)
     if last >= stored or count > limit:
-        raise PickleError(f"a tensor of shape {str(shape)[:60]} at offset {offset} does not fit its storage of {stored} elements")
+        raise PickleError(
+            f"a tensor of shape {str(shape)[:60]} at offset {offset} does not fit its storage of "
+            f"{stored} elements"
+        )
     flat = np.frombuffer(data, dtype, count=stored)
-    return np.lib.stride_tricks.as_strided(flat[offset:], shape, [n * dtype.itemsize for n in strides], writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        flat[offset:], shape, [n * dtype.itemsize for n in strides], writeable=False
+    )
 
 
 def widen(bits):
@@ -147,8 +187,14 @@ def _getattr(owner, attribute):
 
 
 def _keyable(key):
-    """Keys are scalars or flat tuples of them: hashing a deeply nested tuple exhausts the C stack."""
-    if isinstance(key, SCALARS) or isinstance(key, tuple) and all(isinstance(k, SCALARS) for k in key):
+    """Keys are scalars or flat tuples of them: hashing a deeply nested tuple exhausts the C
+    stack.
+    """
+    if (
+        isinstance(key, SCALARS)
+        or isinstance(key, tuple)
+        and all(isinstance(k, SCALARS) for k in key)
+    ):
         return key
     raise PickleError(f"a key of type {type(key).__name__}")
 
@@ -158,7 +204,9 @@ def _frozenset(items=()):
 
 
 def _dict(items=()):
-    return {_keyable(key): value for key, value in (items.items() if isinstance(items, dict) else items)}
+    return {
+        _keyable(key): value for key, value in (items.items() if isinstance(items, dict) else items)
+    }
 
 
 def _ordered(items=()):
@@ -166,33 +214,60 @@ def _ordered(items=()):
 
 
 _BUILTINS = {
-    "tuple": _tuple, "list": lambda items=(): list(items), "dict": _dict, "set": lambda items=(): {_keyable(item) for item in items},
-    "frozenset": _frozenset, "bytearray": lambda data=b"": bytes(data),
-    "int": None, "float": None, "str": None, "bool": None, "object": None, "getattr": _getattr,
+    "tuple": _tuple,
+    "list": lambda items=(): list(items),
+    "dict": _dict,
+    "set": lambda items=(): {_keyable(item) for item in items},
+    "frozenset": _frozenset,
+    "bytearray": lambda data=b"": bytes(data),
+    "int": None,
+    "float": None,
+    "str": None,
+    "bool": None,
+    "object": None,
+    "getattr": _getattr,
 }
 GLOBALS = {
-    **{(module, name): make for module in ("builtins", "__builtin__") for name, make in _BUILTINS.items()},
-    ("collections", "OrderedDict"): _ordered, ("collections", "Counter"): _dict,
+    **{
+        (module, name): make
+        for module in ("builtins", "__builtin__")
+        for name, make in _BUILTINS.items()
+    },
+    ("collections", "OrderedDict"): _ordered,
+    ("collections", "Counter"): _dict,
     ("collections", "deque"): lambda items=(), maxlen=None: list(items),
     ("collections", "defaultdict"): lambda factory=None, items=(): _dict(items),
-    ("_codecs", "encode"): _encode, ("numpy", "dtype"): _DType, ("numpy", "ndarray"): None,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): None,
 }
 for _core in ("core", "_core"):
     GLOBALS[f"numpy.{_core}.multiarray", "_reconstruct"] = _Array
     GLOBALS[f"numpy.{_core}.multiarray", "scalar"] = _scalar
     GLOBALS[f"numpy.{_core}.numeric", "_frombuffer"] = _frombuffer
-# Classes whose instances checkpoints carry beside their tensors. They become Inert, whatever their state.
-INERT = {"argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "datetime.datetime",
-         "datetime.timedelta", "torch.torch_version.TorchVersion", "torch.device"}
+# Classes whose instances checkpoints carry beside their tensors. They become Inert, whatever their
+# state.
+INERT = {
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.PurePosixPath",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "torch.torch_version.TorchVersion",
+    "torch.device",
+}
 INERT_PACKAGES = ("mmengine.", "mmcv.", "mmdet.", "mmseg.", "mmcls.", "mmpretrain.")
 
 
 class Unpickler:
     """Reads pickles one after another from `buffer` (a memoryview), beginning at `position`.
 
-    extra_globals: {(module, name): constructor} beyond GLOBALS; a constructor is our own function, None a name that is
-    data only, a string the reason for which the name is refused. persistent_load: called with the id of a persistent
-    object (torch's storages). Every method raises PickleError for what is refused or damaged.
+    extra_globals: {(module, name): constructor} beyond GLOBALS; a constructor is our own function,
+    None a name that is
+    data only, a string the reason for which the name is refused. persistent_load: called with the
+    id of a persistent object (torch's storages). Every method raises PickleError for what is
+    refused or damaged.
     """
 
     def __init__(self, buffer, position=0, extra_globals=None, persistent_load=None):
@@ -203,25 +278,42 @@ class Unpickler:
     def load(self):
         """The next pickle's object. Raises PickleError."""
         self.stack, self.marks, self.memo = [], [], {}
-        self.budget = 4 * len(self.buffer) + 65536        # what constructors may copy, so that a small file cannot fill the memory
+        # what constructors may copy, so that a small file cannot fill the memory
+        self.budget = 4 * len(self.buffer) + 65536
         start = self.position
         try:
             for _ in range(MAX_OPCODES):
                 code = self.take(1)[0]
-                if code == 0x2E:                                            # STOP
+                if code == 0x2E:  # STOP
                     value = self.stack.pop()
                     if self.stack or self.marks:
                         raise PickleError("objects left over at its end")
                     return value
                 handler = _OPCODES.get(code)
                 if handler is None:
-                    raise PickleError(f"opcode 0x{code:02x}, which no pickle of protocol 2 to 5 with plain data has")
+                    raise PickleError(
+                        f"opcode 0x{code:02x}, which no pickle of protocol 2 to 5 with plain data "
+                        f"has"
+                    )
                 handler(self)
         except PickleError as error:
-            raise PickleError(f"{error} (pickle at byte {start}, near byte {self.position})") from None
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, MemoryError, RecursionError,
-                struct.error) as error:
-            raise PickleError(f"damaged pickle: {type(error).__name__} near byte {self.position}") from error
+            raise PickleError(
+                f"{error} (pickle at byte {start}, near byte {self.position})"
+            ) from None
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            MemoryError,
+            RecursionError,
+            struct.error,
+        ) as error:
+            raise PickleError(
+                f"damaged pickle: {type(error).__name__} near byte {self.position}"
+            ) from error
         raise PickleError(f"a pickle of more than {MAX_OPCODES} operations is no checkpoint")
 
     def take(self, count):
@@ -229,7 +321,7 @@ class Unpickler:
         end = self.position + count
         if end > len(self.buffer):
             raise PickleError(f"ends {end - len(self.buffer)} bytes too early")
-        view = self.buffer[self.position:end]
+        view = self.buffer[self.position : end]
         self.position = end
         return view
 
@@ -239,7 +331,7 @@ class Unpickler:
 
     def line(self):
         """Text up to the next newline: names of modules, classes and attributes."""
-        head = bytes(self.buffer[self.position:self.position + 512])
+        head = bytes(self.buffer[self.position : self.position + 512])
         end = head.find(b"\n")
         if end < 0:
             raise PickleError("a name without an end")
@@ -258,7 +350,8 @@ class Unpickler:
 
     def push_collected(self, kind):
         """Push `kind` of what was pushed since the last mark."""
-        items = self.popmark()              # brings the outer stack back, onto which the collection goes
+        # brings the outer stack back, onto which the collection goes
+        items = self.popmark()
         self.stack.append(kind(items))
 
     def string(self, form):
@@ -266,7 +359,9 @@ class Unpickler:
         self.stack.append(str(self.take(self.number(form)), "utf-8", "surrogatepass"))
 
     def bytes(self, form):
-        """Push a byte string whose length comes first, as `form`: a copy if it is short, else a view of the file."""
+        """Push a byte string whose length comes first, as `form`: a copy if it is short, else a
+        view of the file.
+        """
         view = self.take(self.number(form))
         self.stack.append(bytes(view) if len(view) < VIEW_BYTES else view)
 
@@ -279,10 +374,10 @@ class Unpickler:
 
     def collect(self, count):
         """Replace the topmost `count` objects by their tuple."""
-        items = tuple(self.stack[len(self.stack) - count:])
+        items = tuple(self.stack[len(self.stack) - count :])
         if len(items) != count:
             raise PickleError("a tuple without its items")
-        del self.stack[len(self.stack) - count:]
+        del self.stack[len(self.stack) - count :]
         self.stack.append(items)
 
     def find(self, module, name):
@@ -298,13 +393,20 @@ class Unpickler:
         elif full in INERT or full.startswith(INERT_PACKAGES):
             self.stack.append(_Global(full, lambda *args: Inert(full, args)))
         else:
-            raise PickleError(f"refused: the file names {full[:120]!r}, code to run, not data. "
-                              "If it holds a whole model or optimiser, save the state_dict() of it instead")
+            raise PickleError(
+                f"refused: the file names {full[:120]!r}, code to run, not data. "
+                "If it holds a whole model or optimiser, save the state_dict() of it instead"
+            )
 
     def call(self, target, args):
-        """Push what the constructor of our own that `target` stands for makes of `args`; refuse anything else."""
+        """Push what the constructor of our own that `target` stands for makes of `args`; refuse
+        anything else.
+        """
         if not isinstance(target, _Global) or target.make is None or not isinstance(args, tuple):
-            raise PickleError(f"refused: the file would call {getattr(target, 'name', type(target).__name__)[:120]}")
+            raise PickleError(
+                f"refused: the file would call "
+                f"{getattr(target, 'name', type(target).__name__)[:120]}"
+            )
         self.budget -= sum(len(arg) for arg in args if hasattr(arg, "__len__"))
         if self.budget < 0:
             raise PickleError("refused: it copies more data than the file holds")
@@ -322,7 +424,9 @@ class Unpickler:
         self.reduce()
 
     def build(self):
-        """Opcode BUILD: the state of an array, of a type or of an inert object; refused for anything else."""
+        """Opcode BUILD: the state of an array, of a type or of an inert object; refused for
+        anything else.
+        """
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _Array):
             array = self.stack[-1] = target.build(state)
@@ -332,7 +436,8 @@ class Unpickler:
             target.build(state)
         elif isinstance(target, Inert) and not isinstance(target, _Global):
             target.state = state
-        elif not isinstance(target, dict):          # attributes of a state dict (torch's _metadata) are no weights
+        elif not isinstance(target, dict):
+            # attributes of a state dict (torch's _metadata) are no weights
             raise PickleError(f"refused: the file would set the state of a {type(target).__name__}")
 
     def fetch(self, form):
@@ -352,9 +457,11 @@ class Unpickler:
         target.extend(items)
 
     def set_items(self, items, target):
-        """Fill the dict `target` with keys and values in turn; what an inert package would be given is left out."""
+        """Fill the dict `target` with keys and values in turn; what an inert package would be given
+        is left out.
+        """
         if isinstance(target, Inert) and not isinstance(target, _Global):
-            return                                  # a dict's subclass from an inert package
+            return  # a dict's subclass from an inert package
         if type(target) not in (dict, OrderedDict):
             raise PickleError(f"refused: the file would set items of a {type(target).__name__}")
         if len(items) % 2:
@@ -387,7 +494,8 @@ class Unpickler:
 
 _OPCODES = {
     0x80: Unpickler.protocol,
-    0x95: lambda m: m.number("<Q"),                                     # FRAME: a hint for buffering
+    # FRAME: a hint for buffering
+    0x95: lambda m: m.number("<Q"),
     0x28: Unpickler.mark,
     0x30: lambda m: m.stack.pop() if m.stack else m.popmark(),
     0x31: Unpickler.popmark,

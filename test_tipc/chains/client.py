@@ -1,7 +1,10 @@
-"""Start a server, ask it for every image of a folder, and stop it: client.py --server 'server.py --model MODEL' --images DIR [--json FILE].
+"""Start a server, ask it for every image of a folder, and stop it: client.py --server 'server.py
+--model MODEL' --images DIR [--json FILE].
 
-The standard library only. The exit status is 0 if every image was answered and the server ended well when it was told to.
+The standard library only. The exit status is 0 if every image was answered and the server ended
+well when it was told to.
 """
+
 import argparse
 import http.client
 import json
@@ -28,7 +31,9 @@ def request(port, method, path, body=None):
     """(status, body) of an HTTP request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/octet-stream"} if body else {})
+        connection.request(
+            method, path, body, {"Content-Type": "application/octet-stream"} if body else {}
+        )
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -36,41 +41,58 @@ def request(port, method, path, body=None):
 
 
 def wait_until_ready(server, port):
-    """Return when /health says 200. RuntimeError if the server ends before, TimeoutError if it takes too long."""
+    """Return when /health says 200. RuntimeError if the server ends before, TimeoutError if it
+    takes too long.
+    """
     end = time.monotonic() + START_SECONDS
     while True:
         if server.poll() is not None:
-            raise RuntimeError(f"the server ended with exit status {server.returncode} before it was ready")
+            raise RuntimeError(
+                f"the server ended with exit status {server.returncode} before it was ready"
+            )
         try:
             if request(port, "GET", "/health")[0] == 200:
                 return
         except OSError:
-            pass                                            # it does not listen yet
+            pass  # it does not listen yet
         if time.monotonic() > end:
             raise TimeoutError(f"the server is not ready after {START_SECONDS} s")
         time.sleep(0.2)
 
 
 def ask(port, path, topk):
-    """The prediction for an image file as the programs of deploy/ write it, with the size of the batch that it ran in."""
+    """The prediction for an image file as the programs of deploy/ write it, with the size of the
+    batch that it ran in.
+    """
     status, body = request(port, "POST", f"/predict?topk={topk}", path.read_bytes())
     if status != 200:
         raise RuntimeError(f"{path}: status {status}: {body.decode(errors='replace')}")
     answer = json.loads(body)
     found = answer["predictions"]
-    return {"file_name": str(path), "class_ids": [best["class_id"] for best in found], "scores": [best["score"] for best in found],
-            "label_names": [best["label"] for best in found], "batch_size": answer["batch_size"]}
+    return {
+        "file_name": str(path),
+        "class_ids": [best["class_id"] for best in found],
+        "scores": [best["score"] for best in found],
+        "label_names": [best["label"] for best in found],
+        "batch_size": answer["batch_size"],
+    }
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--server", required=True, metavar="COMMAND", help="a Python program and its arguments; --port is added")
+    parser.add_argument(
+        "--server",
+        required=True,
+        metavar="COMMAND",
+        help="a Python program and its arguments; --port is added",
+    )
     parser.add_argument("--images", required=True, type=Path, metavar="DIR")
     parser.add_argument("--clients", type=int, default=1, help="requests at the same time")
     parser.add_argument("--topk", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions")
     args = parser.parse_args(argv)
-    if argv is None:                                        # the chain ends its command so; the server must end with it
+    # the chain ends its command so; the server must end with it
+    if argv is None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     files = sorted(path for path in args.images.iterdir() if path.suffix.lower() in SUFFIXES)
     port = free_port()
@@ -88,9 +110,15 @@ def main(argv=None) -> int:
         server.kill()
         server.wait()
     for found in predictions:
-        print(f"{found['file_name']}: {', '.join(f'{name} {score:.4f}' for name, score in zip(found['label_names'], found['scores']))}")
-    print(f"{len(predictions)} answers, at most {max((found['batch_size'] for found in predictions), default=0)} images at once; "
-          f"the server ended with exit status {status}")
+        print(
+            f"{found['file_name']}: "
+            f"{', '.join(f'{name} {score:.4f}' for name, score in zip(found['label_names'], found['scores']))}"
+        )
+    print(
+        f"{len(predictions)} answers, at most "
+        f"{max((found['batch_size'] for found in predictions), default=0)} images at once; "
+        f"the server ended with exit status {status}"
+    )
     if args.json:
         args.json.write_text(json.dumps(predictions), encoding="utf-8")
     return int(status != 0 or not predictions)

@@ -1,4 +1,7 @@
-"""C++: deploy/cpp, built against the Paddle of this Python or the package that PADDLE_INFERENCE_DIR names, and run with its options."""
+"""C++: deploy/cpp, built against the Paddle of this Python or the package that PADDLE_INFERENCE_DIR
+names, and run with its options.
+"""
+
 import itertools
 import os
 import shlex
@@ -14,19 +17,36 @@ LOGS = "cpp_infer_"
 def build(chain, folder):
     """Build deploy/cpp in `folder`; True if that succeeded."""
     package = os.environ.get("PADDLE_INFERENCE_DIR")
-    paddle = [f"-DPADDLE_INFERENCE_DIR={package}"] if package else ["-DPADDLE_WHEEL=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
-    return chain.run(["cmake", "-S", "deploy/cpp", "-B", folder, *paddle], "cpp_configure") and \
-        chain.run(["cmake", "--build", folder, "--parallel", "2"], "cpp_build")
+    paddle = (
+        [f"-DPADDLE_INFERENCE_DIR={package}"]
+        if package
+        else ["-DPADDLE_WHEEL=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
+    )
+    return chain.run(
+        ["cmake", "-S", "deploy/cpp", "-B", folder, *paddle], "cpp_configure"
+    ) and chain.run(["cmake", "--build", folder, "--parallel", "2"], "cpp_build")
 
 
 @chain_program(("cpp_infer",))
 def main(params, mode, gpu_id=None) -> int:
     use_gpu(gpu_id)
     section = params["cpp_infer_params"]
-    for key, only in (("cpp_infer_type", "cls"), ("infer_quant", "False"), ("use_tensorrt", "False"), ("precision", "fp32")):
-        section.list(key, of=(only,))                       # what classify can do
-    model, images = (prepared(section.text(key), params, mode) for key in ("cls_inference_model_dir", "image_dir"))
-    program = [*shlex.split(section.text("inference_cmd")), f"--model={model}", f"--images={images}"]
+    for key, only in (
+        ("cpp_infer_type", "cls"),
+        ("infer_quant", "False"),
+        ("use_tensorrt", "False"),
+        ("precision", "fp32"),
+    ):
+        section.list(key, of=(only,))  # what classify can do
+    model, images = (
+        prepared(section.text(key), params, mode)
+        for key in ("cls_inference_model_dir", "image_dir")
+    )
+    program = [
+        *shlex.split(section.text("inference_cmd")),
+        f"--model={model}",
+        f"--images={images}",
+    ]
     program += ["--repeat=10"] if section.flags("benchmark") == [True] else []
     devices, batches = section.flags("use_gpu"), section.numbers("batch_size")
     cpu_options = section.flags("enable_mkldnn"), section.numbers("cpu_threads")
@@ -38,8 +58,10 @@ def main(params, mode, gpu_id=None) -> int:
         command = [*program, f"--batch-size={batch}"]
         if not gpu:
             for onednn, threads in itertools.product(*cpu_options):
-                chain.predict([*command, f"--threads={threads}", *([] if onednn else ["--no-onednn"])],
-                              f"{LOGS}cpu_usemkldnn_{onednn}_threads_{threads}_precision_fp32_batchsize_{batch}")
+                chain.predict(
+                    [*command, f"--threads={threads}", *([] if onednn else ["--no-onednn"])],
+                    f"{LOGS}cpu_usemkldnn_{onednn}_threads_{threads}_precision_fp32_batchsize_{batch}",
+                )
         elif gpus():
             chain.predict([*command, "--device=gpu"], f"{LOGS}gpu_precision_fp32_batchsize_{batch}")
         else:

@@ -1,4 +1,5 @@
 """Paddle2ONNX: the export to ONNX, run by deploy/onnx."""
+
 import itertools
 
 from . import stored
@@ -14,16 +15,33 @@ def main(params, mode) -> int:
     section = params["paddle2onnx_params"]
     weights, output = "-o Global.pretrained_model", "-o Global.save_inference_dir"
     model, images = section.text(output), prepared(section.text("--images"), params, mode)
-    options = section.list("--engine", of=("onnxruntime", "openvino")), section.numbers("--threads"), section.numbers("--batch-size")
-    data = [*data_options(params, mode), *command_options(weights, prepared(section.text(weights), params, mode))]
+    options = (
+        section.list("--engine", of=("onnxruntime", "openvino")),
+        section.numbers("--threads"),
+        section.numbers("--batch-size"),
+    )
+    data = [
+        *data_options(params, mode),
+        *command_options(weights, prepared(section.text(weights), params, mode)),
+    ]
     chain = Chain("paddle2onnx", section.text("model_name"), mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
-    if not chain.run(chain.program(section.text("2onnx"), *data, *command_options(output, model)), "paddle2onnx"):
+    if not chain.run(
+        chain.program(section.text("2onnx"), *data, *command_options(output, model)), "paddle2onnx"
+    ):
         return chain.status()
     for engine, threads, batch in itertools.product(*options):
-        chain.predict(chain.program(section.text("inference"), f"--model={model}", f"--images={images}", f"--engine={engine}",
-                                    f"--threads={threads}", f"--batch-size={batch}"),
-                      f"{LOGS}{engine}_cpu_threads_{threads}_precision_fp32_batchsize_{batch}")
+        chain.predict(
+            chain.program(
+                section.text("inference"),
+                f"--model={model}",
+                f"--images={images}",
+                f"--engine={engine}",
+                f"--threads={threads}",
+                f"--batch-size={batch}",
+            ),
+            f"{LOGS}{engine}_cpu_threads_{threads}_precision_fp32_batchsize_{batch}",
+        )
     stored.compare(chain, LOGS)
     return chain.status()
 

@@ -1,8 +1,9 @@
 """The txt files of the chains: `===section===` lines and `key:value` lines, read by key.
 
-The Paddle suites read theirs by line number; their files can be read here, too. What is unknown or missing is a ParamsError with file and
-line.
+The Paddle suites read theirs by line number; their files can be read here, too. What is unknown or
+missing is a ParamsError with file and line.
 """
+
 import difflib
 import re
 from dataclasses import dataclass
@@ -11,16 +12,19 @@ from pathlib import Path
 __all__ = ["ParamsError", "Section", "command_options", "read_params"]
 
 HEADER = re.compile(r"=+\s*(.*?)\s*=+")
-NO_SECTION = ""                         # of Lite's files, which have none
+NO_SECTION = ""  # of Lite's files, which have none
 NONE = ("", "null")
 
 
 class ParamsError(ValueError):
-    """A txt file that cannot be meant. The message says file, line, what came and what was expected."""
+    """A txt file that cannot be meant. The message says file, line, what came and what was
+    expected.
+    """
 
 
-# Every key that a chain knows, on lines as tools/make_tipc_configs.py writes them: the suites' keys on the suites' lines, but with our
-# programs' options. Keys that only a suite's file has are in SUITES.
+# Every key that a chain knows, on lines as tools/make_tipc_configs.py writes them: the suites' keys
+# on the suites' lines, but with our programs' options. Keys that only a suite's file has are in
+# SUITES.
 TRAIN = """\
 model_name:NextViT_small_224
 python:python
@@ -140,20 +144,63 @@ image_dir:./test_tipc/data/images
 --precision_list:FP32|INT8
 """,
 }
-SECTIONS |= {"base_train": TRAIN, "amp_train": TRAIN,                       # the suites' sections of dy2static
-             "disable_train_benchmark": BENCHMARK}                          # their train_benchmark_params, out of use
+# the suites' sections of dy2static
+SECTIONS |= {
+    "base_train": TRAIN,
+    "amp_train": TRAIN,
+    # their train_benchmark_params, out of use
+    "disable_train_benchmark": BENCHMARK,
+}
 SUITES = {
     "train_params": ("-o DataLoader.Train.sampler.first_bs",),
-    "infer_params": ("inference_dir", "inference_model_url", "-o Global.use_gpu", "-o Global.enable_mkldnn", "-o Global.cpu_num_threads",
-                     "-o Global.batch_size", "-o Global.use_tensorrt", "-o Global.use_fp16", "-o Global.inference_model_dir",
-                     "-o Global.rec_inference_model_dir", "-o Global.infer_imgs", "-o Global.save_log_path", "-o Global.benchmark"),
-    "cpp_infer_params": ("det_inference_model_dir", "det_inference_url", "feature_inference_model_dir", "data_dir", "transform_index_cmd",
-                         "generate_yaml_cmd"),
-    "serving_params": ("cls_inference_model_url", "det_inference_model_url", "trans_model", "--dirname", "--model_filename",
-                       "--params_filename", "--serving_server", "--serving_client", "--use_gpu", "pipline"),
-    "paddle2onnx_params": ("--model_dir", "--model_filename", "--params_filename", "--save_file", "--opset_version",
-                           "--enable_onnx_checker", "Global.use_onnx", "Global.inference_model_dir", "Global.rec_inference_model_dir",
-                           "Global.use_gpu", "-c"),
+    "infer_params": (
+        "inference_dir",
+        "inference_model_url",
+        "-o Global.use_gpu",
+        "-o Global.enable_mkldnn",
+        "-o Global.cpu_num_threads",
+        "-o Global.batch_size",
+        "-o Global.use_tensorrt",
+        "-o Global.use_fp16",
+        "-o Global.inference_model_dir",
+        "-o Global.rec_inference_model_dir",
+        "-o Global.infer_imgs",
+        "-o Global.save_log_path",
+        "-o Global.benchmark",
+    ),
+    "cpp_infer_params": (
+        "det_inference_model_dir",
+        "det_inference_url",
+        "feature_inference_model_dir",
+        "data_dir",
+        "transform_index_cmd",
+        "generate_yaml_cmd",
+    ),
+    "serving_params": (
+        "cls_inference_model_url",
+        "det_inference_model_url",
+        "trans_model",
+        "--dirname",
+        "--model_filename",
+        "--params_filename",
+        "--serving_server",
+        "--serving_client",
+        "--use_gpu",
+        "pipline",
+    ),
+    "paddle2onnx_params": (
+        "--model_dir",
+        "--model_filename",
+        "--params_filename",
+        "--save_file",
+        "--opset_version",
+        "--enable_onnx_checker",
+        "Global.use_onnx",
+        "Global.inference_model_dir",
+        "Global.rec_inference_model_dir",
+        "Global.use_gpu",
+        "-c",
+    ),
     NO_SECTION: ("lite_arm_work_path", "lite_arm_so_path"),
 }
 
@@ -167,7 +214,11 @@ def key_value(line):
 def known_keys(section):
     """{key: its line as an example, None for keys of the suites' files alone}."""
     lines = {key_value(line)[0]: line for line in SECTIONS[section].splitlines() if ":" in line}
-    return {key: line for key, line in {**dict.fromkeys(SUITES.get(section, ())), **lines}.items() if key != "null"}
+    return {
+        key: line
+        for key, line in {**dict.fromkeys(SUITES.get(section, ())), **lines}.items()
+        if key != "null"
+    }
 
 
 def nearest(name, options):
@@ -178,7 +229,10 @@ def nearest(name, options):
 
 @dataclass(frozen=True)
 class Section:
-    """The lines of one section. entries: {key: [(value, line number)]}; a key that is asked for must be there once."""
+    """The lines of one section. entries: {key: [(value, line number)]}; a key that is asked for
+    must be there once.
+    """
+
     path: Path
     name: str
     entries: dict
@@ -188,10 +242,15 @@ class Section:
         return f"{self.path}: section {self.name}" if self.name else f"{self.path}"
 
     def key(self, *keys):
-        """The one of several names of a key that the file has. ParamsError if it has none of them, or one twice."""
+        """The one of several names of a key that the file has. ParamsError if it has none of them,
+        or one twice.
+        """
         found = next((key for key in keys if key in self.entries), None)
         if found is None:
-            raise ParamsError(f"{self.place}: no line with the key {keys[0]!r}; write one such as {known_keys(self.name)[keys[0]]!r}")
+            raise ParamsError(
+                f"{self.place}: no line with the key {keys[0]!r}; write one such as "
+                f"{known_keys(self.name)[keys[0]]!r}"
+            )
         if len(self.entries[found]) > 1:
             lines = " and ".join(str(line) for _, line in self.entries[found])
             raise ParamsError(f"{self.path}, lines {lines}: {found} more than once; write it once")
@@ -211,10 +270,16 @@ class Section:
     def list(self, *keys, of=None):
         """The values of `a|b|c`, each of which must be in `of`, if given; [None] for null."""
         value = self.optional(*keys)
-        values = [None] if value is None else [None if part.strip() in NONE else part.strip() for part in value.split("|")]
+        values = (
+            [None]
+            if value is None
+            else [None if part.strip() in NONE else part.strip() for part in value.split("|")]
+        )
         for part in values:
             if of is not None and part not in of:
-                raise self.wrong(keys, " or ".join("null" if option is None else option for option in of))
+                raise self.wrong(
+                    keys, " or ".join("null" if option is None else option for option in of)
+                )
         return values
 
     def flags(self, *keys):
@@ -230,9 +295,12 @@ class Section:
         return [int(value) for value in values]
 
     def of_mode(self, mode, *keys):
-        """The value for `mode` of `mode=value|mode=value`; a mode that is not named takes that of one with the same training."""
+        """The value for `mode` of `mode=value|mode=value`; a mode that is not named takes that of
+        one with the same training.
+        """
         values = dict(part.strip().partition("=")[::2] for part in self.text(*keys).split("|"))
-        training = mode.partition("_infer")[0].rsplit("_", 1)[0]               # lite_train of lite_train_whole_infer
+        # lite_train of lite_train_whole_infer
+        training = mode.partition("_infer")[0].rsplit("_", 1)[0]
         for name, value in [(mode, values.get(mode, "")), *values.items()]:
             if value and (name == mode or name.startswith(training)):
                 return value
@@ -242,8 +310,11 @@ class Section:
         """The ParamsError for the value of `keys`."""
         value, line = self.entries[self.key(*keys)][0]
         example = f", as in {example!r}" if example else ""
-        return ParamsError(f"{self.path}, line {line}: {self.key(*keys)} is {'null' if value is None else repr(value)}, "
-                           f"expected {expected}{example}")
+        return ParamsError(
+            f"{self.path}, line {line}: {self.key(*keys)} is "
+            f"{'null' if value is None else repr(value)}, "
+            f"expected {expected}{example}"
+        )
 
 
 class Params(dict):
@@ -255,11 +326,15 @@ class Params(dict):
 
     def __missing__(self, name):
         names = ", ".join(filter(None, self)) or "none"
-        raise ParamsError(f"{self.path}: no section {name!r}, which this chain reads; the file has {names}")
+        raise ParamsError(
+            f"{self.path}: no section {name!r}, which this chain reads; the file has {names}"
+        )
 
 
 def read_params(path):
-    """The file at `path` as Params. FileNotFoundError; ParamsError for a section or key that no chain knows."""
+    """The file at `path` as Params. FileNotFoundError; ParamsError for a section or key that no
+    chain knows.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected one of test_tipc/configs")
@@ -278,7 +353,9 @@ def read_params(path):
         if header:
             name = header[1]
             if name not in SECTIONS:
-                raise ParamsError(f"{place}: unknown section {name!r}.{nearest(name, filter(None, SECTIONS))}")
+                raise ParamsError(
+                    f"{place}: unknown section {name!r}.{nearest(name, filter(None, SECTIONS))}"
+                )
             if name in sections:
                 raise ParamsError(f"{place}: the section {name} a second time; write it once")
             sections[name] = Section(path, name, {})
@@ -290,13 +367,18 @@ def read_params(path):
             continue
         section = sections.setdefault(name, Section(path, name, {}))
         if key not in known_keys(name):
-            raise ParamsError(f"{place}: unknown key {key!r}{f' in {name}' if name else ''}.{nearest(key, known_keys(name))}")
+            raise ParamsError(
+                f"{place}: unknown key "
+                f"{key!r}{f' in {name}' if name else ''}.{nearest(key, known_keys(name))}"
+            )
         section.entries.setdefault(key, []).append((value, number))
     return Params(path, sections)
 
 
 def command_options(key, value):
-    """The arguments that `key:value` adds to a command: `-o a.b=value`, `--key=value`, for a bool `--key` or `--no-key`; none for None."""
+    """The arguments that `key:value` adds to a command: `-o a.b=value`, `--key=value`, for a bool
+    `--key` or `--no-key`; none for None.
+    """
     if value is None:
         return []
     if key.startswith("-o "):

@@ -1,9 +1,12 @@
-"""Data and models of the chains, from what the repository holds: `bash test_tipc/prepare.sh CONFIG.txt MODE [--data DIR | --url URL]`.
+"""Data and models of the chains, from what the repository holds: `bash test_tipc/prepare.sh
+CONFIG.txt MODE [--data DIR | --url URL]`.
 
-test_tipc/data/lite and whole: Fashion-MNIST's images as a user's own set is laid out (train_list.txt, val_list.txt, labels.txt, images).
-test_tipc/data/images: what is predicted. test_tipc/models: seeded random weights and their export, whose predictions results/ holds.
-Nothing is fetched but what --url names.
+test_tipc/data/lite and whole: Fashion-MNIST's images as a user's own set is laid out
+(train_list.txt, val_list.txt, labels.txt, images).
+test_tipc/data/images: what is predicted. test_tipc/models: seeded random weights and their export,
+whose predictions results/ holds. Nothing is fetched but what --url names.
 """
+
 import argparse
 import os
 import shlex
@@ -25,36 +28,54 @@ __all__ = ["data_options", "seeded_weights"]
 
 SOURCE = ROOT / "dataset" / "fashion_mnist"
 PHOTOS = ROOT / "tests" / "photos"
-LITE = {"train": 16, "val": 8}          # images of data/lite
+LITE = {"train": 16, "val": 8}  # images of data/lite
 SET_FILES = ("train_list.txt", "val_list.txt", "labels.txt")
-A_SET = ("a set has train_list.txt and val_list.txt (a line `image label` for each image, relative to the folder) and labels.txt "
-         "(a line `index name` for each class)")
-TRAINING = {                            # mode: its training and its validation set
-    "lite_train_lite_infer": ("lite", "lite"), "lite_train_whole_infer": ("lite", "whole"), "whole_train_whole_infer": ("whole", "whole"),
+A_SET = (
+    "a set has train_list.txt and val_list.txt (a line `image label` for each image, relative to "
+    "the folder) and labels.txt "
+    "(a line `index name` for each class)"
+)
+TRAINING = {  # mode: its training and its validation set
+    "lite_train_lite_infer": ("lite", "lite"),
+    "lite_train_whole_infer": ("lite", "whole"),
+    "whole_train_whole_infer": ("whole", "whole"),
     "benchmark_train": ("lite", "lite"),
 }
-INFERENCE = {mode: ("lite", "lite") for mode in ("ptq_infer", "cpp_infer", "serving_infer", "lite_infer", "paddle2onnx_infer")}
+INFERENCE = {
+    mode: ("lite", "lite")
+    for mode in ("ptq_infer", "cpp_infer", "serving_infer", "lite_infer", "paddle2onnx_infer")
+}
 INFERENCE["whole_infer"] = ("whole", "whole")
 SETS = {**TRAINING, **INFERENCE}
 
 
 def data_options(params, mode, sets=None):
-    """The options `-o key=value` that give a program of tools/ the data of `mode`: images, lists, number and names of the classes.
+    """The options `-o key=value` that give a program of tools/ the data of `mode`: images, lists,
+    number and names of the classes.
 
-    sets: others than the mode's own. FileNotFoundError, which says to run prepare.sh, if they are not there.
+    sets: others than the mode's own. FileNotFoundError, which says to run prepare.sh, if they are
+    not there.
     """
     values, labels = {}, []
     for section, split, name in zip(("Train", "Eval"), ("train", "val"), sets or SETS[mode]):
         folder = prepared(Path("test_tipc/data") / name, params, mode)
         values[f"DataLoader.{section}.dataset.image_root"] = folder
-        values[f"DataLoader.{section}.dataset.cls_label_path"] = prepared(folder / f"{split}_list.txt", params, mode)
+        values[f"DataLoader.{section}.dataset.cls_label_path"] = prepared(
+            folder / f"{split}_list.txt", params, mode
+        )
         labels.append(prepared(folder / "labels.txt", params, mode))
     names = [read_labels(ROOT / path) for path in labels]
     if names[0] != names[1]:
-        raise ValueError(f"{labels[0]} has {len(names[0])} classes, {labels[1]} {len(names[1])} or others; a set of your own goes with "
-                         "weights trained on it: in mode whole_train_whole_infer, or those that infer_params names in mode whole_infer")
+        raise ValueError(
+            f"{labels[0]} has {len(names[0])} classes, {labels[1]} {len(names[1])} or others; a "
+            f"set of your own goes with "
+            "weights trained on it: in mode whole_train_whole_infer, or those that infer_params "
+            "names in mode whole_infer"
+        )
     values |= {"Arch.class_num": len(names[0]), "Infer.PostProcess.class_id_map_file": labels[0]}
-    return [part for key, value in values.items() for part in command_options(f"-o {key}", str(value))]
+    return [
+        part for key, value in values.items() for part in command_options(f"-o {key}", str(value))
+    ]
 
 
 def seeded_weights(model):
@@ -63,7 +84,9 @@ def seeded_weights(model):
 
 
 def make(target, fill):
-    """Let `fill(folder)` write a new folder, and put it at `target` whole, so that nobody finds a part of it."""
+    """Let `fill(folder)` write a new folder, and put it at `target` whole, so that nobody finds a
+    part of it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fill(Path(folder) / "new")
@@ -75,14 +98,16 @@ def make(target, fill):
 
 
 def make_set(folder, **counts):
-    """A set of `train` and `val` images, equally spaced in the repository's own lists; all of those that are not counted."""
+    """A set of `train` and `val` images, equally spaced in the repository's own lists; all of those
+    that are not counted.
+    """
     with zipfile.ZipFile(SOURCE / "images.zip") as archive:
         for split, source in (("train", "train"), ("val", "test")):
             lines = (SOURCE / f"{source}_list.txt").read_text(encoding="utf-8").splitlines()
             count = counts.get(split, len(lines))
             (folder / split).mkdir(parents=True)
             with open(folder / f"{split}_list.txt", "w", encoding="utf-8") as stream:
-                for line in lines[::len(lines) // count][:count]:
+                for line in lines[:: len(lines) // count][:count]:
                     path, label = line.rsplit(" ", 1)
                     name = f"{split}/{Path(path).name}"
                     (folder / name).write_bytes(archive.read(path))
@@ -98,7 +123,9 @@ def make_images(folder):
 
 
 def make_data(mode, own=None):
-    """The sets of `mode` and the images, but for those that are there; `own`: a folder that data/whole is a link to until next time."""
+    """The sets of `mode` and the images, but for those that are there; `own`: a folder that
+    data/whole is a link to until next time.
+    """
     whole = DATA / "whole"
     if own:
         missing = next((name for name in SET_FILES if not (own / name).is_file()), None)
@@ -114,7 +141,9 @@ def make_data(mode, own=None):
 
 
 def unpacked(url):
-    """The folder of the set in the .zip or .tar* archive `url`, a path or an http(s) address, unpacked to test_tipc/data/archive."""
+    """The folder of the set in the .zip or .tar* archive `url`, a path or an http(s) address,
+    unpacked to test_tipc/data/archive.
+    """
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(url)
         if url.startswith(("http://", "https://")):
@@ -122,7 +151,9 @@ def unpacked(url):
             with urllib.request.urlopen(url) as response, open(archive, "wb") as stream:
                 shutil.copyfileobj(response, stream)
         if not archive.is_file():
-            raise FileNotFoundError(f"{url}: no such file; --url takes a .zip or .tar archive, or its http(s) address")
+            raise FileNotFoundError(
+                f"{url}: no such file; --url takes a .zip or .tar archive, or its http(s) address"
+            )
         try:
             make(DATA / "archive", lambda target: unpack(archive, target, url))
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -139,20 +170,41 @@ def unpack(archive, target, url):
             stream.extractall(target)
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as stream:
-            stream.extractall(target, filter="data")            # nothing outside of it, no devices
+            stream.extractall(target, filter="data")  # nothing outside of it, no devices
     else:
         raise ValueError(f"{url}: not a .zip or .tar archive, or cut short")
 
 
 def make_model(params, mode, model):
-    """models/MODEL.pdparams, seeded, and its export models/MODEL, by the command of the model's txt file of the training chain."""
+    """models/MODEL.pdparams, seeded, and its export models/MODEL, by the command of the model's txt
+    file of the training chain.
+    """
     own = read_params(params.path.parent / f"{model}_train_infer_python.txt")
-    python, export = interpreter(own["train_params"].text("python")), own["infer_params"].text("norm_export")
+    python, export = (
+        interpreter(own["train_params"].text("python")),
+        own["infer_params"].text("norm_export"),
+    )
     weights, data = seeded_weights(model), data_options(params, mode, ("lite", "lite"))
     environment = checkout_environment(ROOT, ROOT / "tests")
-    for command in ([python, "-m", "test_tipc.chains.seeded", model, str(len(read_labels(SOURCE / "labels.txt"))), str(weights)],
-                    [python, *shlex.split(export), *data, "-o", f"Global.pretrained_model={weights}",
-                     "-o", f"Global.save_inference_dir={MODELS.relative_to(ROOT) / model}"]):
+    for command in (
+        [
+            python,
+            "-m",
+            "test_tipc.chains.seeded",
+            model,
+            str(len(read_labels(SOURCE / "labels.txt"))),
+            str(weights),
+        ],
+        [
+            python,
+            *shlex.split(export),
+            *data,
+            "-o",
+            f"Global.pretrained_model={weights}",
+            "-o",
+            f"Global.save_inference_dir={MODELS.relative_to(ROOT) / model}",
+        ],
+    ):
         done = subprocess.run(command, cwd=ROOT, env=environment)
         if done.returncode:
             raise OSError(f"exit status {done.returncode} of: {shlex.join(command)}")
@@ -164,24 +216,39 @@ def model_name(params):
         for key in ("model_name", "clas_model_file"):
             if key in section.entries:
                 return section.text(key)
-    raise ParamsError(f"{params.path}: no line with the key 'model_name'; expected one of the files of test_tipc/configs")
+    raise ParamsError(
+        f"{params.path}: no line with the key 'model_name'; expected one of the files of "
+        f"test_tipc/configs"
+    )
 
 
 @chain_program(tuple(SETS))
 def main(params, mode, *options):
     parser = argparse.ArgumentParser(prog="prepare.sh CONFIG.txt MODE")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, metavar="DIR", help=f"make data/whole of a set of your own, which is only read; {A_SET}")
-    source.add_argument("--url", help="the same from a .zip or .tar archive: a path, or an http(s) address to fetch")
+    source.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help=f"make data/whole of a set of your own, which is only read; {A_SET}",
+    )
+    source.add_argument(
+        "--url", help="the same from a .zip or .tar archive: a path, or an http(s) address to fetch"
+    )
     args = parser.parse_args(options)
     if (args.data or args.url) and "whole" not in SETS[mode]:
-        raise ValueError(f"{mode} reads no set of your own; --data and --url are for {', '.join(m for m in SETS if 'whole' in SETS[m])}")
+        raise ValueError(
+            f"{mode} reads no set of your own; --data and --url are for "
+            f"{', '.join(m for m in SETS if 'whole' in SETS[m])}"
+        )
     model = model_name(params)
     make_data(mode, unpacked(args.url) if args.url else args.data)
     if mode in INFERENCE:
         make_model(params, mode, model)
-    print(f"prepared for {model} in mode {mode}: {os.path.relpath(DATA, ROOT)}"
-          + (f", {os.path.relpath(MODELS / model, ROOT)}" if mode in INFERENCE else ""))
+    print(
+        f"prepared for {model} in mode {mode}: {os.path.relpath(DATA, ROOT)}"
+        + (f", {os.path.relpath(MODELS / model, ROOT)}" if mode in INFERENCE else "")
+    )
     return 0
 
 

@@ -1,8 +1,9 @@
 """What was shown to run: status.json, and the table in test_tipc/README.md.
 
-    python -m test_tipc.chains.status --record test_tipc/output     add the runs in which nothing failed, by the Python that ran them
-    python -m test_tipc.chains.status --write | --check             the table of what is recorded
+python -m test_tipc.chains.status --record test_tipc/output     add the runs in which nothing failed, by the Python that ran them
+python -m test_tipc.chains.status --write | --check             the table of what is recorded
 """
+
 import argparse
 import importlib.metadata
 import json
@@ -16,7 +17,10 @@ from .run import MODELS, ROOT
 
 RECORDS, README = ROOT / "test_tipc" / "chains" / "status.json", ROOT / "test_tipc" / "README.md"
 START, END = "<!-- status -->\n", "<!-- /status -->"
-VARIANTS = ("NextViT_small", *(f"NextViT_{variant}_{size}" for size in (224, 384) for variant in ("small", "base", "large")))
+VARIANTS = (
+    "NextViT_small",
+    *(f"NextViT_{variant}_{size}" for size in (224, 384) for variant in ("small", "base", "large")),
+)
 # Title, name of the chain, mode: the table's rows
 ROWS = (
     ("training, Python inference", "python", "lite_train_lite_infer"),
@@ -33,7 +37,8 @@ ROWS = (
     ("Paddle2ONNX", "paddle2onnx", "paddle2onnx_infer"),
     ("benchmark", "benchmark", "benchmark_train"),
 )
-PACKAGES = {"serving": ("litserve",), "paddle2onnx": ("paddle2onnx", "onnxruntime")}       # of a chain, beside paddlepaddle
+# of a chain, beside paddlepaddle
+PACKAGES = {"serving": ("litserve",), "paddle2onnx": ("paddle2onnx", "onnxruntime")}
 OUTCOME = re.compile(r"(Run successfully|Run failed|Skipped) with command - ")
 FINISHED = re.compile(r"Finished - \S+ - (\d+) succeeded, (\d+) failed, (\d+) skipped !")
 
@@ -42,7 +47,11 @@ def outcomes(results):
     """{outcome: count} of the results log of a chain that succeeded. ValueError for another."""
     text = results.read_text(encoding="utf-8")
     found = OUTCOME.findall(text)
-    counts = {"succeeded": found.count("Run successfully"), "failed": found.count("Run failed"), "skipped": found.count("Skipped")}
+    counts = {
+        "succeeded": found.count("Run successfully"),
+        "failed": found.count("Run failed"),
+        "skipped": found.count("Skipped"),
+    }
     finished = FINISHED.findall(text)
     if len(finished) != 1 or [int(number) for number in finished[0]] != list(counts.values()):
         raise ValueError("the chain did not come to its end")
@@ -54,10 +63,16 @@ def outcomes(results):
 def versions(model, chain):
     """{what: version} of what a chain's commands used."""
     names = ("paddlepaddle", *PACKAGES.get(chain, ()))
-    found = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+    found = {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
     if chain == "lite":
         program = MODELS / f"{model}_lite-x86_fp32" / "inference.nb"
-        found["paddlelite"] = program.read_bytes()[2:18].partition(b"\0")[0].decode().removeprefix("v")       # which the converter wrote
+        # which the converter wrote
+        found["paddlelite"] = (
+            program.read_bytes()[2:18].partition(b"\0")[0].decode().removeprefix("v")
+        )
     return found
 
 
@@ -70,11 +85,17 @@ def identity(record):
 
 
 def record(output):
-    """Add to status.json what ran below the folder `output`; returns how many runs are left out, with the reason on stderr."""
+    """Add to status.json what ran below the folder `output`; returns how many runs are left out,
+    with the reason on stderr.
+    """
     records = {identity(old): old for old in read_records()}
     left_out = 0
     for results in sorted(Path(output).glob("*/*/results_*.log")):
-        model, mode, chain = results.parent.parent.name, results.parent.name, results.stem.removeprefix("results_")
+        model, mode, chain = (
+            results.parent.parent.name,
+            results.parent.name,
+            results.stem.removeprefix("results_"),
+        )
         try:
             counts = outcomes(results)
         except ValueError as error:
@@ -82,8 +103,15 @@ def record(output):
             left_out += 1
             continue
         date = time.strftime("%Y-%m-%d", time.gmtime(results.stat().st_mtime))
-        new = {"model": model, "chain": chain, "mode": mode, "date": date, "succeeded": counts["succeeded"], "skipped": counts["skipped"],
-               "versions": versions(model, chain)}
+        new = {
+            "model": model,
+            "chain": chain,
+            "mode": mode,
+            "date": date,
+            "succeeded": counts["succeeded"],
+            "skipped": counts["skipped"],
+            "versions": versions(model, chain),
+        }
         records[identity(new)] = new
     lines = ",\n".join(json.dumps(records[key]) for key in sorted(records))
     RECORDS.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
@@ -100,41 +128,65 @@ def table(records):
     by_row = {}
     for found in records:
         by_row.setdefault((found["chain"], found["mode"]), {})[found["model"]] = found
-    short = [name.removeprefix("NextViT_").replace("_", " ") if name != "NextViT_small" else "small 64" for name in VARIANTS]
-    lines = [f"| chain | mode | {' | '.join(short)} | commands | skipped | date | with |", "|---" * (len(short) + 6) + "|"]
+    short = [
+        name.removeprefix("NextViT_").replace("_", " ") if name != "NextViT_small" else "small 64"
+        for name in VARIANTS
+    ]
+    lines = [
+        f"| chain | mode | {' | '.join(short)} | commands | skipped | date | with |",
+        "|---" * (len(short) + 6) + "|",
+    ]
     others = sorted(set(by_row) - {row[1:] for row in ROWS})
     for title, chain, mode in (*ROWS, *((chain, chain, mode) for chain, mode in others)):
         row = by_row.get((chain, mode), {})
         ticks = ["✓" if name in row else "" for name in VARIANTS]
         found = [row[name] for name in VARIANTS if name in row]
         last = [united(one[key] for one in found) for key in ("succeeded", "skipped", "date")]
-        last.append(united(f"{name} {version}" for one in found for name, version in one["versions"].items()))
+        last.append(
+            united(
+                f"{name} {version}" for one in found for name, version in one["versions"].items()
+            )
+        )
         lines.append(f"| {' | '.join([title, f'`{mode}`', *ticks, *last])} |")
     return "".join(f"{line}\n" for line in lines)
 
 
 def readme():
-    """README.md's text, with the table of what is recorded. ValueError if it has no place for it."""
+    """README.md's text, with the table of what is recorded. ValueError if it has no place for
+    it.
+    """
     before, start, rest = README.read_text(encoding="utf-8").partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
-        raise ValueError(f"{README}: no {START.strip()} ... {END}; put the two where the table goes")
+        raise ValueError(
+            f"{README}: no {START.strip()} ... {END}; put the two where the table goes"
+        )
     return before + START + table(read_records()) + END + after
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--record", type=Path, metavar="OUTPUT", help="add the runs below this folder to status.json")
+    action.add_argument(
+        "--record",
+        type=Path,
+        metavar="OUTPUT",
+        help="add the runs below this folder to status.json",
+    )
     action.add_argument("--write", action="store_true", help="write README.md's table")
-    action.add_argument("--check", action="store_true", help="exit 1 if README.md's table is another")
+    action.add_argument(
+        "--check", action="store_true", help="exit 1 if README.md's table is another"
+    )
     args = parser.parse_args(argv)
     try:
         if args.record:
             return int(record(args.record) > 0)
         text = readme()
         if args.check and text != README.read_text(encoding="utf-8"):
-            raise ValueError(f"{README}: not the table of status.json; run: python -m test_tipc.chains.status --write")
+            raise ValueError(
+                f"{README}: not the table of status.json; run: python -m test_tipc.chains.status "
+                f"--write"
+            )
         if args.write:
             README.write_text(text, encoding="utf-8")
         return 0

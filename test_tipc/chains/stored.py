@@ -1,8 +1,11 @@
-"""Stored predictions, test_tipc/results: a chain's comparison with them, and `python -m test_tipc.chains.stored CONFIG.txt MODE`.
+"""Stored predictions, test_tipc/results: a chain's comparison with them, and `python -m
+test_tipc.chains.stored CONFIG.txt MODE`.
 
-That stores what tools/infer.py, which is no engine of deploy/, predicts with the seeded weights: for a MODEL_train_infer_python.txt after
-prepare.sh in any mode that makes a model. What an engine alone predicts, as int8, is stored by compare_results.py --write.
+That stores what tools/infer.py, which is no engine of deploy/, predicts with the seeded weights:
+for a MODEL_train_infer_python.txt after prepare.sh in any mode that makes a model. What an engine
+alone predicts, as int8, is stored by compare_results.py --write.
 """
+
 import shlex
 import subprocess
 
@@ -27,7 +30,9 @@ def remove_logs(chain, prefix):
 
 
 def compare(chain, prefix, precision="fp32", engine="python"):
-    """Run compare_results.py on the logs `prefix*precision*`, with what `engine` predicted; True if they agree, False without a log."""
+    """Run compare_results.py on the logs `prefix*precision*`, with what `engine` predicted; True if
+    they agree, False without a log.
+    """
     logs = chain.log(f"{prefix}*{precision}*")
     if not list(chain.folder.glob(logs.name)):
         return False
@@ -42,10 +47,26 @@ def main(params, mode) -> int:
     arguments = shlex.split(infer.text("norm_export"))[1:]
     weights = prepared(seeded_weights(model), params, mode)
     predictions = f"./test_tipc/output/{model}_predictions.json"
-    for command in ([python, "tools/infer.py", *arguments, *data_options(params, mode, ("lite", "lite")),
-                     *command_options("-o Global.pretrained_model", weights), *command_options("-o Global.device", "cpu"),
-                     *command_options("-o Infer.infer_imgs", prepared(infer.text("--images"), params, mode)), "--json", predictions],
-                    [python, COMPARE, "--write", f"--gt_file={file_of('python', model, 'fp32')}", f"--log_file={predictions}"]):
+    for command in (
+        [
+            python,
+            "tools/infer.py",
+            *arguments,
+            *data_options(params, mode, ("lite", "lite")),
+            *command_options("-o Global.pretrained_model", weights),
+            *command_options("-o Global.device", "cpu"),
+            *command_options("-o Infer.infer_imgs", prepared(infer.text("--images"), params, mode)),
+            "--json",
+            predictions,
+        ],
+        [
+            python,
+            COMPARE,
+            "--write",
+            f"--gt_file={file_of('python', model, 'fp32')}",
+            f"--log_file={predictions}",
+        ],
+    ):
         status = subprocess.run(command, cwd=ROOT, env=checkout_environment(ROOT)).returncode
         if status:
             return status

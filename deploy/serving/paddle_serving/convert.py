@@ -1,30 +1,44 @@
-"""Paddle Serving's folders from a Paddle Inference model: python convert.py --model DIRECTORY --server DIRECTORY --client DIRECTORY
+"""Paddle Serving's folders from a Paddle Inference model: python convert.py --model DIRECTORY
+--server DIRECTORY --client DIRECTORY
 
-DIRECTORY is what `tools/export_model.py --to paddle --format pdmodel` wrote. The program and weights are copied as they are; what is
-written are the descriptions of input and output that Paddle Serving 0.9 reads, as text and in binary. Needs paddle, to ask the program for
-the name of its output. Paddle Serving's own converter imports paddle.fluid, which Paddle has had no more since 2.5.
+DIRECTORY is what `tools/export_model.py --to paddle --format pdmodel` wrote. The program and
+weights are copied as they are; what is written are the descriptions of input and output that Paddle
+Serving 0.9 reads, as text and in binary. Needs paddle, to ask the program for the name of its
+output. Paddle Serving's own converter imports paddle.fluid, which Paddle has had no more since 2.5.
 """
+
 import argparse
 import json
 import shutil
 import sys
 from pathlib import Path
 
-FLOAT32 = 1                     # Paddle Serving's number for it
+FLOAT32 = 1  # Paddle Serving's number for it
 
 
 def varint(number):
     """Protocol Buffers' encoding of a number of 0 or more."""
-    low, high = number & 0x7f, number >> 7
+    low, high = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + varint(high) if high else bytes([low])
 
 
 def variable(kind, name, alias, shape):
-    """(text, binary) of a message FeedVar or FetchVar; kind: feed or fetch. shape: without the batch."""
+    """(text, binary) of a message FeedVar or FetchVar; kind: feed or fetch. shape: without the
+    batch.
+    """
     text = "".join(f"  shape: {size}\n" for size in shape)
-    text = f'{kind}_var {{\n  name: "{name}"\n  alias_name: "{alias}"\n  is_lod_tensor: false\n  {kind}_type: {FLOAT32}\n{text}}}\n'
-    strings = b"".join(bytes([field << 3 | 2]) + varint(len(value.encode())) + value.encode() for field, value in ((1, name), (2, alias)))
-    numbers = b"".join(bytes([field << 3]) + varint(value) for field, value in ((3, 0), (4, FLOAT32), *((5, size) for size in shape)))
+    text = (
+        f'{kind}_var {{\n  name: "{name}"\n  alias_name: "{alias}"\n  is_lod_tensor: false\n  '
+        f"{kind}_type: {FLOAT32}\n{text}}}\n"
+    )
+    strings = b"".join(
+        bytes([field << 3 | 2]) + varint(len(value.encode())) + value.encode()
+        for field, value in ((1, name), (2, alias))
+    )
+    numbers = b"".join(
+        bytes([field << 3]) + varint(value)
+        for field, value in ((3, 0), (4, FLOAT32), *((5, size) for size in shape))
+    )
     body = strings + numbers
     return text, bytes([(1 if kind == "feed" else 2) << 3 | 2]) + varint(len(body)) + body
 
@@ -32,6 +46,7 @@ def variable(kind, name, alias, shape):
 def output_name(model):
     """The name that the program has for its output."""
     from paddle import inference
+
     config = inference.Config(str(model / "inference.pdmodel"), str(model / "inference.pdiparams"))
     config.disable_glog_info()
     return inference.create_predictor(config).get_output_names()[0]
@@ -41,10 +56,20 @@ def convert(model, server, client):
     """Fill the folders `server` and `client`. ValueError for an export of another kind."""
     description = json.loads((model / "export.json").read_text(encoding="utf-8"))
     if "inference.pdmodel" not in description["Files"] or "softmax" not in description["Model"]:
-        raise ValueError(f"{model}: expected a classifier exported with --to paddle --format pdmodel")
-    source, height, width = description["Model"]["input"]["name"], *description["Model"]["input"]["image_size"]
+        raise ValueError(
+            f"{model}: expected a classifier exported with --to paddle --format pdmodel"
+        )
+    source, height, width = (
+        description["Model"]["input"]["name"],
+        *description["Model"]["input"]["image_size"],
+    )
     feed = variable("feed", source, source, [3, height, width])
-    fetch = variable("fetch", output_name(model), description["Export"]["outputs"][0], [description["Model"]["class_num"]])
+    fetch = variable(
+        "fetch",
+        output_name(model),
+        description["Export"]["outputs"][0],
+        [description["Model"]["class_num"]],
+    )
     for folder, name in ((server, "serving_server_conf"), (client, "serving_client_conf")):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.prototxt").write_text(feed[0] + fetch[0] + "\n")

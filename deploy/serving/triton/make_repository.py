@@ -1,7 +1,10 @@
-"""A Triton model repository from an exported ONNX: python make_repository.py --model DIRECTORY --out REPOSITORY
+"""A Triton model repository from an exported ONNX: python make_repository.py --model DIRECTORY
+--out REPOSITORY
 
-The folders beside this file are its templates; classifier.py of the folder above is copied in. Needs nothing but Python.
+The folders beside this file are its templates; classifier.py of the folder above is copied in.
+Needs nothing but Python.
 """
+
 import argparse
 import json
 import shutil
@@ -13,32 +16,59 @@ HERE = Path(__file__).resolve().parent
 
 
 def make_repository(model, out, batch_size):
-    """Write the repository into the new folder `out`. ValueError if Triton could not serve this export so."""
+    """Write the repository into the new folder `out`. ValueError if Triton could not serve this
+    export so.
+    """
     description = json.loads((model / "export.json").read_text(encoding="utf-8"))
-    export, (name, shape) = description["Export"], next(iter(description["Export"]["inputs"].items()))
+    export, (name, shape) = (
+        description["Export"],
+        next(iter(description["Export"]["inputs"].items())),
+    )
     if export["target"] != "onnx" or shape[0] is not None or not description["Model"]["softmax"]:
-        raise ValueError(f"{model}: expected an export --to onnx with --batch dynamic that ends in Softmax; it is one to "
-                         f"{export['target']}, batch {shape[0]}, softmax {description['Model']['softmax']}")
+        raise ValueError(
+            f"{model}: expected an export --to onnx with --batch dynamic that ends in Softmax; it "
+            f"is one to "
+            f"{export['target']}, batch {shape[0]}, softmax {description['Model']['softmax']}"
+        )
     if out.exists():
         raise ValueError(f"{out}: exists; name a new folder")
     height, width = description["Model"]["input"]["image_size"]
     names = description["PostProcess"]["Topk"]["label_list"]
-    values = {"batch_size": batch_size, "classes": len(names), "height": height, "width": width, "input": name,
-              "output": export["outputs"][0], "input_dims": ", ".join(str(size or -1) for size in shape[1:])}
+    values = {
+        "batch_size": batch_size,
+        "classes": len(names),
+        "height": height,
+        "width": width,
+        "input": name,
+        "output": export["outputs"][0],
+        "input_dims": ", ".join(str(size or -1) for size in shape[1:]),
+    }
     for template in sorted(HERE.glob("*/config.pbtxt")):
         folder = out / template.parent.name
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(Template(template.read_text()).substitute(values))
         if "labels.txt" in template.read_text():
-            (folder / "labels.txt").write_text("".join(f"{label}\n" for label in names), encoding="utf-8")
+            (folder / "labels.txt").write_text(
+                "".join(f"{label}\n" for label in names), encoding="utf-8"
+            )
     shutil.copy(model / "inference.onnx", out / "nextvit_model" / "1" / "model.onnx")
-    for source in (HERE / "nextvit_preprocess" / "model.py", HERE.parent / "classifier.py", model / "export.json"):
+    for source in (
+        HERE / "nextvit_preprocess" / "model.py",
+        HERE.parent / "classifier.py",
+        model / "export.json",
+    ):
         shutil.copy(source, out / "nextvit_preprocess" / "1")
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="what tools/export_model.py --to onnx wrote")
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="what tools/export_model.py --to onnx wrote",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--batch-size", type=int, default=16)
     args = parser.parse_args(argv)

@@ -1,4 +1,7 @@
-"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. classifier.py and export.json lie beside this file."""
+"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. classifier.py and
+export.json lie beside this file.
+"""
+
 import json
 from pathlib import Path
 
@@ -9,17 +12,28 @@ from classifier import ImageError, Preprocess
 
 class TritonPythonModel:
     def initialize(self, args):
-        description = json.loads((Path(__file__).parent / "export.json").read_text(encoding="utf-8"))
+        description = json.loads(
+            (Path(__file__).parent / "export.json").read_text(encoding="utf-8")
+        )
         limit = int(json.loads(args["model_config"])["parameters"]["max_pixels"]["string_value"])
-        self.preprocess = Preprocess(description["PreProcess"]["transform_ops"], limit, description["Model"]["input"].get("min_size", 1))
+        self.preprocess = Preprocess(
+            description["PreProcess"]["transform_ops"],
+            limit,
+            description["Model"]["input"].get("min_size", 1),
+        )
 
     def execute(self, requests):
-        return [self.respond(triton.get_input_tensor_by_name(request, "IMAGE").as_numpy()) for request in requests]
+        return [
+            self.respond(triton.get_input_tensor_by_name(request, "IMAGE").as_numpy())
+            for request in requests
+        ]
 
     def respond(self, pictures):
         """The response for one request; a bad picture fails its request alone."""
         try:
             pixels = np.stack([self.preprocess(bytes(picture)) for picture in pictures[:, 0]])
         except ImageError as error:
-            return triton.InferenceResponse(error=triton.TritonError(str(error), triton.TritonError.INVALID_ARG))
+            return triton.InferenceResponse(
+                error=triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
+            )
         return triton.InferenceResponse([triton.Tensor("PIXELS", pixels)])
