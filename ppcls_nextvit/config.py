@@ -418,7 +418,7 @@ def _check_registry_sections(config):
     from .data import check_loader
     from .engine.optim import OPTIMIZERS
     from .engine.schedule import build_schedule
-    from .engine.tasks import task_of
+    from .tasks.registry import task_of
 
     if config.Optimizer is not None:
         optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))

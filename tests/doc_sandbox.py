@@ -37,10 +37,10 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 SHALLOW = (1, 1, 5, 1)
 SMALLER = [  # files, pattern, replacement
-    ("ppcls_nextvit/models/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
-    ("ppcls_nextvit/segmentation/segmentors.py", r"channels: int = \d+", "channels: int = 32"),
+    ("ppcls_nextvit/models/backbones/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
+    ("ppcls_nextvit/models/segmentors/encoder_decoder.py", r"channels: int = \d+", "channels: int = 32"),
     (
-        "ppcls_nextvit/detection/mask_rcnn.py",
+        "ppcls_nextvit/models/detectors/mask_rcnn.py",
         r"f(pn|c)_channels: int = \d+",
         r"f\1_channels: int = 32",
     ),
@@ -64,7 +64,7 @@ SMALLER = [  # files, pattern, replacement
         for files in (
             "configs/detection/*.yaml",
             "configs/segmentation/*.yaml",
-            "ppcls_nextvit/evaluation/dense.py",
+            "ppcls_nextvit/reproduce/dense.py",
         )
     ),
     # two of each class
@@ -307,9 +307,10 @@ def make_weights(folder, names):
     import paddle
     from torch_writer import tensors, write_zip
 
-    from ppcls_nextvit import create_model, zoo
-    from ppcls_nextvit.evaluation.dense import architecture
+    from ppcls_nextvit import create_model
+    from ppcls_nextvit.reproduce.dense import architecture
     from ppcls_nextvit.weights.rules import to_torch
+    from ppcls_nextvit import zoo
 
     for record in zoo.WEIGHTS.values():
         if not {record.name, record.file} & set(names) or Path(folder, record.file).exists():

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import BATCH_TRANSFORMS, TRANSFORMS
-from ppcls_nextvit.data.autoaugment import (
+from ppcls_nextvit.data.mixing import cutmix, cutmix_box, mixing_op, mixup
+from ppcls_nextvit.data.transforms.autoaugment import (
     RAND_DECREASING,
     RAND_INCREASING,
     apply_operation,
     parse_rand,
 )
-from ppcls_nextvit.data.mixing import cutmix, cutmix_box, mixing_op, mixup
-from ppcls_nextvit.data.transforms import random_resized_box
-from ppcls_nextvit.preprocess import Pipeline
+from ppcls_nextvit.data.transforms.pipeline import Pipeline
+from ppcls_nextvit.data.transforms.random import random_resized_box
 from ppcls_nextvit.schema import ConfigError
 
 # timm 1.0.31's AugmentOp, Pillow 13, fill (124, 116, 104), bicubic

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from ppcls_nextvit.export import int8
 from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.tasks.classification import quantize as int8
 
 TOOLS = Path(__file__).parent.parent / "tools"
 

@@ -4,7 +4,7 @@ purpose.
 
 import pytest
 
-from ppcls_nextvit.cli import config_parser, program
+from ppcls_nextvit.cli.common import config_parser, program
 from ppcls_nextvit.schema import ConfigError
 
 

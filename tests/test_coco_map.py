@@ -15,9 +15,9 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit.data.coco import COCODataset, mask_tools  # noqa: E402
+from ppcls_nextvit.data.datasets.coco import COCODataset, mask_tools  # noqa: E402
 from ppcls_nextvit.engine.distributed import Processes  # noqa: E402
-from ppcls_nextvit.evaluation.coco import coco_map, gathered, result_records  # noqa: E402
+from ppcls_nextvit.tasks.detection.metrics import coco_map, gathered, result_records  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

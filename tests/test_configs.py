@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.engine.losses import build_loss
-from ppcls_nextvit.engine.metrics import build_metric
 from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.tasks.classification.losses import build_loss
+from ppcls_nextvit.tasks.classification.metrics import build_metric
 
 ROOT = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("make_configs", ROOT / "tools" / "make_configs.py")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import SAMPLERS, build_loader, check_loader
-from ppcls_nextvit.preprocess import ImageError
+from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.schema import ConfigError
 
 OPS = [

@@ -11,8 +11,8 @@ from dense_example import example
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit.data.dense import DensePipeline, padded, rescaled_size  # noqa: E402
-from ppcls_nextvit.preprocess import ImageError  # noqa: E402
+from ppcls_nextvit.data.images import ImageError  # noqa: E402
+from ppcls_nextvit.data.transforms.joint import DensePipeline, padded, rescaled_size  # noqa: E402
 from ppcls_nextvit.schema import ConfigError  # noqa: E402
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mm_transforms.npz")

@@ -22,10 +22,10 @@ from test_deploy_python import CHW, DECODE, PIPELINES, resize
 from test_preprocess import encoded, noise, png_of
 from tiny import ROOT, write_config
 
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS
-from ppcls_nextvit.export.classification import export_classifier
 from ppcls_nextvit.export.target import sha256_of
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.tasks.classification.export import export_classifier
 
 PHOTOS = ROOT / "tests" / "photos"
 PIXELS = [DECODE, CHW]

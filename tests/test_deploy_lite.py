@@ -25,10 +25,10 @@ from test_deploy_cpp import assert_same, describe, python_predictions
 from test_deploy_python import PIPELINES
 from tiny import ROOT, write_config
 
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, lite
-from ppcls_nextvit.export.classification import export_classifier
 from ppcls_nextvit.export.verify import ExportError
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.tasks.classification.export import export_classifier
 
 LITE, PHOTOS = ROOT / "deploy" / "lite", ROOT / "tests" / "photos"
 TOLERANCE = 1e-5  # of the logits' scale

@@ -17,7 +17,7 @@ from PIL import Image
 from predicting import clothes, needs_avx512, program_at, random_weights, varied_pictures
 from tiny import NORMALIZE, ROOT, write_config
 
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 
 deploy = program_at("deploy/python/predict.py")
 IMAGENET = {

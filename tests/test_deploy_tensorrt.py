@@ -12,7 +12,7 @@ import pytest
 from predicting import clothes, program_at, random_model
 
 from ppcls_nextvit.export import TARGETS
-from ppcls_nextvit.export.classification import export_classifier
+from ppcls_nextvit.tasks.classification.export import export_classifier
 
 build = program_at("deploy/tensorrt/build.py")
 infer = program_at("deploy/tensorrt/infer.py")
@@ -283,7 +283,7 @@ def exported(request, tmp_path_factory):
         list(rng.standard_normal((8, 3, 32, 32)).astype(np.float32)),
     )
     if request.param == "int8":
-        from ppcls_nextvit.export.int8 import export_pair
+        from ppcls_nextvit.tasks.classification.quantize import export_pair
 
         export_pair(
             random_model(),

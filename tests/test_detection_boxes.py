@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_nextvit.detection.boxes import (
+from ppcls_nextvit.models.detectors.boxes import (
     base_anchors,
     batched_nms,
     decode,
@@ -12,9 +12,9 @@ from ppcls_nextvit.detection.boxes import (
     grid_anchors,
     pairwise_iou,
 )
-from ppcls_nextvit.detection.masks import encode_rle, full, paste
-from ppcls_nextvit.detection.roi import mask_targets
-from ppcls_nextvit.detection.targets import assign, sample
+from ppcls_nextvit.models.detectors.masks import encode_rle, full, paste
+from ppcls_nextvit.models.detectors.roi import mask_targets
+from ppcls_nextvit.models.detectors.targets import assign, sample
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 

@@ -10,10 +10,10 @@ from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.data.dense import opencv
+from ppcls_nextvit.data.labels import read_labels
+from ppcls_nextvit.data.transforms.joint import opencv
 from ppcls_nextvit.engine.optim import split_by_decay
 from ppcls_nextvit.engine.schedule import build_schedule
-from ppcls_nextvit.labels import read_labels
 
 make_configs = program_at("tools/make_detection_configs.py")
 FILES = make_configs.all_configs()

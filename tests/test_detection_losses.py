@@ -12,8 +12,8 @@ from helpers import GOLDEN, assert_loads, paddle_state_dict
 from paddle import nn
 
 from ppcls_nextvit.detection import MaskRCNN
-from ppcls_nextvit.detection.roi import RoIHead
-from ppcls_nextvit.detection.rpn import RPNHead
+from ppcls_nextvit.models.detectors.roi import RoIHead
+from ppcls_nextvit.models.detectors.rpn import RPNHead
 
 REFERENCE = json.loads((GOLDEN / "mask_rcnn_losses_seed0.json").read_text())
 EVERY = 10**6  # so many samples that chance has no part

@@ -11,9 +11,9 @@ from golden import seeded
 from helpers import GOLDEN, assert_loads, paddle_state_dict
 
 from ppcls_nextvit.detection import MaskRCNN
-from ppcls_nextvit.detection.boxes import pairwise_iou
-from ppcls_nextvit.detection.masks import paste
-from ppcls_nextvit.detection.roi import align
+from ppcls_nextvit.models.detectors.boxes import pairwise_iou
+from ppcls_nextvit.models.detectors.masks import paste
+from ppcls_nextvit.models.detectors.roi import align
 
 SIZE = (256, 320)
 MANIFEST = json.loads((GOLDEN / "mask_rcnn_nextvit_small_manifest.json").read_text())

@@ -10,8 +10,8 @@ from tiny import ROOT, write_config
 
 from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
-from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
+from ppcls_nextvit.tasks.run import evaluate
 
 
 def launch(path, processes, *overrides):

@@ -22,8 +22,8 @@ from predicting import needs_avx512, program_at, random_model, random_weights
 from tiny import DATA, ROOT, write_config
 
 from ppcls_nextvit import create_model
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, onnx, static, target
-from ppcls_nextvit.export.classification import export_classifier, export_features
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import (
     ExportError,
@@ -32,7 +32,7 @@ from ppcls_nextvit.export.verify import (
     relative_difference,
     verify,
 )
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 
 export_model = program_at("tools/export_model.py")
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))

@@ -15,11 +15,11 @@ from PIL import Image
 from predicting import program_at, random_model, random_weights
 from tiny import DATA, ROOT, write_config
 
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, coreml, mil
-from ppcls_nextvit.export.classification import export_classifier, export_features
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 
 pytest.importorskip("coremltools", reason="needs the extra `coreml`")
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")

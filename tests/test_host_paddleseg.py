@@ -15,7 +15,7 @@ from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.benchmark import measure
+from ppcls_nextvit.tasks.segmentation.benchmark import measure
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddleseg"
 TINY = {"depths": [1, 1, 5, 1], "extra_norms": True}

@@ -14,7 +14,8 @@ from PIL import Image
 from predicting import clothes, program_at, random_model, random_weights
 from tiny import DATA, NORMALIZE, ROOT, write_config
 
-from ppcls_nextvit.predict import contact_sheet, list_images
+from ppcls_nextvit.tasks.classification.predict import contact_sheet
+from ppcls_nextvit.tasks.common import list_images
 
 infer = program_at("tools/infer.py")
 NAMES = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]

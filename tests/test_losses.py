@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_nextvit.engine.losses import LOSSES, build_loss, target_distribution
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks.classification.losses import LOSSES, build_loss, target_distribution
 
 LOGITS = [[2.0, -1.0, 0.5, 0.0], [0.1, 0.2, 0.3, -2.0]]
 TEACHER = [[1.0, 0.0, 0.0, -1.0], [0.0, 0.0, 2.0, 1.0]]

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_nextvit.engine.metrics import build_metric
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks.classification.metrics import build_metric
 
 
 def topk(*ks):

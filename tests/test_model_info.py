@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ppcls_nextvit import create_model, fuse_bn
+from ppcls_nextvit.models.backbones.nextvit import VARIANTS
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
 from ppcls_nextvit.models.layers import BATCH_NORMS
-from ppcls_nextvit.models.nextvit import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("model_info", ROOT / "tools" / "model_info.py")

@@ -17,8 +17,8 @@ from helpers import (
 from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
+from ppcls_nextvit.models.backbones.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 from ppcls_nextvit.models.layers import BATCH_NORMS, LARGE_MAP, Conv2D, DropPath, PointwiseConv2D
-from ppcls_nextvit.models.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 
 CONV_NORMS = ("patch_embed.norm", "projection.norm", "mhca.norm")
 TINY = {"depths": (1, 1, 5, 1), "num_classes": 5}

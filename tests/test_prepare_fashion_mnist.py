@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_nextvit.preprocess import decode_image
+from ppcls_nextvit.data.images import decode_image
 
 TOOL = Path(__file__).parent.parent / "tools" / "prepare_fashion_mnist.py"
 spec = importlib.util.spec_from_file_location("prepare_fashion_mnist", TOOL)

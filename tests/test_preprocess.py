@@ -11,15 +11,10 @@ import pytest
 import yaml
 from PIL import Image, ImageFile
 
-from ppcls_nextvit import preprocess
-from ppcls_nextvit.preprocess import (
-    ImageError,
-    Preprocess,
-    center_crop,
-    decode_image,
-    normalize,
-    resize_short,
-)
+from ppcls_nextvit.data.images import ImageError, decode_image
+from ppcls_nextvit.data.transforms import evaluation as preprocess
+from ppcls_nextvit.data.transforms.evaluation import center_crop, normalize, resize_short
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.schema import ConfigError
 
 EVAL = [

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from predicting import program_at, random_model
 
-from ppcls_nextvit import create_model, zoo
-from ppcls_nextvit.evaluation import SETS, open_set, predictions, reproduce
-from ppcls_nextvit.evaluation.reproduce import (
+from ppcls_nextvit import create_model
+from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.reproduce import SETS, open_set, predictions
+from ppcls_nextvit.reproduce import run as reproduce
+from ppcls_nextvit.reproduce.run import (
     MATCH,
     MISMATCH,
     NO_COMPARISON,
@@ -23,8 +25,8 @@ from ppcls_nextvit.evaluation.reproduce import (
     transforms_for,
     verdict,
 )
-from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit import zoo
 
 tool = program_at("tools/reproduce.py")
 CROP, RATIO, SHORT = 48, 0.75, 64
@@ -370,8 +372,8 @@ def test_corruption_report(weights, data, tmp_path):
     """All 75 folders show the same ten images, so every error is the same, and CE is that error
     over AlexNet's.
     """
-    from ppcls_nextvit.evaluation.scores import ALEXNET_ERROR
-    from ppcls_nextvit.evaluation.sets import CORRUPTIONS, SEVERITIES
+    from ppcls_nextvit.reproduce.datasets import CORRUPTIONS, SEVERITIES
+    from ppcls_nextvit.reproduce.scores import ALEXNET_ERROR
 
     for number in range(CLASSES):
         (tmp_path / "ten" / f"n{number:08d}").mkdir(parents=True)

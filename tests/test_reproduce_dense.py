@@ -17,9 +17,10 @@ from predicting import program_at
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 cv2 = pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit import create_model, zoo  # noqa: E402
-from ppcls_nextvit.evaluation import dense  # noqa: E402
-from ppcls_nextvit.evaluation.reproduce import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
+from ppcls_nextvit import create_model  # noqa: E402
+from ppcls_nextvit.reproduce import dense  # noqa: E402
+from ppcls_nextvit.reproduce.run import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
+from ppcls_nextvit import zoo  # noqa: E402
 
 tool = program_at("tools/reproduce.py")
 SHALLOW = {"depths": [1, 1, 5, 1]}
@@ -200,8 +201,8 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
     match; one moved, they do not.
     """
     from ppcls_nextvit.data import DATASETS
-    from ppcls_nextvit.detection.masks import encode_rle, paste
-    from ppcls_nextvit.evaluation.coco import coco_map, result_records
+    from ppcls_nextvit.models.detectors.masks import encode_rle, paste
+    from ppcls_nextvit.tasks.detection.metrics import coco_map, result_records
 
     weights, root = coco
     model = create_model(

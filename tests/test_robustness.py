@@ -9,10 +9,10 @@ import paddle
 import pytest
 from PIL import Image
 
-from ppcls_nextvit.evaluation import SETS, open_set, read_synsets, score
-from ppcls_nextvit.evaluation.predictions import predict_set
-from ppcls_nextvit.evaluation.scores import ALEXNET_ERROR, accuracy, corruption_errors, per_class
-from ppcls_nextvit.evaluation.sets import CORRUPTIONS, SEVERITIES
+from ppcls_nextvit.reproduce import SETS, open_set, read_synsets, score
+from ppcls_nextvit.reproduce.datasets import CORRUPTIONS, SEVERITIES
+from ppcls_nextvit.reproduce.predictions import predict_set
+from ppcls_nextvit.reproduce.scores import ALEXNET_ERROR, accuracy, corruption_errors, per_class
 from ppcls_nextvit.schema import ConfigError
 
 WNIDS = ["n00000003", "n00000007", "n00000012", "n00000100"]  # class numbers 0 to 3

@@ -9,9 +9,9 @@ from predicting import program_at
 from tiny import ROOT
 
 from ppcls_nextvit.config import load_config
+from ppcls_nextvit.data.labels import read_labels
 from ppcls_nextvit.engine.schedule import build_schedule
-from ppcls_nextvit.labels import read_labels
-from ppcls_nextvit.segmentation.inference import Inference
+from ppcls_nextvit.models.segmentors.inference import Inference
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

@@ -12,10 +12,16 @@ from helpers import GOLDEN, assert_loads, paddle_state_dict
 from paddle.nn import functional as F
 
 from ppcls_nextvit import create_model
+from ppcls_nextvit.models.segmentors.heads import (
+    FCNHead,
+    FPNHead,
+    UPerHead,
+    adaptive_average,
+    resize,
+)
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.heads import FCNHead, FPNHead, UPerHead, adaptive_average, resize
-from ppcls_nextvit.segmentation.losses import build_loss
-from ppcls_nextvit.segmentation.metrics import PixelAccuracy
+from ppcls_nextvit.tasks.segmentation.losses import build_loss
+from ppcls_nextvit.tasks.segmentation.metrics import PixelAccuracy
 
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 NARROW = {

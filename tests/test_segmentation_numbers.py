@@ -7,12 +7,12 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from ppcls_nextvit.preprocess import ImageError
+from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.models.segmentors.inference import Inference, best_class, segment, window_starts
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.inference import Inference, best_class, segment, window_starts
-from ppcls_nextvit.segmentation.losses import build_loss
-from ppcls_nextvit.segmentation.metrics import build_metric
-from ppcls_nextvit.segmentation.views import Views
+from ppcls_nextvit.tasks.segmentation.losses import build_loss
+from ppcls_nextvit.tasks.segmentation.metrics import build_metric
+from ppcls_nextvit.tasks.segmentation.views import Views
 
 # two classes, 1 x 4 pixels: logit differences ln 3, 0, -ln 3 and one that is ignored
 LOGITS = paddle.to_tensor(np.float32([[[[math.log(3), 0, 0, 50]], [[0, 0, math.log(3), 0]]]]))

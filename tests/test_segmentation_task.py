@@ -18,28 +18,23 @@ from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.config import load_config
+from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
-from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.optim import split_by_decay
-from ppcls_nextvit.engine.segmentation import SegmentationTask
 from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
-from ppcls_nextvit.preprocess import ImageError
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.segmentation.benchmark import measure
-from ppcls_nextvit.segmentation.export import LabelMap, difference, export, export_segmentor
-from ppcls_nextvit.segmentation.metrics import MeanIoU
-from ppcls_nextvit.segmentation.predict import (
-    class_areas,
-    draw_labels,
-    infer,
-    overlay,
-    palette,
-    predict_image,
-)
-from ppcls_nextvit.segmentation.views import Views
+from ppcls_nextvit.tasks.palette import palette
+from ppcls_nextvit.tasks.run import evaluate
+from ppcls_nextvit.tasks.segmentation.benchmark import measure
+from ppcls_nextvit.tasks.segmentation.export import LabelMap, difference, export, export_segmentor
+from ppcls_nextvit.tasks.segmentation.metrics import MeanIoU
+from ppcls_nextvit.tasks.segmentation.pictures import class_areas, draw_labels, overlay
+from ppcls_nextvit.tasks.segmentation.predict import infer, predict_image
+from ppcls_nextvit.tasks.segmentation.task import SegmentationTask
+from ppcls_nextvit.tasks.segmentation.views import Views
 from ppcls_nextvit.weights.rules import LoadError
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")

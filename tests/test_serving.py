@@ -32,7 +32,7 @@ from predicting import program_at, random_model, random_weights, varied_pictures
 from test_deploy_python import PIPELINES
 from tiny import ROOT, write_config
 
-from ppcls_nextvit.preprocess import Preprocess
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 
 pytest.importorskip("litserve", reason="needs the extra `serving`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serving`")

@@ -11,7 +11,7 @@ from predicting import program_at
 from tiny import ROOT
 
 from ppcls_nextvit.config import dialect_of, load_config
-from ppcls_nextvit.engine.classification import build_model
+from ppcls_nextvit.tasks.common import build_model
 
 evaluate, export_model, infer, train = (
     program_at(f"tools/{name}.py") for name in ("eval", "export_model", "infer", "train")

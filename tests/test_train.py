@@ -18,9 +18,9 @@ from tiny import ROOT, write_config
 from ppcls_nextvit.config import ConfigError, load_config
 from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import load_checkpoint, save_checkpoint
-from ppcls_nextvit.engine.evaluate import evaluate
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.train import train
+from ppcls_nextvit.tasks.run import evaluate
 
 # everything random or stateful at once: drop path, dropout, mixing, erasing, EMA, accumulation over
 # an epoch whose last group is short
@@ -256,7 +256,7 @@ def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog
 
     source = create_model("NextViT_small", num_classes=7, depths=(1, 1, 5, 1))
     paddle.save(source.state_dict(), str(tmp_path / "seven.pdparams"))
-    from ppcls_nextvit.engine.classification import build_model
+    from ppcls_nextvit.tasks.common import build_model
 
     with caplog.at_level("INFO", logger="ppcls_nextvit"):
         loop.logger.propagate = True
@@ -376,8 +376,8 @@ def test_a_shuffled_or_cut_epoch_does_what_it_says(tmp_path):
 
 def test_a_distilled_step_uses_the_teacher(tmp_path):
     from ppcls_nextvit import create_model
-    from ppcls_nextvit.engine.classification import ClassificationTask
     from ppcls_nextvit.engine.distributed import Processes
+    from ppcls_nextvit.tasks.classification.task import ClassificationTask
 
     teacher = create_model("NextViT_small", num_classes=10, depths=(1, 1, 5, 1))
     paddle.save(teacher.state_dict(), str(tmp_path / "teacher.pdparams"))

@@ -10,9 +10,9 @@ import pytest
 from golden import seeded
 from helpers import GOLDEN, max_difference, seeded_model
 
-from ppcls_nextvit.engine.losses import build_loss
 from ppcls_nextvit.engine.optim import build_optimizer, gradient_norm, split_by_decay
 from ppcls_nextvit.models.layers import BATCH_NORMS
+from ppcls_nextvit.tasks.classification.losses import build_loss
 
 STEPS, SEED = 10, 0
 DECAY = {"no_weight_decay_name": ".bias norm ", "one_dim_param_no_weight_decay": True}

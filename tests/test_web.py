@@ -18,7 +18,8 @@ from predicting import program_at, random_weights, varied_pictures
 from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 from tiny import DATA, NORMALIZE, ROOT, write_config
 
-from ppcls_nextvit.preprocess import Preprocess, open_image
+from ppcls_nextvit.data.images import open_image
+from ppcls_nextvit.data.transforms.pipeline import Preprocess
 
 FOLDER = ROOT / "deploy" / "web"
 PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))

@@ -37,7 +37,7 @@ import benchmark_worker
 import numpy
 from benchmark_worker import ENGINES
 
-from ppcls_nextvit.cli import program
+from ppcls_nextvit.cli.common import program
 
 WORKER = Path(__file__).with_name("benchmark_worker.py")
 COLUMNS = {
@@ -339,10 +339,10 @@ def prepare(args, size, folder, absent):
 
     from ppcls_nextvit import create_model, load_weights
     from ppcls_nextvit.export import TARGETS
-    from ppcls_nextvit.export.classification import export_classifier
-    from ppcls_nextvit.export.int8 import export_pair
     from ppcls_nextvit.export.verify import ExportError
     from ppcls_nextvit.models.complexity import count_macs
+    from ppcls_nextvit.tasks.classification.export import export_classifier
+    from ppcls_nextvit.tasks.classification.quantize import export_pair
     from ppcls_nextvit.weights.convert import convert
 
     paddle.set_device("cpu")

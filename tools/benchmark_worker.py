@@ -337,7 +337,7 @@ class Dense:
         self.model = create(variant)
         import paddle
 
-        from ppcls_nextvit.data.dense import opencv
+        from ppcls_nextvit.data.transforms.joint import opencv
 
         # the ImportError that names the extra
         opencv()
@@ -345,7 +345,7 @@ class Dense:
         self.version = f"{getattr(self.model, 'suite', '')}paddlepaddle {paddle.__version__}"
 
     def parts(self, task, size, train, batch, runs):
-        measure = importlib.import_module(f"ppcls_nextvit.{task}.benchmark").measure
+        measure = importlib.import_module(f"ppcls_nextvit.tasks.{task}.benchmark").measure
         measured = measure(self.model, tuple(size), train=train, batch=batch, runs=runs)
         memory = measured.pop("peak_memory_mb")
         return {"ms": measured, "memory_mb": memory if self.on_gpu else peak_memory()}
@@ -397,7 +397,7 @@ class OursPipeline:
         import PIL
 
         from ppcls_nextvit.config import load_config
-        from ppcls_nextvit.preprocess import Pipeline
+        from ppcls_nextvit.data.transforms.pipeline import Pipeline
 
         config = load_config(Path(__file__).parents[1] / "configs" / "NextViT_small_224.yaml")
         recipe = config.DataLoader["Train"]["dataset"]["transform_ops"]

@@ -7,7 +7,7 @@ too (`-o model.pretrained=WEIGHTS`).
 
 import json
 
-from ppcls_nextvit.cli import config_parser, program
+from ppcls_nextvit.cli.common import config_parser, program
 from ppcls_nextvit.config import dialect_of, load_config
 
 
@@ -24,7 +24,7 @@ def main(argv=None) -> int:
 
         result = evaluate(args.config, overrides=args.override)
     else:
-        from ppcls_nextvit.engine.evaluate import evaluate
+        from ppcls_nextvit.tasks.run import evaluate
 
         result = evaluate(load_config(args.config, args.override))
     print(json.dumps(result))

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import paddle
 
-from ppcls_nextvit.cli import config_parser, program
+from ppcls_nextvit.cli.common import config_parser, program
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.engine.classification import class_names
 from ppcls_nextvit.export import TARGETS
-from ppcls_nextvit.export.classification import describe_config, export_classifier, export_features
 from ppcls_nextvit.export.static import SUFFIXES
 from ppcls_nextvit.models import MODELS
-from ppcls_nextvit.predict import list_images, preprocess_of, trained_model
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks.classification.export import (
+    describe_config,
+    export_classifier,
+    export_features,
+)
+from ppcls_nextvit.tasks.classification.predict import preprocess_of
+from ppcls_nextvit.tasks.common import class_names, list_images, trained_model
 
 PHOTOS = Path(__file__).resolve().parents[1] / "tests" / "photos"
 DENSE_TARGETS = ("paddle", "onnx")  # where detectors and segmentors were shown to be right
@@ -122,7 +126,7 @@ def export_config(config, args):
             f"other precisions and formats "
             "are for classifiers"
         )
-    dense = importlib.import_module(f"ppcls_nextvit.{task}.export")
+    dense = importlib.import_module(f"ppcls_nextvit.tasks.{task}.export")
     photos = (
         list_images(args.photos)
         if args.photos

@@ -8,20 +8,13 @@ Classification prints the best names (--sheet draws them). Detection and segment
 import sys
 from pathlib import Path
 
-from ppcls_nextvit.cli import config_parser, program
+from ppcls_nextvit.cli.common import config_parser, program
 from ppcls_nextvit.config import load_config
-from ppcls_nextvit.engine.classification import class_names
 from ppcls_nextvit.engine.distributed import start_processes
 from ppcls_nextvit.models import MODELS
-from ppcls_nextvit.predict import (
-    contact_sheet,
-    images_of,
-    predict_files,
-    preprocess_of,
-    trained_model,
-    write_json,
-)
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks.classification.predict import contact_sheet, predict_files, preprocess_of
+from ppcls_nextvit.tasks.common import class_names, images_of, trained_model, write_json
 
 
 def classify(config, args):
@@ -51,7 +44,7 @@ def classify(config, args):
 
 def detect(config, args):
     """Boxes and masks, drawn on every image, and as JSON."""
-    from ppcls_nextvit.detection.predict import infer
+    from ppcls_nextvit.tasks.detection.predict import infer
 
     status = infer(config, args.out, args.json)
     print(f"drawn in {args.out}")
@@ -60,7 +53,7 @@ def detect(config, args):
 
 def segment(config, args):
     """Labels, coloured over every image with a legend and as PNGs of class numbers, and as JSON."""
-    from ppcls_nextvit.segmentation.predict import infer
+    from ppcls_nextvit.tasks.segmentation.predict import infer
 
     status = infer(config, args.out, args.json)
     print(f"drawn in {args.out}")

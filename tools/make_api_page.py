@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ppcls_nextvit
-from ppcls_nextvit.cli import program, write_generated
+from ppcls_nextvit.cli.common import program, write_generated
 from ppcls_nextvit.schema import Registry
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"

@@ -6,7 +6,7 @@ Each file is complete, because users copy one; the table keeps the twelve in ste
 
 from pathlib import Path
 
-from ppcls_nextvit.cli import write_generated
+from ppcls_nextvit.cli.common import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

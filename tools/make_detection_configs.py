@@ -4,7 +4,7 @@
 
 from pathlib import Path
 
-from ppcls_nextvit.cli import write_generated
+from ppcls_nextvit.cli.common import write_generated
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import paddle
 
-from ppcls_nextvit import create_model, fuse_bn, zoo
-from ppcls_nextvit.cli import program
+from ppcls_nextvit import create_model, fuse_bn
+from ppcls_nextvit.cli.common import program
+from ppcls_nextvit.models.backbones.nextvit import VARIANTS
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
-from ppcls_nextvit.models.nextvit import VARIANTS
+from ppcls_nextvit import zoo
 
 STARTS = {"<!-- model_info -->": "en", "<!-- model_info: zh -->": "zh"}
 END = "<!-- /model_info -->"

@@ -6,8 +6,8 @@ import argparse
 import difflib
 from pathlib import Path
 
+from ppcls_nextvit.cli.common import program
 from ppcls_nextvit import zoo
-from ppcls_nextvit.cli import program
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "model_zoo.md"
 HEADER = f"""\

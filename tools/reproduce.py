@@ -11,10 +11,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from ppcls_nextvit.cli import program
+from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.engine.distributed import start_processes
-from ppcls_nextvit.evaluation import DENSE_SETS, SETS, default_set, reproduce
-from ppcls_nextvit.zoo import Preprocessing
+from ppcls_nextvit.reproduce import DENSE_SETS, SETS, default_set
+from ppcls_nextvit.reproduce import run as reproduce
+from ppcls_nextvit.zoo.records import Preprocessing
 
 
 def parser():

@@ -5,7 +5,7 @@ In several processes: `python -m paddle.distributed.launch --nproc_per_node=2 to
 configs/paddleseg) goes to that suite's own trainer.
 """
 
-from ppcls_nextvit.cli import config_parser, program
+from ppcls_nextvit.cli.common import config_parser, program
 from ppcls_nextvit.config import dialect_of, load_config
 
 

@@ -1,13 +1,14 @@
-"""Data: sets of images, transforms, mixing, order, and the loader that joins them. `build_loader`
+"""Data: datasets, transforms, mixing, order, and the loader that joins them. `build_loader`
 is the entry.
 """
 
-from ..preprocess import TRANSFORMS
-from . import autoaugment, coco, segmentation, transforms  # noqa: F401  (they fill TRANSFORMS and DATASETS)
-from .datasets import DATASETS
+from .datasets import coco, segmentation  # noqa: F401  (they fill DATASETS)
+from .datasets.registry import DATASETS
 from .loader import Loader, build_loader, check_loader
 from .mixing import BATCH_TRANSFORMS
 from .samplers import SAMPLERS
+from .transforms import autoaugment, random  # noqa: F401  (they fill TRANSFORMS)
+from .transforms.evaluation import TRANSFORMS
 
 __all__ = [
     "BATCH_TRANSFORMS",

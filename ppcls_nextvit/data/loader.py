@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from ..preprocess import ImageError
 from ..schema import ConfigError, require_keys
-from .datasets import DATASETS, ONCE, SECTIONS
+from .datasets.registry import DATASETS, ONCE, SECTIONS
+from .images import ImageError
 from .samplers import SAMPLERS, generator
 
 GRACE_S = 60  # how long a worker outlives a SIGTERM

@@ -13,15 +13,15 @@ import paddle
 
 from ..config import dump_config
 from ..schema import ConfigError
+from ..tasks.registry import task_of
 from ..weights import load_weights
 from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint
+from .curves import draw_curves, pyplot
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
 from .log import RunLog, environment, logger, peak_memory_mb
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
-from .report import draw_curves, pyplot
 from .schedule import build_schedule
-from .tasks import task_of
 
 
 @dataclass

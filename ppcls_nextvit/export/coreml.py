@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..models.nextvit import MIN_INPUT_SIZE
+from ..models.backbones.nextvit import MIN_INPUT_SIZE
 from .mil import MilProgram, import_coremltools
 from .onnx import to_onnx
 from .target import STEM, Target

@@ -15,8 +15,8 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ..models import NextViT, fuse_bn
+from ..models.backbones.nextvit import HEAD_DIM, NTB, SequencePool, WindowPool
 from ..models.layers import PointwiseConv2D
-from ..models.nextvit import HEAD_DIM, NTB, SequencePool, WindowPool
 
 __all__ = ["Classifier", "Features", "export_form"]
 

@@ -8,7 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from .static import in_own_process, operators, save_program
+from .process import in_own_process
+from .static import operators, save_program
 from .target import STEM, Target
 from .verify import ExportError
 

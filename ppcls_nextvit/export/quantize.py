@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .static import in_own_process
+from .process import in_own_process
 from .verify import ExportError
 
 __all__ = [

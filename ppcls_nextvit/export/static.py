@@ -6,20 +6,18 @@ inference.yml         what export.json says, for programs that read PaddleClas's
 """
 
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 
 import paddle
 import yaml
 from paddle import nn
 
+from .process import in_own_process
 from .target import STEM, Target
 from .verify import ExportError
 
-__all__ = ["TARGET", "in_own_process", "load", "operators", "save_program"]
+__all__ = ["TARGET", "load", "operators", "save_program"]
+
 
 SUFFIXES = {"pir": ".json", "pdmodel": ".pdmodel"}
 # operators by name in PIR alone
@@ -62,37 +60,6 @@ def save_program(layer, prefix, signature, format="pir"):
     if format == "pir":
         return _save(layer, str(prefix), signature)
     return in_own_process(_save, layer, str(prefix), signature, FLAGS_enable_pir_api="0")
-
-
-def in_own_process(function, *arguments, **environment):
-    """`function(*arguments)`, run in a process that was started with `environment` added to its
-    own, and is kept for the next call.
-
-    ExportError if that process dies.
-    """
-    try:
-        return _process(tuple(environment.items())).submit(function, *arguments).result()
-    except BrokenProcessPool as error:
-        _process.cache_clear()
-        raise ExportError(
-            "the process that writes the files ended before it was done; is there enough memory, "
-            "and does the script that "
-            'asks for it have `if __name__ == "__main__":`?'
-        ) from error
-
-
-@cache
-def _process(environment):
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    before = {name: os.environ.get(name) for name, _ in environment}
-    # Paddle reads its flags when the new process imports it
-    os.environ.update(environment)
-    try:
-        pool.submit(os.getpid).result()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return pool
 
 
 def _save(layer, prefix, signature):

@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 
-from ..cli import program
+from ..cli.common import program
 
 
 @program

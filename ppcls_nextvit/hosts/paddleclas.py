@@ -7,11 +7,11 @@ import logging
 import paddle
 from paddle import nn
 
-from .. import zoo
 from ..models import MODELS, create_model, fuse_bn, list_models
-from ..models.nextvit import NextViT
+from ..models.backbones.nextvit import NextViT
 from ..schema import ConfigError, nearest, require_keys, yaml_parameters
 from ..weights import load_weights
+from .. import zoo
 from . import import_suite
 
 __all__ = ["register"]

@@ -12,8 +12,8 @@ from dataclasses import replace
 import paddle
 import yaml
 
-from ..models.nextvit import VARIANTS
-from ..models.nextvit import NextViT as Network
+from ..models.backbones.nextvit import VARIANTS
+from ..models.backbones.nextvit import NextViT as Network
 from ..schema import ConfigError, nearest, require_keys
 from ..weights import load_weights
 from . import import_suite

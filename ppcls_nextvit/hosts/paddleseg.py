@@ -18,9 +18,9 @@ from typing import Literal, Optional
 import paddle
 
 from ..models import MODELS, build_backbone
-from ..models.nextvit import VARIANTS, NextViT
+from ..models.backbones.nextvit import VARIANTS, NextViT
+from ..models.segmentors.heads import resize_like
 from ..schema import ConfigError, Registry, require_keys
-from ..segmentation.heads import resize_like
 from ..weights import load_weights
 from . import import_suite
 

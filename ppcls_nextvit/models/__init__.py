@@ -1,10 +1,10 @@
 """The models, by name."""
 
-from ..detection.mask_rcnn import MaskRCNN
-from ..segmentation.segmentors import SemanticFPN, UPerNet
+from .backbones.nextvit import NextViT
+from .detectors.mask_rcnn import MaskRCNN
 from .fuse import fuse_bn
-from .nextvit import NextViT
 from .registry import MODELS, build_backbone, check_backbone
+from .segmentors.encoder_decoder import SemanticFPN, UPerNet
 
 __all__ = [
     "MODELS",

@@ -12,8 +12,8 @@ import math
 import paddle
 from paddle import nn
 
+from .backbones.nextvit import E_MHSA
 from .layers import BATCH_NORMS
-from .nextvit import E_MHSA
 
 __all__ = ["count_macs", "count_parameters"]
 

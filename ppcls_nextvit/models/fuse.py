@@ -10,7 +10,7 @@ import copy
 import paddle
 from paddle import nn
 
-from .nextvit import MHCA, NCB, NTB, ConvBNReLU, NextViT, PatchEmbed
+from .backbones.nextvit import MHCA, NCB, NTB, ConvBNReLU, NextViT, PatchEmbed
 
 __all__ = ["fuse_bn"]
 

@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 from paddle import nn
 
 from ..schema import ConfigError, Registry
-from .nextvit import VARIANTS, NextViT
+from .backbones.nextvit import VARIANTS, NextViT
 
 __all__ = ["MODELS", "HoldsBackbone", "build_backbone", "check_backbone"]
 

@@ -12,8 +12,8 @@ from typing import Optional
 import numpy as np
 import paddle
 
+from ..models.backbones.nextvit import VARIANTS
 from .. import zoo
-from ..models.nextvit import VARIANTS
 from .reader import read_file
 from .rules import LoadError, class_layer, translate
 

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ppcls_nextvit.labels import read_labels
+from ppcls_nextvit.data.labels import read_labels
 
 from .params import ParamsError, command_options, read_params
 from .run import DATA, MODELS, ROOT, chain_program, checkout_environment, interpreter, prepared

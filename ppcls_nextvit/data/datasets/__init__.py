@@ -1,0 +1,1 @@
+"""Datasets: lists and folders of labelled images, COCO, ADE20K."""

@@ -1,0 +1,106 @@
+"""Files of a folder or of a zip file, by name."""
+
+import os
+import struct
+import zipfile
+import zlib
+
+from ..images import ImageError
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class FolderFiles:
+    """Files below the folder `root`."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def path(self, name):
+        """Where the file `name` lies."""
+        return os.path.join(self.root, name)
+
+    def check(self, names):
+        """A wrong root is noticed here, by its first file, and not in a worker; a single missing
+        file is noticed when it is read.
+        """
+        if not os.path.isfile(self.path(names[0])):
+            raise FileNotFoundError(
+                f"{self.path(names[0])}: no such file, and it is the first of the list; is "
+                f"image_root (or "
+                "dataset_root) right?"
+            )
+
+    def read(self, name):
+        """The file's bytes. ImageError if it cannot be read."""
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise ImageError(f"{self.path(name)}: cannot be read: {error.strerror}") from error
+
+
+class ZipFiles:
+    """Members of the zip file `root`, read by position, so that processes forked after opening can
+    share the descriptor.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        try:
+            with zipfile.ZipFile(root) as archive:
+                self.members = {
+                    i.filename: (i.header_offset, i.compress_size, i.compress_type, i.CRC)
+                    for i in archive.infolist()
+                }
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{root}: not a whole zip file: {error}") from error
+        self.descriptor = os.open(root, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+    def path(self, name):
+        """The member `name` as messages call it."""
+        return f"{self.root}/{name}"
+
+    def check(self, names):
+        """FileNotFoundError, before any work starts, if one of `names` is not in the zip file."""
+        missing = [name for name in names if name not in self.members]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.path(missing[0])}: no such file in the zip ({len(missing)} of "
+                f"{len(names)} are missing)"
+            )
+
+    def read(self, name):
+        """The member's bytes, their CRC verified. ImageError where the zip file is damaged."""
+        offset, size, method, crc = self.members[name]
+        # the name's length may differ from the directory's
+        header = os.pread(self.descriptor, 30, offset)
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise ImageError(f"{self.path(name)}: the zip file is damaged here")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        data = os.pread(self.descriptor, size, offset + 30 + name_length + extra_length)
+        try:
+            data = (
+                zlib.decompress(data, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else data
+            )
+        except zlib.error as error:
+            raise ImageError(f"{self.path(name)}: the zip file is damaged here: {error}") from error
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or zlib.crc32(data) != crc:
+            raise ImageError(
+                f"{self.path(name)}: the zip file is damaged here, or packed by another method "
+                f"than store and deflate"
+            )
+        return data
+
+
+def open_files(image_root):
+    """The files of a folder or of a zip file. FileNotFoundError if there is neither."""
+    if os.path.isdir(image_root):
+        return FolderFiles(image_root)
+    if os.path.isfile(image_root):
+        return ZipFiles(image_root)
+    raise FileNotFoundError(f"image_root: {image_root}: no such folder or zip file")

@@ -1,0 +1,249 @@
+"""From an image file to the model's input: decoding, and the transforms of evaluation. numpy and
+Pillow only.
+
+Evaluation, prediction, export and the deployed programs share one description of this, a list in
+PaddleClas's dialect: `Preprocess(transform_ops)` runs it, `Preprocess.describe()` is what
+`inference.yml` holds.
+
+Between transforms an image is a PIL image in mode RGB, or an array [H, W, 3], uint8 before and
+float32 after NormalizeImage.
+"""
+
+from typing import List, Literal, Optional, Union
+
+import numpy as np
+from PIL import Image
+
+from ...schema import ConfigError, Registry
+from ..images import MAX_PIXELS, as_array, as_pil, decode_image, open_image, size_of
+
+__all__ = ["Resizer", "TRANSFORMS", "center_crop", "normalize", "resize_short"]
+
+TRANSFORMS = Registry("transform")
+
+
+PIL_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+    "hamming": Image.Resampling.HAMMING,
+}
+CV2_FILTERS = {
+    "nearest": "INTER_NEAREST",
+    "bilinear": "INTER_LINEAR",
+    "area": "INTER_AREA",
+    "bicubic": "INTER_CUBIC",
+    "lanczos": "INTER_LANCZOS4",
+}
+Backend = Literal["pil", "cv2"]
+
+
+class Resizer:
+    """`resizer(image, (width, height), rng=None)`: resizing by Pillow (antialiased, as in timm) or
+    by OpenCV (not antialiased).
+
+    interpolation: a name of PIL_FILTERS or CV2_FILTERS; 'random' draws bilinear or bicubic for each
+    image, from `rng`. ConfigError for a name that the backend lacks, ImportError for backend cv2
+    without OpenCV.
+    """
+
+    def __init__(self, interpolation, backend):
+        known = PIL_FILTERS if backend == "pil" else CV2_FILTERS
+        self.names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)
+        if self.names[0] not in known:
+            raise ConfigError(
+                f"interpolation: backend {backend!r} has no {interpolation!r}. Expected one of: "
+                f"{', '.join(known)}, random."
+            )
+        self.cv2 = None
+        if backend == "cv2":
+            try:
+                import cv2
+            except ImportError as error:
+                raise ImportError(
+                    "backend: cv2 needs OpenCV: install ppcls_nextvit[cv2], or write `backend: pil`"
+                ) from error
+            self.cv2 = cv2
+
+    def __call__(self, image, size, rng=None):
+        # a strip of 1 x 50,000 pixels whose shorter side becomes 256
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(
+                f"{size[0]} x {size[1]} pixels after resizing are more than the limit of "
+                f"{MAX_PIXELS}"
+            )
+        name = self.names[0] if len(self.names) == 1 else self.names[rng.integers(len(self.names))]
+        if self.cv2 is None:
+            return as_pil(image).resize(size, PIL_FILTERS[name])
+        return self.cv2.resize(
+            as_array(image), size, interpolation=getattr(self.cv2, CV2_FILTERS[name])
+        )
+
+
+def resize_short(image, short, resizer=None):
+    """`image` with its shorter side at `short` pixels, the other in proportion, truncated to a
+    whole pixel as torchvision's Resize does.
+
+    image: a PIL image or uint8 [H, W, 3]; the result is what the resizer gives, or `image` itself
+    where it has that size.
+    PaddleClas rounds, so that its long side is a pixel longer for some images. Default resizer:
+    Pillow's bicubic.
+    """
+    width, height = size_of(image)
+    if width <= height:
+        size = (short, int(short * height / width))
+    else:
+        size = (int(short * width / height), short)
+    return image if size == (width, height) else (resizer or Resizer("bicubic", "pil"))(image, size)
+
+
+def center_crop(image, size):
+    """The central `size` = (height, width) of `image` as uint8 [height, width, 3]; an image that is
+    smaller is padded with black.
+
+    As torchvision's CenterCrop: an odd remainder is halved with rounding to even (PaddleClas rounds
+    down, one pixel apart).
+    """
+    pixels, (height, width) = as_array(image), size
+    h, w = pixels.shape[:2]
+    if h < height or w < width:
+        dh, dw = max(height - h, 0), max(width - w, 0)
+        pixels = np.pad(pixels, ((dh // 2, (dh + 1) // 2), (dw // 2, (dw + 1) // 2), (0, 0)))
+        h, w = pixels.shape[:2]
+    top, left = round((h - height) / 2), round((w - width) / 2)
+    return pixels[top : top + height, left : left + width]
+
+
+def normalize(image, scale, mean, std):
+    """(image * scale - mean) / std in float32: [H, W, 3] -> [H, W, 3].
+
+    The memory behind the result is [3, H, W], so that the later move to channels first costs
+    nothing.
+    """
+    pixels = as_array(image)
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
+    for channel, plane in enumerate(planes):
+        np.multiply(pixels[:, :, channel], np.float32(scale), out=plane, dtype=np.float32)
+        plane -= np.float32(mean[channel])
+        plane /= np.float32(std[channel])
+    return planes.transpose(1, 2, 0)
+
+
+def pair(size, what="size"):
+    """`size` (int, or a list of two) as (first, second), both 1 or more."""
+    values = (size, size) if isinstance(size, int) else tuple(size)
+    if len(values) != 2 or min(values) < 1:
+        raise ValueError(f"{what}: expected one or two numbers of 1 or more, got {size!r}")
+    return values
+
+
+Size = Union[int, List[int]]
+
+
+@TRANSFORMS.register
+class DecodeImage:
+    """File contents -> RGB image (see decode_image). Both backends decode with Pillow, whose pixels
+    equal OpenCV's and which, unlike OpenCV, notices truncated files."""
+
+    def __init__(
+        self,
+        *,
+        to_rgb: bool = True,
+        channel_first: Literal[False] = False,
+        to_np: bool = True,
+        backend: Backend = "pil",
+    ):
+        self.to_rgb = to_rgb
+
+    def __call__(self, source, rng=None, name=None):
+        image = open_image(source, name)
+        return image if self.to_rgb else decode_image(source, to_rgb=False, name=name)
+
+
+@TRANSFORMS.register
+class ResizeImage:
+    """To `size` = [width, height], or to the shorter side `resize_short`. Without `backend: pil`
+    OpenCV does it, as in PaddleClas.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Optional[Size] = None,
+        resize_short: Optional[int] = None,
+        interpolation: str = "bilinear",
+        backend: Backend = "cv2",
+        return_numpy: bool = True,
+    ):
+        if (size is None) == (resize_short is None):
+            raise ValueError(
+                f"give either size or resize_short, got size={size} and resize_short={resize_short}"
+            )
+        self.short = resize_short and pair(resize_short, "resize_short")[0]
+        self.size = size and pair(size)
+        self.resizer = Resizer(interpolation, backend)
+
+    def __call__(self, image, rng=None):
+        return (
+            resize_short(image, self.short, self.resizer)
+            if self.short
+            else self.resizer(image, self.size, rng)
+        )
+
+
+@TRANSFORMS.register
+class CropImage:
+    """The central `size` = [width, height] pixels; black is added where the image is smaller (see
+    center_crop).
+    """
+
+    def __init__(self, *, size: Size):
+        self.width, self.height = pair(size)
+
+    def __call__(self, image, rng=None):
+        return center_crop(image, (self.height, self.width))
+
+
+@TRANSFORMS.register
+class NormalizeImage:
+    """(image * scale - mean) / std per channel, in float32. `order` says where the channels are: ''
+    and 'hwc' last, 'chw' first.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float = 1 / 255,
+        mean: List[float] = (0.485, 0.456, 0.406),
+        std: List[float] = (0.229, 0.224, 0.225),
+        order: Literal["", "hwc", "chw"] = "chw",
+        output_fp16: Literal[False] = False,
+        channel_num: Literal[3] = 3,
+    ):
+        self.scale, self.mean, self.std = scale, mean, std
+        self.channels_first = order == "chw"
+        if len(mean) != 3 or len(std) != 3 or 0 in std:
+            raise ValueError(
+                f"mean and std need three values each, those of std not 0; got mean={mean}, "
+                f"std={std}"
+            )
+
+    def __call__(self, image, rng=None):
+        if self.channels_first:
+            return normalize(
+                as_array(image).transpose(1, 2, 0), self.scale, self.mean, self.std
+            ).transpose(2, 0, 1)
+        return normalize(image, self.scale, self.mean, self.std)
+
+
+@TRANSFORMS.register
+class ToCHWImage:
+    """[H, W, 3] -> [3, H, W]. Needed in no list: a pipeline's output is channels-first anyway."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, image, rng=None):
+        return as_array(image).transpose(2, 0, 1)

@@ -1,0 +1,212 @@
+"""Mask R-CNN on Next-ViT: backbone, feature pyramid, proposals, boxes, masks, with the semantics of
+mmdetection 2.
+
+Parameter names equal mmdetection's (`backbone.*`, `neck.*`, `rpn_head.*`, `roi_head.bbox_head.*`,
+`roi_head.mask_head.*`).
+"""
+
+from typing import NamedTuple, Tuple
+
+import paddle
+from paddle.nn import functional as F
+
+from ..necks.fpn import FPN
+from ..registry import HoldsBackbone, build_backbone
+from .roi import RoIHead
+from .rpn import RPNHead
+
+
+class Detections(NamedTuple):
+    """What was found in one image, best first."""
+
+    boxes: paddle.Tensor  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image
+    scores: paddle.Tensor  # float32 [n]
+    labels: paddle.Tensor  # int64 [n]
+    masks: paddle.Tensor  # float32 [n, 28, 28], probabilities on a grid over the box
+
+
+class MaskRCNN(HoldsBackbone):
+    """Images -> boxes, classes and masks of the objects in them.
+
+    backbone: {name: NextViT_small, ...}, see models/registry.py. The defaults are the published
+    recipe's (bytedance/Next-ViT, detection/configs).
+    fpn_channels, fc_channels, mask_convs: widths of the pyramid (and mask head) and of the box
+    head, and the mask head's convolutions.
+    anchor_scales, anchor_ratios: sides in strides, and height / width. train_proposals,
+    test_proposals: boxes per level before the
+    suppression at rpn_nms_threshold, and per image after it. rpn_samples, roi_samples: anchors and
+    proposals per image that learn.
+    score_threshold, nms_threshold, max_detections: what counts as found.
+    """
+
+    task = "detection"
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        num_classes: int = 80,
+        fpn_channels: int = 256,
+        fc_channels: int = 1024,
+        mask_convs: int = 4,
+        anchor_scales: Tuple[float, ...] = (8.0,),
+        anchor_ratios: Tuple[float, ...] = (0.5, 1.0, 2.0),
+        train_proposals: Tuple[int, int] = (2000, 1000),
+        test_proposals: Tuple[int, int] = (1000, 1000),
+        rpn_nms_threshold: float = 0.7,
+        rpn_samples: int = 256,
+        roi_samples: int = 512,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ):
+        super().__init__()
+        counts = {
+            "num_classes": num_classes,
+            "fpn_channels": fpn_channels,
+            "fc_channels": fc_channels,
+            "rpn_samples": rpn_samples,
+            "roi_samples": roi_samples,
+            "max_detections": max_detections,
+            "train_proposals": min(train_proposals),
+            "test_proposals": min(test_proposals),
+            "mask_convs": mask_convs,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more; got {value}")
+        for name, values in (("anchor_scales", anchor_scales), ("anchor_ratios", anchor_ratios)):
+            if not values or min(values) <= 0:
+                raise ValueError(f"{name} must be numbers above 0; got {values}")
+        shares = {
+            "rpn_nms_threshold": rpn_nms_threshold,
+            "score_threshold": score_threshold,
+            "nms_threshold": nms_threshold,
+        }
+        for name, value in shares.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1]; got {value}")
+        self.num_classes, self.train_proposals, self.test_proposals = (
+            num_classes,
+            train_proposals,
+            test_proposals,
+        )
+        self.score_threshold, self.nms_threshold, self.max_detections = (
+            score_threshold,
+            nms_threshold,
+            max_detections,
+        )
+        self.backbone = build_backbone(backbone)
+        self.in_channels = self.backbone.in_channels
+        strides = self.backbone.stage_strides
+        self.neck = FPN(self.backbone.stage_channels, fpn_channels, num_outs=len(strides) + 1)
+        self.rpn_head = RPNHead(
+            fpn_channels,
+            (*strides, 2 * strides[-1]),
+            anchor_scales,
+            anchor_ratios,
+            rpn_nms_threshold,
+            rpn_samples,
+        )
+        self.roi_head = RoIHead(
+            fpn_channels, fc_channels, fpn_channels, mask_convs, num_classes, strides, roi_samples
+        )
+
+    def forward(self, image, shape=None, scale=None):
+        """A list of Detections, one per image.
+
+        image: float32 [B, 3, H, W], normalised and padded to multiples of 32. shape: int [B, 2],
+        the images' (height, width) before padding; None: H and W. scale: float [B, 2], the (y, x)
+        factors by which the images were resized; None: 1.
+        """
+        maps = self.neck(self.backbone(image))
+        outputs = self.rpn_head.flat(*self.rpn_head(maps))
+        found = []
+        for i in range(image.shape[0]):
+            limit = _xyxy(paddle.shape(image)[2:] if shape is None else shape[i])
+            factors = paddle.ones([4]) if scale is None else _xyxy(scale[i])
+            found.append(
+                self.detect(
+                    [x[i : i + 1] for x in maps],
+                    [x[i] for x in outputs[0]],
+                    [x[i] for x in outputs[1]],
+                    outputs[2],
+                    limit,
+                    factors,
+                )
+            )
+        return found
+
+    def detect(self, maps, logits, deltas, anchors, limit, scale):
+        """The Detections of one image, whose maps are [1, C, H, W]. Arguments as in
+        RPNHead.proposals and RoIHead.detect.
+        """
+        proposals, _ = self.rpn_head.proposals(logits, deltas, anchors, limit, *self.test_proposals)
+        maps, count = maps[: len(self.roi_head.strides)], [proposals.shape[0]]
+        boxes, scores, labels = self.roi_head.detect(
+            *self.roi_head.boxes(maps, proposals, count),
+            proposals,
+            limit,
+            scale,
+            self.score_threshold,
+            self.nms_threshold,
+            self.max_detections,
+        )
+        masks = F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
+        return Detections(boxes, scores, labels, masks)
+
+    def losses(self, batch):
+        """({rpn_cls, rpn_box, cls, box, mask}: losses whose sum is the total, counts) of a training
+        batch.
+
+        batch: image, shape, boxes [N, 4], labels [N], counts (N per image) and masks [N, H, W],
+        over all images in order.
+        counts: (images, proposals classified right, proposals).
+        """
+        maps = self.neck(self.backbone(batch["image"]))
+        logits, deltas, anchors = self.rpn_head.flat(*self.rpn_head(maps))
+        shapes, ends = batch["shape"].numpy(), batch["counts"].numpy().cumsum()
+        spans = [
+            slice(int(end - count), int(end)) for end, count in zip(ends, batch["counts"].numpy())
+        ]
+        objects, labels, masks = (
+            [batch[key][span] for span in spans] for key in ("boxes", "labels", "masks")
+        )
+        parts = dict(
+            zip(
+                ("rpn_cls", "rpn_box"),
+                self.rpn_head.losses(logits, deltas, anchors, objects, shapes),
+            )
+        )
+        with paddle.no_grad():
+            proposals = [
+                self._proposals_to_learn(
+                    [x[i] for x in logits],
+                    [x[i] for x in deltas],
+                    anchors,
+                    _xyxy(batch["shape"][i]),
+                )
+                for i in range(len(shapes))
+            ]
+        second, right, seen = self.roi_head.losses(
+            maps[: len(self.roi_head.strides)], proposals, objects, labels, masks
+        )
+        return {**parts, **second}, (len(shapes), right, seen)
+
+    def _proposals_to_learn(self, logits, deltas, anchors, limit):
+        """The proposals [n, 4] of one image in training; its frame where there is none: the second
+        stage needs a box to learn from.
+        """
+        proposals, _ = self.rpn_head.proposals(
+            logits, deltas, anchors, limit, *self.train_proposals
+        )
+        return (
+            proposals
+            if proposals.shape[0]
+            else paddle.concat([paddle.zeros([2]), limit[:2]]).unsqueeze(0)
+        )
+
+
+def _xyxy(pair):
+    """(y, x) -> float32 (x, y, x, y)."""
+    return paddle.concat([pair[1:2], pair[:1], pair[1:2], pair[:1]]).astype("float32")

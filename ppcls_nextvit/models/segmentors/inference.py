@@ -1,0 +1,143 @@
+"""From a network's logits to a label for each pixel: whole or by windows, at several scales,
+mirrored; as in mmsegmentation.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Tuple
+
+import paddle
+from paddle.nn import functional as F
+
+from ...schema import ConfigError, Registry
+from ..backbones.nextvit import MIN_INPUT_SIZE
+from .heads import resize
+
+__all__ = ["Inference", "best_class", "segment", "window_starts"]
+
+_INFERENCE = Registry("inference")
+
+
+@_INFERENCE.register
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a segmentor is asked.
+
+    mode: 'whole' image, or overlapping windows ('slide') of `crop_size` (height, width) every
+    `stride` pixels, whose logits are averaged.
+    ratios: the scales, relative to the one of the evaluation transforms; flip: mirrored too. With
+    more than one view of an image their probabilities are averaged.
+    """
+
+    mode: Literal["whole", "slide"] = "whole"
+    crop_size: Tuple[int, int] = (512, 512)
+    stride: Tuple[int, int] = (341, 341)
+    ratios: Tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if not all(0 < step <= size for step, size in zip(self.stride, self.crop_size)):
+            raise ValueError(
+                f"stride must be from 1 to crop_size, or pixels are left out; got stride "
+                f"{self.stride} and "
+                f"crop_size {self.crop_size}"
+            )
+        if not self.ratios or min(self.ratios) <= 0:
+            raise ValueError(f"ratios must be positive numbers; got {self.ratios}")
+
+    @classmethod
+    def from_yaml(cls, section, where="Arch.inference"):
+        """The Inference of a YAML mapping, or of None. ConfigError names the key below `where`."""
+        inference = _INFERENCE.build("Inference", section, where)
+        if inference.mode == "slide" and min(inference.crop_size) < MIN_INPUT_SIZE:
+            raise ConfigError(
+                f"{where}.crop_size: the model needs {MIN_INPUT_SIZE} pixels or more, got "
+                f"{list(inference.crop_size)}"
+            )
+        return inference
+
+
+def window_starts(length, size, stride):
+    """Where the windows of a side begin: every `stride`, the last one moved back to end with the
+    image.
+    """
+    count = max(length - size + stride - 1, 0) // stride + 1
+    return [max(min(i * stride + size, length) - size, 0) for i in range(count)]
+
+
+def view_logits(model, images, inference):
+    """images: [B, C, H, W] -> logits [B, num_classes, H, W], float32, of the whole images or
+    averaged over the windows.
+    """
+    if inference.mode == "whole":
+        return model(images).astype("float32")
+    (height, width), (size_y, size_x) = images.shape[2:], inference.crop_size
+    total = paddle.zeros([images.shape[0], model.num_classes, height, width])
+    count = paddle.zeros([height, width])
+    for top in window_starts(height, size_y, inference.stride[0]):
+        for left in window_starts(width, size_x, inference.stride[1]):
+            rows, columns = slice(top, top + size_y), slice(left, left + size_x)
+            total[:, :, rows, columns] += model(images[:, :, rows, columns]).astype("float32")
+            count[rows, columns] += 1
+    return total / count
+
+
+def mirrored(images, shapes):
+    """Images [B, C, H, W] flipped left to right within their shapes (height, width); what is padded
+    stays at the right and bottom.
+    """
+    out = images.clone()
+    for i, (height, width) in enumerate(shapes):
+        out[i, :, :height, :width] = images[i, :, :height, :width].flip(-1)
+    return out
+
+
+def best_class(logits, padded, shape, original):
+    """The class of every pixel: logits [num_classes, h, w] resized to `padded`, cut to `shape`,
+    resized to `original`, all (height, width); returns int64 `original`.
+
+    On a CPU, whose resizing is slow, the two resizes are one matrix for each axis: 0.38 of the time
+    for 150 classes at 512 x 683.
+    """
+    if paddle.device.get_device() == "cpu":
+        rows, columns = (
+            _resizing(*lengths) for lengths in zip(logits.shape[1:], padded, shape, original)
+        )
+        return paddle.matmul(rows, paddle.matmul(logits, columns, transpose_y=True)).argmax(axis=0)
+    scores = resize(logits.unsqueeze(0), padded)[:, :, : shape[0], : shape[1]]
+    return (scores if tuple(shape) == tuple(original) else resize(scores, original))[0].argmax(
+        axis=0
+    )
+
+
+def _resizing(length, padded, kept, original):
+    """float32 [original, length]: the matrix of what `best_class` does along an axis."""
+    matrix = resize(paddle.eye(length).reshape([1, length, length, 1]), [padded, 1])[:, :, :kept]
+    return resize(matrix, [original, 1])[0, :, :, 0].T
+
+
+def segment(model, views, originals, inference):
+    """The label of every pixel: for each of B images int64 [H, W], in its original size.
+
+    model: a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
+    views: per ratio of it (images [B, C, H, W], and B times the (height, width) that is image, not
+    padding).
+    """
+    average = len(inference.ratios) > 1 or inference.flip
+    if inference.mode == "whole" and not average:
+        [(images, shapes)] = views
+        logits = model.decode(images).astype("float32")
+        return [
+            best_class(one, images.shape[2:], shape, original)
+            for one, shape, original in zip(logits, shapes, originals)
+        ]
+    totals = [0.0] * len(originals)
+    for images, shapes in views:
+        for flip in (False, True)[: 1 + inference.flip]:
+            logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)
+            for i, ((height, width), original) in enumerate(zip(shapes, originals)):
+                scores = logits[i : i + 1, :, :height, :width]
+                if (height, width) != tuple(original):
+                    scores = resize(scores, original)
+                scores = F.softmax(scores, axis=1) if average else scores
+                totals[i] = totals[i] + (scores.flip(-1) if flip else scores)
+    return [total[0].argmax(axis=0) for total in totals]

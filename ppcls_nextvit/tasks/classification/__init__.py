@@ -1,0 +1,1 @@
+"""Classification: images in, class logits out."""

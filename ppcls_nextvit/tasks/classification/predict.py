@@ -1,0 +1,114 @@
+"""Predictions for image files: the model of a configuration, top-k with names, a labelled contact
+sheet.
+"""
+
+import numpy as np
+import paddle
+from paddle.nn import functional as F
+from PIL import Image, ImageDraw, ImageFont
+
+from ...data.images import ImageError, open_image
+from ...data.transforms.pipeline import Preprocess
+from ...models.backbones.nextvit import MIN_INPUT_SIZE
+
+__all__ = ["contact_sheet", "predict_files"]
+
+
+SHEET_LIMIT = 400  # pictures on a contact sheet
+
+
+def preprocess_of(config):
+    """The Preprocess of Infer.transforms."""
+    return Preprocess(config.section("Infer").transforms, "Infer.transforms")
+
+
+def predict_files(model, paths, preprocess, batch_size, topk, names):
+    """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or
+    {file_name, error} for a bad image.
+
+    A generator; it reads `batch_size` files at a time. scores are probabilities. Images that
+    preprocessing leaves at different sizes
+    run one size at a time. model: in eval mode, float32 [B, 3, H, W] -> logits [B, len(names)].
+    preprocess: a Preprocess.
+    topk: how many classes. No ImageError leaves it: that is the `error`.
+    """
+    for start in range(0, len(paths), batch_size):
+        results, by_shape = {}, {}
+        for path in paths[start : start + batch_size]:
+            try:
+                image = preprocess(str(path))
+                if min(image.shape[1:]) < MIN_INPUT_SIZE:
+                    raise ImageError(
+                        f"{path}: {image.shape[1]} x {image.shape[2]} pixels after preprocessing; "
+                        f"the model needs at least {MIN_INPUT_SIZE}"
+                    )
+                by_shape.setdefault(image.shape, []).append((path, image))
+            except ImageError as error:
+                results[path] = {"file_name": str(path), "error": str(error)}
+        for group in by_shape.values():
+            batch = paddle.to_tensor(np.stack([image for _, image in group]))
+            with paddle.no_grad():
+                probabilities = F.softmax(model(batch), axis=-1).numpy()
+            for (path, _), row in zip(group, probabilities):
+                order = np.argsort(-row, kind="stable")[:topk].tolist()
+                results[path] = {
+                    "file_name": str(path),
+                    "class_ids": order,
+                    "scores": [float(row[i]) for i in order],
+                    "label_names": [names[i] for i in order],
+                }
+        yield from (results[path] for path in paths[start : start + batch_size])
+
+
+def contact_sheet(results, columns=8, cell=144):
+    """A picture of the images of `results` (of predict_files; bad ones are left out), each over its
+    best name and probability.
+
+    cell: side of a picture, in pixels. Small images grow by whole factors, so that their pixels
+    stay visible. Returns a PIL image of at most SHEET_LIMIT pictures. ValueError if there is none.
+    """
+    shown = [result for result in results if "error" not in result][:SHEET_LIMIT]
+    if not shown:
+        raise ValueError("no image could be read, so there is no contact sheet to draw")
+    font, line, gap = ImageFont.load_default(13), 17, 8
+    columns = min(columns, len(shown))
+    width, height = cell + gap, cell + 2 * line + gap
+    sheet = Image.new(
+        "RGB", (columns * width + gap, -(-len(shown) // columns) * height + gap), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for index, result in enumerate(shown):
+        left, top = gap + index % columns * width, gap + index // columns * height
+        picture = _fitted(open_image(result["file_name"]), cell)
+        sheet.paste(
+            picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2)
+        )
+        draw.text(
+            (left, top + cell + 1),
+            _shortened(draw, result["label_names"][0], font, cell),
+            "black",
+            font,
+        )
+        draw.text(
+            (left, top + cell + 1 + line), f"{100 * result['scores'][0]:.1f} %", "#555555", font
+        )
+    return sheet
+
+
+def _fitted(picture, side):
+    factor = side // max(picture.size)
+    if factor > 1:
+        return picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+        )
+    picture.thumbnail((side, side))
+    return picture
+
+
+def _shortened(draw, text, font, width):
+    """`text`, cut so that it is at most `width` pixels wide."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"

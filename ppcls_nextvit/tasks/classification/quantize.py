@@ -1,0 +1,263 @@
+"""From a configuration to an int8 export, and what it costs and saves against float32, on labelled
+images and side by side in time.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...data.datasets.registry import DATASETS
+from ...data.loader import build_loader
+from ...data.transforms.pipeline import Pipeline
+from ...export.graph import Classifier
+from ...export.quantize import quantize_onnx
+from ...export.target import DESCRIPTION, STEM, Signature, export
+from ...export.verify import log_probability_difference, relative_difference
+from ..common import class_names, list_images, trained_model
+from .export import describe_config, export_classifier
+from .predict import preprocess_of
+
+__all__ = ["calibration_images", "compare_precisions", "export_int8", "export_pair", "table"]
+
+REPORT = "accuracy.json"
+# calibration images on which int8 files are compared with the model: outside their range int8 means
+# nothing
+CHECKED = 8
+
+
+def export_int8(config, target, images, keep_float=0, threads=1):
+    """Write the int8 export of Global.pretrained_model to Global.save_inference_dir, with
+    `accuracy.json`; returns that report.
+
+    target: of TARGETS. images: float32 [C, H, W], to calibrate with (see calibration_images).
+    keep_float: see export_pair.
+    threads: of the CPU, while latencies are measured. The float32 export beside it is made in a
+    temporary folder. ExportError if the int8 files are far from the model.
+    """
+    names, (model, weights), softmax = (
+        class_names(config),
+        trained_model(config),
+        config.Arch.infer_add_softmax,
+    )
+    description, directory = (
+        describe_config(config, preprocess_of(config), names, weights),
+        Path(config.Global.save_inference_dir),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {"fp32": Path(folder), "int8": directory}
+        pair = export_pair(
+            model,
+            target,
+            folders,
+            description,
+            config.Global.image_shape[1:],
+            images,
+            softmax,
+            keep_float,
+        )
+        programs = [
+            target.load(path, pair.signature, precision, threads)
+            for precision, path in folders.items()
+        ]
+        report = {
+            "target": target.name,
+            "calibrated_on": len(images),
+            "kept_float": pair.kept_float,
+            "threads": threads,
+            **compare_precisions(
+                *programs, config, *pair.signature.inputs, *pair.signature.outputs
+            ),
+        }
+        for precision in folders:
+            report[precision]["bytes"] = pair.exported[precision].size
+    (directory / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+@dataclass
+class Pair:
+    """What `export_pair` wrote: {"fp32": Exported, "int8": Exported}, their Signature, the layers
+    that stayed in float.
+    """
+
+    exported: dict
+    signature: Signature
+    kept_float: list
+
+
+def export_pair(model, target, folders, description, size, images, softmax=True, keep_float=0):
+    """`model`'s float32 and int8 exports to `target`, any batch of `size` = (height, width);
+    returns Pair.
+
+    folders: {"fp32": path, "int8": path}. images: float32 [C, height, width], to calibrate with and
+    to compare on.
+    keep_float: so many layers stay in float (see quantize_onnx); ValueError for other targets than
+    onnx and tensorrt.
+    """
+    if keep_float and target.name not in ("onnx", "tensorrt"):
+        raise ValueError(
+            f"layers are kept in float for onnx and tensorrt; --to {target.name} takes none"
+        )
+    options, kept = {"format": "pdmodel"} if target.name == "paddle" else {}, []
+
+    def write(layer, folder, signature, precision, images):
+        nodes = target.write(layer, folder, signature, "fp32", images)
+        kept.extend(
+            quantize_onnx(
+                folder / f"{STEM}.onnx",
+                images,
+                "tensorrt" if target.name == "tensorrt" else "onnxruntime",
+                keep_float,
+            )
+        )
+        return nodes
+
+    exported = {
+        "fp32": export_classifier(
+            model,
+            target,
+            folders["fp32"],
+            description,
+            size,
+            softmax,
+            size=size,
+            photos=images[:1],
+            **options,
+        )
+    }
+    described = json.loads((Path(folders["fp32"]) / DESCRIPTION).read_text(encoding="utf-8"))
+    signature = Signature(
+        {name: tuple(shape) for name, shape in described["Export"]["inputs"].items()},
+        tuple(described["Export"]["outputs"]),
+    )
+    batch = {name: np.stack(images[:CHECKED]) for name in signature.inputs}
+    compare = log_probability_difference if softmax else relative_difference
+    int8_target = replace(target, write=write) if keep_float else target
+    exported["int8"] = export(
+        Classifier(model, softmax),
+        int8_target,
+        folders["int8"],
+        signature,
+        [batch],
+        described,
+        "int8",
+        reference=model,
+        compare=compare,
+        classes=signature.outputs[0],
+        images=images,
+        **options,
+    )
+    return Pair(exported, signature, kept)
+
+
+def calibration_images(config, source=None, count=300, seed=0):
+    """At most `count` images, float32 [C, H, W], preprocessed as for evaluation (DataLoader.Eval),
+    drawn by `seed`.
+
+    source: a folder of images, or a list file as in DataLoader.Eval; by default the images of
+    DataLoader.Train. ConfigError, FileNotFoundError, ImageError for what cannot be read.
+    """
+    section = {mode: dict(config.DataLoader[mode]["dataset"]) for mode in ("Train", "Eval")}
+    transforms = section["Eval"].get("transform_ops")
+    if source and not str(source).endswith(".txt"):
+        paths, transform = (
+            list_images(source),
+            Pipeline(transforms, "DataLoader.Eval.dataset.transform_ops"),
+        )
+        return [transform(str(paths[i])) for i in _drawn(len(paths), count, seed)]
+    chosen = (
+        {**section["Eval"], "cls_label_path": str(source)}
+        if source
+        else {**section["Train"], "transform_ops": transforms}
+    )
+    for training_only in ("batch_transform_ops", "bad_images"):
+        chosen.pop(training_only, None)
+    dataset = DATASETS.build(
+        chosen.pop("name"),
+        chosen,
+        "DataLoader.Eval.dataset" if source else "DataLoader.Train.dataset",
+        None,
+    )
+    return [
+        dataset.transform(dataset.read(i), None, dataset.name(i))
+        for i in _drawn(len(dataset), count, seed)
+    ]
+
+
+def _drawn(total, count, seed):
+    if count < 1:
+        raise ValueError(f"the number of images must be 1 or more; got {count}")
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count]).tolist()
+
+
+def compare_precisions(
+    float_program, int8_program, config, input_name, output_name, rounds=20, runs=3
+):
+    """{images, fp32: {top1, latency_ms}, int8: {top1, latency_ms}, agreement, top1_loss,
+    latency_ratio} on DataLoader.Eval.
+
+    Programs: see verify.py. agreement: share of images with the same best class. top1_loss: in
+    points. latency: of one image; the medians over `rounds` of `runs` runs in which the two took
+    turns, latency_ratio the median of the rounds' own ratios.
+    """
+    loader = build_loader(config.DataLoader["Eval"], "Eval", num_classes=config.Arch.class_num)
+    correct, same, images, one = np.zeros(2, np.int64), 0, 0, None
+    for batch in loader.epoch(0):
+        pixels, labels = batch["image"].numpy(), batch["label"].numpy()
+        best = [
+            program({input_name: pixels})[output_name].argmax(axis=-1)
+            for program in (float_program, int8_program)
+        ]
+        correct += [(classes == labels).sum() for classes in best]
+        same, images, one = same + int((best[0] == best[1]).sum()), images + len(labels), pixels[:1]
+    taken = {"fp32": [], "int8": []}
+    for _ in range(rounds):
+        for name, program in (("fp32", float_program), ("int8", int8_program)):
+            # the other has had the caches
+            program({input_name: one})
+            taken[name].append(
+                statistics.median(_milliseconds(program, {input_name: one}) for _ in range(runs))
+            )
+    top1 = (correct / images).tolist()
+    return {
+        "images": images,
+        "fp32": {"top1": top1[0], "latency_ms": statistics.median(taken["fp32"])},
+        "int8": {"top1": top1[1], "latency_ms": statistics.median(taken["int8"])},
+        "agreement": same / images,
+        "top1_loss": 100 * (top1[0] - top1[1]),
+        "latency_ratio": statistics.median(b / a for a, b in zip(taken["fp32"], taken["int8"])),
+    }
+
+
+def _milliseconds(program, batch):
+    start = time.perf_counter()
+    program(batch)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def table(report):
+    """The report of `compare_precisions`, with `bytes` beside each latency, as a Markdown table."""
+    lines = ["| | top-1 % | MB | ms, 1 image |", "|---|---|---|---|"]
+    for name in ("fp32", "int8"):
+        row = report[name]
+        lines.append(
+            f"| {name} | {100 * row['top1']:.2f} | {row['bytes'] / 1e6:.1f} | "
+            f"{row['latency_ms']:.2f} |"
+        )
+    lines.append(
+        f"| int8 to fp32 | {-report['top1_loss']:+.2f} | x "
+        f"{report['int8']['bytes'] / report['fp32']['bytes']:.2f} "
+        f"| x {report['latency_ratio']:.2f} |"
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"best class equal for {100 * report['agreement']:.2f} % of {report['images']} images",
+        ]
+    )

@@ -1,0 +1,86 @@
+"""A published file of weights as a record: where from, how evaluated, what was published, what was measured here."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Mapping, Optional
+
+__all__ = ["Preprocessing", "Weights"]
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a published top-1 was evaluated: shorter side to `resize_short`, centre crop of `crop`
+    pixels, ImageNet mean and std.
+    """
+
+    crop: int
+    crop_ratio: float
+    interpolation: str = "bicubic"
+
+    @property
+    def resize_short(self):
+        """Pixels; the fraction is cut off, as all three sources do (384 / 0.875 -> 438, 224 / 0.95
+        -> 235).
+        """
+        return int(self.crop / self.crop_ratio)
+
+    def transform_ops(self):
+        """The list for `ppcls_nextvit.preprocess.Preprocess`, or for `transform_ops` in a YAML."""
+        return [
+            {"DecodeImage": {"to_rgb": True}},
+            {
+                "ResizeImage": {
+                    "resize_short": self.resize_short,
+                    "interpolation": self.interpolation,
+                    "backend": "pil",
+                }
+            },
+            {"CropImage": {"size": self.crop}},
+            {
+                "NormalizeImage": {
+                    "scale": 1 / 255,
+                    "mean": IMAGENET_MEAN,
+                    "std": IMAGENET_STD,
+                    "order": "",
+                }
+            },
+        ]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file.
+
+    variant: for `create_model`. where: the address that the source's own pages or code state. file:
+    the name under which a user keeps it.
+    preprocess: None for detection and segmentation, whose input `protocol` describes.
+    published: {metric: %}; `SET/top1` for classification (imagenet, imagenet-a, -r, -sketch, -v2,
+        -real), `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single scale), `ade20k/miou_ms`
+        (multi-scale and flip).
+    params_m, gflops: as the source prints them, each counting in its own way (see
+    docs/model_zoo.md).
+    measured: {metric: %} by this project, `log` being the file in the repository that shows it.
+    """
+
+    name: str
+    variant: str
+    task: Literal["classification", "detection", "segmentation"]
+    head: str
+    pretraining: str
+    source: str
+    where: str
+    file: str
+    published: Mapping[str, float]
+    params_m: float
+    gflops: Optional[float]
+    preprocess: Optional[Preprocessing] = None
+    protocol: str = ""
+    measured: Optional[Mapping[str, float]] = None
+    log: Optional[str] = None
+
+    def __post_init__(self):
+        if (self.measured is None) != (self.log is None):
+            raise ValueError(f"{self.name}: measured figures need their log, and a log its figures")
+        object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
