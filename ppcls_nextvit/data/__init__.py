@@ -2,12 +2,10 @@
 is the entry.
 """
 
-from .datasets import coco, segmentation  # noqa: F401  (they fill DATASETS)
 from .datasets.registry import DATASETS
 from .loader import Loader, build_loader, check_loader
 from .mixing import BATCH_TRANSFORMS
 from .samplers import SAMPLERS
-from .transforms import autoaugment, random  # noqa: F401  (they fill TRANSFORMS)
 from .transforms.evaluation import TRANSFORMS
 
 __all__ = [

@@ -1,1 +1,3 @@
-"""Datasets: lists and folders of labelled images, COCO, ADE20K."""
+"""Datasets: lists and folders of labelled images, COCO, ADE20K. Importing this fills DATASETS."""
+
+from . import classification, coco, segmentation  # noqa: F401
