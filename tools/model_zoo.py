@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ppcls_nextvit.cli.common import program
 from ppcls_nextvit import zoo
+from ppcls_nextvit.zoo import nextvit
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "model_zoo.md"
 HEADER = f"""\
@@ -27,7 +28,9 @@ ppcls_nextvit.load_weights(model, "nextvit_small.in1k_224.official")
 detector = ppcls_nextvit.create_model("MaskRCNN", backbone={{"name": "NextViT_small"}})
 ppcls_nextvit.load_weights(detector, "nextvit_small.mask_rcnn_1x.official")
 
-segmentor = ppcls_nextvit.create_model("UPerNet", backbone={{"name": "NextViT_small", "extra_norms": True}})
+segmentor = ppcls_nextvit.create_model(
+    "UPerNet", backbone={{"name": "NextViT_small", "extra_norms": True}}
+)
 ppcls_nextvit.load_weights(segmentor, "nextvit_small.upernet_160k_in1k.official")
 ```
 ```bash
@@ -38,21 +41,21 @@ The three sources give the same networks in other files, but evaluate them diffe
 384 px figures are for crop ratio 0.875, PaddleClas's and timm's for 1.0, which alone is worth about 0.2 to 0.5 points.
 """
 NOTES = {
-    zoo.OFFICIAL: "GFLOPs are multiply-adds as fvcore counts them. Of SSLD-6M only weights were "
+    nextvit.OFFICIAL: "GFLOPs are multiply-adds as fvcore counts them. Of SSLD-6M only weights were "
     "published: no recipe, no list of the 6 M "
     "images, which were mined in the way of SSLD. Files whose names the source does not state are "
     "named here in its manner.",
-    zoo.PADDLECLAS: "Converted by PaddleClas from the official files. Its parameters include "
+    nextvit.PADDLECLAS: "Converted by PaddleClas from the official files. Its parameters include "
     "BatchNorm's running statistics, its GFLOPs "
     "(`paddle.flops`) leave out the attention products.",
-    zoo.TIMM: "Top-1 on ImageNet, -A and -R (among the 200 classes of each), -Sketch, -V2 "
+    nextvit.TIMM: "Top-1 on ImageNet, -A and -R (among the 200 classes of each), -Sketch, -V2 "
     "(matched frequency) and by the ReaL labels, from "
     "timm's tables of results. `tools/reproduce.py --set a|r|sketch|v2|real|c` evaluates these "
     "sets, and ImageNet-C.",
-    "detection": f"{zoo.DETECTION_PROTOCOL}. Parameters as the source counts them: trainable "
+    "detection": f"{nextvit.DETECTION_PROTOCOL}. Parameters as the source counts them: trainable "
     f"ones, with the classification head that a "
     "detector does not use.",
-    "segmentation": f"{zoo.SEGMENTATION_PROTOCOL}; ms: scales 0.5 to 1.75, and flipped. "
+    "segmentation": f"{nextvit.SEGMENTATION_PROTOCOL}; ms: scales 0.5 to 1.75, and flipped. "
     f"Parameters as the source counts them, with the "
     "classification head that a segmentor does not use. Its 331 G for Semantic FPN with the large "
     "model do not fit the "
@@ -97,19 +100,19 @@ def page():
     records = list(zoo.WEIGHTS.values())
     classification = {
         "weights of": lambda r: (
-            "ImageNet-1K" if r.pretraining == zoo.PRETRAINING["in1k"] else "SSLD-6M first"
+            "ImageNet-1K" if r.pretraining == nextvit.PRETRAINING["in1k"] else "SSLD-6M first"
         ),
         "resize, crop": lambda r: f"{r.preprocess.resize_short}, {r.preprocess.crop}",
     }
     backbone = {
         "backbone of": lambda r: (
-            "ImageNet-1K" if r.pretraining == zoo.PRETRAINING["in1k"] else "SSLD-6M first"
+            "ImageNet-1K" if r.pretraining == nextvit.PRETRAINING["in1k"] else "SSLD-6M first"
         )
     }
     sections = []
-    for source in (zoo.OFFICIAL, zoo.PADDLECLAS, zoo.TIMM):
+    for source in (nextvit.OFFICIAL, nextvit.PADDLECLAS, nextvit.TIMM):
         metrics = {"top-1": "imagenet/top1"}
-        if source == zoo.TIMM:
+        if source == nextvit.TIMM:
             metrics.update(
                 {
                     title: f"imagenet{title.lower()}/top1"

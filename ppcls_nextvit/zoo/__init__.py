@@ -1,5 +1,5 @@
-"""The zoo: every published file of weights as a record. Nothing is downloaded; a name stands for a file
-that the user has fetched.
+"""The zoo: every published file of weights as a record. Nothing is downloaded; a name stands for a
+file that the user has fetched.
 
 What others *published* and what was *measured* here stand side by side; `measured` stays None until
 a log of this project shows it.
@@ -9,32 +9,57 @@ import difflib
 import fnmatch
 import os
 import re
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Optional
 
 from . import nextvit
+from .records import Preprocessing, Weights
 
-__all__ = ["WEIGHTS", "file_of", "get", "is_name", "list_weights"]
-
+__all__ = [
+    "FAMILIES",
+    "WEIGHTS",
+    "Preprocessing",
+    "Weights",
+    "file_of",
+    "get",
+    "is_name",
+    "list_weights",
+    "register",
+]
 
 DIRECTORY_VARIABLE = "PPCLS_NEXTVIT_WEIGHTS"
 DEFAULT_DIRECTORY = "weights"
 FILE_ENDINGS = (".pdparams", ".pth", ".pt", ".safetensors", ".npz")
 
-
 FAMILIES = (nextvit,)
-WEIGHTS = MappingProxyType(
-    {record.name: record for family in FAMILIES for record in family.RECORDS}
-)
+_NAME = re.compile(r"([a-z][a-z0-9]*)\w*\.\w+\.[a-z]+")  # group 1: the family
+_records: dict[str, Weights] = {}
+WEIGHTS: Mapping[str, Weights] = MappingProxyType(_records)
 
 
-def list_weights(pattern="*"):
+def register(records: Iterable[Weights]) -> None:
+    """Add the records of a family. ValueError for a name that is taken, or that is not written as
+    `VARIANT.WHAT.SOURCE`, such as nextvit_small.in1k_224.official.
+    """
+    for record in records:
+        if record.name in _records:
+            raise ValueError(f"weights {record.name!r} are registered twice")
+        if not _family_of(record.name):
+            raise ValueError(
+                f"weights {record.name!r}: expected a name such as nextvit_small.in1k_224.official"
+            )
+        _records[record.name] = record
+
+
+def list_weights(pattern: str = "*") -> list[str]:
     """The names of the zoo that match `pattern` (fnmatch, e.g. '*small*224*'), in the order of the
     tables; `get(name)` is the record.
     """
     return [name for name in WEIGHTS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def get(name):
+def get(name: str) -> Weights:
     """The record `name`. ValueError with the nearest names if there is none."""
     if name not in WEIGHTS:
         near = difflib.get_close_matches(name, WEIGHTS) or list(WEIGHTS)[:3]
@@ -45,16 +70,25 @@ def get(name):
     return WEIGHTS[name]
 
 
-def is_name(text):
+def is_name(text: str) -> bool:
     """Whether `text` is written as a name of the zoo, e.g. 'nextvit_small.in1k_224.official', known
-    or not.
+    or not: its first word is a family's, and it does not end as a file does.
     """
-    return re.fullmatch(r"nextvit_[a-z]+\.\w+\.[a-z]+", text) is not None and not text.endswith(
-        FILE_ENDINGS
+    family = _family_of(text)
+    return (
+        family is not None
+        and not text.endswith(FILE_ENDINGS)
+        and any(_family_of(name) == family for name in WEIGHTS)
     )
 
 
-def file_of(name):
+def _family_of(name: str) -> Optional[str]:
+    """'nextvit' of 'nextvit_small.in1k_224.official'; None if it is not written as a name."""
+    written = _NAME.fullmatch(name)
+    return written[1] if written else None
+
+
+def file_of(name: str) -> str:
     """The path of the weights `name` on this disk: in the folder that $PPCLS_NEXTVIT_WEIGHTS names,
     else in ./weights.
 
@@ -71,3 +105,7 @@ def file_of(name):
             f"{record.file}"
         )
     return path
+
+
+for _module in FAMILIES:
+    register(_module.RECORDS)

@@ -1,5 +1,8 @@
 """The published Next-ViT weights: the tables of the official repository, PaddleClas and timm."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from .records import Preprocessing, Weights
 
 SIZES = ("small", "base", "large")
@@ -79,7 +82,7 @@ PADDLECLAS_CLASSIFICATION = {
 }
 # timm, results/results-*.csv: top-1 on ImageNet, -A, -R, -Sketch, -V2 (matched frequency), and by
 # the ReaL labels.
-TIMM_SETS = (
+TIMM_DATASETS = (
     "imagenet",
     "imagenet-a",
     "imagenet-r",
@@ -116,126 +119,155 @@ SEGMENTATION_PROTOCOL = (
 )
 
 
-def _drive(identifier):
+def _drive(identifier: str) -> str:
     return f"https://drive.google.com/file/d/{identifier}/view"
 
 
-def _official():
-    def record(name, size, task, head, tag, where, figures, **rest):
-        return Weights(
-            f"nextvit_{size}.{name}.official",
-            f"NextViT_{size}",
-            task,
-            head,
-            PRETRAINING[tag],
-            OFFICIAL,
-            _drive(where),
-            published=figures,
-            **rest,
-        )
+def _official(size: str, name: str, tag: str, drive: str, **rest: Any) -> Weights:
+    """A record of the official repository; `rest`: what Weights has beyond these."""
+    return Weights(
+        name=f"nextvit_{size}.{name}.official",
+        pretraining=PRETRAINING[tag],
+        source=OFFICIAL,
+        where=_drive(drive),
+        **rest,
+    )
 
+
+def _official_classification() -> Iterator[Weights]:
     for (tag, pixels), rows in OFFICIAL_CLASSIFICATION.items():
         for size, (params, gflops, top1, drive) in zip(SIZES, rows):
-            yield record(
-                f"{tag}_{pixels}",
+            yield _official(
                 size,
-                "classification",
-                "1000 classes",
+                f"{tag}_{pixels}",
                 tag,
                 drive,
-                {"imagenet/top1": top1},
+                model=f"NextViT_{size}",
+                task="classification",
+                head="1000 classes",
+                published={"imagenet/top1": top1},
                 params_m=params,
                 gflops=gflops,
                 file=f"nextvit_{size}_{tag}_{pixels}.pth",
                 preprocess=Preprocessing(pixels, 0.875),
             )
+
+
+def _official_detection() -> Iterator[Weights]:
     for schedule, rows in OFFICIAL_MASK_RCNN.items():
         for size, (params, gflops, box, mask, drive) in zip(SIZES, rows):
-            yield record(
-                f"mask_rcnn_{schedule}",
+            yield _official(
                 size,
-                "detection",
-                f"Mask R-CNN {schedule}",
+                f"mask_rcnn_{schedule}",
                 "in1k",
                 drive,
-                {"coco/box_map": box, "coco/mask_map": mask},
+                model="MaskRCNN",
+                arguments={"backbone": {"name": f"NextViT_{size}"}},
+                task="detection",
+                head=f"Mask R-CNN {schedule}",
+                published={"coco/box_map": box, "coco/mask_map": mask},
                 params_m=params,
                 gflops=gflops,
                 file=f"mask_rcnn_{schedule}_nextvit_{size}.pth",
                 protocol=DETECTION_PROTOCOL,
             )
-    for tag, rows in OFFICIAL_SEMANTIC_FPN.items():
-        for size, (params, gflops, miou, drive) in zip(SIZES, rows):
+
+
+def _official_segmentation() -> Iterator[Weights]:
+    def record(
+        model: str, head: str, short: str, size: str, tag: str, drive: str, **rest: Any
+    ) -> Weights:
+        suffix = "" if tag == "in1k" else f"_{tag}"
+        return _official(
+            size,
+            f"{short}_{tag}",
+            tag,
+            drive,
+            model=model,
+            arguments={"backbone": {"name": f"NextViT_{size}", "extra_norms": True}},
+            task="segmentation",
+            head=head,
+            file=f"{short}_nextvit_{size}{suffix}.pth",
+            protocol=SEGMENTATION_PROTOCOL,
+            **rest,
+        )
+
+    for tag, fpn_rows in OFFICIAL_SEMANTIC_FPN.items():
+        for size, (params, gflops, miou, drive) in zip(SIZES, fpn_rows):
             yield record(
-                f"fpn_80k_{tag}",
-                size,
-                "segmentation",
+                "SemanticFPN",
                 "Semantic FPN 80k",
-                tag,
-                drive,
-                {"ade20k/miou": miou},
-                params_m=params,
-                gflops=gflops,
-                file=f"fpn_80k_nextvit_{size}{'' if tag == 'in1k' else '_' + tag}.pth",
-                protocol=SEGMENTATION_PROTOCOL,
-            )
-    for tag, rows in OFFICIAL_UPERNET.items():
-        for size, (params, gflops, single, multi, drive) in zip(SIZES, rows):
-            yield record(
-                f"upernet_160k_{tag}",
+                "fpn_80k",
                 size,
-                "segmentation",
-                "UPerNet 160k",
                 tag,
                 drive,
-                {"ade20k/miou": single, "ade20k/miou_ms": multi},
+                published={"ade20k/miou": miou},
                 params_m=params,
                 gflops=gflops,
-                file=f"upernet_160k_nextvit_{size}{'' if tag == 'in1k' else '_' + tag}.pth",
-                protocol=SEGMENTATION_PROTOCOL,
+            )
+    for tag, upernet_rows in OFFICIAL_UPERNET.items():
+        for size, (params, gflops, single, multi, drive) in zip(SIZES, upernet_rows):
+            yield record(
+                "UPerNet",
+                "UPerNet 160k",
+                "upernet_160k",
+                size,
+                tag,
+                drive,
+                published={"ade20k/miou": single, "ade20k/miou_ms": multi},
+                params_m=params,
+                gflops=gflops,
             )
 
 
-def _paddleclas():
+def _paddleclas() -> Iterator[Weights]:
     for (tag, pixels), rows in PADDLECLAS_CLASSIFICATION.items():
+        ssld = "ssld_" if tag == "in1k6m" else ""
         for size, (params, gflops, top1) in zip(SIZES, rows):
-            file = (
-                f"NextViT_{size}_{pixels}_{'ssld_' if tag == 'in1k6m' else ''}pretrained.pdparams"
-            )
+            file = f"NextViT_{size}_{pixels}_{ssld}pretrained.pdparams"
             yield Weights(
-                f"nextvit_{size}.{tag}_{pixels}.paddleclas",
-                f"NextViT_{size}",
-                "classification",
-                "1000 classes",
-                PRETRAINING[tag],
-                PADDLECLAS,
-                f"https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/{file}",
-                file,
-                {"imagenet/top1": top1},
-                params,
-                gflops,
-                Preprocessing(pixels, 0.875 if pixels == 224 else 1.0),
+                name=f"nextvit_{size}.{tag}_{pixels}.paddleclas",
+                model=f"NextViT_{size}",
+                task="classification",
+                head="1000 classes",
+                pretraining=PRETRAINING[tag],
+                source=PADDLECLAS,
+                where=f"https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/{file}",
+                file=file,
+                published={"imagenet/top1": top1},
+                params_m=params,
+                gflops=gflops,
+                preprocess=Preprocessing(pixels, 0.875 if pixels == 224 else 1.0),
             )
 
 
-def _timm():
+def _timm() -> Iterator[Weights]:
     for (tag, pixels), rows in TIMM_CLASSIFICATION.items():
+        ssld = "ssld_6m_" if tag == "in1k6m" else ""
         for size, params, figures in zip(SIZES, TIMM_PARAMS_M, rows):
-            model = f"nextvit_{size}.bd_{'ssld_6m_' if tag == 'in1k6m' else ''}in1k{'' if pixels == 224 else '_384'}"
+            theirs = f"nextvit_{size}.bd_{ssld}in1k{'' if pixels == 224 else '_384'}"
             yield Weights(
-                f"nextvit_{size}.{tag}_{pixels}.timm",
-                f"NextViT_{size}",
-                "classification",
-                "1000 classes",
-                PRETRAINING[tag],
-                TIMM,
-                f"model.safetensors of timm/{model} on the Hugging Face Hub",
-                f"{model}.safetensors",
-                {f"{name}/top1": figure for name, figure in zip(TIMM_SETS, figures)},
-                params,
-                None,
-                Preprocessing(pixels, 0.95 if pixels == 224 else 1.0),
+                name=f"nextvit_{size}.{tag}_{pixels}.timm",
+                model=f"NextViT_{size}",
+                task="classification",
+                head="1000 classes",
+                pretraining=PRETRAINING[tag],
+                source=TIMM,
+                where=f"model.safetensors of timm/{theirs} on the Hugging Face Hub",
+                file=f"{theirs}.safetensors",
+                published={
+                    f"{dataset}/top1": figure for dataset, figure in zip(TIMM_DATASETS, figures)
+                },
+                params_m=params,
+                gflops=None,
+                preprocess=Preprocessing(pixels, 0.95 if pixels == 224 else 1.0),
             )
 
 
-RECORDS = (*_official(), *_paddleclas(), *_timm())
+RECORDS = (
+    *_official_classification(),
+    *_official_detection(),
+    *_official_segmentation(),
+    *_paddleclas(),
+    *_timm(),
+)

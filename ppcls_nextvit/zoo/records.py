@@ -1,12 +1,16 @@
-"""A published file of weights as a record: where from, how evaluated, what was published, what was measured here."""
+"""A published file of weights as a record: where from, of which model, how evaluated, what was
+published, what was measured here.
+"""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Mapping, Optional
+from typing import Any, Optional
 
 __all__ = ["Preprocessing", "Weights"]
 
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,14 @@ class Preprocessing:
     interpolation: str = "bicubic"
 
     @property
-    def resize_short(self):
+    def resize_short(self) -> int:
         """Pixels; the fraction is cut off, as all three sources do (384 / 0.875 -> 438, 224 / 0.95
         -> 235).
         """
         return int(self.crop / self.crop_ratio)
 
-    def transform_ops(self):
-        """The list for `ppcls_nextvit.preprocess.Preprocess`, or for `transform_ops` in a YAML."""
+    def transform_ops(self) -> list[dict[str, Any]]:
+        """The list for `data.transforms.pipeline.Preprocess`, or for `transform_ops` in a YAML."""
         return [
             {"DecodeImage": {"to_rgb": True}},
             {
@@ -49,24 +53,27 @@ class Preprocessing:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Weights:
     """One published file.
 
-    variant: for `create_model`. where: the address that the source's own pages or code state. file:
-    the name under which a user keeps it.
+    model, arguments: for `create_model`, but for num_classes, which is the file's; of a detector or
+        segmentor the arguments name its backbone.
+    where: the address that the source's own pages or code state. file: the name under which a user
+    keeps it.
     preprocess: None for detection and segmentation, whose input `protocol` describes.
-    published: {metric: %}; `SET/top1` for classification (imagenet, imagenet-a, -r, -sketch, -v2,
-        -real), `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single scale), `ade20k/miou_ms`
-        (multi-scale and flip).
+    published: {metric: %}; `DATASET/top1` for classification (imagenet, imagenet-a, -r, -sketch,
+        -v2, -real), `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single scale),
+        `ade20k/miou_ms` (multi-scale and flip).
     params_m, gflops: as the source prints them, each counting in its own way (see
     docs/model_zoo.md).
     measured: {metric: %} by this project, `log` being the file in the repository that shows it.
     """
 
     name: str
-    variant: str
-    task: Literal["classification", "detection", "segmentation"]
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    task: str
     head: str
     pretraining: str
     source: str
@@ -80,7 +87,13 @@ class Weights:
     measured: Optional[Mapping[str, float]] = None
     log: Optional[str] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.measured is None) != (self.log is None):
             raise ValueError(f"{self.name}: measured figures need their log, and a log its figures")
+        object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
         object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
+
+    @property
+    def variant(self) -> str:
+        """The name of the backbone: of a classifier the model's own."""
+        return self.arguments.get("backbone", {}).get("name", self.model)
