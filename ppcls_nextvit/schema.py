@@ -13,7 +13,17 @@ import inspect
 import types
 import typing
 
-__all__ = ["ConfigError", "Registry", "coerce", "named_entries", "require_keys", "yaml_parameters"]
+__all__ = [
+    "ConfigError",
+    "Registry",
+    "check_entries",
+    "check_mapping",
+    "coerce",
+    "named_entries",
+    "nearest",
+    "require_keys",
+    "yaml_parameters",
+]
 
 
 class ConfigError(ValueError):
@@ -220,3 +230,22 @@ class Registry:
             )
         ((name, arguments, place),) = entries
         return self.build(name, arguments, place, *given)
+
+
+def check_mapping(content, where, allowed):
+    """`content`, if it is a mapping with no other keys than `allowed`; else ConfigError that begins
+    with `where`.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+    require_keys(content, allowed, where)
+    return content
+
+
+def check_entries(content, where, registry):
+    """Verify a section {Train: [...], Eval: [...]} whose entries `registry` builds, e.g. Loss and
+    Metric. ConfigError below `where`.
+    """
+    for mode, entries in check_mapping(content, where, ("Train", "Eval")).items():
+        for name, arguments, place in named_entries(entries, f"{where}.{mode}"):
+            registry.check(name, arguments, place)

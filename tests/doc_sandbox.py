@@ -32,13 +32,20 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHALLOW = (1, 1, 5, 1)
 SMALLER = [  # files, pattern, replacement
-    ("ppcls_nextvit/models/backbones/nextvit.py", r"\(depths=\(\d+, \d+, \d+, \d+\)", f"(depths={SHALLOW}"),
-    ("ppcls_nextvit/models/segmentors/encoder_decoder.py", r"channels: int = \d+", "channels: int = 32"),
+    (
+        "ppcls_nextvit/models/backbones/nextvit.py",
+        r"\(depths=\(\d+, \d+, \d+, \d+\)",
+        f"(depths={SHALLOW}",
+    ),
+    (
+        "ppcls_nextvit/models/segmentors/encoder_decoder.py",
+        r"channels: int = \d+",
+        "channels: int = 32",
+    ),
     (
         "ppcls_nextvit/models/detectors/mask_rcnn.py",
         r"f(pn|c)_channels: int = \d+",
@@ -99,7 +106,7 @@ NOT_EXECUTED = (
     "scp",
     "rsync",
 )
-# of tests/photos
+# the photos that exports are compared on
 SYNSETS = {243: "n02108422", 541: "n03249569", 559: "n03376595", 22: "n01614925"}
 LIMIT_S = 300  # of a page
 # 3: the set is not complete, which a few images cannot be
@@ -169,7 +176,7 @@ def make_template(folder):
     make_coco(folder / "dataset" / "coco")
     make_ade20k(folder / "dataset" / "ADEChallengeData2016")
     shutil.copytree(
-        ROOT / "tests" / "photos",
+        ROOT / "ppcls_nextvit" / "export" / "photos",
         folder / "photos",
         ignore=shutil.ignore_patterns("README.md", "LICENSE"),
     )
@@ -183,7 +190,7 @@ def make_imagenet(folder):
     from PIL import Image
 
     lists = {"train": [], "val": []}
-    for number, photo in enumerate(sorted((ROOT / "tests" / "photos").glob("*.jpg"))):
+    for number, photo in enumerate(sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))):
         label = int(photo.stem.rpartition("_")[2])
         with Image.open(photo) as image:
             width, height = image.size
@@ -201,7 +208,7 @@ def make_imagenet(folder):
     for label, synset in SYNSETS.items():
         shutil.copytree(
             folder / "train" / synset,
-            folder.parent / "own" / next(ROOT.glob(f"tests/photos/*_{label}.jpg")).stem,
+            folder.parent / "own" / next(ROOT.glob(f"ppcls_nextvit/export/photos/*_{label}.jpg")).stem,
         )
     make_archives(folder)
 
@@ -307,10 +314,9 @@ def make_weights(folder, names):
     import paddle
     from torch_writer import tensors, write_zip
 
-    from ppcls_nextvit import create_model
+    from ppcls_nextvit import create_model, zoo
     from ppcls_nextvit.reproduce.dense import architecture
     from ppcls_nextvit.weights.rules import to_torch
-    from ppcls_nextvit import zoo
 
     for record in zoo.WEIGHTS.values():
         if not {record.name, record.file} & set(names) or Path(folder, record.file).exists():
@@ -525,28 +531,30 @@ def split_launch(arguments):
 
 
 def requirements():
-    """({package: specifiers that setup.py and CI install}, names of the extras)."""
-    import setuptools
+    """({package: specifiers that pyproject.toml and CI install}, names of the extras)."""
     from packaging.requirements import Requirement
 
-    with mock.patch.object(setuptools, "setup") as setup:
-        runpy.run_path(str(ROOT / "setup.py"))
-    given = setup.call_args.kwargs
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # pytest brings it there
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     texts = [
-        *given["install_requires"],
-        *(text for extra in given["extras_require"].values() for text in extra),
+        *project["dependencies"],
+        *(text for extra in extras.values() for text in extra if "ppcls_nextvit" not in text),
         *re.findall(r"(?<= )[\w-]+==[\d.]+", ci),
     ]
     known = {}
     for requirement in map(Requirement, texts):
         known.setdefault(requirement.name.lower(), set()).add(str(requirement.specifier))
-    return known, set(given["extras_require"])
+    return known, set(extras)
 
 
 def check_pip(arguments, folder=""):
-    """pip's exit status, 1 for an extra that setup.py has not and a version other than its. folder:
-    where the files of -r are.
+    """pip's exit status, 1 for an extra or a version that pyproject.toml has not. folder: where the
+    files of -r are.
     """
     from packaging.requirements import Requirement
 
@@ -580,12 +588,12 @@ def check_pip(arguments, folder=""):
         )
         unknown = {extra for extra in wanted if extra} - extras
         if unknown:
-            print(f"pip: setup.py has no extra {', '.join(unknown)}", file=sys.stderr)
+            print(f"pip: pyproject.toml has no extra {', '.join(unknown)}", file=sys.stderr)
             return 1
         ours = known.get(requirement.name.lower().removesuffix("-gpu")) if requirement else None
         if ours and not agree(requirement.specifier, ours):
             print(
-                f"pip: {text}, but setup.py or .ci/run have {' '.join(sorted(ours))}",
+                f"pip: {text}, but pyproject.toml or .ci/run have {' '.join(sorted(ours))}",
                 file=sys.stderr,
             )
             return 1
@@ -673,7 +681,8 @@ def check_python(words, sandbox, page, name):
     finally:
         sys.path.remove(str(program.parent))
     if getattr(args, "config", None) and hasattr(args, "override"):
-        from ppcls_nextvit.config import dialect_of, load_config
+        from ppcls_nextvit.config import dialect_of
+        from ppcls_nextvit.tasks import load_config
 
         config = sandbox / args.config
         if dialect_of(config) == "PaddleClas":

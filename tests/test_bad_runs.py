@@ -158,8 +158,8 @@ def test_bad_images_are_skipped_and_counted_if_the_config_says_so(tmp_path, capf
 
 
 def test_more_processes_than_images_is_refused(tmp_path):
-    from ppcls_nextvit.config import load_config
     from ppcls_nextvit.data import build_loader
+    from ppcls_nextvit.tasks import load_config
 
     config = load_config(write_config(tmp_path, train=2, test=2))
     with pytest.raises(ValueError, match="2 images.*3 processes|3 processes.*2 images"):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.losses import build_loss
 from ppcls_nextvit.tasks.classification.metrics import build_metric
 

@@ -24,10 +24,10 @@ from tiny import ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS
-from ppcls_nextvit.export.target import sha256_of
 from ppcls_nextvit.tasks.classification.export import export_classifier
+from ppcls_nextvit.weights.digest import sha256_of
 
-PHOTOS = ROOT / "tests" / "photos"
+PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 PIXELS = [DECODE, CHW]
 
 

@@ -30,7 +30,7 @@ from ppcls_nextvit.export import TARGETS, lite
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.tasks.classification.export import export_classifier
 
-LITE, PHOTOS = ROOT / "deploy" / "lite", ROOT / "tests" / "photos"
+LITE, PHOTOS = ROOT / "deploy" / "lite", ROOT / "ppcls_nextvit" / "export" / "photos"
 TOLERANCE = 1e-5  # of the logits' scale
 
 

@@ -148,7 +148,7 @@ def test_latency_is_of_the_runs_asked_for(exported, capsys):
                 "--model",
                 str(exported),
                 "--images",
-                str(ROOT / "tests" / "photos"),
+                str(ROOT / "ppcls_nextvit" / "export" / "photos"),
                 "--batch-size",
                 "2",
                 "--repeat",
@@ -278,7 +278,7 @@ def test_copied_alone_it_runs_without_this_project_paddle_and_yaml(exported, tmp
         "--model",
         str(exported),
         "--images",
-        str(ROOT / "tests" / "photos"),
+        str(ROOT / "ppcls_nextvit" / "export" / "photos"),
         "--topk",
         "1",
     ]

@@ -285,7 +285,7 @@ def test_latency_is_of_the_runs_asked_for(exported, capsys):
         "--model",
         str(exported[0]),
         "--images",
-        str(ROOT / "tests" / "photos"),
+        str(ROOT / "ppcls_nextvit" / "export" / "photos"),
         "--batch-size",
         "3",
         "--repeat",
@@ -324,7 +324,7 @@ def test_a_strip_that_resizing_would_blow_up_is_refused(exported, model, tmp_pat
 def test_options_that_do_not_go_together(exported, capsys, options, message):
     assert (
         deploy.main(
-            ["--model", str(exported[0]), "--images", str(ROOT / "tests" / "photos"), *options]
+            ["--model", str(exported[0]), "--images", str(ROOT / "ppcls_nextvit" / "export" / "photos"), *options]
         )
         == 1
     )

@@ -9,11 +9,11 @@ from predicting import program_at
 from tiny import ROOT
 
 from ppcls_nextvit import create_model
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.labels import read_labels
 from ppcls_nextvit.data.transforms.joint import opencv
 from ppcls_nextvit.engine.optim import split_by_decay
 from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.tasks import load_config
 
 make_configs = program_at("tools/make_detection_configs.py")
 FILES = make_configs.all_configs()

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 from tiny import ROOT
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.transforms.joint import DensePipeline, opencv
 from ppcls_nextvit.detection import Detections
@@ -25,13 +24,13 @@ from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import evaluate, load_config
 from ppcls_nextvit.tasks.common import build_model
 from ppcls_nextvit.tasks.detection.benchmark import measure
 from ppcls_nextvit.tasks.detection.export import Detector, export, set_difference
 from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_objects
 from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, pasted, transforms_of
 from ppcls_nextvit.tasks.detection.task import DetectionTask
-from ppcls_nextvit.tasks.run import evaluate
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
 NUCLEI = ROOT / "dataset" / "nuclei"

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tiny import ROOT, write_config
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.log import read_figures
-from ppcls_nextvit.tasks.run import evaluate
+from ppcls_nextvit.tasks import evaluate, load_config
 
 
 def launch(path, processes, *overrides):

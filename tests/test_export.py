@@ -35,7 +35,7 @@ from ppcls_nextvit.export.verify import (
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 
 export_model = program_at("tools/export_model.py")
-PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 FILES = ["inference.json", "inference.pdiparams", "inference.yml"]
 RECIPE = [
     {"DecodeImage": {"to_rgb": True}},

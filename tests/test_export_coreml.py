@@ -25,7 +25,7 @@ pytest.importorskip("coremltools", reason="needs the extra `coreml`")
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
 
 deploy = program_at("deploy/coreml/predict.py")
-PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 PACKAGE = "inference.mlpackage"
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
 FLOAT16, FLOAT32 = 10, 11  # MIL.proto's DataType
@@ -433,7 +433,7 @@ def test_tool_and_program(tmp_path, monkeypatch, capsys):
         "--model",
         str(model),
         "--images",
-        str(ROOT / "tests" / "photos"),
+        str(ROOT / "ppcls_nextvit" / "export" / "photos"),
         "--json",
         str(tmp_path / "predict.json"),
     ]

@@ -13,10 +13,10 @@ import pytest
 from predicting import clothes, program_at, random_model, random_weights
 from tiny import DATA, ROOT, write_config
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.export import TARGETS, quantize
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification import quantize as int8
 from ppcls_nextvit.tasks.classification.quantize import calibration_images, export_pair, table
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from predicting import program_at, random_model
 
-from ppcls_nextvit import create_model
+from ppcls_nextvit import create_model, zoo
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.reproduce import SETS, open_set, predictions
 from ppcls_nextvit.reproduce import run as reproduce
@@ -26,7 +26,6 @@ from ppcls_nextvit.reproduce.run import (
     verdict,
 )
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit import zoo
 
 tool = program_at("tools/reproduce.py")
 CROP, RATIO, SHORT = 48, 0.75, 64

@@ -17,10 +17,12 @@ from predicting import program_at
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 cv2 = pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit import create_model  # noqa: E402
+from ppcls_nextvit import (
+    create_model,  # noqa: E402
+    zoo,  # noqa: E402
+)
 from ppcls_nextvit.reproduce import dense  # noqa: E402
 from ppcls_nextvit.reproduce.run import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
-from ppcls_nextvit import zoo  # noqa: E402
 
 tool = program_at("tools/reproduce.py")
 SHALLOW = {"depths": [1, 1, 5, 1]}

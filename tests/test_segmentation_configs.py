@@ -8,10 +8,10 @@ import pytest
 from predicting import program_at
 from tiny import ROOT
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.labels import read_labels
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.models.segmentors.inference import Inference
+from ppcls_nextvit.tasks import load_config
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

@@ -17,7 +17,6 @@ from test_distributed import launch
 from tiny import ROOT
 
 from ppcls_nextvit import create_model
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
@@ -26,8 +25,8 @@ from ppcls_nextvit.engine.optim import split_by_decay
 from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import evaluate, load_config
 from ppcls_nextvit.tasks.palette import palette
-from ppcls_nextvit.tasks.run import evaluate
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
 from ppcls_nextvit.tasks.segmentation.export import LabelMap, difference, export, export_segmentor
 from ppcls_nextvit.tasks.segmentation.metrics import MeanIoU

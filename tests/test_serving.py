@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 FOLDER = ROOT / "deploy" / "serving"
-PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 classifier = program_at("deploy/serving/classifier.py")
 
 

@@ -290,7 +290,7 @@ def test_training_files_are_what_the_chains_read(path, monkeypatch):
     """The configuration with its overrides is valid, 384's without the weights that it fine-tunes,
     and the sizes go together.
     """
-    from ppcls_nextvit.config import load_config
+    from ppcls_nextvit.tasks import load_config
 
     monkeypatch.chdir(ROOT)
     params = read_params(path)

@@ -10,7 +10,8 @@ import pytest
 from predicting import program_at
 from tiny import ROOT
 
-from ppcls_nextvit.config import dialect_of, load_config
+from ppcls_nextvit.config import dialect_of
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.common import build_model
 
 evaluate, export_model, infer, train = (

@@ -15,12 +15,12 @@ import paddle
 import pytest
 from tiny import ROOT, write_config
 
-from ppcls_nextvit.config import ConfigError, load_config
+from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import load_checkpoint, save_checkpoint
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.train import train
-from ppcls_nextvit.tasks.run import evaluate
+from ppcls_nextvit.tasks import evaluate, load_config
 
 # everything random or stateful at once: drop path, dropout, mixing, erasing, EMA, accumulation over
 # an epoch whose last group is short

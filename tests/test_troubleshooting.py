@@ -8,8 +8,8 @@ import re
 import pytest
 from tiny import ROOT
 
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.export import TARGETS
+from ppcls_nextvit.tasks import load_config
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from ppcls_nextvit.data.images import open_image
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 
 FOLDER = ROOT / "deploy" / "web"
-PHOTOS = sorted((ROOT / "tests" / "photos").glob("*.jpg"))
+PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 NODE = shutil.which("node")
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

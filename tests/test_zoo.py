@@ -11,10 +11,9 @@ import paddle
 import pytest
 from predicting import program_at, random_model
 
-from ppcls_nextvit import create_model, list_weights, load_weights
+from ppcls_nextvit import create_model, list_weights, load_weights, zoo
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.models.complexity import count_parameters
-from ppcls_nextvit import zoo
 
 ROOT = Path(__file__).resolve().parents[1]
 model_zoo = program_at("tools/model_zoo.py")

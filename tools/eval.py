@@ -8,7 +8,8 @@ too (`-o model.pretrained=WEIGHTS`).
 import json
 
 from ppcls_nextvit.cli.common import config_parser, program
-from ppcls_nextvit.config import dialect_of, load_config
+from ppcls_nextvit.config import dialect_of
+from ppcls_nextvit.tasks import load_config
 
 
 @program
@@ -24,7 +25,7 @@ def main(argv=None) -> int:
 
         result = evaluate(args.config, overrides=args.override)
     else:
-        from ppcls_nextvit.tasks.run import evaluate
+        from ppcls_nextvit.tasks import evaluate
 
         result = evaluate(load_config(args.config, args.override))
     print(json.dumps(result))

@@ -12,11 +12,11 @@ from pathlib import Path
 import paddle
 
 from ppcls_nextvit.cli.common import config_parser, program
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.static import SUFFIXES
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.export import (
     describe_config,
     export_classifier,
@@ -25,7 +25,7 @@ from ppcls_nextvit.tasks.classification.export import (
 from ppcls_nextvit.tasks.classification.predict import preprocess_of
 from ppcls_nextvit.tasks.common import class_names, list_images, trained_model
 
-PHOTOS = Path(__file__).resolve().parents[1] / "tests" / "photos"
+PHOTOS = Path(__file__).resolve().parents[1] / "ppcls_nextvit" / "export" / "photos"
 DENSE_TARGETS = ("paddle", "onnx")  # where detectors and segmentors were shown to be right
 
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from ppcls_nextvit.cli.common import config_parser, program
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.engine.distributed import start_processes
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.predict import contact_sheet, predict_files, preprocess_of
 from ppcls_nextvit.tasks.common import class_names, images_of, trained_model, write_json
 

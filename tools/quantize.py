@@ -10,10 +10,10 @@ accuracy.json beside the files.
 import paddle
 
 from ppcls_nextvit.cli.common import config_parser, program
-from ppcls_nextvit.config import load_config
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.quantize import calibration_images, export_int8, table
 
 

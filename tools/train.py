@@ -6,7 +6,8 @@ configs/paddleseg) goes to that suite's own trainer.
 """
 
 from ppcls_nextvit.cli.common import config_parser, program
-from ppcls_nextvit.config import dialect_of, load_config
+from ppcls_nextvit.config import dialect_of
+from ppcls_nextvit.tasks import load_config
 
 
 @program

@@ -1,9 +1,12 @@
 """The curves of a run, drawn from its log."""
 
+from pathlib import Path
+from typing import Any, Sequence
+
 from .log import read_figures
 
 
-def pyplot():
+def pyplot() -> Any:
     """matplotlib.pyplot, drawing to files only. ImportError names the extra."""
     try:
         import matplotlib
@@ -17,9 +20,12 @@ def pyplot():
     return plt
 
 
-def draw_curves(directory):
-    """`curves.png` from `log.jsonl`: loss, the metrics of training and evaluation, and learning
-    rate over epochs.
+def draw_curves(directory: Path, shown: Sequence[str], best_metric: str) -> None:
+    """`curves.png` from `log.jsonl`: loss, figures of training and evaluation, and learning rate
+    over epochs.
+
+    shown: names of training figures, of which the first is drawn; a task may have none.
+    best_metric: the figure of evaluation, which chooses the best model.
     """
     plt = pyplot()
     figures = read_figures(directory)
@@ -27,31 +33,18 @@ def draw_curves(directory):
     figure, axes = plt.subplots(1, 3, figsize=(15, 4))
     epochs = [f["position"] for f in train]
     axes[0].plot(epochs, [f["loss"] for f in train], label="train", alpha=0.7)
-    measured = _following("loss", train)
-    # a task may measure nothing in training
-    if measured != "images_per_s":
-        axes[1].plot(
-            epochs,
-            [100 * f[measured] for f in train],
-            label=f"{measured}, train (augmented)",
-            alpha=0.7,
-        )
+    for name in shown[:1]:
+        shares = [100 * f[name] for f in train]
+        axes[1].plot(epochs, shares, label=f"{name}, train (augmented)", alpha=0.7)
     axes[2].plot(epochs, [f["lr"] for f in train])
     for kind, label in (("eval", "evaluation"), ("eval_ema", "evaluation, EMA")):
         rows = [f for f in figures if f["kind"] == kind]
+        epochs = [f["epoch"] for f in rows]
+        if rows and "loss" in rows[0]:
+            axes[0].plot(epochs, [f["loss"] for f in rows], "o-", label=label)
         if rows:
-            if "loss" in rows[0]:
-                axes[0].plot(
-                    [f["epoch"] for f in rows], [f["loss"] for f in rows], "o-", label=label
-                )
-            # the one that chooses the best model
-            metric = _following("epoch", rows)
-            axes[1].plot(
-                [f["epoch"] for f in rows],
-                [100 * f[metric] for f in rows],
-                "o-",
-                label=f"{metric}, {label}",
-            )
+            values = [100 * f[best_metric] for f in rows]
+            axes[1].plot(epochs, values, "o-", label=f"{best_metric}, {label}")
     for axis, title in zip(axes, ("loss", "metric (%)", "learning rate")):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
@@ -60,11 +53,3 @@ def draw_curves(directory):
     figure.tight_layout()
     figure.savefig(directory / "curves.png", dpi=90)
     plt.close(figure)
-
-
-def _following(key, rows):
-    """The name that comes after `key` in the figures of the first row: there the log has the first
-    metric.
-    """
-    names = list(rows[0]) if rows else [key, "top1"]
-    return names[names.index(key) + 1]

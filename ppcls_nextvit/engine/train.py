@@ -1,19 +1,18 @@
-"""The training loop. It knows no task: see classification.py for what a task supplies."""
+"""The training loop. It receives a task (see tasks/base.py) and knows the name of none."""
 
 import contextlib
 import json
 import math
 import signal
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
+from typing import Any, Callable
 
 import numpy as np
 import paddle
 
-from ..config import dump_config
+from ..config import Config, dump_config
 from ..schema import ConfigError
-from ..tasks.registry import task_of
 from ..weights import load_weights
 from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint
 from .curves import draw_curves, pyplot
@@ -21,70 +20,29 @@ from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
 from .log import RunLog, environment, logger, peak_memory_mb
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
+from .precision import evaluates_low, float32_state, mixed_precision
+from .progress import LossWindow, Progress, StopSignal, duration
 from .schedule import build_schedule
 
-
-@dataclass
-class Progress:
-    """Where a run stands: all that resuming needs besides weights and optimiser, since randomness
-    is a function of place.
-    """
-
-    epoch: int = 1  # 1-based; the epoch in work
-    batch: int = 0  # batches of it that are done
-    update: int = 0  # optimiser steps done since the beginning
-    best: float = -math.inf  # best value of the first evaluated metric
-    best_epoch: int = 0
-    best_weights: str = ""  # 'raw' or 'ema': which weights best_model holds
-
-    @property
-    def best_so_far(self):
-        """The best metric, its epoch and kind of weights, as a text for the log."""
-        return (
-            f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)"
-            if self.best_epoch
-            else "not evaluated yet"
-        )
+__all__ = ["Run", "train"]
 
 
-class Stop:
-    """Notes SIGTERM and SIGINT, so that the loop can save and leave between two optimiser steps.
-
-    Launchers repeat their SIGTERM within a second, so only a second Ctrl-C ends the process at
-    once.
-    """
-
-    def __init__(self):
-        self.signal = 0
-        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def _note(self, number, frame):
-        if number == signal.SIGINT and self.signal:
-            raise KeyboardInterrupt
-        self.signal = self.signal or number
-
-    def restore(self):
-        """Give the signals back to whom they belonged."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def train(config):
+def train(config: Config, task_class: Callable[..., Any]) -> int:
     """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop
     that saved a checkpoint.
 
-    Writes to `<output_dir>/<Arch.name>/`: latest, best_model and epoch_N checkpoints, config.yaml,
-    environment.json, train.log, log.jsonl, curves.png and the task's pictures. Raises ConfigError,
-    CheckpointError, LoadError, ImageError, FloatingPointError and the like, with messages of one
-    line.
+    task_class: of the contract in tasks/base.py. Writes to `<output_dir>/<Arch.name>/`: latest,
+    best_model and epoch_N checkpoints, config.yaml, environment.json, train.log, log.jsonl,
+    curves.png and the task's pictures. Raises ConfigError, CheckpointError, LoadError, ImageError,
+    FloatingPointError and the like, with messages of one line.
     """
     # a missing extra must show now, not after the last epoch
     pyplot()
     processes = start_processes(config.Global.device)
     log = RunLog(config.output_dir, processes, config.Global.log_ranks, config.Global.use_visualdl)
-    stop = Stop()
+    stop = StopSignal()
     try:
-        return Run(config, processes, log, stop).to_the_end()
+        return Run(config, task_class, processes, log, stop).finish()
     finally:
         stop.restore()
         log.close()
@@ -95,21 +53,16 @@ class Run:
     its end.
     """
 
-    def __init__(self, config, processes, log, stop):
-        self.config, self.processes, self.log, self.stop, self.where = (
-            config,
-            processes,
-            log,
-            stop,
-            config.output_dir,
-        )
+    def __init__(self, config, task_class, processes, log, stop):
+        self.config, self.processes = config, processes
+        self.log, self.stop, self.directory = log, stop, config.output_dir
         settings = config.Global
         if config.Optimizer is None:
             raise ConfigError(
                 f"{config.path}: the section Optimizer is missing, and training needs it"
             )
         paddle.seed(settings.seed)
-        self.task = task_of(config)(config, processes)
+        self.task = task_class(config, processes)
         if config.Arch.use_sync_bn and processes.many:
             self.task.model = synchronise_batch_norms(self.task.model, processes.device)
         processes.broadcast(self.task.model)
@@ -122,13 +75,13 @@ class Run:
             config.Optimizer.get("lr", {}), settings.epochs, updates_per_epoch
         )
         optimizer = build_optimizer(config.Optimizer, self.task.model)
-        self.task.model, self.optimizer, self.scaler, self.autocast = _mixed_precision(
+        self.task.model, self.optimizer, self.scaler, self.autocast = mixed_precision(
             config.AMP, self.task.model, optimizer, processes.device
         )
         self.trained = [
             parameter for parameter in self.task.model.parameters() if not parameter.stop_gradient
         ]
-        if _low_precision_eval(config.AMP):
+        if evaluates_low(config.AMP):
             self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
         self.progress = Progress()
@@ -145,8 +98,8 @@ class Run:
         else:
             log.start_anew()
         if processes.is_main:
-            (self.where / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-            (self.where / "environment.json").write_text(
+            (self.directory / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            (self.directory / "environment.json").write_text(
                 json.dumps(environment(processes), indent=1), encoding="utf-8"
             )
         logger.info(
@@ -159,18 +112,18 @@ class Run:
             self.batches,
             processes.world_size,
             processes.device,
-            self.where,
+            self.directory,
         )
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
-    def to_the_end(self):
+    def finish(self) -> int:
         """Every epoch that is left, then the pictures. Returns the exit status."""
         settings, progress, started = self.config.Global, self.progress, time.time()
         for epoch in range(progress.epoch, settings.epochs + 1):
             progress.epoch = epoch
             self._train_epoch(epoch)
-            stops = progress.batch < self.batches or self.processes.any(self.stop.signal)
+            stops = progress.batch < self.batches or self.processes.any(self.stop.number)
             due = settings.eval_during_train and (
                 epoch == settings.epochs
                 or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
@@ -187,22 +140,22 @@ class Run:
             if settings.save_interval and epoch % settings.save_interval == 0:
                 self._save(f"epoch_{epoch}")
             self._save("latest")
-            if self.processes.any(self.stop.signal) and epoch < settings.epochs:
+            if self.processes.any(self.stop.number) and epoch < settings.epochs:
                 return self._stopped()
         if self.processes.is_main:
-            draw_curves(self.where)
+            draw_curves(self.directory, self.task.shown, self.task.best_metric)
             if settings.eval_during_train and not self.processes.many:
-                self.task.report(self.where)
+                self.task.report(self.directory)
         if self.task.train_loader.bad_images:
             logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
-        logger.info("done in %s; %s", _duration(time.time() - started), progress.best_so_far)
+        logger.info("done in %s; %s", duration(time.time() - started), progress.best_so_far)
         return 0
 
     def _train_epoch(self, epoch):
         """What is left of one epoch, or as much of it as a signal allows."""
         settings, progress = self.config.Global, self.progress
         self.task.model.train()
-        window = Window(self.task.train_metric)
+        window = LossWindow(self.task.train_figures)
         with (
             contextlib.closing(
                 self.task.train_loader.epoch(epoch, first_step=progress.batch)
@@ -215,15 +168,15 @@ class Run:
                 group = min(settings.update_freq, self.batches - progress.batch)
                 for position in range(group):
                     paddle.seed(
-                        _stream(settings.seed, progress.update, position, self.processes.rank)
+                        _step_seed(settings.seed, progress.update, position, self.processes.rank)
                     )
                     with self.autocast():
-                        loss, parts, counts = self.task.losses(next(loader))
+                        step = self.task.losses(next(loader))
                     # waits for the device; so would any figure read after backward
-                    value = float(loss)
+                    value = float(step.loss)
                     self._check_finite(value, epoch, progress.batch + position + 1, lr)
-                    window.add(value, parts, counts)
-                    self.scaler.scale(loss / group).backward()
+                    window.add(value, step.parts, step.images, step.counts)
+                    self.scaler.scale(step.loss / group).backward()
                 self.processes.average_gradients(self.trained)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
@@ -233,15 +186,15 @@ class Run:
                     self.ema.update(progress.update)
                 progress.batch += group
                 bar.update(group)
-                tells = (
+                logged = (
                     progress.update % settings.print_batch_step == 0
                     or progress.batch == self.batches
                 )
-                if tells:
+                if logged:
                     left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
-                    self._tell(window.close(self.processes, left), epoch, lr, bar)
+                    self._log(window.close(self.processes, left), epoch, lr, bar)
                 # many must agree, which costs
-                if (tells or not self.processes.many) and self.processes.any(self.stop.signal):
+                if (logged or not self.processes.many) and self.processes.any(self.stop.number):
                     return
 
     def _check_finite(self, loss, epoch, batch, lr):
@@ -254,12 +207,9 @@ class Run:
                 "gradients or check the data"
             )
 
-    def _tell(self, figures, epoch, lr, bar):
-        memory, progress, epochs = (
-            round(peak_memory_mb(self.processes.device)),
-            self.progress,
-            self.config.Global.epochs,
-        )
+    def _log(self, figures, epoch, lr, bar):
+        progress, epochs = self.progress, self.config.Global.epochs
+        memory = round(peak_memory_mb(self.processes.device))
         position = round(epoch - 1 + progress.batch / self.batches, 4)
         self.log.figures(
             "train",
@@ -270,16 +220,12 @@ class Run:
             memory_mb=memory,
             **figures,
         )
-        shares = {
-            name: f"{value:.4f}"
-            for name, value in figures.items()
-            if name.startswith(("top", "aAcc", "acc"))
-        }
+        shown = {name: f"{figures[name]:.4f}" for name in self.task.shown}
         bar.set_postfix(
             loss=f"{figures['loss']:.3f}",
-            **shares,
+            **shown,
             img_s=f"{figures['images_per_s']:.0f}",
-            run_eta=_duration(figures["eta_s"]),
+            run_eta=duration(figures["eta_s"]),
             memory=f"{memory} MB",
         )
         logger.info(
@@ -289,10 +235,10 @@ class Run:
             progress.batch,
             self.batches,
             figures["loss"],
-            "".join(f" {name} {value}" for name, value in shares.items()),
+            "".join(f" {name} {value}" for name, value in shown.items()),
             lr,
             figures["images_per_s"],
-            _duration(figures["eta_s"]),
+            duration(figures["eta_s"]),
             f" memory {memory} MB" if self.config.Global.print_mem_info else "",
         )
 
@@ -325,8 +271,7 @@ class Run:
                         if isinstance(value, float)
                     ),
                 )
-                # the first metric decides, as in PaddleClas
-                value = next(iter(result.values()))
+                value = result[self.task.best_metric]
                 if kind == "raw":
                     self.schedule.observe(progress.epoch, value)
                 if value > progress.best:
@@ -335,7 +280,7 @@ class Run:
                         progress.epoch,
                         kind,
                     )
-                    best = _float32_state(self.task.model)
+                    best = float32_state(self.task.model)
         return best
 
     def _save(self, name, weights=None, kind="raw"):
@@ -351,24 +296,24 @@ class Run:
                 "schedule": self.schedule.state_dict(),
             }
             parts = {
-                ".pdparams": weights or _float32_state(self.task.model),
+                ".pdparams": weights or float32_state(self.task.model),
                 ".pdopt": optimizer_state(self.optimizer, self.task.model),
                 ".pdstates": states,
             }
             save_checkpoint(
-                self.where / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts
+                self.directory / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts
             )
         if name == "latest":
-            self.last_saved = self.where / name
+            self.last_saved = self.directory / name
         self.processes.barrier()
 
     def _stopped(self):
         # another process may have got the signal
-        number = self.stop.signal or signal.SIGTERM
+        number = self.stop.number or signal.SIGTERM
         logger.warning(
             "stopped by signal %d; resume with -o Global.checkpoints=%s",
             number,
-            self.where / "latest",
+            self.directory / "latest",
         )
         return 128 + number
 
@@ -432,101 +377,8 @@ class Run:
         )
 
 
-class Window:
-    """Averages over all processes since the last printed line. metric: turns summed counts into
-    shares.
-    """
-
-    def __init__(self, metric):
-        self.metric, self.started, self.sums, self.counts, self.parts = (
-            metric,
-            time.time(),
-            np.zeros(2),
-            0,
-            {},
-        )
-
-    def add(self, loss, parts, counts):
-        """One batch: its loss, the loss's parts and the metric's counts, of which the first is the
-        number of images.
-        """
-        self.sums += [loss, 1]
-        self.counts = self.counts + counts
-        for name, value in parts.items():
-            self.parts[name] = self.parts.get(name, 0.0) + float(value)
-
-    def close(self, processes, batches_left):
-        """The averages, images per second of all processes and seconds to go; the window begins
-        anew.
-        """
-        seconds, own_batches = max(time.time() - self.started, 1e-9), self.sums[1]
-        loss, batches, *parts = processes.sum([*self.sums, *self.parts.values()])
-        counts = processes.sum(self.counts)
-        figures = {
-            "loss": float(loss / batches),
-            **self.metric.result(counts),
-            "images_per_s": round(float(counts[0]) / seconds, 2),
-            "eta_s": round(seconds / own_batches * batches_left),
-        }
-        if len(parts) > 1:
-            figures.update({name: float(part / batches) for name, part in zip(self.parts, parts)})
-        self.__init__(self.metric)
-        return figures
-
-
-def _mixed_precision(amp, model, optimizer, device):
-    """(model, optimizer, scaler, autocast context factory). On a CPU mixed precision does nothing,
-    which is said once.
-    """
-    if amp is None or not amp.use_amp or device == "cpu":
-        if amp and amp.use_amp:
-            logger.warning("AMP: Paddle has no mixed precision on a CPU; training in float32")
-        return model, optimizer, paddle.amp.GradScaler(enable=False), contextlib.nullcontext
-    if amp.level == "O2":
-        # no save_dtype: its hook would make state_dict() return copies, which EMA and loading must
-        # not get
-        model, optimizer = paddle.amp.decorate(
-            model, optimizers=optimizer, level="O2", dtype=amp.dtype
-        )
-    scaler = paddle.amp.GradScaler(
-        enable=amp.dtype == "float16",
-        init_loss_scaling=amp.scale_loss,
-        use_dynamic_loss_scaling=amp.use_dynamic_loss_scaling,
-    )
-    return (
-        model,
-        optimizer,
-        scaler,
-        partial(
-            paddle.amp.auto_cast, level=amp.level, dtype=amp.dtype, use_promote=amp.use_promote
-        ),
-    )
-
-
-def _float32_state(model):
-    """The model's state dict as arrays, low-precision weights (AMP O2) in float32."""
-    return {
-        name: (
-            tensor.astype("float32")
-            if tensor.is_floating_point() and tensor.dtype != paddle.float64
-            else tensor
-        ).numpy()
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def _low_precision_eval(amp):
-    return amp is not None and amp.use_amp and (amp.use_fp16_test or amp.level == "O2")
-
-
-def _stream(seed, update, position, rank):
+def _step_seed(seed: int, update: int, position: int, rank: int) -> int:
     """A 31-bit seed for Paddle's generator (dropout, drop path), a function of the place in the run
     alone.
     """
     return int(np.random.SeedSequence((seed, update, position, rank)).generate_state(1)[0] >> 1)
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

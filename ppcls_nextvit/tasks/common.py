@@ -1,21 +1,40 @@
 """What the tasks share: models with their weights, loaders, class names, the images to predict."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any, Callable, List, Optional, Tuple, Union
 
-from ..data import build_loader
+import paddle
+
+from .. import export
+from ..config import Config
+from ..data import Loader, build_loader
 from ..data.datasets.files import EXTENSIONS
 from ..data.labels import read_labels
+from ..engine.distributed import Processes
 from ..engine.log import logger
 from ..models import create_model
 from ..schema import ConfigError
 from ..weights import load_weights
 from ..weights.load import resolve
 
-__all__ = ["images_of", "list_images", "trained_model", "write_json"]
+__all__ = [
+    "PHOTOS",
+    "build_loaders",
+    "build_model",
+    "class_names",
+    "images_of",
+    "list_images",
+    "milliseconds",
+    "trained_model",
+    "write_json",
+]
+
+PHOTOS = Path(export.__file__).parent / "photos"  # which exports are compared on by default
 
 
-def build_model(config, training=False):
+def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
     """The model that Arch names, with the weights of Global.pretrained_model, Arch.pretrained or
     Global.checkpoints if one is given.
 
@@ -55,7 +74,7 @@ def build_model(config, training=False):
     return model
 
 
-def class_names(config):
+def class_names(config: Config) -> List[str]:
     """Names by class index from Infer.PostProcess.class_id_map_file; the index itself where there
     is no map.
     """
@@ -67,7 +86,7 @@ def class_names(config):
     )
 
 
-def build_loaders(config, processes, training):
+def build_loaders(config: Config, processes: Processes, training: bool) -> List[Optional[Loader]]:
     """(Loader of DataLoader.Train, Loader of DataLoader.Eval), for this one of the `processes`;
     None for one that is not needed.
     """
@@ -84,7 +103,7 @@ def build_loaders(config, processes, training):
     ]
 
 
-def trained_model(config):
+def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:
     """(model in eval mode, path of the weights' file) for Global.pretrained_model, or a file in
     Arch.pretrained; every key must fit.
 
@@ -104,7 +123,7 @@ def trained_model(config):
     return model, resolve(source)
 
 
-def list_images(source):
+def list_images(source: Union[str, Path]) -> List[Path]:
     """[source] for a file; for a directory its image files (by ending), sorted by name, without
     those of its own folders.
 
@@ -128,7 +147,17 @@ def list_images(source):
     return found
 
 
-def images_of(config):
+def milliseconds(function: Callable[[], Any]) -> float:
+    """How long one call takes, the device's work included."""
+    start = time.perf_counter()
+    function()
+    # which Paddle's synchronize refuses
+    if paddle.device.get_device() != "cpu":
+        paddle.device.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def images_of(config: Config) -> List[Path]:
     """The images of Infer.infer_imgs, else of Global.infer_imgs, see list_images. ConfigError if
     neither is given.
     """
@@ -138,7 +167,7 @@ def images_of(config):
     return list_images(source)
 
 
-def write_json(path, results):
+def write_json(path: Union[str, Path], results: Any) -> None:
     """The results as a JSON list."""
     Path(path).write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

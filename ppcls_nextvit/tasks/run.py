@@ -1,14 +1,28 @@
-"""Evaluate a checkpoint on the evaluation set of a configuration."""
+"""Train and evaluate what a configuration says."""
 
+from typing import Any, Dict
+
+from ..config import Config
+from ..engine import train as loop
 from ..engine.distributed import start_processes
 from ..engine.log import logger
 from ..schema import ConfigError
 from .registry import task_of
 
+__all__ = ["evaluate", "train"]
 
-def evaluate(config):
+
+def train(config: Config) -> int:
+    """Train as the Config says; see engine.train.train for what it writes and raises.
+
+    Returns the exit status: 0, or 128 + signal number after a stop that saved a checkpoint.
+    """
+    return loop.train(config, task_of(config))
+
+
+def evaluate(config: Config) -> Dict[str, Any]:
     """{metric: value, ..., images} of Global.pretrained_model (or Global.checkpoints) on
-    DataLoader.Eval. Works in many processes too.
+    DataLoader.Eval. Works in many processes too. ConfigError without weights.
     """
     if not (config.Global.pretrained_model or config.Global.checkpoints or config.Arch.pretrained):
         raise ConfigError(

@@ -27,7 +27,7 @@ from .run import DATA, MODELS, ROOT, chain_program, checkout_environment, interp
 __all__ = ["data_options", "seeded_weights"]
 
 SOURCE = ROOT / "dataset" / "fashion_mnist"
-PHOTOS = ROOT / "tests" / "photos"
+PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 LITE = {"train": 16, "val": 8}  # images of data/lite
 SET_FILES = ("train_list.txt", "val_list.txt", "labels.txt")
 A_SET = (

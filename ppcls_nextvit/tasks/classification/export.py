@@ -3,19 +3,58 @@ build detectors on it.
 """
 
 from pathlib import Path
+from typing import Any, Dict, Sequence, Union
 
+from ...config import Config
+from ...data.transforms.pipeline import Preprocess
+from ...export import TARGETS
 from ...export.graph import Classifier, Features
-from ...export.target import Signature, export, sha256_of
+from ...export.target import Exported, Signature
+from ...weights.digest import sha256_of
+from ...export.target import export as export_layer
 from ...export.verify import image_batches, log_probability_difference, relative_difference
-from ...models.backbones.nextvit import MIN_INPUT_SIZE
+from ..base import ExportRequest
+from ..common import PHOTOS, class_names, list_images, trained_model
+from .predict import preprocess_of
 
-__all__ = ["describe_config", "export_classifier", "export_features"]
+__all__ = ["describe_config", "export", "export_classifier", "export_features"]
 
 INPUT_NAME = "x"
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
-def describe_config(config, preprocess, names, weights):
+def export(config: Config, request: ExportRequest) -> Exported:
+    """The classifier of `config` with its weights, or with `request.features` its stages' maps,
+    written into Global.save_inference_dir.
+
+    ConfigError, ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was
+    written.
+    """
+    target, size = TARGETS[request.to], request.size
+    if size is None and not request.any_size and not target.dynamic_size:
+        size = config.Global.image_shape[1:]
+    names, preprocess = class_names(config), preprocess_of(config)
+    photos = [preprocess(str(path)) for path in list_images(request.photos or PHOTOS)]
+    model, weights = trained_model(config)
+    options: Dict[str, Any] = {
+        "precision": request.precision,
+        "batch": request.batch,
+        "size": size,
+        "photos": photos,
+        "image_size": config.Global.image_shape[1:],
+        **({"format": request.format} if request.format else {}),
+    }
+    where = config.Global.save_inference_dir
+    description = describe_config(config, preprocess, names, weights)
+    if request.features:
+        return export_features(model, target, where, description, **options)
+    softmax = config.Arch.infer_add_softmax
+    return export_classifier(model, target, where, description, softmax=softmax, **options)
+
+
+def describe_config(
+    config: Config, preprocess: Preprocess, names: Sequence[str], weights: Union[str, Path]
+) -> Dict[str, Any]:
     """What a description takes from a run: preprocess (Preprocess), names (one per class), weights
     (the path of their file).
     """
@@ -58,10 +97,10 @@ def export_classifier(
         "Model": {
             "class_num": model.num_classes,
             "softmax": softmax,
-            "input": _input(signature, image_size),
+            "input": _input(model, signature, image_size),
         },
     }
-    return export(
+    return export_layer(
         Classifier(model, softmax),
         target,
         directory,
@@ -95,11 +134,11 @@ def export_features(
         "Model": {
             "channels": list(model.stage_channels),
             "strides": list(model.stage_strides),
-            "input": _input(signature, image_size),
+            "input": _input(model, signature, image_size),
         },
     }
     features = Features(model)
-    return export(
+    return export_layer(
         features,
         target,
         directory,
@@ -113,20 +152,20 @@ def export_features(
 
 
 def _signature(model, batch, size, outputs):
-    if size and min(size) < MIN_INPUT_SIZE:
+    if size and min(size) < model.min_size:
         raise ValueError(
-            f"the size must be at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels; got {size[0]} "
+            f"the size must be at least {model.min_size} x {model.min_size} pixels; got {size[0]} "
             f"x {size[1]}"
         )
     return Signature({INPUT_NAME: (batch, model.in_channels, *(size or (None, None)))}, outputs)
 
 
-def _input(signature, image_size):
+def _input(model, signature, image_size):
     shape = list(signature.inputs[INPUT_NAME])
     return {
         "name": INPUT_NAME,
         "dtype": "float32",
         "shape": shape,
         "image_size": [*(shape[2:] if shape[2] else image_size)],
-        "min_size": MIN_INPUT_SIZE,
+        "min_size": model.min_size,
     }

@@ -2,27 +2,64 @@
 sheet.
 """
 
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, Sequence
+
 import numpy as np
 import paddle
 from paddle.nn import functional as F
 from PIL import Image, ImageDraw, ImageFont
 
+from ...config import Config
 from ...data.images import ImageError, open_image
 from ...data.transforms.pipeline import Preprocess
-from ...models.backbones.nextvit import MIN_INPUT_SIZE
+from ..base import PredictOutputs
+from ..common import class_names, images_of, trained_model, write_json
 
-__all__ = ["contact_sheet", "predict_files"]
+__all__ = ["contact_sheet", "predict", "predict_files", "preprocess_of"]
 
 
 SHEET_LIMIT = 400  # pictures on a contact sheet
 
 
-def preprocess_of(config):
+def preprocess_of(config: Config) -> Preprocess:
     """The Preprocess of Infer.transforms."""
     return Preprocess(config.section("Infer").transforms, "Infer.transforms")
 
 
-def predict_files(model, paths, preprocess, batch_size, topk, names):
+def predict(config: Config, outputs: PredictOutputs) -> int:
+    """Top-k of every image of Infer.infer_imgs: printed, as JSON and as a contact sheet.
+
+    Returns the exit status: 1 if an image could not be read. ConfigError where there are no images
+    or no weights.
+    """
+    paths, names, preprocess = images_of(config), class_names(config), preprocess_of(config)
+    model, _ = trained_model(config)
+    topk, results = min(config.Infer.topk, len(names)), []
+    for result in predict_files(model, paths, preprocess, config.Infer.batch_size, topk, names):
+        results.append(result)
+        if "error" in result:
+            print("error:", result["error"], file=sys.stderr)
+            continue
+        best = zip(result["label_names"], result["scores"])
+        best = ", ".join(f"{name} {score:.4f}" for name, score in best)
+        print(f"{result['file_name']}: {best}", flush=True)
+    if outputs.json:
+        write_json(outputs.json, results)
+    if outputs.sheet:
+        contact_sheet(results).save(outputs.sheet, "png")
+    return int(any("error" in result for result in results))
+
+
+def predict_files(
+    model: paddle.nn.Layer,
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    batch_size: int,
+    topk: int,
+    names: Sequence[str],
+) -> Iterator[Dict[str, Any]]:
     """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or
     {file_name, error} for a bad image.
 
@@ -37,10 +74,10 @@ def predict_files(model, paths, preprocess, batch_size, topk, names):
         for path in paths[start : start + batch_size]:
             try:
                 image = preprocess(str(path))
-                if min(image.shape[1:]) < MIN_INPUT_SIZE:
+                if min(image.shape[1:]) < model.min_size:
                     raise ImageError(
                         f"{path}: {image.shape[1]} x {image.shape[2]} pixels after preprocessing; "
-                        f"the model needs at least {MIN_INPUT_SIZE}"
+                        f"the model needs at least {model.min_size}"
                     )
                 by_shape.setdefault(image.shape, []).append((path, image))
             except ImageError as error:
@@ -60,7 +97,9 @@ def predict_files(model, paths, preprocess, batch_size, topk, names):
         yield from (results[path] for path in paths[start : start + batch_size])
 
 
-def contact_sheet(results, columns=8, cell=144):
+def contact_sheet(
+    results: Sequence[Dict[str, Any]], columns: int = 8, cell: int = 144
+) -> Image.Image:
     """A picture of the images of `results` (of predict_files; bad ones are left out), each over its
     best name and probability.
 

@@ -8,26 +8,47 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Dict
 
 import numpy as np
 
+from ...config import Config
 from ...data.datasets.registry import DATASETS
 from ...data.loader import build_loader
 from ...data.transforms.pipeline import Pipeline
+from ...export import TARGETS
 from ...export.graph import Classifier
 from ...export.quantize import quantize_onnx
-from ...export.target import DESCRIPTION, STEM, Signature, export
+from ...export.target import DESCRIPTION, STEM, Signature
+from ...export.target import export as export_layer
 from ...export.verify import log_probability_difference, relative_difference
+from ..base import QuantizeRequest
 from ..common import class_names, list_images, trained_model
 from .export import describe_config, export_classifier
 from .predict import preprocess_of
 
-__all__ = ["calibration_images", "compare_precisions", "export_int8", "export_pair", "table"]
+__all__ = [
+    "calibration_images",
+    "compare_precisions",
+    "export_int8",
+    "export_pair",
+    "quantize",
+    "table",
+]
 
 REPORT = "accuracy.json"
 # calibration images on which int8 files are compared with the model: outside their range int8 means
 # nothing
 CHECKED = 8
+
+
+def quantize(config: Config, request: QuantizeRequest) -> Dict[str, Any]:
+    """Write the int8 export that `request` asks for and compare it with float32; see export_int8.
+
+    Returns its report. ConfigError, FileNotFoundError, ImageError for images that cannot be read.
+    """
+    images = calibration_images(config, request.calibration, request.images)
+    return export_int8(config, TARGETS[request.to], images, request.keep_float, request.threads)
 
 
 def export_int8(config, target, images, keep_float=0, threads=1):
@@ -39,15 +60,9 @@ def export_int8(config, target, images, keep_float=0, threads=1):
     threads: of the CPU, while latencies are measured. The float32 export beside it is made in a
     temporary folder. ExportError if the int8 files are far from the model.
     """
-    names, (model, weights), softmax = (
-        class_names(config),
-        trained_model(config),
-        config.Arch.infer_add_softmax,
-    )
-    description, directory = (
-        describe_config(config, preprocess_of(config), names, weights),
-        Path(config.Global.save_inference_dir),
-    )
+    model, weights = trained_model(config)
+    description = describe_config(config, preprocess_of(config), class_names(config), weights)
+    directory, softmax = Path(config.Global.save_inference_dir), config.Arch.infer_add_softmax
     with tempfile.TemporaryDirectory() as folder:
         folders = {"fp32": Path(folder), "int8": directory}
         pair = export_pair(
@@ -138,7 +153,7 @@ def export_pair(model, target, folders, description, size, images, softmax=True,
     batch = {name: np.stack(images[:CHECKED]) for name in signature.inputs}
     compare = log_probability_difference if softmax else relative_difference
     int8_target = replace(target, write=write) if keep_float else target
-    exported["int8"] = export(
+    exported["int8"] = export_layer(
         Classifier(model, softmax),
         int8_target,
         folders["int8"],
@@ -165,10 +180,8 @@ def calibration_images(config, source=None, count=300, seed=0):
     section = {mode: dict(config.DataLoader[mode]["dataset"]) for mode in ("Train", "Eval")}
     transforms = section["Eval"].get("transform_ops")
     if source and not str(source).endswith(".txt"):
-        paths, transform = (
-            list_images(source),
-            Pipeline(transforms, "DataLoader.Eval.dataset.transform_ops"),
-        )
+        paths = list_images(source)
+        transform = Pipeline(transforms, "DataLoader.Eval.dataset.transform_ops")
         return [transform(str(paths[i])) for i in _drawn(len(paths), count, seed)]
     chosen = (
         {**section["Eval"], "cls_label_path": str(source)}

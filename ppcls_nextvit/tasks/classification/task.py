@@ -1,35 +1,45 @@
-"""The classification task: what the loop needs to know about images and labels.
-
-A task supplies the static `check(config)`, `model`, `train_loader`, `train_metric`,
-`losses(batch)`, `evaluate()` and `report(directory)`, and takes `eval_autocast`; the loop in
-train.py knows no more. Detection and segmentation are further tasks.
+"""The classification task: what the loop needs to know about images and labels. See tasks/base.py
+for the contract.
 """
 
 import contextlib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Mapping, Optional, Union
 
 import numpy as np
 import paddle
 
-from ...config import check_entries, check_mapping
+from ...config import Config
 from ...data.images import decode_image
 from ...data.transforms.pipeline import Preprocess
+from ...engine.distributed import Processes
 from ...engine.log import logger
 from ...models import create_model
-from ...schema import ConfigError, coerce
+from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ...weights import load_weights
+from ..base import Step
 from ..common import build_loaders, build_model, class_names
+from .benchmark import measure
+from .export import export
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric
+from .pictures import draw_confusion, draw_predictions
+from .predict import predict
+from .quantize import quantize
+
+__all__ = ["ClassificationTask"]
 
 IMAGES_IN_REPORT = 40
 
 
 class ClassificationTask:
-    """Images in, class logits out. See the module's docstring for the interface."""
+    """Images in, class logits out."""
 
-    def __init__(self, config, processes, training=True):
+    predict_outputs = ("json", "sheet")
+    predict, export = staticmethod(predict), staticmethod(export)
+    quantize, measure = staticmethod(quantize), staticmethod(measure)
+
+    def __init__(self, config: Config, processes: Processes, training: bool = True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
@@ -43,12 +53,14 @@ class ClassificationTask:
         self.train_metric = build_metric(
             config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train"
         )
+        # the first figure decides, as in PaddleClas
+        self.best_metric, self.shown = self.metric.names[0], tuple(self.train_metric.names)
         self.teacher = self._build_teacher() if training else None
         # or a context factory, to evaluate in low precision
-        self.eval_autocast = contextlib.nullcontext
+        self.eval_autocast: Any = contextlib.nullcontext
 
     @staticmethod
-    def check(config):
+    def check(config: Config) -> None:
         """Verify the sections that are this task's own, without touching data or disk: Loss, Metric
         and Infer. Raises ConfigError.
         """
@@ -88,10 +100,8 @@ class ClassificationTask:
             parameter.stop_gradient = True
         return teacher
 
-    def losses(self, batch):
-        """(total loss, {name: part}, counts of `train_metric`) of one training batch; a mixed image
-        counts as its larger share's label.
-        """
+    def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
+        """The Step of one training batch; a mixed image counts as its larger share's label."""
         logits = self.model(batch["image"])
         if self.teacher is not None:
             with paddle.no_grad():
@@ -102,10 +112,14 @@ class ClassificationTask:
             label = paddle.where(batch["lam"] >= 0.5, label, batch["label_b"])
         self.train_metric.reset()
         self.train_metric.update(logits.detach(), label)
-        return total, parts, self.train_metric.counts()
+        return Step(total, parts, len(label), {"train": self.train_metric.counts()})
 
-    def evaluate(self, with_predictions=False):
-        """{top1, ..., loss} over the whole evaluation set, every image exactly once over all
+    def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
+        """{'top1': share, ...} of the summed counts of `losses`."""
+        return self.train_metric.result(counts["train"])
+
+    def evaluate(self, with_predictions: bool = False) -> Dict[str, Any]:
+        """{top1, ..., loss} over the whole evaluation dataset, every image exactly once over all
         processes.
 
         with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for
@@ -129,12 +143,10 @@ class ClassificationTask:
             result["labels"], result["predictions"] = np.concatenate(seen, axis=1)
         return result
 
-    def report(self, directory):
+    def report(self, directory: Union[str, Path]) -> None:
         """Confusion matrix and a sheet of predictions on evaluation images, drawn into
         `directory`.
         """
-        from .report import draw_confusion, draw_predictions
-
         result, names = self.evaluate(with_predictions=True), class_names(self.config)
         draw_confusion(
             Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names

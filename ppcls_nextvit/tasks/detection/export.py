@@ -11,7 +11,8 @@ from paddle import nn
 from ...data.images import decode_image
 from ...export import TARGETS
 from ...export.graph import export_form
-from ...export.target import Signature, sha256_of
+from ...export.target import Signature
+from ...weights.digest import sha256_of
 from ...export.target import export as export_layer
 from ...export.verify import ExportError
 from ..common import class_names, images_of, trained_model

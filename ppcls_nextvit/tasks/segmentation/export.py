@@ -7,7 +7,8 @@ from paddle import nn
 from ...data.images import decode_image
 from ...export import TARGETS
 from ...export.graph import export_form
-from ...export.target import Signature, sha256_of
+from ...export.target import Signature
+from ...weights.digest import sha256_of
 from ...export.target import export as export_layer
 from ...export.verify import image_batches, relative_difference
 from ...models.backbones.nextvit import MIN_INPUT_SIZE

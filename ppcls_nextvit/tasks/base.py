@@ -1,0 +1,126 @@
+"""What a task is: the contract between one kind of problem and the programs that know none.
+
+The training loop receives a task and knows no name of a metric; the command line looks a task up in
+registry.py and calls its whole jobs (predict, export, quantize) on a Config.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Callable, ClassVar, Dict, Iterator, Mapping, Optional, Protocol, Tuple
+
+import numpy as np
+import paddle
+
+from ..config import Config
+from ..data import Loader
+from ..export.target import Exported
+
+__all__ = ["ExportRequest", "PredictOutputs", "QuantizeRequest", "Step", "Task"]
+
+
+@dataclass
+class Step:
+    """One training batch: the loss (a scalar to go backward from), its parts for the log, the number
+    of images, and integer counts by name, which are summed over batches and processes.
+    """
+
+    loss: paddle.Tensor
+    parts: Mapping[str, paddle.Tensor]
+    images: int
+    counts: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PredictOutputs:
+    """Where predictions go beside the terminal. json, sheet: files. out: a folder of pictures."""
+
+    json: Optional[str] = None
+    sheet: Optional[str] = None
+    out: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export. to: a name of export.TARGETS. batch: None for any. size: (height, width), or
+    None: the target's own choice, or with `any_size` any. format: of the target `paddle`. features:
+    the stages' maps instead of the scores. photos: a file or a folder to compare on.
+    """
+
+    to: str = "paddle"
+    precision: str = "fp32"
+    batch: Optional[int] = None
+    size: Optional[Tuple[int, int]] = None
+    any_size: bool = False
+    format: Optional[str] = None
+    features: bool = False
+    photos: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """What to write in int8. to: a name of export.TARGETS. calibration: a folder or a list of images,
+    or None for those of DataLoader.Train, of which `images` are drawn. keep_float: so many layers
+    stay in float. threads: of the CPU, while latencies are measured.
+    """
+
+    to: str = "openvino"
+    calibration: Optional[str] = None
+    images: int = 300
+    keep_float: int = 0
+    threads: int = 1
+
+
+class Task(Protocol):
+    """A task of one run. Its classes are the entries of registry.TASKS.
+
+    model: an nn.Layer. best_metric: the key of evaluate()'s result that chooses best_model.
+    shown: the training figures that the bar and the curves show, the first of them drawn.
+    eval_autocast: a context factory, to evaluate in low precision.
+    predict_outputs: the fields of PredictOutputs that `predict` heeds.
+    quantize: None where there is no int8 export. measure: see `nextvit benchmark`.
+    """
+
+    predict_outputs: ClassVar[Tuple[str, ...]]
+    quantize: ClassVar[Optional[Callable[[Config, QuantizeRequest], Any]]]
+    measure: ClassVar[Optional[Callable[..., Dict[str, Any]]]]
+    model: paddle.nn.Layer
+    train_loader: Optional[Loader]
+    eval_loader: Optional[Loader]
+    eval_autocast: Callable[[], Any]
+    best_metric: str
+    shown: Tuple[str, ...]
+
+    @staticmethod
+    def check(config: Config) -> None:
+        """Verify the sections that are this task's own, without touching data or disk. Raises
+        ConfigError.
+        """
+
+    def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
+        """The Step of one training batch."""
+
+    def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
+        """{name: figure} of summed counts of `losses`."""
+
+    def evaluate(self) -> Dict[str, Any]:
+        """{metric: value, ..., images} over the whole evaluation dataset, every image exactly once
+        over all processes.
+        """
+
+    def results(self, first_step: int = 0) -> Iterator[Tuple[int, Any]]:
+        """(index in the dataset, what json can write of it) of this process's evaluation images, from
+        batch `first_step` on, so that an interrupted evaluation can go on.
+        """
+
+    def summary(self, results: Any) -> Dict[str, Any]:
+        """What evaluate() returns, of the `results` of all images of this process."""
+
+    def report(self, directory: Any) -> None:
+        """Pictures of what was learnt, drawn into `directory`."""
+
+    @staticmethod
+    def predict(config: Config, outputs: PredictOutputs) -> int:
+        """Predict the images of Infer.infer_imgs; returns the exit status."""
+
+    @staticmethod
+    def export(config: Config, request: ExportRequest) -> Exported:
+        """The model of `config` with its weights, written into Global.save_inference_dir."""

@@ -1,0 +1,86 @@
+"""The front door: a typed configuration, verified against the registries before any work starts."""
+
+import importlib
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Sequence, Union
+
+from ..config import Config, read_config
+from ..config.sections import ArchSection
+from ..data import check_loader
+from ..engine.optim import OPTIMIZERS
+from ..engine.schedule import build_schedule
+from ..models import MODELS, check_backbone
+from ..schema import ConfigError, check_mapping, coerce, require_keys, yaml_parameters
+from .registry import task_of
+
+__all__ = ["check", "import_parts", "load_config"]
+
+
+def load_config(
+    path: Union[str, Path], overrides: Sequence[str] = (), imports: Sequence[str] = ()
+) -> Config:
+    """Read, override and verify a configuration file in PaddleClas's dialect.
+
+    overrides: `a.b.c=value` strings, applied in order. imports: modules of the user's to import
+    first, beside those of Global.imports. Raises ConfigError naming file, key, value and the
+    nearest name for anything that cannot be meant; nothing is ignored. Neither data nor disk are
+    touched.
+    """
+    config = read_config(path, overrides)
+    try:
+        import_parts((*imports, *config.Global.imports))
+        return check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def import_parts(modules: Sequence[str]) -> None:
+    """Import the user's modules by name, from the working directory too: they register their parts.
+
+    ConfigError for one that is not there; what goes wrong inside one is left as it is.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # an installed program has its own folder there
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0] and error.name != name:
+                raise
+            raise ConfigError(
+                f"Global.imports: no module {name!r} in {os.getcwd()} or among the installed ones"
+            ) from None
+
+
+def check(config: Config) -> Config:
+    """`config` with the model's arguments typed, after everything that a registry builds was
+    verified: names, keys and types. Raises ConfigError.
+    """
+    config = replace(config, Arch=_checked_arch(config.Arch))
+    if config.Optimizer is not None:
+        optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
+        build_schedule(optimizer.pop("lr", {}), config.Global.epochs, steps_per_epoch=100)
+        OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
+    for mode, content in check_mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
+        check_loader(content, mode)
+    task_of(config).check(config)
+    return config
+
+
+def _checked_arch(arch):
+    if arch.name in ("DistillationModel", "RecModel"):
+        raise ConfigError(
+            f"Arch.name: {arch.name} is not supported; to distil, use Loss.Train "
+            f"DistillationLoss with a teacher"
+        )
+    own = {field.name for field in fields(ArchSection)} - {"arguments"}
+    # class_num in this dialect
+    keywords = set(yaml_parameters(MODELS.get(arch.name, "Arch.name"))) - {"num_classes"}
+    require_keys(arch.arguments, sorted(own | keywords), "Arch")
+    arguments = MODELS.check(arch.name, arch.arguments, "Arch")
+    if "backbone" in keywords:
+        check_backbone(arguments.get("backbone"))
+    return replace(arch, arguments=arguments)
