@@ -17,9 +17,10 @@ from ..engine.log import logger
 from ..schema import ConfigError
 from ..tasks.registry import task_of
 from ..weights import read_file
+from ..weights.digest import sha256_of
 from ..weights.load import resolve
 from ..weights.rules import head_classes
-from .predictions import read_results, result_line, weights_digest
+from .predictions import read_results, result_line
 
 __all__ = ["DENSE_SETS", "evaluate_dense"]
 
@@ -157,7 +158,7 @@ def evaluate_dense(
     )
     task, digest, start = (
         task_of(config)(config, processes, training=False),
-        weights_digest(path),
+        sha256_of(path),
         time.monotonic(),
     )
     logger.info("%s: %d images of %s", path, task.eval_loader.num_images, known.title)

@@ -13,18 +13,9 @@ from ..data.loader import Loader, LoaderOptions
 from ..data.samplers import DistributedBatchSampler
 from ..schema import ConfigError
 
-__all__ = ["image_digest", "predict_set", "read_results", "result_line", "weights_digest"]
+__all__ = ["image_digest", "predict_set", "read_results", "result_line"]
 
 TOP = 5
-
-
-def weights_digest(path):
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def image_digest(images):

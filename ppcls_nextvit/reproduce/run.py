@@ -13,12 +13,13 @@ from ..engine.log import logger
 from ..models import create_model
 from ..schema import ConfigError
 from ..weights import load_weights, read_file
+from ..weights.digest import sha256_of
 from ..weights.load import resolve
 from ..weights.rules import head_classes
 from .. import zoo
 from . import dense
 from .datasets import SETS, open_set
-from .predictions import predict_set, weights_digest
+from .predictions import predict_set
 from .scores import per_class, score
 
 __all__ = [
@@ -177,7 +178,7 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     transform_ops, digest, start = (
         transforms_for(kind, preprocessing),
-        weights_digest(path),
+        sha256_of(path),
         time.monotonic(),
     )
     predictions = predict_set(
