@@ -1,20 +1,20 @@
 """The committed recipe files: in step with their table, loadable, and the official recipe."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from predicting import program_at
+from tiny import ROOT
 
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.losses import build_loss
 from ppcls_nextvit.tasks.classification.metrics import build_metric
 
-ROOT = Path(__file__).parent.parent
-SPEC = importlib.util.spec_from_file_location("make_configs", ROOT / "tools" / "make_configs.py")
-make_configs = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(make_configs)
-FILES = make_configs.all_configs()
+make_configs = program_at("scripts/make_configs.py")
+FILES = {
+    path: text
+    for path, text in make_configs.all_configs().items()
+    if path.name.startswith("NextViT_")
+}
 
 
 def test_there_are_twelve_and_no_others():
@@ -23,7 +23,7 @@ def test_there_are_twelve_and_no_others():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_committed_files_are_what_the_tool_writes_and_load(path):
-    assert path.read_text(encoding="utf-8") == FILES[path], "run tools/make_configs.py"
+    assert path.read_text(encoding="utf-8") == FILES[path], "run scripts/make_configs.py"
     config = load_config(path)
     assert path.stem.startswith(config.Arch.name)
     size = int(config.Arch.name.rsplit("_", 1)[1])
@@ -58,5 +58,12 @@ def test_the_384_recipe_is_the_constant_fine_tune(variant):
 def test_check_mode_reports_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_configs, "CONFIGS", tmp_path)
     assert make_configs.main(["--check"]) == 1
-    assert "NextViT_small_224.yaml" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    named = capsys.readouterr().err
+    for name in (
+        "NextViT_small_224.yaml",
+        "mask_rcnn_nextvit_base_3x_coco.yaml",
+        "upernet_160k_nextvit_base_ade20k.yaml",
+    ):
+        assert name in named
+    assert not list(tmp_path.iterdir())
     assert make_configs.main([]) == 0 and make_configs.main(["--check"]) == 0
