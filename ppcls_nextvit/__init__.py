@@ -13,5 +13,5 @@ from .models import create_model, fuse_bn, list_models  # noqa: E402
 from .weights import load_weights  # noqa: E402
 from .zoo import list_weights  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__", "create_model", "fuse_bn", "list_models", "list_weights", "load_weights"]
