@@ -11,7 +11,7 @@ from tiny import ROOT
 from ppcls_nextvit import create_model
 from ppcls_nextvit.data.labels import read_labels
 from ppcls_nextvit.data.transforms.joint import opencv
-from ppcls_nextvit.engine.optim import split_by_decay
+from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.tasks import load_config
 

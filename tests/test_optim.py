@@ -15,8 +15,8 @@ from ppcls_nextvit.engine.optim import (
     gradient_norm,
     load_optimizer_state,
     optimizer_state,
-    split_by_decay,
 )
+from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.schema import ConfigError
 
 NEXTVIT_DECAY = {"no_weight_decay_name": ".bias norm ", "one_dim_param_no_weight_decay": True}

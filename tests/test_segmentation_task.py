@@ -21,7 +21,7 @@ from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
 from ppcls_nextvit.engine.log import read_figures
-from ppcls_nextvit.engine.optim import split_by_decay
+from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.schema import ConfigError

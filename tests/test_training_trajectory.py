@@ -10,7 +10,8 @@ import pytest
 from golden import seeded
 from helpers import GOLDEN, max_difference, seeded_model
 
-from ppcls_nextvit.engine.optim import build_optimizer, gradient_norm, split_by_decay
+from ppcls_nextvit.engine.optim import build_optimizer, gradient_norm
+from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks.classification.losses import build_loss
 

@@ -4,9 +4,7 @@ names.
 The learning rate is the loop's: `optimizer.set_lr(schedule.lr(step))` before each step. Parameters
 with `stop_gradient` are left out.
 
-Weight decay: every parameter, but those whose structured name contains one of the space-separated
-words of `no_weight_decay_name`, and with `one_dim_param_no_weight_decay` those of one dimension.
-(PaddleClas's Momentum heeds the latter only beside the former.)
+Weight decay and parts of the learning rate, parameter by parameter: see parameter_groups.py.
 
 Clipping: `clip_norm` bounds the norm of each gradient tensor by itself, as in PaddleClas.
 `clip_global_norm` bounds the norm of all together, as torch's clip_grad_norm_ and the official
@@ -14,12 +12,14 @@ recipe do. Optimisers get one flat list of parameters, because Paddle clips ever
 itself, which would make a "global" norm one per group.
 """
 
-from typing import Literal, Optional
+from typing import Any, Dict, List, Literal, Optional, Sequence
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from ..schema import ConfigError, Registry, coerce, require_keys
+from .parameter_groups import ParameterSetting, parameter_settings, trainable_parameters
 
 __all__ = [
     "OPTIMIZERS",
@@ -27,14 +27,15 @@ __all__ = [
     "gradient_norm",
     "load_optimizer_state",
     "optimizer_state",
-    "split_by_decay",
 ]
 
 OPTIMIZERS = Registry("optimizer")
 LR_SET_BY_THE_LOOP = 0.0
 
 
-def build_optimizer(section, model, where="Optimizer"):
+def build_optimizer(
+    section: Any, model: nn.Layer, where: str = "Optimizer"
+) -> paddle.optimizer.Optimizer:
     """The paddle optimiser of a YAML section {name, ...}; its `lr` belongs to
     schedule.build_schedule and is not read here.
 
@@ -50,22 +51,11 @@ def build_optimizer(section, model, where="Optimizer"):
     return OPTIMIZERS.build(section["name"], arguments, where, model)
 
 
-def split_by_decay(model, no_weight_decay_name=None, one_dim_param_no_weight_decay=False):
-    """(decayed, undecayed): the trainable parameters as two dicts {structured name: parameter}."""
-    words, decayed, undecayed = (no_weight_decay_name or "").split(), {}, {}
-    for name, parameter in _trainable(model).items():
-        spared = any(word in name for word in words) or (
-            one_dim_param_no_weight_decay and parameter.ndim == 1
-        )
-        (undecayed if spared else decayed)[name] = parameter
-    return decayed, undecayed
-
-
-def gradient_norm(model) -> float:
+def gradient_norm(model: nn.Layer) -> float:
     """The 2-norm of all gradients together, before clipping, computed in float32."""
     squares = [
         paddle.sum(paddle.square(p.grad.astype("float32")))
-        for p in _trainable(model).values()
+        for p in trainable_parameters(model).values()
         if p.grad is not None
     ]
     return float(paddle.sqrt(paddle.add_n(squares))) if squares else 0.0
@@ -73,7 +63,7 @@ def gradient_norm(model) -> float:
 
 @OPTIMIZERS.register
 def AdamW(
-    model,
+    model: nn.Layer,
     *,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -84,32 +74,60 @@ def AdamW(
     multi_precision: bool = False,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
-):
+    groups: Optional[List[dict]] = None,
+) -> paddle.optimizer.Optimizer:
     """Adam with decoupled weight decay: a step first multiplies the decayed parameters by 1 - lr *
     weight_decay.
     """
-    decayed, undecayed = split_by_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
-    parameters = [*decayed.values(), *undecayed.values()]
-    for parameter in parameters:
+    settings = parameter_settings(
+        model, no_weight_decay_name, one_dim_param_no_weight_decay, groups
+    )
+    for setting in settings:
         # left by another optimiser, it would decay a second time
-        parameter.regularizer = None
-    decayed_names = {parameter.name for parameter in decayed.values()}
-    return paddle.optimizer.AdamW(
+        setting.parameter.regularizer = None
+    return _AdamW(
+        settings,
         LR_SET_BY_THE_LOOP,
         beta1,
         beta2,
         epsilon,
-        parameters,
+        _with_rates(settings),
         weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed_names,
         grad_clip=_clip(clip_norm, clip_global_norm),
         multi_precision=multi_precision,
     )
 
 
+class _AdamW(paddle.optimizer.AdamW):
+    """AdamW whose decay may differ between the parameters of one flat list: see the module's
+    docstring for why they are no groups of Paddle's.
+    """
+
+    def __init__(self, settings, learning_rate, beta1, beta2, epsilon, parameters, decay, **rest):
+        decays = {
+            setting.parameter.name: decay if setting.weight_decay is None else setting.weight_decay
+            for setting in settings
+        }
+        super().__init__(
+            learning_rate,
+            beta1,
+            beta2,
+            epsilon,
+            parameters,
+            decay,
+            apply_decay_param_fun=lambda name: decays[name] != 0,
+            **rest,
+        )
+        self._decays = decays
+
+    def _append_optimize_op(self, block, param_and_grad):
+        self._weight_decay = self._decays[param_and_grad[0].name]
+        return super()._append_optimize_op(block, param_and_grad)
+
+
 @OPTIMIZERS.register
 def Adam(
-    model,
+    model: nn.Layer,
     *,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -121,11 +139,13 @@ def Adam(
     multi_precision: bool = False,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
-):
+    groups: Optional[List[dict]] = None,
+) -> paddle.optimizer.Optimizer:
     """Adam; weight decay is added to the gradient (L2). See AdamW for decoupled decay."""
-    parameters = _regularised(
-        model, weight_decay, regularizer, no_weight_decay_name, one_dim_param_no_weight_decay
+    settings = parameter_settings(
+        model, no_weight_decay_name, one_dim_param_no_weight_decay, groups
     )
+    parameters = _regularised(settings, weight_decay, regularizer)
     return paddle.optimizer.Adam(
         LR_SET_BY_THE_LOOP,
         beta1,
@@ -139,7 +159,7 @@ def Adam(
 
 @OPTIMIZERS.register
 def Momentum(
-    model,
+    model: nn.Layer,
     *,
     momentum: float = 0.9,
     use_nesterov: bool = False,
@@ -150,14 +170,16 @@ def Momentum(
     multi_precision: bool = True,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
-):
+    groups: Optional[List[dict]] = None,
+) -> paddle.optimizer.Optimizer:
     """SGD with momentum: v = momentum * v + g, p = p - lr * v.
 
     regularizer: {name: L2, coeff: 1e-4}, which is the same as weight_decay 1e-4, or L1.
     """
-    parameters = _regularised(
-        model, weight_decay, regularizer, no_weight_decay_name, one_dim_param_no_weight_decay
+    settings = parameter_settings(
+        model, no_weight_decay_name, one_dim_param_no_weight_decay, groups
     )
+    parameters = _regularised(settings, weight_decay, regularizer)
     return paddle.optimizer.Momentum(
         LR_SET_BY_THE_LOOP,
         momentum,
@@ -170,7 +192,7 @@ def Momentum(
 
 @OPTIMIZERS.register
 def SGD(
-    model,
+    model: nn.Layer,
     *,
     weight_decay: Optional[float] = None,
     regularizer: Optional[dict] = None,
@@ -179,11 +201,13 @@ def SGD(
     multi_precision: bool = False,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
-):
+    groups: Optional[List[dict]] = None,
+) -> paddle.optimizer.Optimizer:
     """Plain gradient descent: p = p - lr * g."""
-    parameters = _regularised(
-        model, weight_decay, regularizer, no_weight_decay_name, one_dim_param_no_weight_decay
+    settings = parameter_settings(
+        model, no_weight_decay_name, one_dim_param_no_weight_decay, groups
     )
+    parameters = _regularised(settings, weight_decay, regularizer)
     return paddle.optimizer.SGD(
         LR_SET_BY_THE_LOOP,
         parameters,
@@ -194,7 +218,7 @@ def SGD(
 
 @OPTIMIZERS.register
 def RMSProp(
-    model,
+    model: nn.Layer,
     *,
     momentum: float = 0.0,
     rho: float = 0.95,
@@ -205,11 +229,13 @@ def RMSProp(
     one_dim_param_no_weight_decay: bool = False,
     clip_norm: Optional[float] = None,
     clip_global_norm: Optional[float] = None,
-):
+    groups: Optional[List[dict]] = None,
+) -> paddle.optimizer.Optimizer:
     """RMSProp: the gradient over the root of its running mean square (epsilon inside the root)."""
-    parameters = _regularised(
-        model, weight_decay, regularizer, no_weight_decay_name, one_dim_param_no_weight_decay
+    settings = parameter_settings(
+        model, no_weight_decay_name, one_dim_param_no_weight_decay, groups
     )
+    parameters = _regularised(settings, weight_decay, regularizer)
     return paddle.optimizer.RMSProp(
         LR_SET_BY_THE_LOOP,
         rho,
@@ -220,7 +246,9 @@ def RMSProp(
     )
 
 
-def optimizer_state(optimizer, model):
+def optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, model: nn.Layer
+) -> Dict[str, np.ndarray]:
     """Everything the optimiser remembers, as {`<structured parameter name>.<accumulator>`: array},
     e.g. `proj_head.0.weight.moment1`.
 
@@ -230,7 +258,9 @@ def optimizer_state(optimizer, model):
     return {key: tensor.numpy() for key, tensor in _memory(optimizer, model).items()}
 
 
-def load_optimizer_state(optimizer, model, state):
+def load_optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, model: nn.Layer, state: Dict[str, np.ndarray]
+) -> None:
     """Put the state of `optimizer_state` back, bit for bit. ValueError, before anything is changed,
     if it does not fit exactly.
     """
@@ -259,7 +289,7 @@ def _memory(optimizer, model):
     """{structured key: tensor} of all accumulators and master weights, which are made now if no
     step was taken yet.
     """
-    parameters = _trainable(model)
+    parameters = trainable_parameters(model)
     optimizer._create_accumulators(
         paddle.static.default_main_program().global_block(), list(parameters.values())
     )
@@ -272,17 +302,6 @@ def _memory(optimizer, model):
         for accumulator, tensors in optimizer._accumulators.items():
             memory[f"{name}.{accumulator}"] = tensors[owner.name]
     return memory
-
-
-def _trainable(model):
-    parameters = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if not parameter.stop_gradient
-    }
-    if not parameters:
-        raise ValueError("the model has no trainable parameter; every one has stop_gradient set")
-    return parameters
 
 
 def _clip(clip_norm, clip_global_norm):
@@ -299,26 +318,26 @@ def _clip(clip_norm, clip_global_norm):
     return None if clip_global_norm is None else paddle.nn.ClipGradByGlobalNorm(clip_global_norm)
 
 
-def _regularised(
-    model, weight_decay, regularizer, no_weight_decay_name, one_dim_param_no_weight_decay
-):
-    """The trainable parameters, the decayed ones carrying the penalty that the optimiser adds to
-    their gradient after clipping.
+def _with_rates(settings: Sequence[ParameterSetting]) -> List[paddle.Tensor]:
+    """The parameters, each carrying its share of the learning rate, which Paddle heeds."""
+    for setting in settings:
+        setting.parameter.optimize_attr["learning_rate"] = setting.lr_multiplier
+    return [setting.parameter for setting in settings]
+
+
+def _regularised(settings, weight_decay, regularizer):
+    """The parameters, each carrying its share of the learning rate and the penalty that the
+    optimiser adds to its gradient after clipping.
     """
-    penalty = None
+    kind, coefficient = "L2", weight_decay
     if regularizer is not None:
         if weight_decay is not None:
             raise ValueError("weight_decay and regularizer exclude each other; give one")
         require_keys(regularizer, ("name", "coeff"), "regularizer")
         kind = coerce(regularizer.get("name"), Literal["L1", "L2"], "regularizer.name")
         coefficient = coerce(regularizer.get("coeff"), float, "regularizer.coeff")
-        penalty = {"L1": paddle.regularizer.L1Decay, "L2": paddle.regularizer.L2Decay}[kind](
-            coefficient
-        )
-    elif weight_decay:
-        penalty = paddle.regularizer.L2Decay(weight_decay)
-    decayed, undecayed = split_by_decay(model, no_weight_decay_name, one_dim_param_no_weight_decay)
-    for parameters, parameter_penalty in ((decayed, penalty), (undecayed, None)):
-        for parameter in parameters.values():
-            parameter.regularizer = parameter_penalty
-    return [*decayed.values(), *undecayed.values()]
+    penalty = {"L1": paddle.regularizer.L1Decay, "L2": paddle.regularizer.L2Decay}[kind]
+    for setting in settings:
+        decay = coefficient if setting.weight_decay is None else setting.weight_decay
+        setting.parameter.regularizer = penalty(decay) if decay else None
+    return _with_rates(settings)

@@ -11,6 +11,7 @@ from ..config import Config, read_config
 from ..config.sections import ArchSection
 from ..data import check_loader
 from ..engine.optim import OPTIMIZERS
+from ..engine.parameter_groups import read_groups
 from ..engine.schedule import build_schedule
 from ..models import MODELS, check_backbone
 from ..schema import ConfigError, check_mapping, coerce, require_keys, yaml_parameters
@@ -63,6 +64,7 @@ def check(config: Config) -> Config:
     if config.Optimizer is not None:
         optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
         build_schedule(optimizer.pop("lr", {}), config.Global.epochs, steps_per_epoch=100)
+        read_groups(optimizer.get("groups"))
         OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
     for mode, content in check_mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
         check_loader(content, mode)
