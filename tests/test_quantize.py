@@ -13,7 +13,7 @@ import pytest
 from predicting import clothes, program_at, random_model, random_weights
 from tiny import DATA, ROOT, write_config
 
-from ppcls_nextvit.export import TARGETS, quantize
+from ppcls_nextvit.export import TARGETS, quantize, static
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
@@ -210,9 +210,9 @@ def test_keep_float_beyond_the_layers(tmp_path, keep_float):
 
 def test_wrong_uses_are_named(tmp_path):
     with pytest.raises(ValueError, match="needs images to calibrate with"):
-        quantize.quantize_paddle(tmp_path / "inference", [])
+        static.quantize_paddle(tmp_path / "inference", [])
     with pytest.raises(ExportError, match="--format pdmodel"):
-        quantize.quantize_paddle(tmp_path / "inference", [np.zeros((3, 32, 32))])
+        static.quantize_paddle(tmp_path / "inference", [np.zeros((3, 32, 32))])
     with pytest.raises(
         ValueError, match="engine must be one of onnxruntime, tensorrt; got 'keras'"
     ):
@@ -232,14 +232,14 @@ def test_wrong_uses_are_named(tmp_path):
 @pytest.mark.parametrize(
     "call",
     [
-        "quantize.quantize_openvino('a.xml', [numpy.zeros(1)])",
+        "openvino.quantize_openvino('a.xml', [numpy.zeros(1)])",
         "quantize.quantize_onnx('a', [numpy.zeros(1)])",
     ],
 )
 def test_missing_packages_name_the_extra(tmp_path, call):
     for name in ("nncf", "onnxruntime"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not here')\n")
-    program = f"import numpy\nfrom ppcls_nextvit.export import quantize\n{call}\n"
+    program = f"import numpy\nfrom ppcls_nextvit.export import openvino, quantize\n{call}\n"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

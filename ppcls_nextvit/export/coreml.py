@@ -16,14 +16,15 @@ import contextlib
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
-from ..models.backbones.nextvit import MIN_INPUT_SIZE
 from .mil import MilProgram, import_coremltools
 from .onnx import to_onnx
 from .target import STEM, Target
-from .verify import ExportError
+from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["TARGET", "load", "to_mil"]
 
@@ -32,49 +33,21 @@ RECIPE = "transform_ops"  # in the package's metadata, as JSON
 LARGEST_SIZE = 1024  # of a picture of any size: Core ML wants a limit
 
 
-def write(layer, folder, signature, precision, images, description):
-    ct = import_coremltools()
+def write(
+    layer: Callable,
+    folder: Path,
+    signature: Signature,
+    precision: str,
+    images: Iterable[np.ndarray],
+    description: Dict[str, Any],
+) -> int:
+    """inference.mlpackage in `folder`; returns the number of operators. See Target."""
     recipe = description.get("PreProcess", {}).get("transform_ops")
-    classes = (
-        description["PostProcess"]["Topk"]["label_list"]
-        if recipe and description.get("Model", {}).get("softmax")
-        else None
-    )
     signature = _one_picture(signature) if recipe else signature
-    unknown = [
-        size
-        for shape in signature.inputs.values()
-        for size in (shape[:2] if recipe else shape)
-        if size is None
-    ]
-    if unknown:
-        raise ValueError(
-            "--to coreml needs fixed sizes where the input is no picture; give --batch and --size"
-        )
-    program = to_mil(
-        to_onnx(layer, signature), signature, normalization(recipe) if recipe else None
-    )
-    passes = ct.PassPipeline.DEFAULT
-    # the norm that it makes of normalisation adds its epsilon, 5e-6
-    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
-    half = ct.transform.FP16ComputePrecision(
-        # small probabilities are no half numbers: the softmax which makes an output stays float32
-        lambda op: not (op.op_type == "softmax" and op.outputs[0].name in signature.outputs)
-    )
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-        package = ct.convert(
-            program,
-            source="milinternal",
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS16,
-            skip_model_load=True,
-            pass_pipeline=passes,
-            compute_precision=half if precision == "fp16" else ct.precision.FLOAT32,
-            inputs=[_picture(ct, name, shape, recipe) for name, shape in signature.inputs.items()]
-            if recipe
-            else None,
-            classifier_config=ct.ClassifierConfig(distinct(classes)) if classes else None,
-        )
+    _check_sizes(signature, bool(recipe))
+    normalize = normalization(recipe) if recipe else None
+    program = to_mil(to_onnx(layer, signature), signature, normalize)
+    package = _converted(program, signature, precision, recipe, _class_names(description))
     package.short_description = description.get("Global", {}).get("model_name", "")
     if recipe:
         package.user_defined_metadata[RECIPE] = json.dumps(recipe)
@@ -82,7 +55,48 @@ def write(layer, folder, signature, precision, images, description):
     return len(MilProgram(folder / PACKAGE).operators)
 
 
-def load(folder, signature, precision="fp32"):
+def _class_names(description: Dict[str, Any]) -> Optional[List[str]]:
+    """The class names of a classifier of pictures whose outputs are probabilities, else None."""
+    pictures = description.get("PreProcess", {}).get("transform_ops")
+    if not pictures or not description.get("Model", {}).get("softmax"):
+        return None
+    return description["PostProcess"]["Topk"]["label_list"]
+
+
+def _converted(
+    program: Any,
+    signature: Signature,
+    precision: str,
+    recipe: Optional[List[Any]],
+    classes: Optional[List[str]],
+) -> Any:
+    """`program` as a model of coremltools, whose weights and sums have the type `precision`."""
+    ct = import_coremltools()
+    passes = ct.PassPipeline.DEFAULT
+    # the norm that it makes of normalisation adds its epsilon, 5e-6
+    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
+    half = ct.transform.FP16ComputePrecision(
+        # small probabilities are no half numbers: the softmax which makes an output stays float32
+        lambda op: not (op.op_type == "softmax" and op.outputs[0].name in signature.outputs)
+    )
+    pictures = None
+    if recipe:
+        pictures = [_picture(name, signature, recipe) for name in signature.inputs]
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        return ct.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS16,
+            skip_model_load=True,
+            pass_pipeline=passes,
+            compute_precision=half if precision == "fp16" else ct.precision.FLOAT32,
+            inputs=pictures,
+            classifier_config=ct.ClassifierConfig(distinct(classes)) if classes else None,
+        )
+
+
+def load(folder: Path, signature: Signature, precision: str = "fp32") -> Program:
     """inference.mlpackage in `folder` as a program (see verify.py), run by mil.py: pictures one by
     one, as Core ML takes them.
     """
@@ -90,15 +104,15 @@ def load(folder, signature, precision="fp32"):
     recipe = json.loads(program.spec.description.metadata.userDefined.get(RECIPE, "null"))
     gain, shift = normalization(recipe) if recipe else (None, None)
 
-    def outputs(inputs):
+    def outputs(inputs: Batch) -> Dict[str, np.ndarray]:
         results = program(**inputs)
         scores = next((result for result in results.values() if isinstance(result, dict)), None)
-        return (
-            results if scores is None else {signature.outputs[0]: np.array([list(scores.values())])}
-        )
+        if scores is None:
+            return results
+        return {signature.outputs[0]: np.array([list(scores.values())])}
 
-    def run(batch):
-        if not recipe:
+    def run(batch: Batch) -> Dict[str, np.ndarray]:
+        if gain is None or shift is None:
             return outputs(batch)
         ((name, values),) = batch.items()
         # what preprocessing made of them is undone
@@ -111,7 +125,7 @@ def load(folder, signature, precision="fp32"):
     return run
 
 
-def normalization(recipe):
+def normalization(recipe: List[Dict[str, Any]]) -> Tuple[np.ndarray, np.ndarray]:
     """(gain, shift), float64 [1, 3, 1, 1]: preprocessed = pixel * gain + shift, for 0 ... 255, as
     NormalizeImage of `recipe` says.
     """
@@ -125,7 +139,7 @@ def normalization(recipe):
     return scale / std, -mean / std
 
 
-def distinct(names):
+def distinct(names: List[str]) -> List[str]:
     """`names`, where those that occur twice have their index added: a classifier's scores go by
     name ('crane' is a bird and a machine).
     """
@@ -133,7 +147,7 @@ def distinct(names):
     return [f"{name} ({index})" if name in repeated else name for index, name in enumerate(names)]
 
 
-def _one_picture(signature):
+def _one_picture(signature: Signature) -> Signature:
     ((name, (batch, channels, *size)),) = signature.inputs.items()
     if batch not in (None, 1) or channels != 3:
         raise ValueError(
@@ -143,18 +157,32 @@ def _one_picture(signature):
     return replace(signature, inputs={name: (1, channels, *size)})
 
 
-def _picture(ct, name, shape, recipe):
+def _check_sizes(signature: Signature, pictures: bool) -> None:
+    """ValueError for a size that is not known, but for the height and width of pictures."""
+    fixed = [shape[:2] if pictures else shape for shape in signature.inputs.values()]
+    if any(size is None for shape in fixed for size in shape):
+        raise ValueError(
+            "--to coreml needs fixed sizes where the input is no picture; give --batch and --size"
+        )
+
+
+def _picture(name: str, signature: Signature, recipe: List[Dict[str, Any]]) -> Any:
+    """The input `name` as an ImageType: 8-bit pixels, in the order of colours of the recipe."""
+    ct = import_coremltools()
     sizes = [
-        ct.RangeDim(MIN_INPUT_SIZE, LARGEST_SIZE, default=224) if size is None else size
-        for size in shape
+        ct.RangeDim(signature.min_size, LARGEST_SIZE, default=224) if size is None else size
+        for size in signature.inputs[name]
     ]
     rgb = all(step["DecodeImage"].get("to_rgb", True) for step in recipe if "DecodeImage" in step)
-    return ct.ImageType(
-        name, ct.Shape(sizes), color_layout=ct.colorlayout.RGB if rgb else ct.colorlayout.BGR
-    )
+    layout = ct.colorlayout.RGB if rgb else ct.colorlayout.BGR
+    return ct.ImageType(name, ct.Shape(sizes), color_layout=layout)
 
 
-def to_mil(model, signature, normalize=None):
+def to_mil(
+    model: Any,
+    signature: Signature,
+    normalize: Optional[Tuple[np.ndarray, np.ndarray]] = None,
+) -> Any:
     """An onnx.ModelProto as a program of coremltools, with the inputs of `signature`.
 
     normalize: (gain, shift), with which the only input begins. ExportError that names what there is
@@ -189,15 +217,14 @@ def to_mil(model, signature, normalize=None):
             given = [values[name] for name in node.input]
             named = {"name": node.output[0]} if node.output[0] in signature.outputs else {}
             results = RULES[node.op_type](mb, _attributes(node), named, *given)
-            values.update(
-                zip(node.output, results if isinstance(results, (list, tuple)) else [results])
-            )
+            results = results if isinstance(results, (list, tuple)) else [results]
+            values.update(zip(node.output, results))
         function.set_outputs([values[name] for name in signature.outputs])
     program.add_function("main", function)
     return program
 
 
-def _attributes(node):
+def _attributes(node: Any) -> Dict[str, Any]:
     from onnx import helper
 
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -210,7 +237,7 @@ def _attributes(node):
 
 
 # ONNX's padding is [top, left, bottom, right], MIL's [top, bottom, left, right].
-def _pads(attributes):
+def _pads(attributes: Dict[str, Any]) -> List[int]:
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     return [top, bottom, left, right]
 
@@ -256,7 +283,7 @@ def _reshape(mb, attributes, named, x, shape):
     return mb.reshape(x=x, shape=shape, **named)
 
 
-RULES = {
+RULES: Dict[str, Callable[..., Any]] = {
     "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
     "AveragePool": _average_pool,
     "Concat": lambda mb, attributes, named, *values: mb.concat(

@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import numpy as np
 
 from .static import describe, save_program
 from .target import STEM, Target
-from .verify import ExportError
+from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["TARGETS"]
 
@@ -42,7 +43,7 @@ for index, path in enumerate(sys.argv[3:]):
 """
 
 
-def converter():
+def converter() -> str:
     """The path of Paddle Lite's converter: what the environment variable PADDLE_LITE_OPT names, or
     paddle_lite_opt.
 
@@ -52,13 +53,24 @@ def converter():
     if not found:
         raise ImportError(
             "--to lite needs Paddle Lite's converter, a wheel for Python 3.7: python3.7 -m venv "
-            "lite && "
-            f"lite/bin/pip install paddlelite==2.12 numpy, then {VARIABLE}=lite/bin/{PROGRAM}"
+            "lite && lite/bin/pip install paddlelite==2.12 numpy, then "
+            f"{VARIABLE}=lite/bin/{PROGRAM}"
         )
     return found
 
 
-def write(layer, folder, signature, precision, images, places):
+def write(
+    layer: Callable,
+    folder: Path,
+    signature: Signature,
+    precision: str,
+    images: Iterable[np.ndarray],
+    places: str,
+) -> int:
+    """inference.nb in `folder`; returns the number of operators. See Target.
+
+    places: where it runs, in the words of Paddle Lite's converter.
+    """
     opt = converter()
     with tempfile.TemporaryDirectory() as work:
         prefix = Path(work) / STEM
@@ -82,34 +94,29 @@ def write(layer, folder, signature, precision, images, places):
     return nodes
 
 
-def load(folder, signature, precision):
+def load(folder: Path, signature: Signature, precision: str) -> Optional[Program]:
+    """inference.nb in `folder` as a program (see verify.py), run by Paddle Lite for x86. None for a
+    converter without the wheel around it.
+    """
     python = Path(converter()).with_name("python")
-    with_engine = (
-        python.is_file()
-        and subprocess.run([python, "-c", "import paddlelite.lite"], capture_output=True).returncode
-        == 0
-    )
-    # a converter without the wheel around it
-    if not with_engine:
+    imports_engine = [str(python), "-c", "import paddlelite.lite"]
+    if not python.is_file() or subprocess.run(imports_engine, capture_output=True).returncode:
         return None
 
-    def run(batch):
+    def run(batch: Batch) -> Dict[str, np.ndarray]:
+        (values,) = batch.values()
         with tempfile.TemporaryDirectory() as work:
-            (values,), outputs = (
-                batch.values(),
-                [Path(work) / f"{index}.npy" for index in range(len(signature.outputs))],
-            )
-            np.save(Path(work) / "input.npy", values)
-            _run(
-                [python, "-c", RUN, folder / f"{STEM}.nb", Path(work) / "input.npy", *outputs],
-                "cannot run what it wrote",
-            )
+            given = Path(work) / "input.npy"
+            outputs = [Path(work) / f"{index}.npy" for index in range(len(signature.outputs))]
+            np.save(given, values)
+            command = [python, "-c", RUN, folder / f"{STEM}.nb", given, *outputs]
+            _run(command, "cannot run what it wrote")
             return {name: np.load(path) for name, path in zip(signature.outputs, outputs)}
 
     return run
 
 
-def _run(command, complaint):
+def _run(command: List[Any], complaint: str) -> None:
     done = subprocess.run(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -122,7 +129,7 @@ def _run(command, complaint):
         raise ExportError(f"Paddle Lite {complaint} (exit status {done.returncode}): {lines[-1]}")
 
 
-def _cannot_run_here(folder, signature, precision):
+def _cannot_run_here(folder: Path, signature: Signature, precision: str) -> None:
     return None
 
 

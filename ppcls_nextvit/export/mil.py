@@ -10,7 +10,9 @@ Source: MIL.proto and the operators' documentation of coremltools 9; the layout 
 """
 
 import logging
+import os
 from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -19,7 +21,8 @@ from .verify import ExportError
 __all__ = ["MilProgram", "import_coremltools"]
 
 # MIL.proto's DataType. Strings stay strings.
-DTYPES = {
+STRING = 2
+DTYPES: Dict[int, Any] = {
     1: np.bool_,
     10: np.float16,
     11: np.float32,
@@ -30,11 +33,12 @@ DTYPES = {
     31: np.uint8,
 }
 MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
-# weight.bin, at the offset of a value: 0xDEADBEEF, type, bytes of the data, offset of the data.
+# weight.bin, at the offset of a value: the sentinel, type, bytes of the data, offset of the data.
+SENTINEL = 0xDEADBEEF
 BLOB = np.dtype([("sentinel", "<u4"), ("type", "<u4"), ("bytes", "<u8"), ("offset", "<u8")])
 
 
-def import_coremltools():
+def import_coremltools() -> Any:
     """The package coremltools; ImportError that names the extra."""
     try:
         # or it lists what it would use if that were installed
@@ -55,19 +59,16 @@ class MilProgram:
     operator that is not known here.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: os.PathLike | str):
         import_coremltools()
         from coremltools.proto import Model_pb2
         from google.protobuf.message import DecodeError
 
-        self.spec, path = Model_pb2.Model(), Path(path)
+        path = Path(path)
+        self.spec = Model_pb2.Model()
         try:
             self.spec.ParseFromString((path / MODEL).read_bytes())
-            self.weights = (
-                np.memmap(path / WEIGHTS, np.uint8, "r")
-                if (path / WEIGHTS).exists()
-                else np.zeros(0, np.uint8)
-            )
+            self.weights = _weights(path / WEIGHTS)
             (block,) = self.spec.mlProgram.functions["main"].block_specializations.values()
             self.constants = {
                 op.outputs[0].name: self._value(op.attributes["val"])
@@ -78,10 +79,8 @@ class MilProgram:
             raise ExportError(
                 f"{path.name} does not run: no Core ML program, or damaged: {error}"
             ) from error
-        self.nodes, self.outputs = (
-            [op for op in block.operations if op.type != "const"],
-            list(block.outputs),
-        )
+        self.nodes = [op for op in block.operations if op.type != "const"]
+        self.outputs = list(block.outputs)
         self.operators = [op.type for op in self.nodes]
         unknown = sorted(set(self.operators) - set(OPERATORS))
         if unknown:
@@ -89,59 +88,63 @@ class MilProgram:
                 f"{path.name} does not run here: no rule for the MIL operators {', '.join(unknown)}"
             )
 
-    def __call__(self, **inputs):
+    def __call__(self, **inputs: np.ndarray) -> Dict[str, Any]:
         values = {**self.constants, **inputs}
         for node in self.nodes:
-            arguments = {}
-            for name, argument in node.inputs.items():
-                given = [
-                    values[a.name] if a.name else self._value(a.value) for a in argument.arguments
-                ]
-                arguments[name] = given if node.type == "concat" and name == "values" else given[0]
-            results = OPERATORS[node.type](**arguments)
-            for output, result in zip(
-                node.outputs, results if isinstance(results, tuple) else (results,)
-            ):
+            results = OPERATORS[node.type](**self._arguments(node, values))
+            results = results if isinstance(results, tuple) else (results,)
+            for output, result in zip(node.outputs, results):
                 values[output.name] = _declared(output, result)
         return {name: values[name] for name in self.outputs}
 
-    def _value(self, value):
+    def _arguments(self, node: Any, values: Dict[str, Any]) -> Dict[str, Any]:
+        """The arguments of an operator by name: values known by now, or written in the program."""
+        arguments = {}
+        for name, argument in node.inputs.items():
+            given = [
+                values[part.name] if part.name else self._value(part.value)
+                for part in argument.arguments
+            ]
+            arguments[name] = given if node.type == "concat" and name == "values" else given[0]
+        return arguments
+
+    def _value(self, value: Any) -> Any:
         """A Value of MIL.proto: an array, a string, or a list of them."""
         if value.type.WhichOneof("type") == "listType":
             return [self._value(item) for item in value.immediateValue.list.values]
-        kind, shape = (
-            value.type.tensorType.dataType,
-            [dim.constant.size for dim in value.type.tensorType.dimensions],
-        )
+        kind = value.type.tensorType.dataType
+        shape = [dim.constant.size for dim in value.type.tensorType.dimensions]
         if value.WhichOneof("value") == "blobFileValue":
-            header = self.weights[value.blobFileValue.offset :][: BLOB.itemsize].view(BLOB)[0]
-            if header["sentinel"] != 0xDEADBEEF:
-                raise ValueError(f"no value at byte {value.blobFileValue.offset} of weight.bin")
-            return (
-                self.weights[header["offset"] :][: header["bytes"]]
-                .view(DTYPES[kind])
-                .reshape(shape)
-            )
+            return self._stored(value.blobFileValue.offset).view(DTYPES[kind]).reshape(shape)
         content = value.immediateValue.tensor
         data = getattr(content, content.WhichOneof("value")).values
-        if kind == 2:
+        if kind == STRING:
             return data[0] if not shape else list(data)
-        return (
-            np.frombuffer(data, DTYPES[kind])
-            if isinstance(data, bytes)
-            else np.array(data, DTYPES[kind])
-        ).reshape(shape)
+        if isinstance(data, bytes):
+            return np.frombuffer(data, DTYPES[kind]).reshape(shape)
+        return np.array(data, DTYPES[kind]).reshape(shape)
+
+    def _stored(self, offset: int) -> np.ndarray:
+        """The bytes of the value at `offset` of weight.bin; ValueError if there is none."""
+        header = self.weights[offset:][: BLOB.itemsize].view(BLOB)[0]
+        if header["sentinel"] != SENTINEL:
+            raise ValueError(f"no value at byte {offset} of weight.bin")
+        return self.weights[header["offset"] :][: header["bytes"]]
 
 
-def _declared(output, result):
+def _weights(path: Path) -> np.ndarray:
+    """The bytes of the file `path`, none if there is no such file."""
+    return np.memmap(path, np.uint8, "r") if path.exists() else np.zeros(0, np.uint8)
+
+
+def _declared(output: Any, result: Any) -> Any:
     """`result` in the type that the program declares; ExportError if its shape is another."""
     if not isinstance(result, np.ndarray):  # of `classify`
         return result
     declared = output.type.tensorType
     sizes = [dim.constant.size if dim.HasField("constant") else None for dim in declared.dimensions]
-    if len(sizes) != result.ndim or any(
-        size not in (None, got) for size, got in zip(sizes, result.shape)
-    ):
+    known = [size in (None, got) for size, got in zip(sizes, result.shape)]
+    if len(sizes) != result.ndim or not all(known):
         raise ExportError(
             f"the program declares {output.name!r} as {sizes}, and it is {list(result.shape)}"
         )
@@ -150,63 +153,78 @@ def _declared(output, result):
         return result.astype(DTYPES[declared.dataType], copy=False)
 
 
-def _float(x):
+def _float(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
-def _conv(x, weight, strides, pad_type, pad, dilations, groups, bias=None):
-    _only(
-        pad_type in ("valid", "custom") and (dilations == 1).all(),
-        "conv",
-        "padding 'valid' or 'custom', no dilation",
-    )
-    x, groups = (
-        np.pad(
-            _float(x),
-            [(0, 0), (0, 0), *np.reshape(pad if pad_type == "custom" else [0] * 4, (2, 2))],
-        ),
-        int(groups),
-    )
-    (height, width), step = weight.shape[2:], strides
-    rows, columns = (x.shape[2] - height) // step[0] + 1, (x.shape[3] - width) // step[1] + 1
+def _conv(
+    x: np.ndarray,
+    weight: np.ndarray,
+    strides: np.ndarray,
+    pad_type: str,
+    pad: np.ndarray,
+    dilations: np.ndarray,
+    groups: int,
+    bias: Optional[np.ndarray] = None,
+) -> np.ndarray:
+    """x: [B, C, H, W], weight: [C_out, C / groups, h, w] -> [B, C_out, H', W']."""
+    plain = pad_type in ("valid", "custom") and (dilations == 1).all()
+    _only(plain, "conv", "padding 'valid' or 'custom', no dilation")
+    groups = int(groups)
+    edges = np.reshape(pad if pad_type == "custom" else [0] * 4, (2, 2))
+    x = np.pad(_float(x), [(0, 0), (0, 0), *edges])
+    height, width = weight.shape[2:]
+    rows = (x.shape[2] - height) // strides[0] + 1
+    columns = (x.shape[3] - width) // strides[1] + 1
+    # [h, w, groups, C_out / groups, C / groups]
     kernel = np.ascontiguousarray(
         _float(weight)
         .reshape(groups, len(weight) // groups, -1, height, width)
         .transpose(3, 4, 0, 1, 2)
     )
-    out = np.float32(0)
+    out: Any = np.float32(0)
     for i in range(height):
         for j in range(width):
-            seen = x[:, :, i : i + step[0] * rows : step[0], j : j + step[1] * columns : step[1]]
+            seen = _strided(x, i, j, strides, rows, columns)
             out = out + kernel[i, j] @ seen.reshape(len(x), groups, -1, rows * columns)
     out = out.reshape(len(x), len(weight), rows, columns)
     return out if bias is None else out + _float(bias)[:, None, None]
 
 
-def _avg_pool(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode):
-    # then exclude_padding_from_average says nothing
+def _strided(
+    x: np.ndarray, top: int, left: int, strides: np.ndarray, rows: int, columns: int
+) -> np.ndarray:
+    """[B, C, H, W] -> [B, C, rows, columns]: every strides-th pixel from (top, left) on."""
+    bottom, right = top + strides[0] * rows, left + strides[1] * columns
+    return x[:, :, top : bottom : strides[0], left : right : strides[1]]
+
+
+def _avg_pool(
+    x: np.ndarray,
+    kernel_sizes: np.ndarray,
+    strides: np.ndarray,
+    pad_type: str,
+    pad: np.ndarray,
+    exclude_padding_from_average: bool,
+    ceil_mode: bool,
+) -> np.ndarray:
+    """x: [B, C, H, W] -> [B, C, H', W']. Without padding exclude_padding_from_average says
+    nothing.
+    """
     _only(pad_type == "valid" or not pad.any(), "avg_pool", "no padding")
-    x, counts = _float(x), np.ones((1, 1, *x.shape[2:]), np.float32)
-    missing = [
-        (-(size - kernel)) % step if ceil_mode else 0
-        for size, kernel, step in zip(x.shape[2:], kernel_sizes, strides)
-    ]
-    x, counts = (
-        np.pad(array, [(0, 0), (0, 0), *((0, more) for more in missing)]) for array in (x, counts)
-    )
+    missing = [(0, 0), (0, 0)]
+    for size, kernel, step in zip(x.shape[2:], kernel_sizes, strides):
+        missing.append((0, (-(size - kernel)) % step if ceil_mode else 0))
+    ones = np.ones((1, 1, *x.shape[2:]), np.float32)
+    x, counts = np.pad(_float(x), missing), np.pad(ones, missing)
     rows, columns = (
         (size - kernel) // step + 1
         for size, kernel, step in zip(x.shape[2:], kernel_sizes, strides)
     )
 
-    def sums(array):
+    def sums(array: np.ndarray) -> Any:
         return sum(
-            array[
-                :,
-                :,
-                i : i + strides[0] * rows : strides[0],
-                j : j + strides[1] * columns : strides[1],
-            ]
+            _strided(array, i, j, strides, rows, columns)
             for i in range(kernel_sizes[0])
             for j in range(kernel_sizes[1])
         )
@@ -214,45 +232,44 @@ def _avg_pool(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_aver
     return sums(x) / sums(counts)
 
 
-def _matmul(x, y, transpose_x=False, transpose_y=False):
+def _matmul(
+    x: np.ndarray, y: np.ndarray, transpose_x: bool = False, transpose_y: bool = False
+) -> np.ndarray:
     x, y = _float(x), _float(y)
     return (x.swapaxes(-1, -2) if transpose_x else x) @ (y.swapaxes(-1, -2) if transpose_y else y)
 
 
-def _softmax(x, axis):
+def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     x = _float(x)
     exponents = np.exp(x - x.max(axis=int(axis), keepdims=True))
     return exponents / exponents.sum(axis=int(axis), keepdims=True)
 
 
-def _reshape(x, shape):
+def _reshape(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return x.reshape([int(size) for size in shape])
 
 
-def _split(x, split_sizes, axis):
+def _split(x: np.ndarray, split_sizes: np.ndarray, axis: int) -> Tuple[np.ndarray, ...]:
     return tuple(np.split(x, np.cumsum(split_sizes)[:-1], axis=int(axis)))
 
 
-def _reduce_mean(x, axes, keep_dims):
+def _reduce_mean(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
     return _float(x).mean(axis=tuple(axes), keepdims=bool(keep_dims))
 
 
-def _classify(probabilities, classes):
+def _classify(probabilities: np.ndarray, classes: List[str]) -> Tuple[str, Dict[str, float]]:
     scores = probabilities.reshape(-1)
-    _only(
-        len(scores) == len(classes),
-        "classify",
-        f"as many scores as classes, {len(classes)}; got {len(scores)}",
-    )
+    as_many = f"as many scores as classes, {len(classes)}; got {len(scores)}"
+    _only(len(scores) == len(classes), "classify", as_many)
     return classes[int(scores.argmax())], dict(zip(classes, scores))
 
 
-def _only(condition, operator, supported):
+def _only(condition: bool, operator: str, supported: str) -> None:
     if not condition:
         raise ExportError(f"the program's operator {operator!r} is run here with {supported} alone")
 
 
-OPERATORS = {
+OPERATORS: Dict[str, Callable[..., Any]] = {
     "add": lambda x, y: _float(x) + _float(y),
     "avg_pool": _avg_pool,
     "cast": lambda x, dtype: x,  # _declared does it

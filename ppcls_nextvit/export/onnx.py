@@ -6,20 +6,26 @@ Nothing is installed or fetched: Paddle2ONNX's own optimiser, which would, is no
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping
+
+import numpy as np
 
 from .process import in_own_process
+from .quantize import quantize_onnx
 from .static import operators, save_program
 from .target import STEM, Target
-from .verify import ExportError
+from .verify import ExportError, Program, Signature
 
 __all__ = ["OPSET", "TARGET", "load", "to_onnx"]
 
 OPSET = 17
 EXTRA = "pip install 'ppcls_nextvit[onnx]'"
+ENGINE = "onnxruntime"
 
 
-def to_onnx(layer, signature, precision="fp32"):
+def to_onnx(layer: Callable, signature: Signature, precision: str = "fp32") -> Any:
     """`layer` as an onnx.ModelProto with the names of `signature`.
 
     precision: 'fp32', or 'fp16': then inputs and outputs stay float32, and so does a Softmax that
@@ -45,15 +51,9 @@ def to_onnx(layer, signature, precision="fp32"):
         except (ExportError, FileNotFoundError):
             if not log.exists():
                 raise
-            words = log.read_text(errors="replace").splitlines()
-            reason = (
-                " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
-            )
-            names = sorted({name.partition(".")[2] for name in operators(f"{prefix}.json")})
-            raise ExportError(
-                f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}"
-            ) from None
-    _rename(model.graph, dict(zip((value.name for value in model.graph.output), signature.outputs)))
+            raise ExportError(_complaint(log, f"{prefix}.json")) from None
+    given = [value.name for value in model.graph.output]
+    _rename(model.graph, dict(zip(given, signature.outputs)))
     model = onnxslim.slim(model)
     if precision == "fp16":
         model = _half(model)
@@ -62,7 +62,15 @@ def to_onnx(layer, signature, precision="fp32"):
     return model
 
 
-def _convert(prefix):
+def _complaint(log: Path, program: str) -> str:
+    """Why Paddle2ONNX could not convert `program`, by what it printed into the file `log`."""
+    words = log.read_text(errors="replace").splitlines()
+    reason = " ".join(line for line in words if "error" in line.lower()) or "it does not say why"
+    names = sorted({name.partition(".")[2] for name in operators(program)})
+    return f"Paddle2ONNX cannot convert this model: {reason} Its operators: {', '.join(names)}"
+
+
+def _convert(prefix: str) -> None:
     """PREFIX.json and PREFIX.pdiparams -> PREFIX.onnx and, from then on, what this process prints
     -> PREFIX.log.
     """
@@ -72,7 +80,7 @@ def _convert(prefix):
     _paddle2onnx(prefix)
 
 
-def _paddle2onnx(prefix):
+def _paddle2onnx(prefix: str) -> None:
     import paddle2onnx
 
     try:
@@ -88,7 +96,7 @@ def _paddle2onnx(prefix):
         pass
 
 
-def _rename(graph, names):
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -96,19 +104,16 @@ def _rename(graph, names):
         value.name = names[value.name]
 
 
-def _half(model):
+def _half(model: Any) -> Any:
     """`model` in float16 between float32 inputs and outputs; a Softmax at its end stays float32, as
     small probabilities need.
     """
-    import warnings
-
     import onnxslim
     from onnxconverter_common import float16
 
+    outputs = {value.name for value in model.graph.output}
     last = [
-        node
-        for node in model.graph.node
-        if node.op_type == "Softmax" and node.output[0] in {v.name for v in model.graph.output}
+        node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in outputs
     ]
     for node in last:
         model.graph.node.remove(node)
@@ -122,25 +127,34 @@ def _half(model):
     return onnxslim.slim(model)
 
 
-def _value(values, name):
+def _value(values: Iterable[Any], name: str) -> Any:
     return next(value for value in values if value.name == name)
 
 
-def write(layer, folder, signature, precision, images, engine="onnxruntime"):
+def write(
+    layer: Callable,
+    folder: Path,
+    signature: Signature,
+    precision: str,
+    images: Iterable[np.ndarray],
+    engine: str = ENGINE,
+) -> int:
+    """inference.onnx in `folder`; returns the number of operators. See Target.
+
+    engine: for whose kernels int8 is made, a name of quantize.ONNX_SCHEMES.
+    """
     model = to_onnx(layer, signature, "fp32" if precision == "int8" else precision)
     import onnx
 
     path = folder / f"{STEM}.onnx"
     onnx.save(model, str(path))
     if precision == "int8":
-        from .quantize import quantize_onnx
-
         quantize_onnx(path, images, engine)
         model = onnx.load(str(path))
     return len(model.graph.node)
 
 
-def load(folder, signature, precision="fp32", threads=1):
+def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
     """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU.
     ExportError if it does not run.
     """
@@ -173,4 +187,5 @@ TARGET = Target(
     write,
     load,
     ("paddle2onnx", "onnx", "onnxslim", "onnxruntime"),
+    int8_engine=ENGINE,
 )

@@ -2,14 +2,25 @@
 stores the weights so.
 """
 
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable
+
+import numpy as np
+
 from .onnx import to_onnx
+from .quantize import EXTRA as INT8_EXTRA
+from .quantize import required_images
 from .target import STEM, Target
-from .verify import ExportError
+from .verify import Batch, ExportError, Program, Signature
 
-__all__ = ["TARGET", "load"]
+__all__ = ["TARGET", "load", "quantize_openvino"]
 
 
-def _openvino():
+def _openvino() -> Any:
     try:
         import openvino
         import openvino.passes
@@ -20,19 +31,31 @@ def _openvino():
     return openvino
 
 
-def write(layer, folder, signature, precision, images):
+def _fold_constants(model: Any) -> None:
+    """Compute what depends on no input."""
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
+
+
+def write(
+    layer: Callable,
+    folder: Path,
+    signature: Signature,
+    precision: str,
+    images: Iterable[np.ndarray],
+) -> int:
+    """inference.xml and inference.bin in `folder`; returns the number of operators. See Target."""
     openvino = _openvino()
     core = openvino.Core()
     model = core.read_model(to_onnx(layer, signature).SerializeToString(), b"")
-    passes = openvino.passes.Manager()
     # its ONNX reader computes the shape of every bias
-    passes.register_pass(openvino.passes.ConstantFolding())
-    passes.run_passes(model)
+    _fold_constants(model)
     path = folder / f"{STEM}.xml"
     openvino.save_model(model, str(path), compress_to_fp16=precision == "fp16")
     if precision == "int8":
-        from .quantize import quantize_openvino
-
         quantize_openvino(path, images)
     return sum(
         node.get_type_name() not in ("Constant", "Parameter", "Result")
@@ -40,7 +63,56 @@ def write(layer, folder, signature, precision, images):
     )
 
 
-def load(folder, signature, precision="fp32", threads=1):
+def quantize_openvino(path: os.PathLike | str, images: Iterable[np.ndarray]) -> None:
+    """The OpenVINO model PATH.xml (and .bin), float32, becomes an int8 one, by NNCF. images:
+    float32 [C, H, W].
+
+    NNCF's own choices but for two, measured on a trained model (agreement with float32 98.5 -> 99.4
+    %, error of the logits 9.2 -> 2.5 %): activations keep their whole range, and biases are not
+    corrected. ImportError without nncf; ValueError without images.
+    """
+    try:
+        import nncf
+        import openvino
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.range_estimator import (
+            AggregatorType,
+            RangeEstimatorParameters,
+            StatisticsCollectorParameters,
+            StatisticsType,
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"int8 for OpenVINO needs nncf and openvino: {INT8_EXTRA} ({error})"
+        ) from error
+    images = required_images(images)
+    model = openvino.Core().read_model(str(path))
+    # The weights of a grouped convolution come through a reshape, before which NNCF takes the wrong
+    # axis for the channels: they would run in float.
+    _fold_constants(model)
+    whole = RangeEstimatorParameters(
+        min=StatisticsCollectorParameters(StatisticsType.MIN, AggregatorType.MIN),
+        max=StatisticsCollectorParameters(StatisticsType.MAX, AggregatorType.MAX),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(images, lambda image: image[None]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(images),
+            advanced_parameters=AdvancedQuantizationParameters(
+                disable_bias_correction=True, activations_range_estimator_params=whole
+            ),
+        )
+    # the model still reads its weights from the old .bin
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        written = Path(folder) / Path(path).name
+        openvino.save_model(model, str(written), compress_to_fp16=False)
+        for file in (written, written.with_suffix(".bin")):
+            os.replace(file, Path(path).with_name(file.name))
+
+
+def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
     """inference.xml in `folder` as a program (see verify.py), run on a CPU in float32. ExportError
     if it does not run.
     """
@@ -51,15 +123,12 @@ def load(folder, signature, precision="fp32", threads=1):
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        request = (
-            openvino.Core()
-            .compile_model(str(folder / f"{STEM}.xml"), "CPU", settings)
-            .create_infer_request()
-        )
+        compiled = openvino.Core().compile_model(str(folder / f"{STEM}.xml"), "CPU", settings)
+        request = compiled.create_infer_request()
     except RuntimeError as error:
         raise ExportError(f"the exported files do not run: {error}") from error
 
-    def run(batch):
+    def run(batch: Batch) -> Dict[str, np.ndarray]:
         outputs = request.infer(batch)
         return {name: outputs[name].copy() for name in signature.outputs}
 

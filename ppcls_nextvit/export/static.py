@@ -1,27 +1,35 @@
 """The target `paddle`: a program for Paddle Inference.
 
-inference.json        the program (PIR), or inference.pdmodel for older runtimes, Paddle Lite and OpenVINO
+inference.json        the program (PIR), or inference.pdmodel for older runtimes, Paddle Lite and
+                      OpenVINO
 inference.pdiparams   weights
 inference.yml         what export.json says, for programs that read PaddleClas's layout
 """
 
+import contextlib
 import json
 import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Sequence
 
+import numpy as np
 import paddle
 import yaml
 from paddle import nn
 
 from .process import in_own_process
+from .quantize import required_images
 from .target import STEM, Target
-from .verify import ExportError
+from .verify import Batch, ExportError, Program, Signature
 
-__all__ = ["TARGET", "load", "operators", "save_program"]
-
+__all__ = ["TARGET", "load", "operators", "quantize_paddle", "save_program"]
 
 SUFFIXES = {"pir": ".json", "pdmodel": ".pdmodel"}
 # operators by name in PIR alone
 OPERANDS = ("p", "1.data", "1.fetch", "1.full", "1.full_int_array", "0.combine", "0.split")
+# With it Paddle reads and writes the .pdmodel of older versions; read once, when it is imported.
+OLD_PROGRAMS = {"FLAGS_enable_pir_api": "0"}
 
 
 class _Recorded(nn.Layer):
@@ -47,22 +55,24 @@ class _Recorded(nn.Layer):
         return self.layer(*inputs)
 
 
-def save_program(layer, prefix, signature, format="pir"):
+def save_program(
+    layer: Callable, prefix: os.PathLike | str, signature: Signature, kind: str = "pir"
+) -> int:
     """Write `layer` as PREFIX.json (`pdmodel`: PREFIX.pdmodel) and PREFIX.pdiparams; returns the
     number of operators.
 
-    format: 'pir', or 'pdmodel', which Paddle writes only in a process that was started for it (see
+    kind: 'pir', or 'pdmodel', which Paddle writes only in a process that was started for it (see
     in_own_process). A script that asks for it needs `if __name__ == "__main__":`, as Python does
     for any such process. ValueError for another, ExportError if it dies.
     """
-    if format not in SUFFIXES:
-        raise ValueError(f"format must be one of {', '.join(SUFFIXES)}; got {format!r}")
-    if format == "pir":
+    if kind not in SUFFIXES:
+        raise ValueError(f"format must be one of {', '.join(SUFFIXES)}; got {kind!r}")
+    if kind == "pir":
         return _save(layer, str(prefix), signature)
-    return in_own_process(_save, layer, str(prefix), signature, FLAGS_enable_pir_api="0")
+    return in_own_process(_save, layer, str(prefix), signature, **OLD_PROGRAMS)
 
 
-def _save(layer, prefix, signature):
+def _save(layer: Callable, prefix: str, signature: Signature) -> int:
     specs = [
         paddle.static.InputSpec(list(shape), "float32", name)
         for name, shape in signature.inputs.items()
@@ -73,15 +83,13 @@ def _save(layer, prefix, signature):
         # names for training further, which nothing here reads
         os.remove(f"{prefix}.pdiparams.info")
     if os.path.exists(f"{prefix}.pdmodel"):
-        names = [
-            operator.type
-            for operator in recorded.forward.concrete_program.main_program.global_block().ops
-        ]
+        program = recorded.forward.concrete_program.main_program
+        names = [operator.type for operator in program.global_block().ops]
         return sum(name not in ("feed", "fetch") for name in names)
     return len(operators(f"{prefix}.json"))
 
 
-def operators(path):
+def operators(path: os.PathLike | str) -> List[str]:
     """The names of the operators of a .json program, in order, with their dialect: '1.conv2d'.
     Constants and parameters are none.
     """
@@ -90,32 +98,85 @@ def operators(path):
     return [operator["#"] for operator in found if operator["#"] not in OPERANDS]
 
 
-def write(layer, folder, signature, precision, images, format="pir"):
+def write(
+    layer: Callable,
+    folder: Path,
+    signature: Signature,
+    precision: str,
+    images: Iterable[np.ndarray],
+    format: str = "pir",  # noqa: A002  (the option's name in the commands and in export.json)
+) -> int:
+    """The program and its weights in `folder`; returns the number of operators. See Target."""
     nodes = save_program(layer, folder / STEM, signature, format)
     if precision == "int8":
-        from .quantize import quantize_paddle
-
         quantize_paddle(folder / STEM, images)
     return nodes
 
 
-def describe(folder, description):
-    (folder / f"{STEM}.yml").write_text(
-        yaml.safe_dump(description, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+def quantize_paddle(prefix: os.PathLike | str, images: Iterable[np.ndarray]) -> None:
+    """PREFIX.pdmodel and PREFIX.pdiparams, float32, become an int8 model, by Paddle's own
+    PostTrainingQuantization.
+
+    images: float32 [C, H, W], to calibrate with.
+    Convolutions, that is all layers but the attention products, are quantised. It runs in a process
+    of its own, since Paddle (3.3.1) quantises only what it has read as a .pdmodel. Paddle Inference
+    computes it in int8 on a CPU, after what `load` sets. ExportError for a .json program.
+    """
+    images = required_images(images)
+    if not Path(f"{prefix}.pdmodel").is_file():
+        raise ExportError(
+            "Paddle cannot quantise a .json program; export int8 for Paddle with --format pdmodel"
+        )
+    in_own_process(_quantize_pdmodel, str(prefix), images, **OLD_PROGRAMS)
 
 
-def load(folder, signature, precision="fp32", threads=1):
+def _quantize_pdmodel(prefix: str, images: Sequence[np.ndarray]) -> None:
+    """The work of quantize_paddle, in a process where Paddle writes the old format."""
+    from paddle.static.quantization import PostTrainingQuantization
+
+    paddle.enable_static()
+    folder, stem = os.path.split(prefix)
+    files = {"model_filename": f"{stem}.pdmodel", "params_filename": f"{stem}.pdiparams"}
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    _, (name, *_), _ = paddle.static.load_inference_model(prefix, executor)
+    # progress bars
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        quantization = PostTrainingQuantization(
+            executor,
+            folder,
+            **files,
+            data_loader=lambda: ({name: image[None]} for image in images),
+            batch_size=1,
+            batch_nums=len(images),
+            algo="abs_max",
+            quantizable_op_type=["conv2d", "depthwise_conv2d"],
+            onnx_format=True,
+        )
+        quantization.quantize()
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            quantization.save_quantized_model(work, **files)
+            for file in files.values():
+                os.replace(os.path.join(work, file), os.path.join(folder, file))
+
+
+def describe(folder: Path, description: Dict[str, Any]) -> None:
+    """inference.yml in `folder`: `description` in YAML."""
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    (folder / f"{STEM}.yml").write_text(text, encoding="utf-8")
+
+
+def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
     """The files in `folder` as a program (see verify.py), run by Paddle Inference on a CPU.
     ExportError if they do not run.
     """
     from paddle import inference
 
-    program = next(
-        path
-        for path in (folder / f"{STEM}{suffix}" for suffix in SUFFIXES.values())
-        if path.exists()
-    )
+    kinds = [folder / f"{STEM}{suffix}" for suffix in SUFFIXES.values()]
+    program = next(path for path in kinds if path.exists())
     config = inference.Config(str(program), str(folder / f"{STEM}.pdiparams"))
     config.disable_glog_info()
     if b"_interp" in program.read_bytes():
@@ -134,7 +195,7 @@ def load(folder, signature, precision="fp32", threads=1):
     except (RuntimeError, ValueError) as error:  # Paddle's own, from C++
         raise ExportError(f"the exported files do not run: {error}") from error
 
-    def run(batch):
+    def run(batch: Batch) -> Dict[str, np.ndarray]:
         for name in signature.inputs:
             handle = predictor.get_input_handle(name)
             handle.reshape(batch[name].shape)
@@ -152,5 +213,12 @@ def load(folder, signature, precision="fp32", threads=1):
 
 
 TARGET = Target(
-    "paddle", ("fp32", "bf16", "int8"), write, load, describe=describe, dynamic_size=True
+    "paddle",
+    ("fp32", "bf16", "int8"),
+    write,
+    load,
+    describe=describe,
+    dynamic_size=True,
+    formats=tuple(SUFFIXES),
+    int8_options={"format": "pdmodel"},
 )

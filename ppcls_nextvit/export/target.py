@@ -2,40 +2,42 @@
 `Target` in one module of this folder.
 
     DIRECTORY/inference.*     the target's own files
-    DIRECTORY/export.json     what a program needs to use them (preprocessing, class names), hashes, versions, differences
+    DIRECTORY/export.json     what a program needs to use them (preprocessing, class names), hashes,
+                              versions, differences
 """
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import paddle
 import PIL
 
 from .. import __version__
-from .verify import TOLERANCES, ExportError, eager, relative_difference, verify
+from ..weights.digest import sha256_of
+from .verify import (
+    TOLERANCES,
+    Batch,
+    Compare,
+    ExportError,
+    Program,
+    Report,
+    Signature,
+    eager,
+    relative_difference,
+    verify,
+)
 
-__all__ = ["DESCRIPTION", "STEM", "Exported", "Signature", "Target", "export", "sha256_of"]
+__all__ = ["DESCRIPTION", "STEM", "Exported", "Signature", "Target", "export"]
 
 STEM = "inference"
 DESCRIPTION = "export.json"
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a program takes and gives: {input name: shape}, all float32, None where any size goes;
-    the outputs' names, in order.
-    """
-
-    inputs: Dict[str, tuple]
-    outputs: Tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,11 @@ class Target:
     verify.py), run by the target's own engine; None: it cannot run here.
     packages: whose versions the description records. dynamic_size: any height and width, if the
     user does not say.
+    formats: what `write` takes as its option `format`, the default first.
     calibrates: its int8 computes in int8 and is calibrated on images (tools/quantize.py); else it
-    only stores the weights so.
+    only stores the weights so. int8_options: options of `write` without which it has no int8.
+    int8_engine: of a target whose file is an ONNX one, for which kernels it is quantised (a name of
+    quantize.ONNX_SCHEMES): there layers can be kept in float.
     described: write also takes `description`, what export.json shall hold beside what is measured.
     describe(folder, description): writes further descriptions, in another layout. next_step: a line
     for the user, with {directory}.
@@ -58,14 +63,17 @@ class Target:
 
     name: str
     precisions: Tuple[str, ...]
-    write: Callable
-    load: Callable
+    write: Callable[..., int]
+    load: Callable[..., Optional[Program]]
     packages: Tuple[str, ...] = ()
     dynamic_size: bool = False
     calibrates: bool = True
     described: bool = False
-    describe: Optional[Callable] = None
+    describe: Optional[Callable[[Path, Dict[str, Any]], None]] = None
     next_step: str = ""
+    formats: Tuple[str, ...] = ()
+    int8_options: Mapping[str, Any] = field(default_factory=dict)
+    int8_engine: Optional[str] = None
 
 
 @dataclass
@@ -74,39 +82,35 @@ class Exported:
     operators.
     """
 
-    files: list
-    report: object
+    files: List[Path]
+    report: Optional[Report]
     nodes: int
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of the target's own files."""
-        return sum(
-            file.stat().st_size
-            for path in self.files
-            if path.name != DESCRIPTION
-            for file in _files(path)
-        )
+        own = [path for path in self.files if path.name != DESCRIPTION]
+        return sum(file.stat().st_size for path in own for file in _files(path))
 
 
 def export(
-    layer,
-    target,
-    directory,
-    signature,
-    batches,
-    description,
-    precision="fp32",
-    reference=None,
-    compare=relative_difference,
-    classes=None,
-    images=(),
-    **options,
-):
+    layer: Callable,
+    target: Target,
+    directory: os.PathLike | str,
+    signature: Signature,
+    batches: Iterable[Batch],
+    description: Dict[str, Any],
+    precision: str = "fp32",
+    reference: Optional[Callable] = None,
+    compare: Compare = relative_difference,
+    classes: Optional[str] = None,
+    images: Sequence[np.ndarray] = (),
+    **options: Any,
+) -> Exported:
     """Write `layer` as `target`'s files into `directory`, after they gave what the model gives;
     returns Exported.
 
-    layer: what is recorded (see graph.py). reference: the layer before it was reshaped, run
+    layer: what is recorded (see models/forms.py). reference: the layer before it was reshaped, run
     eagerly; by default `layer` itself.
     batches, compare, classes: see `verify`. description: what export.json shall hold beside what is
     measured here.
@@ -120,85 +124,84 @@ def export(
             f"--to {target.name} has no precision {precision!r}; expected one of: "
             f"{', '.join(target.precisions)}"
         )
-    parent, older = _existing_parent(directory), _older(directory, target)
+    parent = _existing_parent(directory)
+    older = _older(directory, target)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
     try:
         described = {"description": description} if target.described else {}
         nodes = target.write(layer, work, signature, precision, images, **options, **described)
-        program, report = target.load(work, signature, precision), None
+        program = target.load(work, signature, precision)
+        report = None
         if program:
-            report = verify(
-                program,
-                eager(reference or layer, signature),
-                batches,
-                TOLERANCES[precision],
-                compare,
-                classes,
-            )
-        files = sorted(path.relative_to(work).as_posix() for path in _files(work))
+            exact = eager(reference or layer, signature)
+            report = verify(program, exact, batches, TOLERANCES[precision], compare, classes)
+        made = {"target": target.name, "precision": precision, "nodes": nodes, **options}
         full = {
             **description,
             "Export": {
-                "target": target.name,
-                "precision": precision,
-                "nodes": nodes,
-                **options,
+                **made,
                 "inputs": {name: list(shape) for name, shape in signature.inputs.items()},
                 "outputs": list(signature.outputs),
             },
-            "Files": {
-                name: {"sha256": sha256_of(work / name), "bytes": (work / name).stat().st_size}
-                for name in files
-            },
+            "Files": _hashes(work),
             "Check": _check(report, precision),
-            "Versions": {
-                "ppcls_nextvit": __version__,
-                "paddle": paddle.__version__,
-                "numpy": np.__version__,
-                "pillow": PIL.__version__,
-                **_versions(target.packages),
-            },
+            "Versions": _versions(target.packages),
         }
-        (work / DESCRIPTION).write_text(
-            json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(full, indent=1, ensure_ascii=False) + "\n"
+        (work / DESCRIPTION).write_text(text, encoding="utf-8")
         if target.describe:
             target.describe(work, full)
-        files = sorted(path.name for path in work.iterdir() if path.name != DESCRIPTION)
-        directory.mkdir(parents=True, exist_ok=True)
-        # the description comes last: its hashes tell whether all belong together
-        for name in [*files, DESCRIPTION]:
-            # a package, which no system call replaces while it has files
-            if (directory / name).is_dir():
-                os.replace(directory / name, work / f"older.{name}")
-            os.replace(work / name, directory / name)
-        for name in older - set(files):
-            (directory / name).unlink(missing_ok=True)
+        files = _move(work, directory, older)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported([directory / name for name in [*files, DESCRIPTION]], report, nodes)
+    return Exported(files, report, nodes)
 
 
-def sha256_of(path):
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _move(work: Path, directory: Path, older: Set[str]) -> List[Path]:
+    """Move what is in the folder `work` to `directory`, remove the files `older` that it does not
+    replace; returns their new paths.
+    """
+    own = sorted(path.name for path in work.iterdir() if path.name != DESCRIPTION)
+    # the description comes last: its hashes tell whether all belong together
+    names = [*own, DESCRIPTION]
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        # a package, which no system call replaces while it has files
+        if (directory / name).is_dir():
+            os.replace(directory / name, work / f"older.{name}")
+        os.replace(work / name, directory / name)
+    for name in older - set(own):
+        (directory / name).unlink(missing_ok=True)
+    return [directory / name for name in names]
 
 
-def _files(path):
+def _files(path: Path) -> List[Path]:
     """`path`, or all files in it: a package is a folder of them."""
     return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
-def _versions(packages):
-    installed = {name: next(metadata.distributions(name=name), None) for name in packages}
-    return {name: package.version for name, package in installed.items() if package}
+def _hashes(folder: Path) -> Dict[str, Dict[str, Any]]:
+    """{path below `folder`: its SHA-256 and size in bytes} of all files in it."""
+    found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    return {
+        name: {"sha256": sha256_of(found[name]), "bytes": found[name].stat().st_size}
+        for name in sorted(found)
+    }
 
 
-def _check(report, precision):
+def _versions(packages: Iterable[str]) -> Dict[str, str]:
+    """Versions of this package, of what it needs, and of those `packages` that are installed."""
+    installed = {name: next(iter(metadata.distributions(name=name)), None) for name in packages}
+    return {
+        "ppcls_nextvit": __version__,
+        "paddle": paddle.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        **{name: package.version for name, package in installed.items() if package},
+    }
+
+
+def _check(report: Optional[Report], precision: str) -> Dict[str, Any]:
     if report is None:
         return {"ran": False}
     return {
@@ -211,7 +214,7 @@ def _check(report, precision):
     }
 
 
-def _older(directory, target):
+def _older(directory: Path, target: Target) -> Set[str]:
     """The names of the files of an older export of the same target in `directory`; ExportError if
     it is of another.
     """
@@ -231,7 +234,7 @@ def _older(directory, target):
     return {name for name in files if Path(name).name == name}
 
 
-def _existing_parent(directory):
+def _existing_parent(directory: Path) -> Path:
     """The nearest folder above `directory` that exists: on the same disk, so that files can be
     moved, not copied.
     """

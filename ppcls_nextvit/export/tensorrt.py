@@ -12,11 +12,14 @@ from .target import Target
 
 __all__ = ["TARGET"]
 
+ENGINE = "tensorrt"
+
 TARGET = Target(
     "tensorrt",
     ("fp32", "fp16", "int8"),
-    partial(onnx.write, engine="tensorrt"),
+    partial(onnx.write, engine=ENGINE),
     onnx.load,
     onnx.TARGET.packages,
     next_step="where it will run: python deploy/tensorrt/build.py --model {directory}",
+    int8_engine=ENGINE,
 )

@@ -157,7 +157,8 @@ def _signature(model, batch, size, outputs):
             f"the size must be at least {model.min_size} x {model.min_size} pixels; got {size[0]} "
             f"x {size[1]}"
         )
-    return Signature({INPUT_NAME: (batch, model.in_channels, *(size or (None, None)))}, outputs)
+    shape = (batch, model.in_channels, *(size or (None, None)))
+    return Signature({INPUT_NAME: shape}, outputs, model.min_size)
 
 
 def _input(model, signature, image_size):

@@ -111,25 +111,21 @@ def export_pair(model, target, folders, description, size, images, softmax=True,
 
     folders: {"fp32": path, "int8": path}. images: float32 [C, height, width], to calibrate with and
     to compare on.
-    keep_float: so many layers stay in float (see quantize_onnx); ValueError for other targets than
-    onnx and tensorrt.
+    keep_float: so many layers stay in float (see quantize_onnx); ValueError for a target without
+    int8_engine.
     """
-    if keep_float and target.name not in ("onnx", "tensorrt"):
+    engine = target.int8_engine
+    if keep_float and engine is None:
+        able = [name for name, other in TARGETS.items() if other.int8_engine]
         raise ValueError(
-            f"layers are kept in float for onnx and tensorrt; --to {target.name} takes none"
+            f"layers are kept in float for {' and '.join(able)}; --to {target.name} takes none"
         )
-    options, kept = {"format": "pdmodel"} if target.name == "paddle" else {}, []
+    options = dict(target.int8_options)
+    kept: list = []
 
     def write(layer, folder, signature, precision, images):
         nodes = target.write(layer, folder, signature, "fp32", images)
-        kept.extend(
-            quantize_onnx(
-                folder / f"{STEM}.onnx",
-                images,
-                "tensorrt" if target.name == "tensorrt" else "onnxruntime",
-                keep_float,
-            )
-        )
+        kept.extend(quantize_onnx(folder / f"{STEM}.onnx", images, engine, keep_float))
         return nodes
 
     exported = {

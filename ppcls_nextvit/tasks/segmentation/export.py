@@ -75,7 +75,7 @@ def export_segmentor(
         )
     model.eval()
     signature = Signature(
-        {INPUT_NAME: (batch, model.in_channels, *(size or (None, None)))}, OUTPUTS
+        {INPUT_NAME: (batch, model.in_channels, *(size or (None, None)))}, OUTPUTS, MIN_INPUT_SIZE
     )
     description = {
         **description,
