@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any, Dict, Union
 
 import paddle
 
@@ -23,7 +24,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or resumed from. The message names the file."""
 
 
-def save_checkpoint(prefix, parts):
+def save_checkpoint(prefix: Union[str, Path], parts: Dict[str, Any]) -> None:
     """Write `{suffix: object}` as `<prefix><suffix>`, all or nothing.
 
     Objects are (nested) dicts of numpy arrays, tensors, numbers and strings. Files of the set which
@@ -53,7 +54,7 @@ def save_checkpoint(prefix, parts):
     recover(prefix)
 
 
-def recover(prefix):
+def recover(prefix: Union[str, Path]) -> None:
     """Carry an interrupted save to its end, or do nothing. Whoever resumes or saves calls this
     first; of several processes, one alone.
     """
@@ -72,7 +73,7 @@ def recover(prefix):
     journal.unlink()
 
 
-def load_checkpoint(prefix):
+def load_checkpoint(prefix: Union[str, Path]) -> Dict[str, Any]:
     """{suffix: content} of the set at `prefix` (as given in Global.checkpoints, without a suffix).
     CheckpointError names what is wrong.
     """

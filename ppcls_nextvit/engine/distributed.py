@@ -14,7 +14,7 @@ from paddle import distributed as dist
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .log import logger
+from .logger import logger
 
 
 @dataclass(frozen=True)

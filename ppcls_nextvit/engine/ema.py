@@ -1,8 +1,11 @@
 """Exponential moving average of the weights."""
 
 from contextlib import contextmanager
+from typing import Dict, Iterator
 
+import numpy as np
 import paddle
+from paddle import nn
 
 from ..weights import LoadError
 
@@ -15,7 +18,7 @@ class EMA:
     statistics, which are far off, are soon forgotten also where decay is long against the run.
     """
 
-    def __init__(self, model, decay):
+    def __init__(self, model: nn.Layer, decay: float):
         self.decay = decay
         self._live = {
             name: tensor
@@ -27,7 +30,7 @@ class EMA:
         }
 
     @paddle.no_grad()
-    def update(self, step):
+    def update(self, step: int) -> None:
         """Move the averages towards the weights after the optimiser step number `step`, counted
         from 1.
         """
@@ -37,7 +40,7 @@ class EMA:
             average.set_value(average * decay + tensor.astype("float32") * (1.0 - decay))
 
     @contextmanager
-    def weights_in(self):
+    def weights_in(self) -> Iterator[None]:
         """Within the block, the model holds the averages; afterwards its own weights again, bit for
         bit.
         """
@@ -48,11 +51,11 @@ class EMA:
         finally:
             _assign(self._live, own)
 
-    def state(self):
+    def state(self) -> Dict[str, np.ndarray]:
         """{name: average} to save."""
         return {name: tensor.numpy() for name, tensor in self._average.items()}
 
-    def load_state(self, state):
+    def load_state(self, state: Dict[str, np.ndarray]) -> None:
         """Continue from saved averages. LoadError if they are another model's."""
         if set(state) != set(self._average):
             odd = sorted(set(state) ^ set(self._average))

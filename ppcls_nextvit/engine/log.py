@@ -1,4 +1,4 @@
-"""What a run tells: a line per message, a JSON line per figure, a live bar, VisualDL scalars."""
+"""What a run says: a line per message, a JSON line per figure, a live bar, VisualDL scalars."""
 
 import json
 import logging
@@ -7,17 +7,18 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any, Dict, List, Union
 
 import numpy
 import paddle
 import PIL
 
 from .. import __version__
+from .distributed import Processes
+from .logger import logger
 
-logger = logging.getLogger("ppcls_nextvit")
 
-
-def environment(processes):
+def environment(processes: Processes) -> Dict[str, Any]:
     """Versions and hardware of a run, to be kept beside it."""
     return {
         "ppcls_nextvit": __version__,
@@ -31,7 +32,7 @@ def environment(processes):
     }
 
 
-def peak_memory_mb(device):
+def peak_memory_mb(device: str) -> float:
     """Peak memory of this process in MB: the device's allocator on a GPU, the resident set on a
     CPU.
     """
@@ -42,15 +43,21 @@ def peak_memory_mb(device):
 
 class RunLog:
     """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked.
-    Silent but for errors on other ranks.
+    Other ranks print warnings and errors alone.
     """
 
-    def __init__(self, directory, processes, log_ranks="0", use_visualdl=False):
+    def __init__(
+        self,
+        directory: Union[str, Path],
+        processes: Processes,
+        log_ranks: Union[str, int] = "0",
+        use_visualdl: bool = False,
+    ):
         self.directory, self.writer, self._figures, self._file = Path(directory), None, None, None
-        self._speaks = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
+        self._prints = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
         logger.setLevel(logging.INFO)
         logger.propagate = False
-        logger.handlers = [_AboveTheBar(logging.INFO if self._speaks else logging.WARNING)]
+        logger.handlers = [_AboveTheBar(logging.INFO if self._prints else logging.WARNING)]
         if processes.is_main:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
@@ -61,7 +68,7 @@ class RunLog:
         for handler in logger.handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
-    def figures(self, kind, **values):
+    def figures(self, kind: str, **values: Any) -> None:
         """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over
         `update`.
         """
@@ -75,7 +82,7 @@ class RunLog:
                 if isinstance(value, (int, float)) and name != "update":
                     self.writer.add_scalar(f"{kind}/{name}", value, values.get("update", 0))
 
-    def forget_after(self, update):
+    def forget_after(self, update: int) -> None:
         """Drop the figures of a part of the run that is about to be done again."""
         if self._figures:
             kept = [
@@ -87,7 +94,7 @@ class RunLog:
             )
             self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
 
-    def start_anew(self):
+    def start_anew(self) -> None:
         """Set the figures of an earlier run in this directory aside, as `log-<time of its last
         line>.jsonl`: the curves are this run's.
         """
@@ -101,7 +108,7 @@ class RunLog:
             )
             self._figures = open(path, "a", encoding="utf-8")
 
-    def bar(self, total, first, epoch, epochs):
+    def bar(self, total: int, first: int, epoch: int, epochs: int) -> Any:
         """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
         return _tqdm()(
             total=total,
@@ -111,10 +118,10 @@ class RunLog:
             file=sys.stderr,
             leave=False,
             dynamic_ncols=True,
-            disable=not (self._speaks and sys.stderr.isatty()),
+            disable=not (self._prints and sys.stderr.isatty()),
         )
 
-    def close(self):
+    def close(self) -> None:
         """Close the files; the logger keeps its other handlers."""
         if self._file:
             logger.removeHandler(self._file)
@@ -127,7 +134,8 @@ class RunLog:
 class _AboveTheBar(logging.Handler):
     """Lines to stderr, above a progress bar if there is one."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the line."""
         _tqdm().write(self.format(record), file=sys.stderr)
 
 
@@ -141,7 +149,7 @@ def _tqdm():
     return tqdm
 
 
-def read_figures(directory):
+def read_figures(directory: Union[str, Path]) -> List[Dict[str, Any]]:
     """The JSON lines of a run; a last line that was cut by a kill is left out."""
     figures = []
     path = Path(directory) / "log.jsonl"

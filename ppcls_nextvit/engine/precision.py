@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 
 from ..config.sections import AMPSection
-from .log import logger
+from .logger import logger
 
 __all__ = ["evaluates_low", "float32_state", "mixed_precision"]
 

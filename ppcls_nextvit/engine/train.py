@@ -18,7 +18,8 @@ from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoi
 from .curves import draw_curves, pyplot
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
-from .log import RunLog, environment, logger, peak_memory_mb
+from .log import RunLog, environment, peak_memory_mb
+from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .precision import evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopSignal, duration
@@ -275,11 +276,9 @@ class Run:
                 if kind == "raw":
                     self.schedule.observe(progress.epoch, value)
                 if value > progress.best:
-                    progress.best, progress.best_epoch, progress.best_weights = (
-                        value,
-                        progress.epoch,
-                        kind,
-                    )
+                    progress.best = value
+                    progress.best_epoch = progress.epoch
+                    progress.best_weights = kind
                     best = float32_state(self.task.model)
         return best
 

@@ -13,7 +13,7 @@ from ..data import Loader, build_loader
 from ..data.datasets.files import EXTENSIONS
 from ..data.labels import read_labels
 from ..engine.distributed import Processes
-from ..engine.log import logger
+from ..engine.logger import logger
 from ..models import create_model
 from ..schema import ConfigError
 from ..weights import load_weights

@@ -5,7 +5,7 @@ from typing import Any, Dict
 from ..config import Config
 from ..engine import train as loop
 from ..engine.distributed import start_processes
-from ..engine.log import logger
+from ..engine.logger import logger
 from ..schema import ConfigError
 from .registry import task_of
 

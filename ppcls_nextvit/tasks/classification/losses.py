@@ -148,10 +148,8 @@ class DistillationLoss:
         self.teacher, self.temperature, self.weight, self.kind = teacher, temperature, weight, kind
 
     def __call__(self, logits, batch):
-        student, teacher = (
-            logits.astype("float32"),
-            batch["teacher_logits"].astype("float32").detach(),
-        )
+        student = logits.astype("float32")
+        teacher = batch["teacher_logits"].astype("float32").detach()
         if student.shape != teacher.shape:
             raise ValueError(
                 f"the student's logits are {list(student.shape)}, the teacher's "
@@ -162,10 +160,8 @@ class DistillationLoss:
             return soft_cross_entropy(
                 student, F.one_hot(teacher.argmax(axis=-1), teacher.shape[-1])
             )
-        log_student, log_teacher = (
-            log_softmax(student / self.temperature),
-            log_softmax(teacher / self.temperature),
-        )
+        log_student = log_softmax(student / self.temperature)
+        log_teacher = log_softmax(teacher / self.temperature)
         return (
             self.temperature**2
             * paddle.sum(log_teacher.exp() * (log_teacher - log_student), axis=-1).mean()

@@ -13,7 +13,7 @@ from ...config import Config
 from ...data.images import decode_image
 from ...data.transforms.pipeline import Preprocess
 from ...engine.distributed import Processes
-from ...engine.log import logger
+from ...engine.logger import logger
 from ...models import create_model
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ...weights import load_weights
