@@ -18,7 +18,7 @@ from ppcls_nextvit.data.transforms.autoaugment import (
     parse_rand,
 )
 from ppcls_nextvit.data.transforms.pipeline import Pipeline
-from ppcls_nextvit.data.transforms.random import random_resized_box
+from ppcls_nextvit.data.transforms.random_geometry import random_resized_box
 from ppcls_nextvit.schema import ConfigError
 
 # timm 1.0.31's AugmentOp, Pillow 13, fill (124, 116, 104), bicubic

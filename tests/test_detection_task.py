@@ -15,7 +15,7 @@ from PIL import Image
 from tiny import ROOT
 
 from ppcls_nextvit.data.images import ImageError
-from ppcls_nextvit.data.transforms.joint import DensePipeline, opencv
+from ppcls_nextvit.data.transforms.joint import JointPipeline, opencv
 from ppcls_nextvit.detection import Detections
 from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import read_figures
@@ -267,9 +267,9 @@ def test_an_image_too_small_is_named():
     with pytest.raises(
         ImageError, match="x.png: 20 x 40 pixels when transformed; the model needs 32 or more"
     ):
-        model_inputs(tiny, DensePipeline([{"Normalize": {}}]), "x.png")
+        model_inputs(tiny, JointPipeline([{"Normalize": {}}]), "x.png")
     image, shape, scale = model_inputs(
-        tiny, DensePipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png"
+        tiny, JointPipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png"
     )
     assert (
         image.shape == (1, 3, 32, 64)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image, ImageFile
 
+from ppcls_nextvit.data import images
 from ppcls_nextvit.data.images import ImageError, decode_image
-from ppcls_nextvit.data.transforms import evaluation as preprocess
 from ppcls_nextvit.data.transforms.evaluation import center_crop, normalize, resize_short
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.schema import ConfigError
@@ -276,8 +276,6 @@ def test_description_survives_yaml_and_means_the_same():
 
 
 def test_preprocess_refuses_chance_and_unknown_names():
-    import ppcls_nextvit.data  # noqa: F401  (registers the random transforms)
-
     with pytest.raises(ConfigError, match="RandFlipImage: not a transform of evaluation"):
         Preprocess([{"RandFlipImage": None}])
     with pytest.raises(ConfigError, match="Did you mean 'CropImage'"):
@@ -289,7 +287,7 @@ def test_preprocess_refuses_chance_and_unknown_names():
 
 
 def test_limit_is_ours_not_pillows(monkeypatch):
-    monkeypatch.setattr(preprocess, "MAX_PIXELS", 47)
+    monkeypatch.setattr(images, "MAX_PIXELS", 47)
     with pytest.raises(ImageError, match="8 x 6 pixels are more than the limit of 47"):
         decode_image(encoded(Image.fromarray(noise())))
 

@@ -6,11 +6,12 @@ from .datasets.registry import DATASETS
 from .loader import Loader, build_loader, check_loader
 from .mixing import BATCH_TRANSFORMS
 from .samplers import SAMPLERS
-from .transforms.evaluation import TRANSFORMS
+from .transforms.registry import JOINT_TRANSFORMS, TRANSFORMS
 
 __all__ = [
     "BATCH_TRANSFORMS",
     "DATASETS",
+    "JOINT_TRANSFORMS",
     "SAMPLERS",
     "TRANSFORMS",
     "Loader",

@@ -4,12 +4,16 @@ import io
 import os
 import struct
 import zlib
+from typing import Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-__all__ = ["ImageError", "MAX_PIXELS", "decode_image", "open_image"]
+__all__ = ["ImageError", "MAX_PIXELS", "Picture", "decode_image", "open_image"]
 
+# an image between transforms: in mode RGB, or an array [H, W, 3]
+Picture = Union[Image.Image, np.ndarray]
+Source = Union[str, os.PathLike, bytes, bytearray, memoryview]  # a path, or a file's bytes
 
 # 256 MiB of RGB, where Pillow begins to warn: a larger image is a decompression bomb or a mistake
 MAX_PIXELS = 89_478_485
@@ -37,12 +41,13 @@ class ImageError(ValueError):
     """An image that cannot be read or transformed. The message begins with its path."""
 
 
-def open_image(source, name=None):
+def open_image(source: Source, name: Optional[str] = None) -> Image.Image:
     """The image in a file or in bytes, as a PIL image in mode RGB. Arguments, conventions and
     ImageErrors are `decode_image`'s.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        name, data = name or "image in memory", bytes(source)
+        name = name or "image in memory"
+        data = bytes(source)
     else:
         name = name or os.fspath(source)
         try:
@@ -75,22 +80,28 @@ def open_image(source, name=None):
             f"bits"
         )
     # importing PaddleDetection sets it
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        # 16 bits in I;16 or, with older Pillow, in I: keep the high byte
-        if image.mode.startswith("I"):
-            high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-            image = Image.fromarray(high.astype(np.uint8))
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return _rgb(image)
     except DECODER_ERRORS as error:
         raise ImageError(f"{name}: truncated or damaged image: {error}") from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def decode_image(source, to_rgb=True, name=None):
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` in mode RGB."""
+    # 16 bits in I;16 or, with older Pillow, in I: keep the high byte
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def decode_image(source: Source, to_rgb: bool = True, name: Optional[str] = None) -> np.ndarray:
     """The image in the file `source` (a path), or in `source` itself (bytes), as uint8 [H, W, 3],
     RGB (BGR with to_rgb=False).
 
@@ -105,8 +116,8 @@ def decode_image(source, to_rgb=True, name=None):
     return rgb if to_rgb else np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def as_pil(image):
-    """`image` (PIL image, or uint8 [H, W, 3]) as a PIL image."""
+def as_pil(image: Picture) -> Image.Image:
+    """`image` (an array must be uint8) as a PIL image."""
     if isinstance(image, Image.Image):
         return image
     if image.dtype != np.uint8:
@@ -116,11 +127,11 @@ def as_pil(image):
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def as_array(image):
-    """`image` (PIL image, or array) as an array [H, W, 3]."""
+def as_array(image: Picture) -> np.ndarray:
+    """`image` as an array [H, W, 3]."""
     return np.asarray(image)
 
 
-def size_of(image):
-    """(width, height) of a PIL image or an array [H, W, 3]."""
+def size_of(image: Picture) -> Tuple[int, int]:
+    """(width, height) of `image`."""
     return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])

@@ -2,34 +2,44 @@
 label: int64 [B]}.
 
 An op mixes in place and adds label_b, int64 [B], and lam, float32 [B]: the target of an image is
-lam * onehot(label) + (1 - lam) * onehot(label_b).
-Where nothing was drawn lam is 1. Smoothing of the targets is the loss's affair.
+lam * onehot(label) + (1 - lam) * onehot(label_b). Where nothing was drawn lam is 1. Smoothing of
+the targets is the loss's affair.
 """
 
 import math
-from typing import Literal, Optional
+from typing import Any, Dict, List, Literal, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
 from ..schema import ConfigError, Registry, named_entries
 
-__all__ = ["BATCH_TRANSFORMS", "cutmix", "cutmix_box", "mixup"]
+__all__ = ["BATCH_TRANSFORMS", "BatchTransform", "cutmix", "cutmix_box", "mixup"]
 
 BATCH_TRANSFORMS = Registry("batch transform")
 
+Batch = Dict[str, np.ndarray]
+Order = Union[np.ndarray, slice]  # which image each one is mixed with
 
-def labelled(batch, order, lam):
+
+class BatchTransform(Protocol):
+    """What an entry of BATCH_TRANSFORMS builds; see the module's docstring."""
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch, mixed in place, with label_b and lam."""
+
+
+def labelled(batch: Batch, order: Order, lam: float) -> Batch:
     """`batch` with label_b = its labels in the order `order`, and lam for every image."""
     size = len(batch["label"])
     return {**batch, "label_b": batch["label"][order], "lam": np.full(size, lam, np.float32)}
 
 
-def unmixed(batch):
+def unmixed(batch: Batch) -> Batch:
     """`batch` with lam = 1."""
     return labelled(batch, slice(None), 1.0)
 
 
-def mixup(batch, order, lam):
+def mixup(batch: Batch, order: Order, lam: float) -> Batch:
     """lam * image + (1 - lam) * image[order] (Zhang et al. 2017, arXiv:1710.09412)."""
     image = batch["image"]
     # a copy, so that `image` can be overwritten
@@ -39,7 +49,9 @@ def mixup(batch, order, lam):
     return labelled(batch, order, lam)
 
 
-def cutmix_box(height, width, lam, rng):
+def cutmix_box(
+    height: int, width: int, lam: float, rng: np.random.Generator
+) -> Tuple[int, int, int, int]:
     """(top, bottom, left, right) of a rectangle with the share 1 - lam of the area around a uniform
     centre, clipped to the image.
     """
@@ -49,7 +61,7 @@ def cutmix_box(height, width, lam, rng):
     return max(y - half_h, 0), min(y + half_h, height), max(x - half_w, 0), min(x + half_w, width)
 
 
-def cutmix(batch, order, lam, rng):
+def cutmix(batch: Batch, order: Order, lam: float, rng: np.random.Generator) -> Batch:
     """One rectangle of every image from image[order] (Yun et al. 2019, arXiv:1905.04899); lam
     becomes the share that is left.
     """
@@ -60,7 +72,7 @@ def cutmix(batch, order, lam, rng):
     return labelled(batch, order, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def _positive(alpha):
+def _positive(alpha: float) -> float:
     if alpha <= 0:
         raise ValueError(f"alpha must be above 0, got {alpha}")
     return alpha
@@ -73,7 +85,7 @@ class MixupOperator:
     def __init__(self, *, alpha: float = 1.0):
         self.alpha = _positive(alpha)
 
-    def __call__(self, batch, rng):
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         return mixup(batch, rng.permutation(len(batch["label"])), rng.beta(self.alpha, self.alpha))
 
 
@@ -84,7 +96,7 @@ class CutmixOperator:
     def __init__(self, *, alpha: float = 0.2):
         self.alpha = _positive(alpha)
 
-    def __call__(self, batch, rng):
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         return cutmix(
             batch, rng.permutation(len(batch["label"])), rng.beta(self.alpha, self.alpha), rng
         )
@@ -119,7 +131,7 @@ class TimmMixup:
         self.mixup_alpha, self.cutmix_alpha, self.prob = mixup_alpha, cutmix_alpha, prob
         self.cutmix_share = switch_prob if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
 
-    def __call__(self, batch, rng):
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         if rng.random() >= self.prob:
             return unmixed(batch)
         if rng.random() < self.cutmix_share:
@@ -138,7 +150,8 @@ class OpSampler:
     def __init__(
         self, *, MixupOperator: Optional[dict] = None, CutmixOperator: Optional[dict] = None
     ):
-        self.ops, self.probs = [], []
+        self.ops: List[BatchTransform] = []
+        self.probs: List[float] = []
         for name, arguments in (
             ("MixupOperator", MixupOperator),
             ("CutmixOperator", CutmixOperator),
@@ -156,12 +169,12 @@ class OpSampler:
         if sum(self.probs) > 1 + 1e-9:
             raise ConfigError(f"OpSampler: the probabilities {self.probs} add up to more than 1")
 
-    def __call__(self, batch, rng):
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         drawn = int(np.searchsorted(np.cumsum(self.probs), rng.random(), side="right"))
         return self.ops[drawn](batch, rng) if drawn < len(self.ops) else unmixed(batch)
 
 
-def mixing_op(ops, where):
+def mixing_op(ops: Any, where: str) -> Optional[BatchTransform]:
     """The op of PaddleClas's list [{name: {key: value}}], None where it is empty. ConfigError for
     more than one: labels are mixed once.
     """

@@ -16,7 +16,7 @@ from ...schema import ConfigError
 from ..images import ImageError
 from ..transforms.joint import padded
 from .files import open_files
-from .joint import DenseDataset, thinned
+from .annotated import AnnotatedDataset, thinned
 from .registry import DATASETS
 
 __all__ = ["COCODataset", "coco_index", "mask_tools"]
@@ -254,7 +254,7 @@ class Packed:
 
 
 @DATASETS.register
-class COCODataset(DenseDataset):
+class COCODataset(AnnotatedDataset):
     """The images of the folder or zip file `image_root` that the COCO json `annotation_path`
     describes.
 
@@ -422,7 +422,7 @@ class COCODataset(DenseDataset):
         }
 
     def load(self, i, rng):
-        """As DenseDataset's, without objects of whose box a transform left nothing."""
+        """As AnnotatedDataset's, without objects of whose box a transform left nothing."""
         sample = super().load(i, rng)
         if self.training:
             kept = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
@@ -432,7 +432,7 @@ class COCODataset(DenseDataset):
         return sample
 
     def collate(self, samples, rng):
-        """DenseDataset's batch; in training with boxes float32 [N, 4], labels int64 [N], masks
+        """AnnotatedDataset's batch; in training with boxes float32 [N, 4], labels int64 [N], masks
         uint8 [N, H, W] of all images together, counts int32 [B] (objects per image), ignore_boxes
         float32 [M, 4] and ignore_counts int32 [B]."""
         batch = super().collate(samples, rng)

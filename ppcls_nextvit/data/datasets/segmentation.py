@@ -11,13 +11,13 @@ from ...schema import ConfigError
 from ..images import DECODER_ERRORS, MAX_PIXELS, ImageError
 from ..transforms.joint import IGNORE
 from .files import EXTENSIONS, open_files
-from .joint import DenseDataset, thinned
+from .annotated import AnnotatedDataset, thinned
 from .registry import DATASETS
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
 
 
-class LabelledPixels(DenseDataset):
+class LabelledPixels(AnnotatedDataset):
     """What the two datasets share. class_num: of the model, or None; labels: names of the label
     PNGs.
     """
@@ -74,7 +74,7 @@ class LabelledPixels(DenseDataset):
         return {"segmentation": labels}
 
     def collate(self, samples, rng):
-        """DenseDataset's batch; in training with segmentation uint8 [B, H, W]. ImageError if the
+        """AnnotatedDataset's batch; in training with segmentation uint8 [B, H, W]. ImageError if the
         images then differ in size.
         """
         batch = super().collate(samples, rng)

@@ -1,5 +1,5 @@
-"""Transforms: of evaluation, random ones, and those of an image with what is drawn on it. Importing
-this fills their registries.
+"""Transforms: of evaluation, random ones, and joint ones (of an image with its annotations).
+Importing this fills their registries.
 """
 
-from . import autoaugment, evaluation, joint, random  # noqa: F401
+from . import autoaugment, evaluation, joint, random_geometry, random_pixels  # noqa: F401

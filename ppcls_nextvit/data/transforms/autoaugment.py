@@ -7,14 +7,15 @@ a PIL image.
 """
 
 import re
-from typing import Callable, List, NamedTuple, Optional, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from ...schema import ConfigError
-from ..images import as_pil
-from .evaluation import PIL_FILTERS, TRANSFORMS, Resizer
+from ..images import Picture, as_pil
+from .evaluation import PIL_FILTERS, Resizer
+from .registry import TRANSFORMS
 
 __all__ = [
     "OPERATIONS",
@@ -26,13 +27,15 @@ __all__ = [
     "parse_rand",
 ]
 
+Apply = Callable[[Image.Image, Any, Any, Any], Image.Image]
 
-def _affine(matrix):
+
+def _affine(matrix: Callable) -> Apply:
     """apply() of a shear or shift: `matrix(argument, width, height)` gives Pillow's six
     coefficients (output -> input coordinates).
     """
 
-    def apply(image, argument, fill, resample):
+    def apply(image: Image.Image, argument: Any, fill: Any, resample: Any) -> Image.Image:
         return image.transform(
             image.size,
             Image.Transform.AFFINE,
@@ -44,16 +47,16 @@ def _affine(matrix):
     return apply
 
 
-def _enhance(enhancer):
+def _enhance(enhancer: Callable) -> Apply:
     return lambda image, factor, fill, resample: enhancer(image).enhance(factor)
 
 
-def _solarize_add(image, add, fill, resample):
+def _solarize_add(image: Image.Image, add: int, fill: Any, resample: Any) -> Image.Image:
     table = [min(255, v + add) if v < 128 else v for v in range(256)]
     return image.point(table * 3)
 
 
-def _posterize(image, bits, fill, resample):
+def _posterize(image: Image.Image, bits: int, fill: Any, resample: Any) -> Image.Image:
     # ImageOps.posterize of newer Pillow refuses the 0 bits of magnitude 10
     mask = 0xFF00 >> bits & 0xFF
     return image.point([v & mask for v in range(256)] * 3)
@@ -62,26 +65,26 @@ def _posterize(image, bits, fill, resample):
 class Operation(NamedTuple):
     """How a magnitude becomes an argument, and what is done with it; see the module's docstring."""
 
-    level: Callable
-    apply: Callable
+    level: Callable[[float, int], Any]
+    apply: Apply
 
 
-def _plain(function):
+def _plain(function: Callable[[Image.Image], Image.Image]) -> Operation:
     return Operation(lambda m, sign: None, lambda image, argument, fill, resample: function(image))
 
 
-def _solarize(image, threshold, fill, resample):
+def _solarize(image: Image.Image, threshold: int, fill: Any, resample: Any) -> Image.Image:
     return ImageOps.solarize(image, threshold)
 
 
-def _two_sided(m, sign):
+def _two_sided(m: float, sign: int) -> float:
     """Enhancement factor that leaves 1 in either direction as m grows; timm keeps it at 0.1 or
     more.
     """
     return max(0.1, 1 + sign * 0.9 * m)
 
 
-def _one_sided(m, sign):
+def _one_sided(m: float, sign: int) -> float:
     return 0.1 + 1.8 * m
 
 
@@ -160,8 +163,13 @@ RAND_WEIGHTS = {
 
 
 def apply_operation(
-    name, image, magnitude, sign=1, fill=(124, 116, 104), resample=PIL_FILTERS["bicubic"]
-):
+    name: str,
+    image: Image.Image,
+    magnitude: float,
+    sign: int = 1,
+    fill: Tuple[int, ...] = (124, 116, 104),
+    resample: Image.Resampling = PIL_FILTERS["bicubic"],
+) -> Image.Image:
     """Operation `name` on the PIL image `image` at timm's `magnitude` (0 to 10), in the direction
     `sign` (1 or -1) where it has one.
     """
@@ -172,7 +180,7 @@ def apply_operation(
 class RandConfig(NamedTuple):
     """What `parse_rand` read: operations, how many of them, how strong."""
 
-    names: tuple
+    names: Tuple[str, ...]
     # None: drawn evenly, with replacement; else without replacement
     weights: Optional[np.ndarray]
     magnitude: float = 10.0
@@ -182,7 +190,7 @@ class RandConfig(NamedTuple):
     probability: float = 0.5
 
 
-def parse_rand(config_str):
+def parse_rand(config_str: str) -> RandConfig:
     """timm's 'rand-m9-mstd0.5-inc1' as RandConfig.
 
     Parts after 'rand', in any order: mN magnitude, nN operations per image, pX probability of each,
@@ -197,20 +205,25 @@ def parse_rand(config_str):
             f"rand-m9-mstd0.5-inc1"
         )
     values = {}
+    weighted = False
     for part in parts:
-        match = re.fullmatch(r"(mstd|mmax|inc|m|n|p)(\d+\.?\d*|\.\d+)|(t)(weights)", part)
+        match = re.fullmatch(r"(mstd|mmax|inc|m|n|p)(\d+\.?\d*|\.\d+)|tweights", part)
         if not match:
             raise ConfigError(
                 f"config_str: {part!r} in {config_str!r} is not understood; expected m, n, p, "
                 f"mstd, mmax or inc "
                 "with a number, or tweights"
             )
-        key, value = match.group(1) or match.group(3), match.group(2) or match.group(4)
-        values[key] = value if key == "t" else float(value)
+        if part == "tweights":
+            weighted = True
+        else:
+            values[match.group(1)] = float(match.group(2))
     std = values.get("mstd", 0.0)
-    names, weights = (RAND_INCREASING if values.get("inc") else RAND_DECREASING), None
-    if "t" in values:
-        names, weights = tuple(RAND_WEIGHTS), np.array(list(RAND_WEIGHTS.values()), float)
+    names = RAND_INCREASING if values.get("inc") else RAND_DECREASING
+    weights = None
+    if weighted:
+        names = tuple(RAND_WEIGHTS)
+        weights = np.array(list(RAND_WEIGHTS.values()), float)
         weights /= weights.sum()
     layers = int(values.get("n", 2))
     if not 1 <= layers <= len(names) or values.get("p", 0.5) > 1:
@@ -241,29 +254,39 @@ class TimmAutoAugment:
         config_str: str = "rand-m9-mstd0.5-inc1",
         interpolation: str = "bicubic",
         img_size: Union[int, List[int]] = 224,
-        mean: List[float] = (0.485, 0.456, 0.406),
+        mean: Tuple[float, ...] = (0.485, 0.456, 0.406),
     ):
         self.config = parse_rand(config_str)
         self.filters = [PIL_FILTERS[name] for name in Resizer(interpolation, "pil").names]
         self.fill = tuple(min(255, round(255 * x)) for x in mean)
 
-    def __call__(self, image, rng):
-        config, image = self.config, as_pil(image)
-        for i in rng.choice(
+    def __call__(self, image: Picture, rng: np.random.Generator) -> Image.Image:
+        config, picture = self.config, as_pil(image)
+        chosen = rng.choice(
             len(config.names), config.layers, replace=config.weights is None, p=config.weights
-        ):
+        )
+        for i in chosen:
             if rng.random() >= config.probability:
                 continue
-            if np.isinf(config.magnitude_std):
-                magnitude = rng.uniform(0, config.magnitude)
-            else:
-                magnitude = rng.normal(config.magnitude, config.magnitude_std)
-            magnitude = float(np.clip(magnitude, 0, config.magnitude_max))
+            magnitude = self.draw_magnitude(rng)
             sign = 1 if rng.random() < 0.5 else -1
-            resample = (
-                self.filters[0]
-                if len(self.filters) == 1
-                else self.filters[rng.integers(len(self.filters))]
+            resample = self.draw_filter(rng)
+            picture = apply_operation(
+                config.names[i], picture, magnitude, sign, self.fill, resample
             )
-            image = apply_operation(config.names[i], image, magnitude, sign, self.fill, resample)
-        return image
+        return picture
+
+    def draw_magnitude(self, rng: np.random.Generator) -> float:
+        """The strength of one operation, 0 to magnitude_max."""
+        config = self.config
+        if np.isinf(config.magnitude_std):
+            magnitude = rng.uniform(0, config.magnitude)
+        else:
+            magnitude = rng.normal(config.magnitude, config.magnitude_std)
+        return float(np.clip(magnitude, 0, config.magnitude_max))
+
+    def draw_filter(self, rng: np.random.Generator) -> Image.Resampling:
+        """The interpolation of one operation."""
+        if len(self.filters) == 1:
+            return self.filters[0]
+        return self.filters[rng.integers(len(self.filters))]

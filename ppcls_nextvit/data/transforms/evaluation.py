@@ -5,22 +5,30 @@ Evaluation, prediction, export and the deployed programs share one description o
 PaddleClas's dialect: `Preprocess(transform_ops)` runs it, `Preprocess.describe()` is what
 `inference.yml` holds.
 
-Between transforms an image is a PIL image in mode RGB, or an array [H, W, 3], uint8 before and
-float32 after NormalizeImage.
+What an image is between transforms, ppcls_nextvit.data.transforms.registry says.
 """
 
-from typing import List, Literal, Optional, Union
+from typing import Any, List, Literal, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
 
-from ...schema import ConfigError, Registry
-from ..images import MAX_PIXELS, as_array, as_pil, decode_image, open_image, size_of
+from ...schema import ConfigError
+from ..images import (
+    MAX_PIXELS,
+    Picture,
+    Source,
+    as_array,
+    as_pil,
+    decode_image,
+    open_image,
+    size_of,
+)
+from .registry import TRANSFORMS
 
-__all__ = ["Resizer", "TRANSFORMS", "center_crop", "normalize", "resize_short"]
+__all__ = ["Resizer", "center_crop", "normalize", "resize_short"]
 
-TRANSFORMS = Registry("transform")
-
+Rng = Optional[np.random.Generator]
 
 PIL_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -49,15 +57,15 @@ class Resizer:
     without OpenCV.
     """
 
-    def __init__(self, interpolation, backend):
-        known = PIL_FILTERS if backend == "pil" else CV2_FILTERS
+    def __init__(self, interpolation: str, backend: Backend):
+        known: Sequence[str] = list(PIL_FILTERS if backend == "pil" else CV2_FILTERS)
         self.names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)
         if self.names[0] not in known:
             raise ConfigError(
                 f"interpolation: backend {backend!r} has no {interpolation!r}. Expected one of: "
                 f"{', '.join(known)}, random."
             )
-        self.cv2 = None
+        self.cv2: Any = None
         if backend == "cv2":
             try:
                 import cv2
@@ -67,22 +75,34 @@ class Resizer:
                 ) from error
             self.cv2 = cv2
 
-    def __call__(self, image, size, rng=None):
+    def __call__(self, image: Picture, size: Tuple[int, int], rng: Rng = None) -> Picture:
         # a strip of 1 x 50,000 pixels whose shorter side becomes 256
         if size[0] * size[1] > MAX_PIXELS:
             raise ValueError(
                 f"{size[0]} x {size[1]} pixels after resizing are more than the limit of "
                 f"{MAX_PIXELS}"
             )
-        name = self.names[0] if len(self.names) == 1 else self.names[rng.integers(len(self.names))]
+        name = self.draw(rng)
         if self.cv2 is None:
             return as_pil(image).resize(size, PIL_FILTERS[name])
         return self.cv2.resize(
             as_array(image), size, interpolation=getattr(self.cv2, CV2_FILTERS[name])
         )
 
+    def draw(self, rng: Rng) -> str:
+        """The name of the interpolation for one image. ValueError if it is random and `rng` is
+        None.
+        """
+        if len(self.names) == 1:
+            return self.names[0]
+        if rng is None:
+            raise ValueError("interpolation: random is for training")
+        return self.names[rng.integers(len(self.names))]
 
-def resize_short(image, short, resizer=None):
+
+def resize_short(
+    image: Picture, short: int, resizer: Optional[Resizer] = None, rng: Rng = None
+) -> Picture:
     """`image` with its shorter side at `short` pixels, the other in proportion, truncated to a
     whole pixel as torchvision's Resize does.
 
@@ -96,17 +116,20 @@ def resize_short(image, short, resizer=None):
         size = (short, int(short * height / width))
     else:
         size = (int(short * width / height), short)
-    return image if size == (width, height) else (resizer or Resizer("bicubic", "pil"))(image, size)
+    if size == (width, height):
+        return image
+    return (resizer or Resizer("bicubic", "pil"))(image, size, rng)
 
 
-def center_crop(image, size):
+def center_crop(image: Picture, size: Tuple[int, int]) -> np.ndarray:
     """The central `size` = (height, width) of `image` as uint8 [height, width, 3]; an image that is
     smaller is padded with black.
 
     As torchvision's CenterCrop: an odd remainder is halved with rounding to even (PaddleClas rounds
     down, one pixel apart).
     """
-    pixels, (height, width) = as_array(image), size
+    pixels = as_array(image)
+    height, width = size
     h, w = pixels.shape[:2]
     if h < height or w < width:
         dh, dw = max(height - h, 0), max(width - w, 0)
@@ -116,7 +139,9 @@ def center_crop(image, size):
     return pixels[top : top + height, left : left + width]
 
 
-def normalize(image, scale, mean, std):
+def normalize(
+    image: Picture, scale: float, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
     """(image * scale - mean) / std in float32: [H, W, 3] -> [H, W, 3].
 
     The memory behind the result is [3, H, W], so that the later move to channels first costs
@@ -131,15 +156,15 @@ def normalize(image, scale, mean, std):
     return planes.transpose(1, 2, 0)
 
 
-def pair(size, what="size"):
+Size = Union[int, List[int]]
+
+
+def pair(size: Size, what: str = "size") -> Tuple[int, int]:
     """`size` (int, or a list of two) as (first, second), both 1 or more."""
-    values = (size, size) if isinstance(size, int) else tuple(size)
+    values = [size, size] if isinstance(size, int) else list(size)
     if len(values) != 2 or min(values) < 1:
         raise ValueError(f"{what}: expected one or two numbers of 1 or more, got {size!r}")
-    return values
-
-
-Size = Union[int, List[int]]
+    return values[0], values[1]
 
 
 @TRANSFORMS.register
@@ -157,7 +182,7 @@ class DecodeImage:
     ):
         self.to_rgb = to_rgb
 
-    def __call__(self, source, rng=None, name=None):
+    def __call__(self, source: Source, rng: Rng = None, name: Optional[str] = None) -> Picture:
         image = open_image(source, name)
         return image if self.to_rgb else decode_image(source, to_rgb=False, name=name)
 
@@ -181,16 +206,15 @@ class ResizeImage:
             raise ValueError(
                 f"give either size or resize_short, got size={size} and resize_short={resize_short}"
             )
-        self.short = resize_short and pair(resize_short, "resize_short")[0]
-        self.size = size and pair(size)
+        self.short = None if resize_short is None else pair(resize_short, "resize_short")[0]
+        self.size = None if size is None else pair(size)
         self.resizer = Resizer(interpolation, backend)
 
-    def __call__(self, image, rng=None):
-        return (
-            resize_short(image, self.short, self.resizer)
-            if self.short
-            else self.resizer(image, self.size, rng)
-        )
+    def __call__(self, image: Picture, rng: Rng = None) -> Picture:
+        if self.size is not None:
+            return self.resizer(image, self.size, rng)
+        assert self.short is not None
+        return resize_short(image, self.short, self.resizer, rng)
 
 
 @TRANSFORMS.register
@@ -202,7 +226,7 @@ class CropImage:
     def __init__(self, *, size: Size):
         self.width, self.height = pair(size)
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Picture, rng: Rng = None) -> np.ndarray:
         return center_crop(image, (self.height, self.width))
 
 
@@ -216,8 +240,8 @@ class NormalizeImage:
         self,
         *,
         scale: float = 1 / 255,
-        mean: List[float] = (0.485, 0.456, 0.406),
-        std: List[float] = (0.229, 0.224, 0.225),
+        mean: Tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: Tuple[float, ...] = (0.229, 0.224, 0.225),
         order: Literal["", "hwc", "chw"] = "chw",
         output_fp16: Literal[False] = False,
         channel_num: Literal[3] = 3,
@@ -226,15 +250,14 @@ class NormalizeImage:
         self.channels_first = order == "chw"
         if len(mean) != 3 or len(std) != 3 or 0 in std:
             raise ValueError(
-                f"mean and std need three values each, those of std not 0; got mean={mean}, "
-                f"std={std}"
+                f"mean and std need three values each, those of std not 0; got "
+                f"mean={list(mean)}, std={list(std)}"
             )
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Picture, rng: Rng = None) -> np.ndarray:
         if self.channels_first:
-            return normalize(
-                as_array(image).transpose(1, 2, 0), self.scale, self.mean, self.std
-            ).transpose(2, 0, 1)
+            last = as_array(image).transpose(1, 2, 0)
+            return normalize(last, self.scale, self.mean, self.std).transpose(2, 0, 1)
         return normalize(image, self.scale, self.mean, self.std)
 
 
@@ -242,8 +265,5 @@ class NormalizeImage:
 class ToCHWImage:
     """[H, W, 3] -> [3, H, W]. Needed in no list: a pipeline's output is channels-first anyway."""
 
-    def __init__(self):
-        pass
-
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Picture, rng: Rng = None) -> np.ndarray:
         return as_array(image).transpose(2, 0, 1)

@@ -1,14 +1,24 @@
-"""A list of transforms in PaddleClas's dialect as one function from an image file to the model's input."""
+"""A list of transforms in PaddleClas's dialect as one function from an image file to the model's
+input.
+"""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 
 from ...schema import ConfigError, named_entries, yaml_parameters
-from ..images import ImageError, as_array
-from .evaluation import TRANSFORMS
+from ..images import ImageError, Picture, Source, as_array
+from .registry import TRANSFORMS
 
 __all__ = ["Pipeline", "Preprocess"]
+
+
+class Step(NamedTuple):
+    """One transform of a list. arguments: what the user gave for it, typed."""
+
+    name: str
+    arguments: Dict[str, Any]
+    transform: Any  # a Transform; DecodeImage takes the file's name as well
 
 
 class Pipeline:
@@ -16,39 +26,41 @@ class Pipeline:
     W], contiguous.
 
     transform_ops: [{name: {key: value}}, ...]. source: a path or a file's bytes (a decoded image
-    where the list has no DecodeImage).
-    rng: numpy Generator for the random transforms. ConfigError, naming `where`, for an unknown name
-    or key or a wrong value; on calling, ImageError for a bad image.
+    where the list has no DecodeImage). rng: for the random transforms. name: of the image, for
+    messages. ConfigError, naming `where`, for an unknown name or key or a wrong value; on calling,
+    ImageError for a bad image.
     """
 
-    def __init__(self, transform_ops, where="transform_ops"):
-        self.entries = [
-            (
+    def __init__(self, transform_ops: Any, where: str = "transform_ops"):
+        self.steps = [
+            Step(
                 name,
                 TRANSFORMS.check(name, arguments, place),
                 TRANSFORMS.build(name, arguments, place),
             )
             for name, arguments, place in named_entries(transform_ops, where)
         ]
-        names = [name for name, _, _ in self.entries]
+        names = [step.name for step in self.steps]
         self.channels_first = "ToCHWImage" in names
         if "DecodeImage" in names[1:]:
             raise ConfigError(f"{where}: DecodeImage must be the first transform")
         self.decodes = bool(names) and names[0] == "DecodeImage"
 
-    def __call__(self, source, rng=None, name=None):
-        image = source
-        for i, (kind, _, transform) in enumerate(self.entries):
+    def __call__(
+        self,
+        source: Union[Source, Picture],
+        rng: Optional[np.random.Generator] = None,
+        name: Optional[str] = None,
+    ) -> np.ndarray:
+        image: Any = source
+        for position, step in enumerate(self.steps):
+            more = (name,) if self.decodes and position == 0 else ()
             try:
-                image = (
-                    transform(image, rng, name)
-                    if i == 0 and self.decodes
-                    else transform(image, rng)
-                )
+                image = step.transform(image, rng, *more)
             except ImageError:
                 raise
             except ValueError as error:
-                raise ImageError(f"{name or 'image in memory'}: {kind}: {error}") from error
+                raise ImageError(f"{name or 'image in memory'}: {step.name}: {error}") from error
         pixels = as_array(image)
         return np.ascontiguousarray(
             pixels if self.channels_first else pixels.transpose(2, 0, 1), np.float32
@@ -58,22 +70,18 @@ class Pipeline:
         """The list with every default written out, in plain YAML types: another program can follow
         it without knowing ours.
         """
-        described = []
-        for name, arguments, _ in self.entries:
-            defaults = {
-                key: parameter.default
-                for key, parameter in yaml_parameters(TRANSFORMS.get(name)).items()
-            }
-            described.append(
-                {
-                    name: {
-                        key: list(value) if isinstance(value, tuple) else value
-                        for key, value in {**defaults, **arguments}.items()
-                        if value is not None
-                    }
-                }
-            )
-        return described
+        return [{step.name: _all_arguments(step)} for step in self.steps]
+
+
+def _all_arguments(step: Step) -> Dict[str, Any]:
+    """The arguments of `step`, given or default, but for those that are None; tuples as lists."""
+    parameters = yaml_parameters(TRANSFORMS.get(step.name))
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in {**defaults, **step.arguments}.items()
+        if value is not None
+    }
 
 
 class Preprocess(Pipeline):
@@ -83,7 +91,7 @@ class Preprocess(Pipeline):
 
     DETERMINISTIC = ("DecodeImage", "ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")
 
-    def __init__(self, transform_ops, where="transform_ops"):
+    def __init__(self, transform_ops: Any, where: str = "transform_ops"):
         for name, _, place in named_entries(transform_ops, where):
             if name not in self.DETERMINISTIC:
                 TRANSFORMS.get(name, place)

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from ...data.transforms.joint import DensePipeline
+from ...data.transforms.joint import JointPipeline
 from ...engine.log import peak_memory_mb
 from ...models.detectors.mask_rcnn import Detections
 from ...models.detectors.masks import encode_rle
@@ -43,7 +43,7 @@ def _infer(model, size, original, runs):
         {"preprocessing": [], "network": [], "postprocessing": []},
     )
     picture = rng.integers(0, 256, (*original, 3)).astype(np.uint8)
-    transforms = DensePipeline(
+    transforms = JointPipeline(
         [
             {"Resize": {"scale": list(size[::-1]), "keep_ratio": False}},
             {"Normalize": {}},

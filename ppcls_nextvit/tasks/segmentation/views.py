@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from ...data.images import ImageError
-from ...data.transforms.joint import DensePipeline
+from ...data.transforms.joint import JointPipeline
 from ...models.backbones.nextvit import MIN_INPUT_SIZE
 from ...schema import ConfigError
 
@@ -26,7 +26,7 @@ class Views:
                 f"Resize"
             )
         self.pipelines = [
-            DensePipeline(_scaled(transform_ops, ratio), where) for ratio in inference.ratios
+            JointPipeline(_scaled(transform_ops, ratio), where) for ratio in inference.ratios
         ]
 
     def __call__(self, image, name):

@@ -4,10 +4,10 @@ import numpy as np
 
 from ...schema import ConfigError
 from ..images import decode_image
-from ..transforms.joint import DensePipeline, fixed_pipeline, padded
+from ..transforms.joint import JointPipeline, fixed_pipeline, padded
 from .registry import SECTIONS
 
-__all__ = ["DenseDataset", "thinned"]
+__all__ = ["AnnotatedDataset", "thinned"]
 
 
 def thinned(items, count):
@@ -23,7 +23,7 @@ def thinned(items, count):
     )
 
 
-class DenseDataset:
+class AnnotatedDataset:
     """What sets of images with annotations share. A subclass has `truth(i, shape)`, the annotations
     of image i as keys of a sample.
 
@@ -33,17 +33,17 @@ class DenseDataset:
     def __init__(self, files, names, mode, transform_ops, bad_images):
         files.check(names)
         self.files, self.names, self.training = files, names, mode == "train"
-        self.transform = DensePipeline(transform_ops)
+        self.transform = JointPipeline(transform_ops)
         self.bad_images = SECTIONS.build("BadImages", bad_images, "bad_images")
         # three channels in float32, eight masks
-        self.sample_bytes = int(self.transform.pixels(1 << 20) * 20)
+        self.sample_bytes = int(self.transform.max_pixels(1 << 20) * 20)
 
     @staticmethod
     def check(arguments, mode, where):
         """ConfigError for transforms that cannot be built, for another `mode` than DataLoader's,
         and for chance in evaluation.
         """
-        expected, build = {"Train": ("train", DensePipeline), "Eval": ("val", fixed_pipeline)}[mode]
+        expected, build = {"Train": ("train", JointPipeline), "Eval": ("val", fixed_pipeline)}[mode]
         if arguments["mode"] != expected:
             raise ConfigError(
                 f"{where}.mode: DataLoader.{mode} needs {expected!r}, got {arguments['mode']!r}"

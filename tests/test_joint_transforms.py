@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dense_example import example
+from joint_example import example
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 from ppcls_nextvit.data.images import ImageError  # noqa: E402
-from ppcls_nextvit.data.transforms.joint import DensePipeline, padded, rescaled_size  # noqa: E402
+from ppcls_nextvit.data.transforms.joint import JointPipeline, padded, rescaled_size  # noqa: E402
 from ppcls_nextvit.schema import ConfigError  # noqa: E402
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mm_transforms.npz")
@@ -52,7 +52,7 @@ class Legacy:
 
 def run(ops, rng=0, sample=None):
     rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
-    return DensePipeline(ops)(example() if sample is None else sample, rng, "picture")
+    return JointPipeline(ops)(example() if sample is None else sample, rng, "picture")
 
 
 def assert_same_pixels(ours, theirs):
@@ -354,7 +354,7 @@ def test_same_place_same_sample():
     ],
 )
 def test_largest_size(ops, expected):
-    assert DensePipeline(ops).pixels(96 * 128) == expected
+    assert JointPipeline(ops).max_pixels(96 * 128) == expected
     assert max(np.prod(run(ops, seed)["image"].shape[:2]) for seed in range(8)) <= expected
 
 
@@ -395,7 +395,7 @@ def test_largest_size(ops, expected):
 )
 def test_bad_lists(ops, message):
     with pytest.raises(ConfigError, match=message):
-        DensePipeline(ops)
+        JointPipeline(ops)
 
 
 def test_a_sample_that_does_not_fit_is_named():

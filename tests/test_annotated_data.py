@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 import pytest
-from dense_example import NUCLEI
+from joint_example import NUCLEI
 from PIL import Image
 
 mask_tools = pytest.importorskip("pycocotools.mask", reason="needs the extra `det`")
