@@ -1,4 +1,4 @@
-"""Sets for detection and segmentation: formats, what is left out, batches, order, and every kind of
+"""Datasets of detection and segmentation: formats, what is left out, batches, order, and every kind of
 bad input.
 """
 
@@ -43,9 +43,9 @@ def bitmap(box, height, width):
     return mask
 
 
-def annotation(id, image, box, category=3, **more):
+def annotation(number, image, box, category=3, **more):
     return {
-        "id": id,
+        "id": number,
         "image_id": image,
         "category_id": category,
         "bbox": list(box),
@@ -103,7 +103,7 @@ def batches(section, mode="Train", classes=2, epoch=0, **place):
 
 
 # COCO
-# -------------------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 def test_polygons_and_both_run_lengths_are_the_same_mask(tmp_path):
@@ -633,7 +633,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 
 # Segmentation
-# -----------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -856,11 +856,11 @@ def test_images_of_different_size_need_a_crop(labelled):
 
 
 # Order
-# ------------------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 class Sized:
-    """A set of images of which the numbers divisible by three are high."""
+    """A dataset of which the numbers divisible by three are high."""
 
     def __init__(self, count):
         self.aspect_ratios = np.array([0.75 if i % 3 == 0 else 1.5 for i in range(count)])
@@ -946,7 +946,7 @@ def test_training_samplers_do_not_evaluate(name, more):
         sampler(name, Sized(9), pad=False, **more)
 
 
-def test_a_set_without_sizes_has_no_aspect_ratios():
+def test_a_dataset_without_sizes_has_no_aspect_ratios():
     with pytest.raises(
         ConfigError, match="a dataset that knows the sizes of its images, such as COCODataset"
     ):

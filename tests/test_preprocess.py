@@ -33,9 +33,9 @@ EVAL = [
 ]
 
 
-def encoded(image, format="png", **options):
+def encoded(image, encoding="png", **options):
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)
+    image.save(buffer, encoding, **options)
     return buffer.getvalue()
 
 
@@ -70,8 +70,8 @@ def test_grey_palette_alpha_and_bilevel():
 
 def test_16_bit_grey_keeps_its_high_byte():
     values = np.array([[0, 255, 256, 0x1234, 65535]], np.uint16)
-    for format in ("png", "tiff"):
-        assert decode_image(encoded(Image.fromarray(values), format))[0, :, 0].tolist() == [
+    for encoding in ("png", "tiff"):
+        assert decode_image(encoded(Image.fromarray(values), encoding))[0, :, 0].tolist() == [
             0,
             0,
             1,
@@ -179,9 +179,9 @@ def test_missing_file_and_folder(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("format", ["png", "jpeg", "gif", "bmp", "tiff", "webp"])
-def test_damaged_bytes_raise_nothing_else(format):
-    data, rng = encoded(Image.fromarray(noise(32, 32)), format), np.random.default_rng(0)
+@pytest.mark.parametrize("encoding", ["png", "jpeg", "gif", "bmp", "tiff", "webp"])
+def test_damaged_bytes_raise_nothing_else(encoding):
+    data, rng = encoded(Image.fromarray(noise(32, 32)), encoding), np.random.default_rng(0)
     for _ in range(150):
         damaged = bytearray(data)
         for position in rng.integers(0, len(data), 4):

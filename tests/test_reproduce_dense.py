@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from dense_example import NUCLEI
+from joint_example import NUCLEI
 from paddle.nn import functional as F
 from PIL import Image
 from predicting import program_at
