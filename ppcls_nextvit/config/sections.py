@@ -187,7 +187,7 @@ class Config:
 
     def section(self, dotted: str) -> Any:
         """The mapping at e.g. 'DataLoader.Train'; ConfigError when the file has none."""
-        node = self
+        node: Any = self
         for key in dotted.split("."):
             node = node.get(key) if isinstance(node, dict) else getattr(node, key)
             if not node:

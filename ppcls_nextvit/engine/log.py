@@ -126,6 +126,7 @@ class RunLog:
         if self._file:
             logger.removeHandler(self._file)
             self._file.close()
+        if self._figures:
             self._figures.close()
         if self.writer:
             self.writer.close()

@@ -101,7 +101,8 @@ def split_by_decay(
     """(decayed, spared): the trainable parameters as two dicts {structured name: parameter}."""
     words = (no_weight_decay_name or "").split()
     own = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    decayed, spared = {}, {}
+    decayed: Dict[str, paddle.Tensor] = {}
+    spared: Dict[str, paddle.Tensor] = {}
     for name, parameter in trainable_parameters(model).items():
         named = name in own or any(word in name for word in words)
         flat = one_dim_param_no_weight_decay and parameter.ndim == 1

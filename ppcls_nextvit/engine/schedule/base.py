@@ -50,7 +50,7 @@ class Schedule:
         warmup_epoch: float = 0.0,
         warmup_start_lr: float = 0.0,
         by_epoch: bool = False,
-        curve: Optional[Callable[[int], float]] = None,
+        curve: Optional[Callable[[float], float]] = None,
     ):
         if warmup_epoch < 0:
             raise ValueError(f"warmup_epoch must be 0 or more; got {warmup_epoch}")
@@ -59,7 +59,9 @@ class Schedule:
         self.ticks_per_epoch = 1 if by_epoch else steps_per_epoch
         self.warmup_ticks = warmup_epoch if by_epoch else round(warmup_epoch * steps_per_epoch)
         self.decay_ticks = (epochs - warmup_epoch) * self.ticks_per_epoch
-        self.peak, self.warmup_start_lr, self.curve = peak, warmup_start_lr, curve
+        self.peak, self.warmup_start_lr = peak, warmup_start_lr
+        # one that needs decay_ticks is set afterwards
+        self.curve: Callable[[float], float] = curve or (lambda tick: peak)
 
     def lr(self, step: int) -> float:
         """Learning rate of the 0-based optimiser step."""

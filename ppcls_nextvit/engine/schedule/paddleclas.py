@@ -177,15 +177,16 @@ def Piecewise(
     if learning_rate is not None:
         decay_epochs = list(range(30, epochs, 30))
         values = [learning_rate * 0.1**i for i in range(len(decay_epochs) + 1)]
-    if len(values) != len(decay_epochs) + 1:
+    ends, rates = list(decay_epochs or []), list(values or [])
+    if len(rates) != len(ends) + 1:
         raise ValueError(
-            f"values must be one more than decay_epochs; got {len(values)} values and "
-            f"{len(decay_epochs)} decay_epochs"
+            f"values must be one more than decay_epochs; got {len(rates)} values and "
+            f"{len(ends)} decay_epochs"
         )
-    check_increasing("decay_epochs", decay_epochs)
-    schedule = Schedule(epochs, steps_per_epoch, values[0], warmup_epoch, warmup_start_lr, by_epoch)
-    schedule.curve = lambda tick: values[
-        sum(tick >= epoch * schedule.ticks_per_epoch for epoch in decay_epochs)
+    check_increasing("decay_epochs", ends)
+    schedule = Schedule(epochs, steps_per_epoch, rates[0], warmup_epoch, warmup_start_lr, by_epoch)
+    schedule.curve = lambda tick: rates[
+        sum(tick >= epoch * schedule.ticks_per_epoch for epoch in ends)
     ]
     return schedule
 
