@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from golden import seeded
+from scripts import seeded
 from paddle import nn
 
 from ppcls_nextvit import create_model

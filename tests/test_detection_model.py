@@ -7,7 +7,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
+from scripts import seeded
 from helpers import GOLDEN, assert_loads, paddle_state_dict
 
 from ppcls_nextvit.detection import MaskRCNN

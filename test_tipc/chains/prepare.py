@@ -185,7 +185,7 @@ def make_model(params, mode, model):
         own["infer_params"].text("norm_export"),
     )
     weights, data = seeded_weights(model), data_options(params, mode, ("lite", "lite"))
-    environment = checkout_environment(ROOT, ROOT / "tests")
+    environment = checkout_environment(ROOT)
     for command in (
         [
             python,

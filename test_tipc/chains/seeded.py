@@ -1,18 +1,28 @@
-"""Seeded random weights: `python -m test_tipc.chains.seeded MODEL CLASSES FILE.pdparams`, with
-tests/ on PYTHONPATH.
+"""Seeded random weights: `python -m test_tipc.chains.seeded MODEL CLASSES FILE.pdparams`.
 
-The weights of tests/golden/seeded.py, which are the same everywhere, so that predictions can be
-stored.
+The weights of scripts/seeded.py, which are the same everywhere, so that predictions can be stored.
 """
 
 import sys
 
 import paddle
-from helpers import seeded_model
+
+from ppcls_nextvit import create_model, load_weights
+from ppcls_nextvit.weights import to_torch
+from scripts import seeded
 
 # logits of a random network hardly depend on the image; this makes the best class differ from image
 # to image
 HEAD_GAIN = 5.0
+
+
+def seeded_model(name: str, num_classes: int) -> paddle.nn.Layer:
+    """`create_model(name)` with the seeded weights of the reference's keys and shapes."""
+    model = create_model(name, num_classes=num_classes)
+    own = {key: value.numpy() for key, value in model.state_dict().items()}
+    shapes = {key: value.shape for key, value in to_torch(own, model).items()}
+    load_weights(model, seeded.state_dict(shapes))
+    return model
 
 
 def main(argv=None) -> int:
