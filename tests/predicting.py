@@ -3,13 +3,15 @@ of every kind, programs by path.
 """
 
 import importlib.util
+import sys
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
+from scripts import seeded
 from paddle import nn
 from PIL import Image
 from tiny import DATA, ROOT
@@ -25,12 +27,15 @@ HEAD_GAIN = 20.0
 
 
 def program_at(path):
-    """The module of a program in tools/ or deploy/, which are no packages."""
+    """The module of a program in tools/ or deploy/, which are no packages. While it is imported its
+    folder is first on the path, as when Python runs it.
+    """
     spec = importlib.util.spec_from_file_location(
         path.replace("/", "_").removesuffix(".py"), ROOT / path
     )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with mock.patch.object(sys, "path", [str((ROOT / path).parent), *sys.path]):
+        spec.loader.exec_module(module)
     return module
 
 

@@ -1,8 +1,7 @@
-"""deploy/onnx/predict.py: the predictions of tools/infer.py from ONNX Runtime and OpenVINO,
-one-line errors, nothing of this project.
+"""deploy/python/predict.py, also by its name in deploy/onnx: the predictions of tools/infer.py from
+ONNX Runtime and OpenVINO, one-line errors, neither Paddle nor anything of this project.
 """
 
-import ast
 import json
 import os
 import shutil
@@ -17,8 +16,8 @@ from tiny import ROOT, write_config
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 
-deploy = program_at("deploy/onnx/predict.py")
-PROGRAMS = [ROOT / "deploy" / name / "predict.py" for name in ("python", "onnx")]
+deploy = program_at("deploy/python/predict.py")
+PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +58,6 @@ def predict(model, images, *options):
         ["--model", str(model), "--images", str(images), "--json", str(path), *options]
     )
     return status, json.loads(path.read_text())
-
-
-def test_what_is_shared_with_deploy_python_is_the_same_text():
-    """The two programs are copied away alone, so they repeat each other: to the letter."""
-    sources = [path.read_text() for path in PROGRAMS]
-    ours, theirs = (
-        {
-            node.name: ast.get_source_segment(source, node)
-            for node in ast.parse(source).body
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-        }
-        for source in sources
-    )
-    shared = set(ours) & set(theirs) - {"main"}
-    assert {
-        "decode",
-        "resize_image",
-        "Preprocess",
-        "read_hashed",
-        "Classifier",
-        "Timed",
-        "predict_files",
-        "predict",
-    } <= shared
-    for name in shared:
-        assert ours[name] == theirs[name], name
 
 
 def test_same_predictions_as_infer(trained, exported, tmp_path):
@@ -148,7 +121,7 @@ def test_latency_is_of_the_runs_asked_for(exported, capsys):
                 "--model",
                 str(exported),
                 "--images",
-                str(ROOT / "ppcls_nextvit" / "export" / "photos"),
+                str(PHOTOS),
                 "--batch-size",
                 "2",
                 "--repeat",
@@ -238,6 +211,30 @@ def test_missing_engine_is_named(exported, monkeypatch, capsys, engine):
     assert f"--engine {engine} is not installed: pip install {engine}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options, names",
+    [
+        (["--precision", "fp32"], "--precision"),
+        (["--no-onednn"], "--onednn"),
+        (["--onednn", "--tensorrt"], "--onednn, --tensorrt"),
+    ],
+)
+def test_options_of_paddle_inference_are_refused(exported, capsys, options, names):
+    assert deploy.main(["--model", str(exported), "--images", str(PHOTOS), *options]) == 1
+    assert (
+        f"error: {names}: for Paddle Inference alone; onnxruntime runs this model"
+        in capsys.readouterr().err
+    )
+
+
+def test_an_export_to_paddle_holds_no_onnx(model, tmp_path, capsys):
+    edit(model, lambda d: d["Export"].update(target="paddle"))
+    images = str(clothes(tmp_path / "clothes", 1))
+    assert deploy.main(["--model", str(model), "--images", images]) == 1
+    assert "holds no program of Paddle's; export with --to paddle" in capsys.readouterr().err
+    assert deploy.main(["--model", str(model), "--images", images, "--engine", "onnxruntime"]) == 0
+
+
 def test_images_that_do_not_fit_the_exported_size(model, tmp_path, capsys):
     edit(model, lambda d: d["PreProcess"]["transform_ops"].pop(1))
     assert (
@@ -253,36 +250,29 @@ def test_images_that_do_not_fit_the_exported_size(model, tmp_path, capsys):
     )
 
 
-def test_copied_alone_it_runs_without_this_project_paddle_and_yaml(exported, tmp_path):
-    copy = shutil.copy(PROGRAMS[1], tmp_path / "predict.py")
-    roots = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(PROGRAMS[1].read_text()))
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in (
-            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
-        )
-    }
-    assert roots - set(sys.stdlib_module_names) == {
-        "PIL",
-        "cv2",
-        "numpy",
-        "onnxruntime",
-        "openvino",
-    }
+@pytest.fixture
+def copied(tmp_path):
+    """deploy/, copied away to where neither Paddle nor this project nor PyYAML can be imported."""
+    for folder in ("python", "onnx"):
+        shutil.copytree(ROOT / "deploy" / folder, tmp_path / folder)
     for name in ("paddle", "yaml", "onnx", "ppcls_nextvit"):
-        (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')")
+        (tmp_path / "python" / f"{name}.py").write_text("raise AssertionError('imported')")
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", ["python", "onnx"])
+def test_copied_away_it_runs_without_this_project_paddle_and_yaml(exported, copied, folder):
     command = [
         sys.executable,
-        copy,
+        f"{folder}/predict.py",
         "--model",
         str(exported),
         "--images",
-        str(ROOT / "ppcls_nextvit" / "export" / "photos"),
+        str(PHOTOS),
         "--topk",
         "1",
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=copied, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = ["chair_559.jpg", "dog_243.jpg", "drum_541.jpg", "eagle_22.jpg"]
     assert [

@@ -1,5 +1,5 @@
-"""deploy/python/predict.py: evaluation's pixels bit for bit, tools/infer.py's predictions, nothing
-of this project, one-line errors.
+"""deploy/python: evaluation's pixels bit for bit, tools/infer.py's predictions by Paddle Inference,
+nothing of this project, one-line errors. test_deploy_onnx.py has the other engines.
 """
 
 import ast
@@ -19,7 +19,10 @@ from tiny import NORMALIZE, ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 
+FOLDER = ROOT / "deploy" / "python"
 deploy = program_at("deploy/python/predict.py")
+engines = program_at("deploy/python/engines.py")
+recipe = program_at("deploy/python/preprocess.py")
 IMAGENET = {
     "NormalizeImage": {
         "scale": "1.0/255.0",
@@ -117,7 +120,7 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(pictures, name):
         pytest.importorskip("cv2")
     ours = Preprocess(PIPELINES[name])
     described = yaml.safe_load(yaml.safe_dump({"transform_ops": ours.describe()}))["transform_ops"]
-    theirs = deploy.Preprocess(described, min_size=1)
+    theirs = recipe.Preprocess(described, min_size=1)
     files = sorted(pictures.iterdir())
     assert len(files) == 14
     seen = set()
@@ -231,7 +234,7 @@ def test_onednn_is_really_off(exported, monkeypatch):
     )
     description = deploy.read_description(exported[0])
     for onednn in (True, False):
-        deploy.paddle_engine(exported[0], description, onednn=onednn)
+        engines.paddle_engine(exported[0], description, onednn=onednn)
     assert seen == [True, False]
 
 
@@ -324,7 +327,13 @@ def test_a_strip_that_resizing_would_blow_up_is_refused(exported, model, tmp_pat
 def test_options_that_do_not_go_together(exported, capsys, options, message):
     assert (
         deploy.main(
-            ["--model", str(exported[0]), "--images", str(ROOT / "ppcls_nextvit" / "export" / "photos"), *options]
+            [
+                "--model",
+                str(exported[0]),
+                "--images",
+                str(ROOT / "ppcls_nextvit" / "export" / "photos"),
+                *options,
+            ]
         )
         == 1
     )
@@ -406,9 +415,8 @@ def flip_byte(path):
     "change, message",
     [
         (lambda f: shutil.rmtree(f), "no such directory"),
-        (lambda f: [path.unlink() for path in f.iterdir()], "inference.yml: no such file"),
+        (lambda f: [path.unlink() for path in f.iterdir()], "export.json: no such file"),
         (lambda f: (f / "inference.json").unlink(), "inference.json: no such file"),
-        (lambda f: (f / "inference.yml").unlink(), "inference.yml: no such file"),
         (lambda f: (f / "inference.pdiparams").unlink(), "inference.pdiparams: no such file"),
         (
             lambda f: (f / "inference.yml").write_text(""),
@@ -499,33 +507,113 @@ def test_unknown_transform_and_cuda_are_refused(exported, model, tmp_path, capsy
     assert "unknown transform 'Sharpen'" in capsys.readouterr().err
 
 
-def test_copied_alone_it_runs_without_this_project(exported, tmp_path):
-    copy = shutil.copy(ROOT / "deploy" / "python" / "predict.py", tmp_path / "predict.py")
+def test_either_description_will_do(exported, model, tmp_path):
+    """inference.yml alone, without the section Export, is how the oldest exports are described."""
+    images = clothes(tmp_path / "clothes", 3)
+    description = yaml.safe_load((model / "inference.yml").read_text())
+    del description["Export"]
+    (model / "inference.yml").write_text(yaml.safe_dump(description))
+    (model / "export.json").unlink()
+    recent = shutil.copytree(exported[0], tmp_path / "recent")
+    (recent / "inference.yml").unlink()
+    written = []
+    for folder in (exported[0], model, recent):
+        arguments = ["--model", str(folder), "--images", str(images)]
+        assert deploy.main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
+        written.append((tmp_path / "out.json").read_text())
+    assert written[0] == written[1] == written[2]
+
+
+@pytest.mark.parametrize(
+    "target, engine",
+    [
+        ("paddle", "paddle"),
+        ("onnx", "onnxruntime"),
+        ("tensorrt", "onnxruntime"),
+        ("openvino", "openvino"),
+    ],
+)
+def test_the_export_says_which_engine(target, engine):
+    assert engines.engine_of("model", {"Export": {"target": target}}) == engine
+
+
+def test_exports_for_other_programs_are_refused(model, tmp_path, capsys):
+    description = yaml.safe_load((model / "inference.yml").read_text())
+    description["Export"]["target"] = "lite"
+    (model / "inference.yml").write_text(yaml.safe_dump(description))
+    assert (
+        deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
+    )
+    assert (
+        "an export to lite; this program runs exports to paddle, onnx, tensorrt, openvino"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "module, message",
+    [
+        ("paddle", "--engine paddle is not installed: pip install paddlepaddle"),
+        ("yaml", "inference.yml cannot be read: pip install PyYAML"),
+    ],
+)
+def test_missing_packages_are_named(exported, monkeypatch, capsys, module, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert deploy.main(["--model", str(exported[0]), "--images", str(exported[0])]) == 1
+    assert message in capsys.readouterr().err
+
+
+def run_copy(folder, *arguments):
+    """predict.py of `folder`, run there without PYTHONPATH."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "predict.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def test_copied_away_it_runs_without_this_project(exported, tmp_path):
+    copies = [shutil.copy(path, tmp_path) for path in sorted(FOLDER.glob("*.py"))]
     roots = {
         name.split(".")[0]
-        for node in ast.walk(ast.parse(copy.read_text()))
+        for copy in copies
+        for node in ast.walk(ast.parse(open(copy, encoding="utf-8").read()))
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for name in (
             [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
         )
     }
-    assert roots - set(sys.stdlib_module_names) == {"PIL", "cv2", "numpy", "paddle", "yaml"}
+    assert roots - set(sys.stdlib_module_names) == {
+        "PIL",
+        "classify",
+        "cv2",
+        "description",
+        "engines",
+        "numpy",
+        "onnxruntime",
+        "openvino",
+        "paddle",
+        "preprocess",
+        "yaml",
+    }
     images = clothes(tmp_path / "clothes", 2)
-    command = [
-        sys.executable,
-        "-P",
-        "predict.py",
-        "--model",
-        str(exported[0]),
-        "--images",
-        str(images),
-        "--topk",
-        "1",
-    ]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    done = run_copy(tmp_path, "--model", exported[0], "--images", images, "--topk", "1")
     assert done.returncode == 0, done.stderr
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
         str(images / "00000.png"),
         str(images / "00001.png"),
     ]
+
+
+@pytest.mark.parametrize(
+    "program, advice",
+    [
+        ("python", "predict.py needs all of deploy/python/*.py beside it"),
+        ("onnx", "copy deploy/python/*.py in place of this file"),
+    ],
+)
+def test_copied_alone_it_says_what_to_copy(tmp_path, program, advice):
+    (tmp_path / "target").mkdir()
+    shutil.copy(ROOT / "deploy" / program / "predict.py", tmp_path / "target")
+    done = run_copy(tmp_path / "target", "--help")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert advice in done.stderr

@@ -422,7 +422,7 @@ def test_tool_and_program(tmp_path, monkeypatch, capsys):
             [
                 *arguments,
                 "-o",
-                f"Infer.infer_imgs={ROOT / 'tests' / 'photos'}",
+                f"Infer.infer_imgs={ROOT / 'ppcls_nextvit' / 'export' / 'photos'}",
                 "--json",
                 str(tmp_path / "infer.json"),
             ]

@@ -1,43 +1,34 @@
 """Classify images with an exported Core ML package, on a Mac: python predict.py --model DIRECTORY
 --images FILE_OR_DIRECTORY
 
-Copy this file, ../onnx/predict.py (decoding, resizing, printing) and the directory. Needs macOS 13
-or later, coremltools, numpy and Pillow.
+Copy this file, the folder ../python as python beside it, and the directory. Needs macOS 13 or
+later, coremltools, numpy and Pillow.
 """
 
+import argparse
 import hashlib
-import importlib.util
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "python"), str(HERE.parent / "python")]
+try:
+    import numpy as np
+    from classify import common_arguments, predict
+    from description import parse_description
+    from PIL import Image
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: {error}. predict.py needs the folder deploy/python beside it, numpy and Pillow"
+    ) from None
+
 PACKAGE = "inference.mlpackage"
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 
 
-def neighbour(name, *folders):
-    """The module in the first of `folders` that has the file `name`. FileNotFoundError if none
-    has.
-    """
-    for folder in folders:
-        if (folder / name).is_file():
-            spec = importlib.util.spec_from_file_location(
-                f"{folder.name}_{Path(name).stem}", folder / name
-            )
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise FileNotFoundError(f"{folders[0] / name}: no such file; copy {name} there")
-
-
-common = neighbour("predict.py", HERE.parent / "onnx", HERE / "onnx")
-
-
-def distinct(names):
+def distinct(names: list[str]) -> list[str]:
     """`names`, where those that occur twice have their index added: so they are in the package,
     whose scores go by name.
     """
@@ -45,49 +36,46 @@ def distinct(names):
     return [f"{name} ({index})" if name in repeated else name for index, name in enumerate(names)]
 
 
-def read_package(folder):
-    """The description in `folder`, after the package's files were hashed. FileNotFoundError or
+def read_package(folder: str | Path) -> dict:
+    """The description in `folder`, after the package's files were hashed: one whose preprocessing
+    makes the 8-bit pixels that the package takes, one picture at a time. FileNotFoundError or
     ValueError, one line.
     """
-    folder = Path(folder)
-
-    def parse(text):
-        description = json.loads(text)
-        for name, entry in description["Files"].items():
-            path = folder / name
-            if name.partition("/")[0] != PACKAGE or ".." in Path(name).parts:
-                raise ValueError(f"{name} is no file of a Core ML export (--to coreml)")
-            if (
-                not path.is_file()
-                or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]
-            ):
-                raise ValueError(
-                    f"{name} is missing, damaged or of another export; export or copy again"
-                )
-        return {**description, "Files": {}}
-
-    description = common.read_hashed(folder, parse)
-    # Normalisation is in the package: it takes 8-bit pixels. PIL's are red first, and Core ML turns
-    # them where the model wants blue first.
-    recipe = [
-        {name: {**arguments, "to_rgb": True} if name == "DecodeImage" else arguments or {}}
-        for step in description["PreProcess"]["transform_ops"]
-        for name, arguments in step.items()
-        if name not in ("NormalizeImage", "ToCHWImage")
-    ]
-    # pictures come one by one
-    shape = [None, *description["Model"]["input"]["shape"][1:]]
+    description = parse_description(folder)
+    check_package(Path(folder), description["Files"])
+    # Normalisation is in the package. PIL's pixels are red first, and Core ML turns them where the
+    # model wants blue first.
+    steps = []
+    for step in description["PreProcess"]["transform_ops"]:
+        for name, arguments in step.items():
+            if name == "DecodeImage":
+                steps.append({name: {**(arguments or {}), "to_rgb": True}})
+            elif name not in ("NormalizeImage", "ToCHWImage"):
+                steps.append({name: arguments or {}})
+    model = description["Model"]
+    source = {**model["input"], "shape": [None, *model["input"]["shape"][1:]]}
     return {
         **description,
-        "PreProcess": {"transform_ops": recipe},
-        "Model": {
-            **description["Model"],
-            "input": {**description["Model"]["input"], "shape": shape},
-        },
+        "PreProcess": {"transform_ops": steps},
+        "Model": {**model, "input": source},
     }
 
 
-def load_package(path, units):
+def check_package(folder: Path, files: dict) -> None:
+    """Compare the hashes of the package's `files`, {path in `folder`: entry}. ValueError, one
+    line.
+    """
+    for name, entry in files.items():
+        path = folder / name
+        if name.partition("/")[0] != PACKAGE or ".." in Path(name).parts:
+            raise ValueError(f"{folder}: {name} is no file of a Core ML export (--to coreml)")
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise ValueError(
+                f"{folder}: {name} is missing, damaged or of another export; export or copy again"
+            )
+
+
+def load_package(path: Path, units: str) -> Any:
     """The package as an object with `predict({name: picture})`, run by Core ML. ValueError where
     there is none.
     """
@@ -102,18 +90,17 @@ def load_package(path, units):
     )
 
 
-def coreml_engine(folder, description, units):
+def coreml_engine(
+    folder: str | Path, description: dict, units: str
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from float32 [B, 3, H, W], 0 ... 255, to the model's output, [B, classes]."""
-    package, name = (
-        load_package(Path(folder) / PACKAGE, units),
-        description["Model"]["input"]["name"],
-    )
+    package = load_package(Path(folder) / PACKAGE, units)
+    name = description["Model"]["input"]["name"]
     classes = distinct(description["PostProcess"]["Topk"]["label_list"])
 
     def scores(pixels):
-        output = package.predict(
-            {name: Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8))}
-        )
+        picture = Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8))
+        output = package.predict({name: picture})
         if not description["Model"]["softmax"]:
             return np.reshape(next(iter(output.values())), -1)
         found = next(value for value in output.values() if isinstance(value, dict))
@@ -122,18 +109,22 @@ def coreml_engine(folder, description, units):
     return lambda batch: np.stack([scores(pixels) for pixels in batch])
 
 
-def main(argv=None) -> int:
-    parser = common.common_arguments()
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = common_arguments(__doc__)
     parser.add_argument(
         "--units",
         choices=list(UNITS),
         default="all",
         help="where it may run (all); ane: the Neural Engine",
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
     try:
         description = read_package(args.model)
-        return common.predict(args, description, coreml_engine(args.model, description, args.units))
+        return predict(args, description, coreml_engine(args.model, description, args.units))
     except (OSError, ValueError, RuntimeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1

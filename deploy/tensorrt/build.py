@@ -12,22 +12,22 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-ONNX, ENGINE, RECORD, DESCRIPTION = (
-    "inference.onnx",
-    "inference.engine",
-    "inference.engine.json",
-    "export.json",
-)
+ONNX = "inference.onnx"
+ENGINE = "inference.engine"
+RECORD = "inference.engine.json"
+DESCRIPTION = "export.json"
 DEFAULT_BATCH = (1, 8, 32)
-AXES = ("batch", None, "height", "width")
+AXES = ("batch", "channels", "height", "width")
 
 
 class BuildError(ValueError):
     """No engine was built; nothing was written."""
 
 
-def read_export(folder):
+def read_export(folder: str | Path) -> dict:
     """export.json of `folder`, after inference.onnx was found and its hash compared.
     FileNotFoundError or BuildError, one line.
     """
@@ -40,11 +40,9 @@ def read_export(folder):
             )
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        expected, _, _ = (
-            description["Files"][ONNX]["sha256"],
-            description["Export"]["inputs"],
-            description["Export"]["precision"],
-        )
+        expected = description["Files"][ONNX]["sha256"]
+        for key in ("inputs", "precision"):
+            description["Export"][key]
     except (ValueError, KeyError, TypeError) as error:
         raise BuildError(
             f"{folder / DESCRIPTION}: not the description of an export: {error}"
@@ -57,7 +55,9 @@ def read_export(folder):
     return description
 
 
-def profile_shapes(shape, asked, image_size):
+def profile_shapes(
+    shape: tuple, asked: dict[str, tuple | None], image_size: tuple[int, int]
+) -> list[tuple]:
     """(smallest, usual, largest) shape of an input of `shape` [batch, channels, height, width],
     None where the export left it open.
 
@@ -90,7 +90,7 @@ def profile_shapes(shape, asked, image_size):
     return [tuple(column[i] for column in columns) for i in range(3)]
 
 
-def import_tensorrt(rtx):
+def import_tensorrt(rtx: bool) -> ModuleType:
     """The module tensorrt, or tensorrt_rtx. BuildError names what to install."""
     try:
         if not rtx:
@@ -110,7 +110,7 @@ def import_tensorrt(rtx):
         ) from None
 
 
-def create_network(trt, builder, config, precision):
+def create_network(trt: ModuleType, builder: Any, config: Any, precision: str) -> Any:
     """A network whose types are those of the file, where this TensorRT (9.1 and later) has such;
     before, flags allow them.
     """
@@ -124,7 +124,7 @@ def create_network(trt, builder, config, precision):
     return builder.create_network(1 << int(kinds["EXPLICIT_BATCH"]))
 
 
-def parse(trt, network, path, logger):
+def parse(trt: ModuleType, network: Any, path: Path, logger: Any) -> Any:
     """Fill `network` from the ONNX file. BuildError with the parser's own words."""
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(path.read_bytes()):
@@ -134,7 +134,7 @@ def parse(trt, network, path, logger):
     return parser
 
 
-def set_capabilities(trt, config, capabilities):
+def set_capabilities(trt: ModuleType, config: Any, capabilities: list[str] | None) -> None:
     """Build for GPUs by compute capability ('8.9'), not for the one in this machine. BuildError for
     one that is not known.
     """
@@ -154,14 +154,12 @@ def set_capabilities(trt, config, capabilities):
     for index, text in enumerate(capabilities):
         name = f"SM{text.replace('.', '')}"
         if name not in known:
-            raise BuildError(
-                f"--compute-capability {text}: not known; expected one of "
-                f"{', '.join(f'{each[2:-1]}.{each[-1]}' for each in known)}"
-            )
+            expected = ", ".join(f"{each[2:-1]}.{each[-1]}" for each in known)
+            raise BuildError(f"--compute-capability {text}: not known; expected one of {expected}")
         config.set_compute_capability(known[name], index)
 
 
-def load_timing_cache(config, path):
+def load_timing_cache(config: Any, path: Path) -> bool:
     """Give `config` the timings in the file `path`, or empty ones; returns whether this TensorRT
     keeps timings.
     """
@@ -174,7 +172,7 @@ def load_timing_cache(config, path):
     return config.set_timing_cache(cache, False)
 
 
-def write_whole(path, data):
+def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path` or leave what is there: a program that reads it never meets half a
     file.
     """
@@ -186,7 +184,7 @@ def write_whole(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def build(args):
+def build(args: argparse.Namespace) -> dict:
     """Write inference.engine and inference.engine.json into args.model; returns the record."""
     if args.rtx and args.timing_cache:
         raise BuildError(
@@ -195,10 +193,8 @@ def build(args):
         )
     folder = Path(args.model)
     description = read_export(folder)
-    export, image_size = (
-        description["Export"],
-        description.get("Model", {}).get("input", {}).get("image_size", (224, 224)),
-    )
+    export = description["Export"]
+    image_size = description.get("Model", {}).get("input", {}).get("image_size", (224, 224))
     asked = {"batch": args.batch, "height": args.height, "width": args.width}
     profiles = {
         name: profile_shapes(shape, asked, image_size) for name, shape in export["inputs"].items()
@@ -238,15 +234,15 @@ def build(args):
     return record
 
 
-def positive(text):
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
     return number
 
 
-def arguments(argv):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="an export with --to tensorrt"
     )
@@ -284,8 +280,8 @@ def arguments(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> int:
-    args = arguments(argv)
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
     try:
         record = build(args)
     except (OSError, ValueError) as error:

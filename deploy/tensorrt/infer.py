@@ -1,37 +1,27 @@
 """Classify images with an engine that build.py made: python infer.py --model DIRECTORY --images
 FILE_OR_DIRECTORY [--labels LIST]
 
-Copy this file, ../onnx/predict.py (preprocessing, printing) and the directory. Needs the TensorRT
-that built the engine, cuda-python, numpy and Pillow.
+Copy this file, build.py and those of ../python (*.py) into one folder, and the directory.
+Needs the TensorRT that built the engine, cuda-python, numpy and Pillow.
 """
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import numpy as np
-
-ENGINE, RECORD, ONNX = "inference.engine", "inference.engine.json", "inference.onnx"
-
-
-def neighbour(name, *folders):
-    """The module in the first of `folders` that has the file `name`. FileNotFoundError if none
-    has.
-    """
-    for folder in folders:
-        if (folder / name).is_file():
-            spec = importlib.util.spec_from_file_location(
-                f"{folder.name}_{Path(name).stem}", folder / name
-            )
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise FileNotFoundError(f"{folders[0] / name}: no such file; copy {name} there")
-
-
-HERE = Path(__file__).resolve().parent
-common = neighbour("predict.py", HERE, HERE.parent / "onnx")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+try:
+    import numpy as np
+    from build import ENGINE, ONNX, RECORD, import_tensorrt
+    from classify import common_arguments, predict
+    from description import read_description
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: {error}. infer.py needs build.py and all of deploy/python/*.py beside it, numpy "
+        f"and Pillow"
+    ) from None
 
 
 class Cuda:
@@ -49,9 +39,10 @@ class Cuda:
                 raise ValueError(
                     f"cuda-python cannot be imported ({error}): pip install cuda-python"
                 ) from None
-        self.runtime, self.kinds = runtime, runtime.cudaMemcpyKind
+        self.runtime = runtime
+        self.kinds = runtime.cudaMemcpyKind
 
-    def __call__(self, name, *arguments):
+    def __call__(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self.runtime, name)(*arguments)
         if int(error):
             raise ValueError(f"{name}: {error}")
@@ -65,8 +56,9 @@ class Engine:
     for another image size.
     """
 
-    def __init__(self, path, trt, cuda):
-        self.trt, self.cuda, logger = trt, cuda, trt.Logger(trt.Logger.WARNING)
+    def __init__(self, path: Path, trt: ModuleType, cuda: Cuda):
+        self.cuda = cuda
+        logger = trt.Logger(trt.Logger.WARNING)
         self.runtime = trt.Runtime(logger)  # must live as long as its engine
         self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
@@ -80,13 +72,13 @@ class Engine:
             next(name for name in names if self.engine.get_tensor_mode(name) == mode)
             for mode in (trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT)
         )
-        low, _, high = (
-            tuple(shape) for shape in self.engine.get_tensor_profile_shape(self.input, 0)
-        )
-        self.low, self.high = low, high
-        self.stream, self.buffers = cuda("cudaStreamCreate"), {}
+        low, _, high = self.engine.get_tensor_profile_shape(self.input, 0)
+        self.low = tuple(low)
+        self.high = tuple(high)
+        self.stream = cuda("cudaStreamCreate")
+        self.buffers: dict = {}  # {tensor's name: (address, bytes)}
 
-    def __call__(self, batch):
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
         size = batch.shape[1:]
         if any(
             not low <= given <= high for low, given, high in zip(self.low[1:], size, self.high[1:])
@@ -96,29 +88,25 @@ class Engine:
                 f"{list(self.high[1:])}; "
                 "build it with other --height and --width"
             )
-        return np.concatenate(
-            [
-                self._run(batch[start : start + self.high[0]])
-                for start in range(0, len(batch), self.high[0])
-            ]
-        )
+        most = self.high[0]
+        parts = [self._run(batch[start : start + most]) for start in range(0, len(batch), most)]
+        return np.concatenate(parts)
 
     def _run(self, batch):
         count = len(batch)
-        batch = np.ascontiguousarray(
-            np.pad(batch, [(0, max(0, self.low[0] - count)), (0, 0), (0, 0), (0, 0)]), np.float32
-        )
+        missing = max(0, self.low[0] - count)
+        batch = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        batch = np.ascontiguousarray(batch, np.float32)
         self.context.set_input_shape(self.input, batch.shape)
         output = np.empty(tuple(self.context.get_tensor_shape(self.output)), np.float32)
         for name, array in ((self.input, batch), (self.output, output)):
             self.context.set_tensor_address(name, self._buffer(name, array.nbytes))
-        kinds, source = self.cuda.kinds, batch.ctypes.data
         self.cuda(
             "cudaMemcpyAsync",
             self.buffers[self.input][0],
-            source,
+            batch.ctypes.data,
             batch.nbytes,
-            kinds.cudaMemcpyHostToDevice,
+            self.cuda.kinds.cudaMemcpyHostToDevice,
             self.stream,
         )
         if not self.context.execute_async_v3(self.stream):
@@ -128,7 +116,7 @@ class Engine:
             output.ctypes.data,
             self.buffers[self.output][0],
             output.nbytes,
-            kinds.cudaMemcpyDeviceToHost,
+            self.cuda.kinds.cudaMemcpyDeviceToHost,
             self.stream,
         )
         self.cuda("cudaStreamSynchronize", self.stream)
@@ -145,22 +133,21 @@ class Engine:
         return address
 
 
-def find_engine(folder, description):
+def find_engine(folder: str | Path, description: dict) -> tuple[Path, dict]:
     """(path, record) of the engine in `folder`. FileNotFoundError without one, ValueError if it was
     built from another export.
     """
+    folder = Path(folder)
     for name in (ENGINE, RECORD):
-        if not (Path(folder) / name).is_file():
-            raise FileNotFoundError(
-                f"{Path(folder) / name}: no such file; run build.py --model {folder}"
-            )
-    record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: no such file; run build.py --model {folder}")
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     if record["onnx_sha256"] != description["Files"][ONNX]["sha256"]:
         raise ValueError(f"{folder}: the engine was built from another export; run build.py again")
-    return Path(folder) / ENGINE, record
+    return folder / ENGINE, record
 
 
-def read_labels(path):
+def read_labels(path: str | Path) -> dict[str, int]:
     """{file name: class number} of a list with lines `path label`. ValueError names file and
     line.
     """
@@ -174,28 +161,24 @@ def read_labels(path):
     return labels
 
 
-def top1(results, labels):
+def top1(results: list[dict], labels: dict[str, int]) -> float:
     """Share of `results` whose best class is the labelled one. ValueError if an image has no
     label.
     """
-    results = [result for result in results if "error" not in result]
-    missing = [
-        result["file_name"] for result in results if Path(result["file_name"]).name not in labels
-    ]
-    if missing or not results:
+    best = {
+        result["file_name"]: result["class_ids"][0] for result in results if "error" not in result
+    }
+    missing = [path for path in best if Path(path).name not in labels]
+    if missing or not best:
+        first = f", first {missing[0]}" if missing else ""
         raise ValueError(
-            f"--labels: {len(missing)} of {len(results)} images are not in the "
-            f"list{', first ' * bool(missing)}"
-            f"{''.join(missing[:1])}"
+            f"--labels: {len(missing)} of {len(best)} images are not in the list{first}"
         )
-    return sum(
-        result["class_ids"][0] == labels[Path(result["file_name"]).name] for result in results
-    ) / len(results)
+    return sum(found == labels[Path(path).name] for path, found in best.items()) / len(best)
 
 
-def main(argv=None) -> int:
-    parser = common.common_arguments()
-    parser.description = __doc__.partition("\n")[0]
+def main(argv: list[str] | None = None) -> int:
+    parser = common_arguments(__doc__)
     parser.add_argument(
         "--labels",
         metavar="LIST",
@@ -205,13 +188,10 @@ def main(argv=None) -> int:
     if args.labels and not args.json:
         parser.error("--labels needs --json, from which it counts")
     try:
-        description = common.read_hashed(args.model, json.loads)
+        description = read_description(args.model)
         path, record = find_engine(args.model, description)
         labels = read_labels(args.labels) if args.labels else None
-        build = neighbour("build.py", HERE)
-        status = common.predict(
-            args, description, Engine(path, build.import_tensorrt(record["rtx"]), Cuda())
-        )
+        status = predict(args, description, Engine(path, import_tensorrt(record["rtx"]), Cuda()))
         if labels is not None:
             results = json.loads(Path(args.json).read_text(encoding="utf-8"))
             print(

@@ -1,0 +1,228 @@
+"""Images in, classes out: what the programs of several engines share."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from description import description_path
+from engines import Run
+from preprocess import ImageError, Preprocess
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class Classifier:
+    """`classifier(batch)`: float32 [B, 3, H, W] -> probabilities float32 [B, classes]. run: the
+    engine, from batch to output.
+
+    A model exported for one batch size alone gets batches of that size, the last filled up with
+    zeros.
+    """
+
+    def __init__(self, run: Run, model: dict):
+        self.run = run
+        self.softmax = model["softmax"]
+        self.count = model["input"]["shape"][0]
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        output = self.run(batch) if self.count in (None, len(batch)) else self._in_parts(batch)
+        if self.softmax:
+            return output
+        exponent = np.exp(output - output.max(axis=-1, keepdims=True))
+        return exponent / exponent.sum(axis=-1, keepdims=True)
+
+    def _in_parts(self, batch):
+        padded = np.pad(batch, [(0, -len(batch) % self.count), (0, 0), (0, 0), (0, 0)])
+        parts = [
+            np.array(self.run(padded[start : start + self.count]))
+            for start in range(0, len(padded), self.count)
+        ]
+        return np.concatenate(parts)[: len(batch)]
+
+
+class Timed:
+    """`predictor`, which also runs each batch `repeat` times more, timed; the first one `warmup`
+    times before, untimed.
+    """
+
+    def __init__(self, predictor: Run, warmup: int, repeat: int):
+        self.predictor = predictor
+        self.warmup = warmup
+        self.repeat = repeat
+        self.seconds: list[float] = []
+        self.batches: list[int] = []
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        output = self.predictor(batch)
+        for _ in range(0 if self.seconds else self.warmup):
+            self.predictor(batch)
+        for _ in range(self.repeat):
+            since = time.perf_counter()
+            self.predictor(batch)
+            self.seconds.append(time.perf_counter() - since)
+            self.batches.append(len(batch))
+        return output
+
+    def summary(self, threads: int) -> str:
+        """One line: milliseconds of a run, and images per second."""
+        ms = 1000 * np.sort(self.seconds)
+        values = {"min": ms[0]}
+        for name, quantile in (("median", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            values[name] = ms[round(quantile * (len(ms) - 1))]
+        values["max"] = ms[-1]
+        values["mean"] = ms.mean()
+        listed = " ".join(f"{name}={value:.2f}" for name, value in values.items())
+        rate = 1000 * sum(self.batches) / ms.sum()
+        return (
+            f"latency_ms: runs={len(ms)} batch={max(self.batches)} threads={threads} {listed} "
+            f"images_per_s={rate:.1f}"
+        )
+
+
+def list_images(source: str | Path) -> list[Path]:
+    """[source] for a file, the image files of a directory (by ending, sorted). FileNotFoundError if
+    there is none.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        if not source.exists():
+            raise FileNotFoundError(f"{source}: no such file or directory")
+        return [source]
+    found = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"{source}: no images in this directory; expected files ending in "
+            f"{' '.join(EXTENSIONS)}"
+        )
+    return found
+
+
+def predict_files(
+    predictor: Run,
+    paths: list[Path],
+    preprocess: Callable[[Path], np.ndarray],
+    batch_size: int,
+    topk: int,
+    names: list[str],
+) -> Iterator[dict]:
+    """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or
+    {file_name, error}.
+
+    Images that preprocessing leaves at different sizes run one size at a time.
+    """
+    for start in range(0, len(paths), batch_size):
+        results: dict[Path, dict] = {}
+        by_shape: dict[tuple, list] = {}
+        for path in paths[start : start + batch_size]:
+            try:
+                image = preprocess(path)
+                by_shape.setdefault(image.shape, []).append((path, image))
+            except ImageError as error:
+                results[path] = {"file_name": str(path), "error": str(error)}
+        for group in by_shape.values():
+            rows = predictor(np.stack([image for _, image in group]))
+            for (path, _), row in zip(group, rows):
+                order = np.argsort(-row, kind="stable")[:topk].tolist()
+                results[path] = {
+                    "file_name": str(path),
+                    "class_ids": order,
+                    "scores": [float(row[i]) for i in order],
+                    "label_names": [names[i] for i in order],
+                }
+        yield from (results[path] for path in paths[start : start + batch_size])
+
+
+def print_result(result: dict) -> None:
+    """One line: the classes on stdout, or the error on stderr."""
+    if "error" in result:
+        print("error:", result["error"], file=sys.stderr)
+        return
+    best = ", ".join(
+        f"{name} {score:.4f}" for name, score in zip(result["label_names"], result["scores"])
+    )
+    print(f"{result['file_name']}: {best}", flush=True)
+
+
+def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
+    """Print and write what `args` ask for; returns the exit status: 1 if an image was bad. run: the
+    engine (see Classifier).
+    """
+    paths = list_images(args.images)
+    topk = description["PostProcess"]["Topk"]
+    model = description["Model"]
+    preprocess = Preprocess(
+        description["PreProcess"]["transform_ops"],
+        model["input"].get("min_size", 1),
+        model["input"]["shape"][2:],
+        description_path(args.model).name,
+    )
+    classifier = Classifier(run, model)
+    timed = Timed(classifier, args.warmup, args.repeat) if args.repeat else None
+    results = []
+    for result in predict_files(
+        timed or classifier,
+        paths,
+        preprocess,
+        args.batch_size,
+        args.topk or topk["topk"],
+        topk["label_list"],
+    ):
+        results.append(result)
+        print_result(result)
+    if timed and timed.seconds:
+        print(timed.summary(args.threads))
+    if args.json:
+        text = json.dumps(results, indent=1, ensure_ascii=False)
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+    return int(any("error" in result for result in results))
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of argparse: a whole number of `least` or more."""
+
+    def parse(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
+        return value
+
+    return parse
+
+
+def common_arguments(about: str) -> argparse.ArgumentParser:
+    """A parser with the options of every program that calls `predict`. about: the program's
+    docstring, of which --help shows the first paragraph.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n\n")[0])
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="what tools/export_model.py wrote"
+    )
+    parser.add_argument("--images", required=True, metavar="FILE|DIR")
+    parser.add_argument("--batch-size", type=at_least(1), default=8)
+    parser.add_argument("--threads", type=at_least(1), default=1, help="on a CPU")
+    parser.add_argument(
+        "--topk", type=at_least(1), help="default: what the model was exported with"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
+    parser.add_argument(
+        "--repeat",
+        type=at_least(1),
+        metavar="N",
+        help="run each batch N times more, timed, and print the latency",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=at_least(0),
+        default=1,
+        metavar="N",
+        help="untimed runs before the first of them (1)",
+    )
+    return parser

@@ -1,0 +1,80 @@
+"""What an export says of itself: preprocessing, class names, the hashes of its files."""
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def description_path(folder: str | Path) -> Path:
+    """inference.yml where the export has one, else export.json. An export to Paddle has both, with
+    the same content; the oldest have inference.yml alone. FileNotFoundError if neither is there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such directory; expected the one that tools/export_model.py wrote"
+        )
+    for name in ("inference.yml", "export.json"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder / 'export.json'}: no such file; an exported model has one")
+
+
+def parse_yaml(text):
+    try:
+        import yaml
+    except ImportError:
+        raise ModuleNotFoundError("inference.yml cannot be read: pip install PyYAML") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_description(folder: str | Path) -> dict:
+    """The description in `folder`, of which all that is needed is there; its files are not read.
+    FileNotFoundError or ValueError, one line.
+    """
+    path = description_path(folder)
+    parse = parse_yaml if path.suffix == ".yml" else json.loads
+    try:
+        description = parse(path.read_text(encoding="utf-8"))
+        for section, key in (
+            ("PreProcess", "transform_ops"),
+            ("PostProcess", "Topk"),
+            ("Model", "softmax"),
+            ("Model", "input"),
+        ):
+            description[section][key]
+        for entry in description["Files"].values():
+            entry["sha256"]
+        names = description["PostProcess"]["Topk"]["label_list"]
+        classes = description["Model"]["class_num"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not a description of an exported classifier: {' '.join(str(error).split())}"
+        ) from None
+    if len(names) != classes:
+        raise ValueError(
+            f"{path}: {len(names)} class names for {classes} classes; export again with the right "
+            f"label file"
+        )
+    return description
+
+
+def read_description(folder: str | Path) -> dict:
+    """`parse_description`, after the hashes of all files were compared, too. FileNotFoundError or
+    ValueError, one line.
+    """
+    folder = Path(folder)
+    description = parse_description(folder)
+    source = description_path(folder).name
+    for name, entry in description["Files"].items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: no such file; {source} names it")
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != entry["sha256"]:
+            raise ValueError(
+                f"{folder / name}: does not match {source}, so it is damaged or of another export; "
+                f"export or copy again"
+            )
+    return description
