@@ -1,6 +1,13 @@
 """Next-ViT on PaddlePaddle: models, weights, training, export."""
 
+import importlib
 import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models import create_model, fuse_bn, list_models
+    from .weights import load_weights
+    from .zoo import list_weights
 
 # Said by Paddle to everybody: at import (a compiler cache for custom operators), and at each first
 # training step.
@@ -9,9 +16,20 @@ warnings.filterwarnings(
     "ignore", message="When training, we now always track global mean and variance"
 )
 
-from .models import create_model, fuse_bn, list_models  # noqa: E402
-from .weights import load_weights  # noqa: E402
-from .zoo import list_weights  # noqa: E402
-
 __version__ = "0.2.0.dev0"
 __all__ = ["__version__", "create_model", "fuse_bn", "list_models", "list_weights", "load_weights"]
+
+# imported when they are asked for: `nextvit -h` needs no Paddle
+_HOMES = {
+    "create_model": ".models",
+    "fuse_bn": ".models",
+    "list_models": ".models",
+    "list_weights": ".zoo",
+    "load_weights": ".weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name], __name__), name)

@@ -2,125 +2,14 @@
 NAME_OR_FILE --data FOLDER`.
 
 Exit status: 0 ours is within the tolerance of the published figure, on the complete set; 1 it is
-not, or an error (one line on stderr);
-3 there is nothing to compare with: no published figure, --limit, or a set that is not complete. The
-numbers are in OUT either way.
+not, or an error (one line on stderr); 3 there is nothing to compare with: no published figure,
+--limit, or a set that is not complete. The numbers are in OUT either way.
 """
 
-import argparse
-import logging
-from pathlib import Path
+from ppcls_nextvit.cli import reproduce
+from ppcls_nextvit.cli.common import main_of
 
-from ppcls_nextvit.cli.common import program
-from ppcls_nextvit.engine.distributed import start_processes
-from ppcls_nextvit.reproduce import DENSE_SETS, SETS, default_set
-from ppcls_nextvit.reproduce import run as reproduce
-from ppcls_nextvit.zoo.records import Preprocessing
-
-
-def parser():
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    result.add_argument(
-        "--weights",
-        required=True,
-        metavar="NAME|FILE",
-        help="a name of docs/model_zoo.md, or a file of any known format",
-    )
-    result.add_argument("--data", required=True, metavar="DIR", help="folder of the images")
-    result.add_argument(
-        "--set", choices=[*SETS, *DENSE_SETS], help="which set DIR is (default: as the weights)"
-    )
-    result.add_argument(
-        "--labels",
-        metavar="PATH",
-        help="imagenet in one folder: a list of lines `path class`, or the ILSVRC devkit",
-    )
-    result.add_argument(
-        "--synsets",
-        metavar="PATH",
-        help="the 1000 WordNet ids: a text file, or a folder with one subfolder per class; "
-        "needed for a and r",
-    )
-    result.add_argument("--real", metavar="FILE", help="real.json, the labels of --set real")
-    result.add_argument(
-        "--out",
-        metavar="DIR",
-        help="reports and predictions (default: output/reproduce/WEIGHTS/SET)",
-    )
-    result.add_argument(
-        "--model", help="architecture of a FILE (default: as the zoo says, else NextViT_small)"
-    )
-    result.add_argument(
-        "--record",
-        metavar="NAME",
-        help="zoo record that FILE is (default: the one with this file name)",
-    )
-    result.add_argument(
-        "--crop", type=int, metavar="PIXELS", help="for a FILE without record: crop (default 224)"
-    )
-    result.add_argument(
-        "--crop-ratio",
-        type=float,
-        metavar="RATIO",
-        help="for a FILE without record: crop / shorter side (default 0.875)",
-    )
-    result.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.1,
-        metavar="POINTS",
-        help="percentage points (default 0.1)",
-    )
-    result.add_argument("--limit", type=int, metavar="N", help="only N images, evenly spread")
-    result.add_argument(
-        "--batch-size", type=int, help="default 64; for detection and segmentation 1"
-    )
-    result.add_argument("--num-workers", type=int, default=4)
-    result.add_argument("--device", default="auto", help="auto, cpu, gpu, xpu, ... (default: auto)")
-    return result
-
-
-@program
-def main(argv=None) -> int:
-    args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    processes = start_processes(args.device)
-    if args.device not in ("auto", processes.device):
-        raise ValueError(
-            f"--device {args.device}: this Paddle cannot drive it here; use --device "
-            f"{processes.device}"
-        )
-    kind = args.set or default_set(args.weights, args.record)
-    out = args.out or Path("output", "reproduce", Path(args.weights).name, kind)
-    given = args.crop is not None or args.crop_ratio is not None
-    preprocessing = Preprocessing(args.crop or 224, args.crop_ratio or 0.875) if given else None
-    layout = {
-        key: value
-        for key in ("labels", "synsets", "real")
-        if (value := getattr(args, key)) is not None
-    }
-    report = reproduce(
-        args.weights,
-        args.data,
-        out,
-        kind,
-        args.model,
-        args.record,
-        preprocessing,
-        args.tolerance,
-        args.limit,
-        args.batch_size,
-        args.num_workers,
-        processes,
-        **layout,
-    )
-    if processes.is_main:
-        print((Path(out) / "report.md").read_text(encoding="utf-8").rpartition("![")[0].rstrip())
-        print(f"- details: {out}")
-    return report["status"]
-
+main = main_of(reproduce, __doc__)
 
 if __name__ == "__main__":
     raise SystemExit(main())

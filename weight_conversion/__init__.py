@@ -1,1 +1,1 @@
-"""The command line of `ppcls_nextvit.weights.convert`: see __main__.py."""
+"""`python -m weight_conversion` is `nextvit convert`."""

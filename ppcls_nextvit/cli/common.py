@@ -1,26 +1,72 @@
-"""What the programs in tools/ share: the arguments -c and -o, failure as one line on stderr with
-exit status 1, and generated files.
-"""
+"""What the commands share: arguments, the user's own modules, and failure as one line on stderr."""
 
 import argparse
 import functools
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable, List, Optional, Protocol, Sequence
 
-__all__ = ["config_parser", "program", "write_generated"]
+from .recipes import locate
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+__all__ = [
+    "Command",
+    "add_config",
+    "add_imports",
+    "imported",
+    "load",
+    "main_of",
+    "program",
+    "sibling",
+]
+
+Main = Callable[[Optional[Sequence[str]]], int]
 
 
-def config_parser(description):
-    """An ArgumentParser with `-c / --config FILE` and the repeatable `-o / --override
-    section.key=value` (args.override is a list).
+class Command(Protocol):
+    """A module of this folder. Its docstring is what -h shows: one line, then an example.
+
+    What takes long to import is imported inside the functions: `nextvit -h` asks for all
+    docstrings.
     """
-    parser = argparse.ArgumentParser(description=description)
+
+    __doc__: Optional[str]
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """The command's options."""
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
+        """The work; returns the exit status."""
+
+
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """`--import MODULE`, repeatable: args.imports is a list."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module of yours first, e.g. one that registers a model; may be repeated",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """`-c / --config FILE`, the repeatable `-o / --override section.key=value` (args.override is a
+    list), and `--import`.
+    """
     parser.add_argument(
         "-c",
         "--config",
-        required=True,
+        required=required,
         metavar="FILE",
-        help="configuration in PaddleClas's YAML dialect",
+        help="configuration in PaddleClas's YAML dialect; a packaged one by its name, see "
+        "`nextvit configs list`",
     )
     parser.add_argument(
         "-o",
@@ -30,10 +76,37 @@ def config_parser(description):
         metavar="KEY=VALUE",
         help="change one value, e.g. -o Global.epochs=3; may be repeated; list items by index",
     )
-    return parser
+    add_imports(parser)
 
 
-def program(main):
+def load(args: argparse.Namespace) -> "Config":
+    """The checked Config of `add_config`'s arguments."""
+    from ..tasks import load_config
+
+    locate(args)
+    return load_config(args.config, args.override, args.imports)
+
+
+def imported(argv: Sequence[str]) -> Sequence[str]:
+    """`argv`, after the modules of its `--import` options were imported: what they register may be
+    a choice of another option.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_imports(parser)
+    given, _ = parser.parse_known_args(argv)
+    if given.imports:
+        from ..tasks import import_parts
+
+        import_parts(given.imports)
+    return argv
+
+
+def sibling(parser: argparse.ArgumentParser, command: str) -> str:
+    """How the user of `parser` calls another command."""
+    return f"nextvit {command}" if parser.prog.startswith("nextvit ") else f"tools/{command}.py"
+
+
+def program(main: Main) -> Main:
     """Decorator for `main(argv=None) -> int`: what the library raises on purpose becomes `error:
     ...` and status 1, Ctrl-C status 130.
 
@@ -43,7 +116,7 @@ def program(main):
     """
 
     @functools.wraps(main)
-    def guarded(argv=None):
+    def guarded(argv: Optional[Sequence[str]] = None) -> int:
         try:
             return main(argv)
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
@@ -56,38 +129,28 @@ def program(main):
     return guarded
 
 
-def _one_line(error):
+def main_of(command: ModuleType, description: Optional[str], prog: Optional[str] = None) -> Main:
+    """`main(argv=None) -> int` of a program that is one command, under a description of its own."""
+
+    @program
+    def main(argv: Optional[Sequence[str]] = None) -> int:
+        words = imported(sys.argv[1:] if argv is None else argv)
+        parser = argparse.ArgumentParser(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(parser)
+        return command.run(parser.parse_args(words))
+
+    return main
+
+
+def _one_line(error: BaseException) -> str:
     # of mkdir, whose words do not say what to do
     if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
         path = Path(error.filename)
-        file = next((part for part in (path, *path.parents) if part.is_file()), path)
+        parts: List[Path] = [path, *path.parents]
+        file = next((part for part in parts if part.is_file()), path)
         return f"{file}: is a file, but a folder is needed there; choose another"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def write_generated(tool, description, all_files, argv=None) -> int:
-    """The command line of a program that writes generated files: {path: text} = all_files().
-    Returns the exit status.
-
-    `--check` writes nothing, names every file that differs from its text, as what `tool` would
-    write, and then returns 1.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit 1 if a file differs from the table",
-    )
-    args = parser.parse_args(argv)
-    stale = {
-        path: text
-        for path, text in all_files().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
-    for path, text in stale.items():
-        if args.check:
-            print(f"{path.name}: not what {tool} writes; run it", file=sys.stderr)
-        else:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.name}")
-    return int(args.check and bool(stale))

@@ -76,11 +76,12 @@ class Task(Protocol):
     shown: the training figures that the bar and the curves show, the first of them drawn.
     eval_autocast: a context factory, to evaluate in low precision.
     predict_outputs: the fields of PredictOutputs that `predict` heeds.
-    quantize: None where there is no int8 export. measure: see `nextvit benchmark`.
+    quantize: writes the int8 export, prints how it compares and returns the exit status; None where
+    there is none. measure: see `nextvit benchmark`.
     """
 
     predict_outputs: ClassVar[Tuple[str, ...]]
-    quantize: ClassVar[Optional[Callable[[Config, QuantizeRequest], Any]]]
+    quantize: ClassVar[Optional[Callable[[Config, QuantizeRequest], int]]]
     measure: ClassVar[Optional[Callable[..., Dict[str, Any]]]]
     model: paddle.nn.Layer
     train_loader: Optional[Loader]

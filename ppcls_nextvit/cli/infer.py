@@ -1,0 +1,61 @@
+r"""Predict images: names, boxes and masks, or the label of each pixel.
+
+    nextvit infer -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams \
+        -o Infer.infer_imgs=photos
+
+Classification prints the best names (--sheet draws them). Detection and segmentation draw into
+--out what they found.
+"""
+
+import argparse
+from pathlib import Path
+
+from .common import add_config, load
+
+__all__ = ["add_arguments", "run"]
+
+DEFAULT_OUT = "output/infer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE",
+        help="classification: draw the images with their best names and probabilities, as PNG",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIRECTORY",
+        help=f"detection, segmentation: where the drawn images go (default: {DEFAULT_OUT})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..engine.distributed import start_processes
+    from ..models import MODELS
+    from ..schema import ConfigError
+    from ..tasks import task_of
+    from ..tasks.base import PredictOutputs
+
+    config = load(args)
+    task = task_of(config)
+    for option in ("sheet", "out"):
+        if getattr(args, option) and option not in task.predict_outputs:
+            raise ConfigError(
+                f"--{option} is not for {MODELS.get(config.Arch.name).task}, which has "
+                f"{', '.join(f'--{name}' for name in task.predict_outputs)}"
+            )
+    for option in ("json", "sheet"):
+        _check_writable(option, getattr(args, option))
+    start_processes(config.Global.device)
+    return task.predict(config, PredictOutputs(args.json, args.sheet, args.out or DEFAULT_OUT))
+
+
+def _check_writable(option: str, path: str) -> None:
+    """What cannot be written must show now, not after the last image."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--{option} {path}: no such folder: {Path(path).parent}")
+    if path and Path(path).is_dir():
+        raise IsADirectoryError(f"--{option} {path}: is a folder; name a file")
