@@ -77,7 +77,8 @@ def circle(graph):
 
 def room(module):
     """`models` of ppcls_nextvit.models.registry; '' of the package itself."""
-    return module.partition(".")[2].partition(".")[0]
+    name = module.partition(".")[2].partition(".")[0]
+    return "cli" if name == "__main__" else name
 
 
 GRAPH = import_graph(ROOT)
