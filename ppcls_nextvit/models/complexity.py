@@ -5,52 +5,47 @@ attention V), plus two for each value that a BatchNorm scales and shifts and one
 the last pool averages. Activations, softmax, additions and strided pools are free. This is how
 fvcore counts, which the Next-ViT paper's "FLOPs" are; `paddle.flops`, PaddleClas's source, leaves
 the attention products out.
+
+A layer with products of its own beside its parts says how many by a method `macs(x, out)`, of what
+its forward takes and gives.
 """
 
 import math
+from typing import Any, Callable, Optional, Tuple, Union
 
 import paddle
 from paddle import nn
 
-from .backbones.nextvit import E_MHSA
 from .layers import BATCH_NORMS
 
 __all__ = ["count_macs", "count_parameters"]
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Layer) -> int:
     """The number of trainable values; BatchNorm's running statistics are none."""
     return sum(math.prod(p.shape) for p in model.parameters() if not p.stop_gradient)
 
 
-def count_macs(model, image_size):
+def count_macs(model: nn.Layer, image_size: Union[int, Tuple[int, int]]) -> int:
     """Multiply-adds of one image in evaluation, found by running one.
 
-    model: a Next-ViT, fused or not. image_size: pixels, one number or (height, width). ValueError
-    below 32.
+    model: any of MODELS, fused or not. image_size: pixels, one number or (height, width).
+    ValueError for a size that the model refuses.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     total = 0
 
-    def hook(count):
-        def add(layer, inputs, output):
+    def hook(count: Callable[..., int]) -> Callable[..., None]:
+        def add(layer: Any, inputs: Any, output: Any) -> None:
             nonlocal total
             total += count(layer, inputs[0], output)
 
         return add
 
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    handles = [
-        layer.register_forward_post_hook(hook(count))
-        for layer, _ in modes
-        for kind, count in RULES
-        if isinstance(layer, kind)
-    ]
-    handles += [
-        layer.sr.register_forward_post_hook(hook(attention))
-        for layer, _ in modes
-        if isinstance(layer, E_MHSA)
-    ]
+    layers = model.sublayers(include_self=True)
+    modes = [(layer, layer.training) for layer in layers]
+    counts = [(layer, _rule(layer)) for layer in layers]
+    handles = [layer.register_forward_post_hook(hook(count)) for layer, count in counts if count]
     model.eval()
     try:
         with paddle.no_grad():
@@ -63,14 +58,14 @@ def count_macs(model, image_size):
     return total
 
 
-def attention(pool, x, pooled):
-    """The two products of an E-MHSA, whose pool turns [1, C, H, W] into [1, C, M]: N * M * C each,
-    N = H * W.
-    """
-    return 2 * x.size * pooled.shape[-1]
+def _rule(layer: nn.Layer) -> Optional[Callable[..., int]]:
+    """The count(layer, x, out) of what `layer` multiplies itself; None for nothing."""
+    if hasattr(layer, "macs"):
+        return type(layer).macs
+    return next((count for kind, count in RULES if isinstance(layer, kind)), None)
 
 
-RULES = (
+RULES: Tuple[Tuple[Any, Callable[..., int]], ...] = (
     # [out, in / groups, kh, kw]
     (nn.Conv2D, lambda layer, x, y: y.size * math.prod(layer.weight.shape[1:])),
     # [in, out]

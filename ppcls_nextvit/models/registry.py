@@ -1,74 +1,104 @@
-"""The registry of models, filled with the Next-ViT variants; detectors and segmentors join it in
-__init__.py.
+"""The registry of models, and how a family of backbones enters it; each family, detector and
+segmentor registers itself where it is defined.
 """
 
-from dataclasses import replace
-from typing import Optional, Tuple
+import inspect
+from functools import partial
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from paddle import nn
 
 from ..schema import ConfigError, Registry
-from .backbones.nextvit import VARIANTS, NextViT
 
-__all__ = ["MODELS", "HoldsBackbone", "build_backbone", "check_backbone"]
+__all__ = [
+    "MODELS",
+    "HoldsBackbone",
+    "Variant",
+    "backbone_names",
+    "build_backbone",
+    "check_backbone",
+    "register_variants",
+    "variant_of",
+]
 
 MODELS = Registry("model")
 
 
-def _register(name, variant, pool="sequence"):
-    def factory(
-        *,
-        num_classes: Optional[int] = 1000,
-        in_channels: int = 3,
-        drop_path_rate: Optional[float] = None,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        depths: Optional[Tuple[int, int, int, int]] = None,
-        stem_channels: Optional[Tuple[int, int, int]] = None,
-        recompute: bool = False,
-        frozen_stages: int = 0,
-        norm_eval: bool = False,
-        extra_norms: bool = False,
-    ):
-        """A NextViT of this variant, freshly initialised. The keys are create_model's and
-        NextViT's; None keeps the variant's own value.
+class Variant:
+    """A class of models with its configuration: what MODELS holds under a variant's name.
+
+    Called, it is `family(*given, **arguments)`; the keys are the family's keyword-only parameters.
+
+    further: the name is one more than `backbone_names` lists.
+    """
+
+    def __init__(self, family: type, *given: Any, further: bool = False) -> None:
+        self.family = family
+        self.given = given
+        self.further = further
+        self.task = getattr(family, "task", None)
+        self.__signature__ = inspect.signature(partial(family, *given))
+        self.__module__ = family.__module__
+        self.__doc__ = family.__doc__
+
+    def __call__(self, **arguments: Any) -> nn.Layer:
+        return self.family(*self.given, **arguments)
+
+    def mixed_with(self, mixin: type) -> "Variant":
+        """The same variant as a class that has `mixin`'s methods before the family's: how a host
+        adds what it calls, under the same keys.
         """
-        given = {"depths": depths, "stem_channels": stem_channels, "drop_path_rate": drop_path_rate}
-        config = replace(
-            VARIANTS[variant],
-            pool=pool,
-            **{key: value for key, value in given.items() if value is not None},
-        )
-        return NextViT(
-            config,
-            num_classes,
-            in_channels,
-            drop_rate,
-            attn_drop_rate,
-            recompute,
-            frozen_stages,
-            norm_eval,
-            extra_norms,
-        )
-
-    factory.task = "classification"
-    MODELS.register(factory, name=name)
+        mixed = type(f"{mixin.__name__}{self.family.__name__}", (mixin, self.family), {})
+        return Variant(mixed, *self.given, further=self.further)
 
 
-for _variant in VARIANTS:
-    _register(_variant, _variant)
-    # PaddleClas's names; the network is the same at every size
-    for _size in (224, 384):
-        _register(f"{_variant}_{_size}", _variant)
-    _register(f"{_variant}_window_pool", _variant, pool="window")
+def register_variants(
+    family: type, variants: Mapping[str, Any], further: Optional[Mapping[str, Any]] = None
+) -> None:
+    """Enter a family of backbones: `family(config, **arguments)` under each name of `variants`, a
+    mapping {name: config}. further: names that `create_model` knows beside the variants', such as
+    other spellings of them.
+    """
+    for name, config in variants.items():
+        MODELS.register(Variant(family, config), name=name)
+    for name, config in (further or {}).items():
+        MODELS.register(Variant(family, config, further=True), name=name)
+
+
+def variant_of(name: str, where: Optional[str] = None) -> Variant:
+    """The entry `name` as a Variant, also where a class is registered itself. ConfigError for an
+    unknown name.
+    """
+    entry = MODELS.get(name, where)
+    return entry if isinstance(entry, Variant) else Variant(entry)
+
+
+def backbone_names() -> List[str]:
+    """One name for each backbone (which the classifiers are), in the order of registration."""
+    variants = {name: variant_of(name) for name in MODELS}
+    return [
+        name
+        for name, variant in variants.items()
+        if variant.task == "classification" and not variant.further
+    ]
 
 
 class HoldsBackbone(nn.Layer):
     """What detectors and segmentors share: `backbone`, whose train() holds still what it is told
-    to.
+    to, and which says what images it takes.
     """
 
-    def train(self, mode=True):
+    @property
+    def in_channels(self) -> int:
+        """Of the images."""
+        return self.backbone.in_channels
+
+    @property
+    def min_size(self) -> int:
+        """The smallest height and width of an image, in pixels."""
+        return self.backbone.min_size
+
+    def train(self, mode: bool = True) -> "HoldsBackbone":
         """Training mode, but for what the backbone holds still. Returns self."""
         if not mode:
             return self.eval()
@@ -77,7 +107,9 @@ class HoldsBackbone(nn.Layer):
         return self
 
 
-def check_backbone(backbone, where="Arch.backbone"):
+def check_backbone(
+    backbone: Mapping[str, Any], where: str = "Arch.backbone"
+) -> Tuple[str, Dict[str, Any]]:
     """(name, checked arguments) of a detector's or segmentor's `backbone` mapping, {name:
     NextViT_small, drop_path_rate: 0.1, ...}.
 
@@ -90,19 +122,22 @@ def check_backbone(backbone, where="Arch.backbone"):
             f"got {backbone!r}"
         )
     arguments = {key: value for key, value in backbone.items() if key != "name"}
-    if (
-        getattr(MODELS.get(backbone["name"], f"{where}.name"), "task", None) != "classification"
-        or "num_classes" in arguments
-    ):
+    variant = variant_of(backbone["name"], f"{where}.name")
+    if variant.task != "classification" or "num_classes" in arguments:
         raise ConfigError(
             f"{where}: a backbone is one of the classifiers, without num_classes; got {backbone!r}"
         )
     return backbone["name"], MODELS.check(backbone["name"], arguments, where)
 
 
-def build_backbone(backbone, where="Arch.backbone"):
-    """The Next-ViT that the mapping `backbone` describes, as a backbone: its forward returns four
-    maps. ConfigError as check_backbone.
+def build_backbone(
+    backbone: Mapping[str, Any], where: str = "Arch.backbone", mixin: Optional[type] = None
+) -> nn.Layer:
+    """The backbone that the mapping describes: its forward returns four maps. mixin: see
+    Variant.mixed_with. ConfigError as check_backbone.
     """
     name, arguments = check_backbone(backbone, where)
-    return MODELS.build(name, {**arguments, "num_classes": None}, where)
+    variant = variant_of(name)
+    models = Registry(MODELS.kind)
+    models.register(variant if mixin is None else variant.mixed_with(mixin), name=name)
+    return models.build(name, {**arguments, "num_classes": None}, where)

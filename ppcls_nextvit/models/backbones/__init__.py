@@ -1,1 +1,5 @@
-"""The families of backbones, one file each."""
+"""Backbones, which are the classifiers: importing this enters every family into MODELS."""
+
+from . import nextvit
+
+__all__ = ["nextvit"]

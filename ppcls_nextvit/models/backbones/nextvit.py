@@ -1,19 +1,22 @@
-"""Next-ViT in one file: stem -> four stages of NCB / NTB -> norm -> head.
+"""Next-ViT in one file: stem -> four stages of NCB / NTB -> norm -> head; below, its export form.
 
 Paper: Li et al. 2022, arXiv:2207.05501. Reference: bytedance/Next-ViT, classification/nextvit.py.
 Tensors are NCHW; N = H * W tokens in raster order. Parameter names equal the reference's (BatchNorm
 statistics carry Paddle's leaf names `_mean` and `_variance`, Linear weights are [in, out]).
 """
 
-from dataclasses import dataclass
-from typing import Tuple
+from dataclasses import dataclass, replace
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from ..layers import BATCH_NORMS, Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
+from ..folding import as_pointwise, fold_after, fold_before
+from ..layers import Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
+from ..registry import register_variants
+from .base import BaseBackbone
 
 NORM_EPS = 1e-5
 # channels of one attention head, and of one group of the 3x3 convolution in MHCA
@@ -21,7 +24,6 @@ HEAD_DIM = 32
 MIX_BLOCK_RATIO = 0.75  # share of an NTB's channels that E-MHSA makes; MHCA makes the rest
 # per stage, K and V see N / sr**2 tokens; stage 1 has no NTB, so its 8 is never used
 SR_RATIOS = (8, 4, 2, 1)
-MIN_INPUT_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,14 @@ class ConvBNReLU(nn.Layer):
         self.conv = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
         return F.relu(self.norm(self.conv(x)))
+
+    def fold_norms(self) -> None:
+        """The norm into the convolution before it."""
+        fold_after(self.conv, self.norm)
+        self.norm = nn.Identity()
 
 
 class PatchEmbed(nn.Layer):
@@ -89,9 +96,14 @@ class PatchEmbed(nn.Layer):
         )
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS) if changes else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
         return self.norm(self.conv(self.avgpool(x)))
+
+    def fold_norms(self) -> None:
+        """The norm, if there is one, into the convolution before it."""
+        fold_after(self.conv, self.norm)
+        self.norm = nn.Identity()
 
 
 class MHCA(nn.Layer):
@@ -107,9 +119,14 @@ class MHCA(nn.Layer):
         self.norm = nn.BatchNorm2D(channels, epsilon=NORM_EPS)
         self.projection = PointwiseConv2D(channels, channels, bias_attr=False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> the same shape."""
         return self.projection(F.relu(self.norm(self.group_conv3x3(x))))
+
+    def fold_norms(self) -> None:
+        """The norm into the convolution before it."""
+        fold_after(self.group_conv3x3, self.norm)
+        self.norm = nn.Identity()
 
 
 class Mlp(nn.Layer):
@@ -122,7 +139,7 @@ class Mlp(nn.Layer):
         self.conv2 = PointwiseConv2D(hidden, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> the same shape."""
         return self.drop(self.conv2(self.drop(F.relu(self.conv1(x)))))
 
@@ -138,11 +155,16 @@ class NCB(nn.Layer):
         self.mlp = Mlp(out_channels, 3, drop_rate)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)  # [B, C, H, W]
         x = x + self.drop_path(self.mhca(x))
         return x + self.drop_path(self.mlp(self.norm(x)))
+
+    def fold_norms(self) -> None:
+        """The pre-norm into the MLP."""
+        fold_before(self.mlp.conv1, self.norm)
+        self.norm = nn.Identity()
 
 
 class SequencePool(nn.Layer):
@@ -154,7 +176,7 @@ class SequencePool(nn.Layer):
         super().__init__()
         self.window = sr_ratio * sr_ratio
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> tokens [B, C, H * W // sr_ratio**2]."""
         # [B, C, N, 1]; 4-D, which oneDNN's bfloat16 pool needs
         tokens = x.flatten(2).unsqueeze(-1)
@@ -175,7 +197,7 @@ class WindowPool(nn.Layer):
         self.sr_ratio = sr_ratio
         self.register_buffer("window", paddle.to_tensor([sr_ratio, sr_ratio], dtype="int32"))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> tokens [B, C, ceil(H / sr_ratio) * ceil(W / sr_ratio)]."""
         # [B, C, N / sr^2]
         return F.avg_pool2d(x, self.sr_ratio, stride=self.sr_ratio, ceil_mode=True).flatten(2)
@@ -196,15 +218,15 @@ class E_MHSA(nn.Layer):
         self.proj = nn.Linear(channels, channels)
         self.attn_drop = nn.Dropout(attn_drop_rate)
         self.proj_drop = nn.Dropout(proj_drop_rate)
-        pools = {"sequence": SequencePool, "window": WindowPool}
-        self.sr = pools[pool](sr_ratio) if sr_ratio > 1 else nn.Flatten(2)
+        pool_class = WindowPool if pool == "window" else SequencePool
+        self.sr = pool_class(sr_ratio) if sr_ratio > 1 else nn.Flatten(2)
         self.norm = nn.BatchNorm1D(channels, epsilon=NORM_EPS) if sr_ratio > 1 else nn.Identity()
 
-    def heads(self, tokens):
+    def heads(self, tokens: Tensor) -> Tensor:
         """[B, M, C] -> [B, heads, M, HEAD_DIM]."""
         return tokens.reshape([0, -1, self.num_heads, HEAD_DIM]).transpose([0, 2, 1, 3])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> tokens [B, N, C]. K and V see N // sr_ratio**2 pooled tokens."""
         tokens = x.flatten(2).transpose([0, 2, 1])  # [B, N, C]
         pooled = self.norm(self.sr(x)).transpose([0, 2, 1])  # [B, M, C]
@@ -214,6 +236,12 @@ class E_MHSA(nn.Layer):
         # [B, N, C]
         out = paddle.matmul(self.attn_drop(attention), v).transpose([0, 2, 1, 3]).flatten(2)
         return self.proj_drop(self.proj(out))
+
+    def macs(self, x: Tensor, out: Tensor) -> int:
+        """Multiply-adds of the two products for x [1, C, H, W]: N * M * C each, for N tokens and M
+        pooled ones.
+        """
+        return 2 * x.size * self.sr(x).shape[-1]
 
 
 class NTB(nn.Layer):
@@ -246,7 +274,7 @@ class NTB(nn.Layer):
         self.mlp = Mlp(out_channels, 2, drop_rate)
         self.mlp_drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)  # [B, C_mhsa, H, W]
         tokens = self.mhsa_drop_path(self.e_mhsa(self.norm1(x)))  # [B, N, C_mhsa]
@@ -256,8 +284,20 @@ class NTB(nn.Layer):
         x = paddle.concat([x, local], axis=1)  # [B, C, H, W]
         return x + self.mlp_drop_path(self.mlp(self.norm2(x)))
 
+    def fold_norms(self) -> None:
+        """The pre-norms into E-MHSA's and the MLP's first layers."""
+        attention = self.e_mhsa
+        fold_before(attention.q, self.norm1)
+        # they see norm1, the pool, then the pooled tokens' own norm
+        fold_before(attention.k, self.norm1, attention.norm)
+        fold_before(attention.v, self.norm1, attention.norm)
+        fold_before(self.mlp.conv1, self.norm2)
+        attention.norm = nn.Identity()
+        self.norm1 = nn.Identity()
+        self.norm2 = nn.Identity()
 
-def stage_plan(depths):
+
+def stage_plan(depths: Sequence[int]) -> Tuple[Sequence[Tuple[type, int]], ...]:
     """Per stage, its blocks as (class, output channels): the paper's Next Hybrid Strategy."""
     return (
         [(NCB, 96)] * depths[0],
@@ -267,13 +307,14 @@ def stage_plan(depths):
     )
 
 
-class NextViT(nn.Layer):
+class NextViT(BaseBackbone):
     """Next-ViT: a classifier, or the backbone of a detector or segmentor. Any H and W of 32 or
     more, square or not.
 
-    config: the variant. num_classes: 0 leaves the Linear out (forward then returns the pooled [B,
-    1024] features); None leaves out all
-    that follows the stages: a backbone, whose forward returns the four maps.
+    config: the variant, of which depths, stem_channels and drop_path_rate can be given otherwise
+    (None: the variant's own). num_classes: 0 leaves the Linear out (forward then returns the pooled
+    [B, 1024] features); None leaves out all that follows the stages: a backbone, whose forward
+    returns the four maps.
     recompute: trade time for memory, block by block, in training.
     frozen_stages: the stem and the first so many stages neither train nor change their statistics;
     0 freezes nothing.
@@ -285,46 +326,42 @@ class NextViT(nn.Layer):
     """
 
     stage_channels = (96, 256, 512, 1024)
-    stage_strides = (4, 8, 16, 32)
+    toy = {"depths": (1, 1, 5, 1)}
 
     def __init__(
         self,
-        config,
-        num_classes=1000,
-        in_channels=3,
-        drop_rate=0.0,
-        attn_drop_rate=0.0,
-        recompute=False,
-        frozen_stages=0,
-        norm_eval=False,
-        extra_norms=False,
-    ):
-        super().__init__()
-        if (num_classes or 0) < 0 or in_channels < 1:
-            raise ValueError(
-                f"num_classes must be 0 or more and in_channels 1 or more; got {num_classes} and "
-                f"{in_channels}"
-            )
+        config: NextViTConfig,
+        *,
+        num_classes: Optional[int] = 1000,
+        in_channels: int = 3,
+        drop_path_rate: Optional[float] = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        depths: Optional[Tuple[int, int, int, int]] = None,
+        stem_channels: Optional[Tuple[int, int, int]] = None,
+        recompute: bool = False,
+        frozen_stages: int = 0,
+        norm_eval: bool = False,
+        extra_norms: bool = False,
+    ) -> None:
+        config = NextViTConfig(
+            config.depths if depths is None else depths,
+            config.drop_path_rate if drop_path_rate is None else drop_path_rate,
+            config.stem_channels if stem_channels is None else stem_channels,
+            config.pool,
+        )
         for name, rate in (("drop_rate", drop_rate), ("attn_drop_rate", attn_drop_rate)):
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"{name} must be in [0, 1); got {rate}")
-        if not 0 <= frozen_stages <= 4:
-            raise ValueError(
-                f"frozen_stages must be from 0 (nothing) to 4 (stem and all stages); got "
-                f"{frozen_stages}"
-            )
         if extra_norms and num_classes is not None:
             raise ValueError(
                 "extra_norms are for a backbone (num_classes=None); a classifier norms its last "
                 "map alone"
             )
-        self.config, self.num_classes, self.in_channels, self.recompute = (
-            config,
-            num_classes,
-            in_channels,
-            recompute,
+        super().__init__(
+            num_classes, in_channels, config.drop_path_rate, recompute, frozen_stages, norm_eval
         )
-        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.config = config
         c1, c2, c3 = config.stem_channels
         self.stem = nn.Sequential(
             ConvBNReLU(in_channels, c1, 2),
@@ -332,31 +369,10 @@ class NextViT(nn.Layer):
             ConvBNReLU(c2, c3, 1),
             ConvBNReLU(c3, c3, 2),
         )
-
-        rates = np.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
-        blocks, channels = [], c3
-        for stage, plan in enumerate(stage_plan(config.depths)):
-            for position, (block, out_channels) in enumerate(plan):
-                stride, rate = (2 if stage and not position else 1), rates[len(blocks)]
-                if block is NCB:
-                    blocks.append(NCB(channels, out_channels, stride, rate, drop_rate))
-                else:
-                    blocks.append(
-                        NTB(
-                            channels,
-                            out_channels,
-                            stride,
-                            SR_RATIOS[stage],
-                            config.pool,
-                            rate,
-                            drop_rate,
-                            attn_drop_rate,
-                        )
-                    )
-                channels = out_channels
-        self.features = nn.Sequential(*blocks)
+        self.features = nn.Sequential(*_blocks(config, drop_rate, attn_drop_rate))
         self.stage_ends = tuple(int(end) - 1 for end in np.cumsum(config.depths))
 
+        channels = self.stage_channels[-1]
         self.extra_norm_list = nn.LayerList(
             [nn.BatchNorm2D(c, epsilon=NORM_EPS) for c in self.stage_channels[:-1]]
             if extra_norms
@@ -370,76 +386,97 @@ class NextViT(nn.Layer):
                 nn.Sequential(nn.Linear(channels, num_classes)) if num_classes else nn.Identity()
             )
         self.apply(_initialise)
-        for parameter in (
-            parameter for layer in self._frozen() for parameter in layer.parameters()
-        ):
-            parameter.stop_gradient = True
+        self.hold_still()
 
-    def _frozen(self):
-        """The layers that `frozen_stages` holds still."""
-        if not self.frozen_stages:
-            return []
-        last = self.stage_ends[self.frozen_stages - 1]
-        norms = (
-            [*self.extra_norm_list, self.norm][: self.frozen_stages] if self.extra_norm_list else []
-        )
-        return [self.stem, *self.features[: last + 1], *norms]
-
-    def train(self, mode=True):
-        """Training mode, but for what `frozen_stages` and `norm_eval` hold still. Returns self.
-
-        A Layer sets the mode of those below it without calling their train(): whoever holds a
-        backbone calls this one's in its own.
+    def stages(self) -> List[Tuple[str, Tuple[str, ...]]]:
+        """(name, prefixes of its keys) of the stem, stage 1 to 4 and the head; an extra norm
+        belongs to the stage before it.
         """
-        if not mode:
-            return self.eval()
-        super().train()
-        held = [layer for part in self._frozen() for layer in part.sublayers(include_self=True)]
-        if self.norm_eval:
-            held += [layer for layer in self.sublayers() if isinstance(layer, BATCH_NORMS)]
-        for layer in held:
-            # not eval(), which would set Paddle's global tracer to evaluation
-            layer.training = False
-        return self
+        blocks = iter(range(sum(self.config.depths)))
+        found: List[Tuple[str, Tuple[str, ...]]] = [("stem", ("stem.",))]
+        for stage, depth in enumerate(self.config.depths):
+            prefixes = [f"features.{next(blocks)}." for _ in range(depth)]
+            if self.extra_norm_list:
+                last = stage == len(self.extra_norm_list)
+                prefixes.append("norm." if last else f"extra_norm_list.{stage}.")
+            found.append((f"stage{stage + 1}", tuple(prefixes)))
+        head = self.head_prefixes if self.extra_norm_list else ("norm.", *self.head_prefixes)
+        return [*found, ("head", head)]
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> List[Tensor]:
         """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), channels (96, 256, 512,
         1024), sizes rounded up.
 
         ValueError for an H or W below 32.
         """
-        height, width = x.shape[2:]
-        # negative: unknown while an export is traced
-        if 0 <= height < MIN_INPUT_SIZE or 0 <= width < MIN_INPUT_SIZE:
-            raise ValueError(
-                f"the input must be at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels; got "
-                f"{height} x {width}"
-            )
-        norms = (
-            [*self.extra_norm_list, self.norm]
-            if self.extra_norm_list
-            else [nn.Identity()] * len(self.stage_ends)
-        )
+        self.check_size(x)
+        norms = [*self.extra_norm_list, self.norm] if self.extra_norm_list else []
+        maps: List[Tensor] = []
         x = self.stem(x)
-        maps = []
         for index, block in enumerate(self.features):
             x = recompute_block(block, x) if self.recompute and block.training else block(x)
             if index in self.stage_ends:
-                x = norms[len(maps)](x)
+                x = norms[len(maps)](x) if norms else x
                 maps.append(x)
         return maps
 
-    def forward(self, x):
-        """x: [B, in_channels, H, W] -> logits [B, num_classes]; of a backbone,
-        forward_features(x).
+    def forward_head(self, maps: Sequence[Tensor]) -> Tensor:
+        """The maps of forward_features -> logits [B, num_classes]; without classes the pooled last
+        map [B, 1024].
         """
-        maps = self.forward_features(x)
-        if self.num_classes is None:
-            return maps
         return self.proj_head(self.avgpool(self.norm(maps[-1])).flatten(1))
 
+    def fold_norms(self) -> None:
+        """The last norm, which commutes with the average pool, into the head. A model without a
+        head keeps it.
+        """
+        if self.num_classes:
+            fold_before(self.proj_head[0], self.norm)
+            self.norm = nn.Identity()
 
-def _initialise(layer):
+    def export_form(self) -> "NextViT":
+        """A new model in eval mode: the same numbers from fewer and cheaper operators, for every
+        target alike.
+
+        Every BatchNorm is folded. Attention stays channels-first: queries, keys with values, and
+        the projection are 1x1 convolutions on maps, not products with tokens, so nothing is
+        transposed but the operands of a product, which every runtime does within the product. The
+        attention's scale is in the queries' weights. The head is a 1x1 convolution of the pooled
+        map. A size is read at run time only where it is unknown while the graph is recorded: once
+        per NTB.
+        """
+        form = self.fuse()
+        with paddle.no_grad():
+            for index, block in enumerate(form.features):
+                if isinstance(block, NTB):
+                    form.features[index] = MapNTB(block)
+            if self.num_classes:
+                form.avgpool = nn.Sequential(form.avgpool, as_pointwise(form.proj_head[0]))
+                form.proj_head = nn.Identity()
+        form.eval()
+        return form
+
+
+def _blocks(config: NextViTConfig, drop_rate: float, attn_drop_rate: float) -> List[nn.Layer]:
+    """All blocks of a variant, stage by stage."""
+    rates = np.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
+    blocks: List[nn.Layer] = []
+    channels = config.stem_channels[-1]
+    for stage, plan in enumerate(stage_plan(config.depths)):
+        for position, (block, out_channels) in enumerate(plan):
+            stride = 2 if stage and not position else 1
+            rate = rates[len(blocks)]
+            if block is NCB:
+                blocks.append(NCB(channels, out_channels, stride, rate, drop_rate))
+            else:
+                ratio = SR_RATIOS[stage]
+                attention = (ratio, config.pool, rate, drop_rate, attn_drop_rate)
+                blocks.append(NTB(channels, out_channels, stride, *attention))
+            channels = out_channels
+    return blocks
+
+
+def _initialise(layer: nn.Layer) -> None:
     """The reference's initialisation: convolutions and Linears truncated normal of std 0.02, biases
     0.
     """
@@ -447,3 +484,77 @@ def _initialise(layer):
         nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
         if layer.bias is not None:
             nn.initializer.Constant(0.0)(layer.bias)
+
+
+class MapNTB(nn.Layer):
+    """The export form of a fused NTB: its attention on maps."""
+
+    def __init__(self, block: NTB) -> None:
+        super().__init__()
+        self.patch_embed = block.patch_embed
+        self.projection = block.projection
+        self.mhca = block.mhca
+        self.mlp = block.mlp
+        self.e_mhsa = MapE_MHSA(block.e_mhsa)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C_in, H, W] -> [B, C, H', W'], halved where the block has a stride."""
+        x = self.patch_embed(x)  # [B, C_mhsa, H, W]
+        x = x + self.e_mhsa(x)
+        local = self.projection(x)  # [B, C_mhca, H, W]
+        local = local + self.mhca(local)
+        x = paddle.concat([x, local], axis=1)  # [B, C, H, W]
+        return x + self.mlp(x)
+
+
+class MapE_MHSA(nn.Layer):
+    """The export form of a fused E_MHSA: from a map [B, C, H, W] to a map of the same shape.
+
+    The attention is kept as [M, N], so that values times it is the output, channels-first. The
+    other way round, softmax(q^T k) over the last axis, Paddle's oneDNN (3.3.1) is wrong: for a
+    transposed operand with one pooled token, and for one that is reshaped before.
+    """
+
+    def __init__(self, attention: E_MHSA) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.sr = attention.sr
+        self.q = as_pointwise(attention.q, gain=attention.scale)
+        self.kv = as_pointwise(attention.k, attention.v)
+        self.proj = as_pointwise(attention.proj)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> M pooled tokens, as a map [B, C, ., .]; see the two pools."""
+        if isinstance(self.sr, SequencePool):
+            window = (self.sr.window, 1)
+            return F.avg_pool2d(x.reshape([0, x.shape[1], -1, 1]), window, stride=window)
+        if isinstance(self.sr, WindowPool):
+            return F.avg_pool2d(x, self.sr.sr_ratio, stride=self.sr.sr_ratio, ceil_mode=True)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> the same shape."""
+        heads = self.num_heads
+        # [B, heads, HEAD_DIM, N]
+        q = self.q(x).reshape([0, heads, HEAD_DIM, -1])
+        kv = self.kv(self.pool(x)).reshape([0, 2 * heads, HEAD_DIM, -1])
+        # [B, heads, HEAD_DIM, M]
+        k, v = paddle.split(kv, 2, axis=1)
+        attention = F.softmax(k.transpose([0, 1, 3, 2]) @ q, axis=2)  # [B, heads, M, N]
+        # [B, heads, HEAD_DIM, N]
+        out = v @ attention
+        known = min(x.shape[1:]) > 0
+        return self.proj(out.reshape([0, *x.shape[1:]] if known else paddle.shape(x)))
+
+
+for _name, _config in VARIANTS.items():
+    register_variants(
+        NextViT,
+        {_name: _config},
+        further={
+            # PaddleClas's names; the network is the same at every size
+            f"{_name}_224": _config,
+            f"{_name}_384": _config,
+            f"{_name}_window_pool": replace(_config, pool="window"),
+        },
+    )

@@ -3,24 +3,71 @@ build detectors on it.
 """
 
 from pathlib import Path
-from typing import Any, Dict, Sequence, Union
+from typing import Any, Dict, List, Sequence, Union
+
+from paddle import Tensor, nn
+from paddle.nn import functional as F
 
 from ...config import Config
 from ...data.transforms.pipeline import Preprocess
 from ...export import TARGETS
-from ...export.graph import Classifier, Features
 from ...export.target import Exported, Signature
-from ...weights.digest import sha256_of
 from ...export.target import export as export_layer
 from ...export.verify import image_batches, log_probability_difference, relative_difference
+from ...models.forms import export_form
+from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import PHOTOS, class_names, list_images, trained_model
 from .predict import preprocess_of
 
-__all__ = ["describe_config", "export", "export_classifier", "export_features"]
+__all__ = [
+    "Classifier",
+    "Features",
+    "describe_config",
+    "export",
+    "export_classifier",
+    "export_features",
+]
 
 INPUT_NAME = "x"
 STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+
+class Classifier(nn.Layer):
+    """The export form of a classifier with a head: images [B, C, H, W] -> logits or, with
+    `softmax`, probabilities, [B, num_classes].
+    """
+
+    def __init__(self, model: nn.Layer, softmax: bool = False) -> None:
+        super().__init__()
+        if not model.num_classes:
+            raise ValueError(
+                "the model has no head, so there are no classes to export; export its feature "
+                "maps (--features)"
+            )
+        self.body = export_form(model)
+        self.softmax = softmax
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, num_classes]."""
+        logits = self.body.forward_head(self.body.forward_features(x))
+        return F.softmax(logits, axis=-1) if self.softmax else logits
+
+
+class Features(nn.Layer):
+    """The export form of a classifier's or backbone's maps: images [B, C, H, W] -> four maps (see
+    models.api.Backbone).
+    """
+
+    def __init__(self, model: nn.Layer) -> None:
+        super().__init__()
+        self.body = export_form(model)
+        self.eval()
+
+    def forward(self, x: Tensor) -> List[Tensor]:
+        """x: [B, C, H, W] -> four maps [B, C_i, H / stride_i, W / stride_i]."""
+        return self.body.forward_features(x)
 
 
 def export(config: Config, request: ExportRequest) -> Exported:

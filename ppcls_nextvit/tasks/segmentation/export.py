@@ -6,7 +6,7 @@ from paddle import nn
 
 from ...data.images import decode_image
 from ...export import TARGETS
-from ...export.graph import export_form
+from ...models.forms import export_form
 from ...export.target import Signature
 from ...weights.digest import sha256_of
 from ...export.target import export as export_layer
