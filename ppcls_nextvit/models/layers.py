@@ -2,8 +2,10 @@
 statistics once.
 """
 
+from typing import Optional
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
@@ -12,7 +14,7 @@ BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
 LARGE_MAP = 128
 
 
-def make_divisible(value, divisor=32):
+def make_divisible(value: float, divisor: int = 32) -> int:
     """`value` rounded to a multiple of `divisor`, never below 90 % of `value` (as in MobileNet and
     the reference).
     """
@@ -20,7 +22,7 @@ def make_divisible(value, divisor=32):
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def eager_on_cpu(x):
+def eager_on_cpu(x: Tensor) -> bool:
     """Whether `x` [B, ...] is computed now, by a CPU: not while a program is recorded, not on a
     GPU.
     """
@@ -32,7 +34,7 @@ class Conv2D(nn.Conv2D):
     [B, C, H, W] is slow.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, H', W']."""
         if self.bias is None or not eager_on_cpu(x):
             return super().forward(x)
@@ -47,10 +49,12 @@ class PointwiseConv2D(nn.Conv2D):
     (docs/performance.md).
     """
 
-    def __init__(self, in_channels, out_channels, bias_attr=None):
+    def __init__(
+        self, in_channels: int, out_channels: int, bias_attr: Optional[bool] = None
+    ) -> None:
         super().__init__(in_channels, out_channels, 1, bias_attr=bias_attr)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         if not eager_on_cpu(x):
             return super().forward(x)
@@ -61,7 +65,7 @@ class PointwiseConv2D(nn.Conv2D):
         columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])
         return self._product(columns).reshape([-1, batch, height, width]).transpose([1, 0, 2, 3])
 
-    def _product(self, columns):
+    def _product(self, columns: Tensor) -> Tensor:
         """columns: [..., C_in, M] -> [..., C_out, M]."""
         out = paddle.matmul(self.weight.flatten(1), columns)
         return out if self.bias is None else out + self.bias.unsqueeze(-1)
@@ -72,11 +76,11 @@ class DropPath(nn.Layer):
     else scaled by 1 / (1 - rate).
     """
 
-    def __init__(self, rate):
+    def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, ...] -> the same shape; samples are kept or dropped one by one."""
         if not self.training or self.rate == 0.0:
             return x
@@ -86,12 +90,12 @@ class DropPath(nn.Layer):
         )
         return x * (mask / keep).astype(x.dtype)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """The rate, in a printed model."""
         return f"rate={self.rate:.4g}"
 
 
-def recompute_block(block, x):
+def recompute_block(block: nn.Layer, x: Tensor) -> Tensor:
     """`block(x)` whose activations are computed again in backward instead of being kept.
 
     Recomputing runs the block twice, first without gradients; the running statistics of its

@@ -63,7 +63,7 @@ VARIANTS = {
 class ConvBNReLU(nn.Layer):
     """3x3 convolution without bias, BatchNorm, ReLU."""
 
-    def __init__(self, in_channels, out_channels, stride):
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias_attr=False)
         self.norm = nn.BatchNorm2D(out_channels, epsilon=NORM_EPS)
@@ -83,7 +83,7 @@ class PatchEmbed(nn.Layer):
     convolution, BatchNorm; else identity.
     """
 
-    def __init__(self, in_channels, out_channels, stride=1):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         changes = stride == 2 or in_channels != out_channels
         # exclusive=True (Paddle's default) == torch count_include_pad=False: an odd border averages
@@ -111,7 +111,7 @@ class MHCA(nn.Layer):
     ReLU, a 1x1 projection.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.group_conv3x3 = Conv2D(
             channels, channels, 3, padding=1, groups=channels // HEAD_DIM, bias_attr=False
@@ -132,7 +132,7 @@ class MHCA(nn.Layer):
 class Mlp(nn.Layer):
     """Two 1x1 convolutions with bias and a ReLU between them; dropout after each."""
 
-    def __init__(self, channels, ratio, drop_rate):
+    def __init__(self, channels: int, ratio: int, drop_rate: float) -> None:
         super().__init__()
         hidden = make_divisible(channels * ratio)
         self.conv1 = PointwiseConv2D(channels, hidden)
@@ -147,7 +147,14 @@ class Mlp(nn.Layer):
 class NCB(nn.Layer):
     """Next Convolution Block: MHCA, then an MLP of ratio 3, each a residual branch."""
 
-    def __init__(self, in_channels, out_channels, stride, drop_path_rate, drop_rate):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        drop_path_rate: float,
+        drop_rate: float,
+    ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(in_channels, out_channels, stride)
         self.mhca = MHCA(out_channels)
@@ -172,7 +179,7 @@ class SequencePool(nn.Layer):
     the reference).
     """
 
-    def __init__(self, sr_ratio):
+    def __init__(self, sr_ratio: int) -> None:
         super().__init__()
         self.window = sr_ratio * sr_ratio
 
@@ -192,7 +199,7 @@ class WindowPool(nn.Layer):
     cannot load unnoticed.
     """
 
-    def __init__(self, sr_ratio):
+    def __init__(self, sr_ratio: int) -> None:
         super().__init__()
         self.sr_ratio = sr_ratio
         self.register_buffer("window", paddle.to_tensor([sr_ratio, sr_ratio], dtype="int32"))
@@ -208,7 +215,14 @@ class E_MHSA(nn.Layer):
     tokens (paper, section on NTB).
     """
 
-    def __init__(self, channels, sr_ratio, pool, attn_drop_rate, proj_drop_rate):
+    def __init__(
+        self,
+        channels: int,
+        sr_ratio: int,
+        pool: str,
+        attn_drop_rate: float,
+        proj_drop_rate: float,
+    ) -> None:
         super().__init__()
         self.num_heads = channels // HEAD_DIM
         self.scale = HEAD_DIM**-0.5
@@ -251,15 +265,15 @@ class NTB(nn.Layer):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        stride,
-        sr_ratio,
-        pool,
-        drop_path_rate,
-        drop_rate,
-        attn_drop_rate,
-    ):
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        sr_ratio: int,
+        pool: str,
+        drop_path_rate: float,
+        drop_rate: float,
+        attn_drop_rate: float,
+    ) -> None:
         super().__init__()
         mhsa_channels = make_divisible(int(out_channels * MIX_BLOCK_RATIO))
         mhca_channels = out_channels - mhsa_channels

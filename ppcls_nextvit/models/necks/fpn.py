@@ -4,8 +4,10 @@ Reference: FPN of mmdetection and mmsegmentation. Parameter names equal the refe
 `lateral_convs.0.conv.weight`.
 """
 
+from typing import List, Sequence
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..layers import Conv2D, PointwiseConv2D
@@ -16,13 +18,13 @@ class ConvModule(nn.Layer):
     by `initializer`, bias 0.
     """
 
-    def __init__(self, conv, initializer):
+    def __init__(self, conv: nn.Conv2D, initializer: nn.initializer.Initializer) -> None:
         super().__init__()
         self.conv = conv
         initializer(conv.weight)
         nn.initializer.Constant(0.0)(conv.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         return self.conv(x)
 
@@ -32,7 +34,9 @@ class FPN(nn.Layer):
     those beyond the maps halve the last.
     """
 
-    def __init__(self, in_channels, out_channels=256, num_outs=5):
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: int = 256, num_outs: int = 5
+    ) -> None:
         super().__init__()
         if num_outs < len(in_channels):
             raise ValueError(
@@ -53,7 +57,7 @@ class FPN(nn.Layer):
             ]
         )
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[Tensor]) -> List[Tensor]:
         """maps: [B, C_i, H_i, W_i], finest first -> num_outs maps [B, out_channels, H_i, W_i], then
         each half the one before.
         """
