@@ -43,7 +43,9 @@ pytestmark = pytest.mark.skipif(
 
 FOLDER = ROOT / "deploy" / "serving"
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
+PROGRAMS = sorted(FOLDER.glob("*.py"))
 classifier = program_at("deploy/serving/classifier.py")
+pictures = program_at("deploy/serving/pictures.py")
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,9 @@ def exported(tmp_path_factory):
 def copy(tmp_path_factory):
     """The program, copied away."""
     folder = tmp_path_factory.mktemp("copied")
-    return [
-        shutil.copy(FOLDER / name, folder) for name in ("server.py", "classifier.py")
-    ] and folder
+    for path in PROGRAMS:
+        shutil.copy(path, folder)
+    return folder
 
 
 class Service:
@@ -234,7 +236,7 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path, name):
     if "OpenCV" in name:
         pytest.importorskip("cv2")
     ours = Preprocess(PIPELINES[name])
-    theirs = classifier.Preprocess(json.loads(json.dumps(ours.describe())))
+    theirs = pictures.Preprocess(json.loads(json.dumps(ours.describe())))
     files = [*sorted(varied_pictures(tmp_path).iterdir()), *PHOTOS]
     assert len(files) == 18
     for file in files:
@@ -343,10 +345,10 @@ def test_a_strip_does_not_explode():
     """The resized picture is limited too: 1 x 50,000 pixels with their short side at 256 would be 3
     billion.
     """
-    preprocess = classifier.Preprocess(
+    preprocess = pictures.Preprocess(
         [{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256, "backend": "pil"}}]
     )
-    with pytest.raises(classifier.ImageError, match="the resized image has 256 x 12800000 pixels"):
+    with pytest.raises(pictures.ImageError, match="the resized image has 256 x 12800000 pixels"):
         preprocess(encoded(Image.new("L", (1, 50_000))))
 
 
@@ -578,22 +580,27 @@ def test_a_start_that_fails_is_one_line(copy, tmp_path):
     )
 
 
+def test_copied_alone_it_says_what_to_copy(tmp_path):
+    shutil.copy(FOLDER / "server.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "server.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "server.py needs all of deploy/serving/*.py beside it" in done.stderr
+
+
 def test_the_program_imports_only_what_its_requirements_name():
     found = set()
-    for name in ("server.py", "classifier.py"):
-        nodes = ast.walk(ast.parse((FOLDER / name).read_text()))
+    for path in PROGRAMS:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
         found |= {
             alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
         }
-        found |= {
-            node.module
-            for node in ast.walk(ast.parse((FOLDER / name).read_text()))
-            if isinstance(node, ast.ImportFrom)
-        }
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     roots = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names)
+    roots -= {path.stem for path in PROGRAMS}
     assert roots == {
         "PIL",
-        "classifier",
         "cv2",
         "fastapi",
         "litserve",
@@ -659,7 +666,7 @@ def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
         == 0
     )
     description = classifier.read_description(tmp_path / "onnx")
-    preprocess = classifier.Preprocess(description["PreProcess"]["transform_ops"])
+    preprocess = pictures.Preprocess(description["PreProcess"]["transform_ops"])
     rows = classifier.Classifier(tmp_path / "onnx", description)(
         [preprocess(photo.read_bytes()) for photo in PHOTOS]
     )
@@ -709,7 +716,7 @@ def test_triton_repository(repository, exported, tmp_path, capsys):
         "nextvit_model/1/model.onnx",
         "nextvit_model/config.pbtxt",
         "nextvit_model/labels.txt",
-        "nextvit_preprocess/1/classifier.py",
+        "nextvit_preprocess/1/pictures.py",
         "nextvit_preprocess/1/export.json",
         "nextvit_preprocess/1/model.py",
         "nextvit_preprocess/config.pbtxt",
@@ -762,7 +769,7 @@ def test_triton_preprocessing(repository, monkeypatch):
     backend.TritonError = type("TritonError", (Exception,), {"INVALID_ARG": 3})
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
     monkeypatch.syspath_prepend(str(repository / "nextvit_preprocess" / "1"))
-    monkeypatch.delitem(sys.modules, "classifier", raising=False)
+    monkeypatch.delitem(sys.modules, "pictures", raising=False)
     spec = importlib.util.spec_from_file_location(
         "triton_model", repository / "nextvit_preprocess" / "1" / "model.py"
     )

@@ -1,7 +1,7 @@
 """A Triton model repository from an exported ONNX: python make_repository.py --model DIRECTORY
 --out REPOSITORY
 
-The folders beside this file are its templates; classifier.py of the folder above is copied in.
+The folders beside this file are its templates; pictures.py of the folder above is copied in.
 Needs nothing but Python.
 """
 
@@ -15,15 +15,13 @@ from string import Template
 HERE = Path(__file__).resolve().parent
 
 
-def make_repository(model, out, batch_size):
+def make_repository(model: Path, out: Path, batch_size: int) -> None:
     """Write the repository into the new folder `out`. ValueError if Triton could not serve this
     export so.
     """
     description = json.loads((model / "export.json").read_text(encoding="utf-8"))
-    export, (name, shape) = (
-        description["Export"],
-        next(iter(description["Export"]["inputs"].items())),
-    )
+    export = description["Export"]
+    name, shape = next(iter(export["inputs"].items()))
     if export["target"] != "onnx" or shape[0] is not None or not description["Model"]["softmax"]:
         raise ValueError(
             f"{model}: expected an export --to onnx with --batch dynamic that ends in Softmax; it "
@@ -54,13 +52,13 @@ def make_repository(model, out, batch_size):
     shutil.copy(model / "inference.onnx", out / "nextvit_model" / "1" / "model.onnx")
     for source in (
         HERE / "nextvit_preprocess" / "model.py",
-        HERE.parent / "classifier.py",
+        HERE.parent / "pictures.py",
         model / "export.json",
     ):
         shutil.copy(source, out / "nextvit_preprocess" / "1")
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--model",

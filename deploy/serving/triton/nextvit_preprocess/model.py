@@ -1,4 +1,4 @@
-"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. classifier.py and
+"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. pictures.py and
 export.json lie beside this file.
 """
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as triton
-from classifier import ImageError, Preprocess
+from pictures import ImageError, Preprocess
 
 
 class TritonPythonModel:
