@@ -11,7 +11,14 @@ from pathlib import Path
 HOST = "127.0.0.1"  # a load test is for one's own machine
 
 
-async def call(reader, writer, method, path, body=b"", kind="application/octet-stream"):
+async def call(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    kind: str = "application/octet-stream",
+) -> tuple[int, bytes]:
     """(status, body) of one request on an open connection."""
     writer.write(
         f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {kind}\r\nContent-Length: "
@@ -26,11 +33,15 @@ async def call(reader, writer, method, path, body=b"", kind="application/octet-s
     return int(lines[0].split()[1]), await reader.readexactly(length)
 
 
-async def load(port, pictures, requests, clients, limit_seconds):
+async def load(
+    port: int, pictures: list[bytes], requests: int, clients: int, limit_seconds: float
+) -> tuple[list[float], dict[int, int], float]:
     """Send `requests` requests over `clients` connections, each waiting for its answer; (seconds of
     each, statuses, seconds of all).
     """
-    numbers, seconds, statuses = iter(range(requests)), [], {}
+    numbers = iter(range(requests))
+    seconds: list[float] = []
+    statuses: dict[int, int] = {}
     end = time.monotonic() + limit_seconds
 
     async def client():
@@ -51,7 +62,7 @@ async def load(port, pictures, requests, clients, limit_seconds):
     return sorted(seconds), statuses, time.perf_counter() - start
 
 
-async def metrics(port):
+async def metrics(port: int) -> dict[str, float]:
     """The samples of /metrics without labels, name -> value."""
     reader, writer = await asyncio.open_connection(HOST, port)
     _, text = await call(reader, writer, "GET", "/metrics")
@@ -64,7 +75,7 @@ async def metrics(port):
     return {name: float(value) for name, value in rows}
 
 
-def memory(pid):
+def memory(pid: int) -> float:
     """Resident megabytes of a process and all below it (Linux)."""
     processes = {}
     for status in Path("/proc").glob("[0-9]*/status"):
@@ -84,7 +95,10 @@ def memory(pid):
     return sum(processes[member][1] for member in family if member in processes)
 
 
-def measure(options, clients, requests, pictures):
+def measure(
+    options: argparse.Namespace, clients: int, requests: int, pictures: list[bytes]
+) -> dict:
+    """Print and return what `requests` requests over `clients` connections gave."""
     before = asyncio.run(metrics(options.port))
     seconds, statuses, total = asyncio.run(
         load(options.port, pictures, requests, clients, options.limit_seconds)
@@ -110,7 +124,7 @@ def measure(options, clients, requests, pictures):
     return row
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

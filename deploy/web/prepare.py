@@ -10,9 +10,10 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 
-def add_cam(model):
+def add_cam(model: Any) -> Any:
     """Append the output `cam` to an onnx.ModelProto. ValueError if it does not end in pool and 1x1
     convolution.
     """
@@ -33,7 +34,8 @@ def add_cam(model):
             "the model does not end in a GlobalAveragePool and a Conv; export a classifier, in "
             "fp32 or fp16"
         )
-    last_map, (weight, *bias) = pools[heads[0].input[0]], heads[0].input[1:]
+    last_map = pools[heads[0].input[0]]
+    weight, *bias = heads[0].input[1:]
     graph.node.append(
         helper.make_node("Conv", [last_map, weight, *bias], ["cam_own_type"], kernel_shape=[1, 1])
     )
@@ -46,7 +48,7 @@ def add_cam(model):
     return model
 
 
-def prepare(source, out):
+def prepare(source: Path, out: Path) -> None:
     """Write model.onnx, with the output `cam`, and export.json into the folder `out`."""
     import onnx
 
@@ -60,7 +62,7 @@ def prepare(source, out):
     shutil.copy(source / "export.json", out)
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("dist/model"))

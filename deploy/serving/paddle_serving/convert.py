@@ -16,20 +16,20 @@ from pathlib import Path
 FLOAT32 = 1  # Paddle Serving's number for it
 
 
-def varint(number):
+def varint(number: int) -> bytes:
     """Protocol Buffers' encoding of a number of 0 or more."""
     low, high = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + varint(high) if high else bytes([low])
 
 
-def variable(kind, name, alias, shape):
+def variable(kind: str, name: str, alias: str, shape: list[int]) -> tuple[str, bytes]:
     """(text, binary) of a message FeedVar or FetchVar; kind: feed or fetch. shape: without the
     batch.
     """
-    text = "".join(f"  shape: {size}\n" for size in shape)
+    shapes = "".join(f"  shape: {size}\n" for size in shape)
     text = (
         f'{kind}_var {{\n  name: "{name}"\n  alias_name: "{alias}"\n  is_lod_tensor: false\n  '
-        f"{kind}_type: {FLOAT32}\n{text}}}\n"
+        f"{kind}_type: {FLOAT32}\n{shapes}}}\n"
     )
     strings = b"".join(
         bytes([field << 3 | 2]) + varint(len(value.encode())) + value.encode()
@@ -43,7 +43,7 @@ def variable(kind, name, alias, shape):
     return text, bytes([(1 if kind == "feed" else 2) << 3 | 2]) + varint(len(body)) + body
 
 
-def output_name(model):
+def output_name(model: Path) -> str:
     """The name that the program has for its output."""
     from paddle import inference
 
@@ -52,17 +52,15 @@ def output_name(model):
     return inference.create_predictor(config).get_output_names()[0]
 
 
-def convert(model, server, client):
+def convert(model: Path, server: Path, client: Path) -> None:
     """Fill the folders `server` and `client`. ValueError for an export of another kind."""
     description = json.loads((model / "export.json").read_text(encoding="utf-8"))
     if "inference.pdmodel" not in description["Files"] or "softmax" not in description["Model"]:
         raise ValueError(
             f"{model}: expected a classifier exported with --to paddle --format pdmodel"
         )
-    source, height, width = (
-        description["Model"]["input"]["name"],
-        *description["Model"]["input"]["image_size"],
-    )
+    source = description["Model"]["input"]["name"]
+    height, width = description["Model"]["input"]["image_size"]
     feed = variable("feed", source, source, [3, height, width])
     fetch = variable(
         "fetch",
@@ -78,7 +76,7 @@ def convert(model, server, client):
         shutil.copy(model / name, server)
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, type=Path, metavar="DIR")
     parser.add_argument("--server", type=Path, metavar="DIR", default=Path("serving_server"))
