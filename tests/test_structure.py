@@ -76,9 +76,10 @@ def circle(graph):
 
 
 def room(module):
-    """`models` of ppcls_nextvit.models.registry; '' of the package itself."""
-    name = module.partition(".")[2].partition(".")[0]
-    return "cli" if name == "__main__" else name
+    """`models` of ppcls_nextvit.models.registry; '' of the package itself. Programs are the command
+    line's.
+    """
+    return "cli" if module.endswith(".__main__") else module.partition(".")[2].partition(".")[0]
 
 
 GRAPH = import_graph(ROOT)
