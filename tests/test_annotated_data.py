@@ -20,6 +20,7 @@ pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 from ppcls_nextvit.data import DATASETS, SAMPLERS, build_loader, check_loader  # noqa: E402
 from ppcls_nextvit.data.images import ImageError  # noqa: E402
+from ppcls_nextvit.data.rle import decompressed  # noqa: E402
 from ppcls_nextvit.schema import ConfigError  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -954,8 +955,6 @@ def test_a_dataset_without_sizes_has_no_aspect_ratios():
 
 
 def test_compressed_run_lengths_are_read_as_pycocotools_writes_them():
-    from ppcls_nextvit.data.datasets.coco import decompressed
-
     rng = np.random.default_rng(0)
     for share in (0.5, 0.02, 0.98, 0.0, 1.0):
         mask = np.asfortranarray(rng.random((70, 90)) < share).astype(np.uint8)

@@ -15,7 +15,8 @@ from PIL import Image
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit.data.datasets.coco import COCODataset, mask_tools  # noqa: E402
+from ppcls_nextvit.data.datasets.coco import COCODataset  # noqa: E402
+from ppcls_nextvit.data.rle import mask_tools  # noqa: E402
 from ppcls_nextvit.engine.distributed import Processes  # noqa: E402
 from ppcls_nextvit.tasks.detection.metrics import coco_map, gathered, result_records  # noqa: E402
 
@@ -154,7 +155,7 @@ def test_evaluating_twice_changes_nothing(tmp_path):
 GATHER = """
 import sys
 from ppcls_nextvit.engine.distributed import start_processes
-from ppcls_nextvit.evaluation.coco import gathered
+from ppcls_nextvit.tasks.detection.metrics import gathered
 processes = start_processes("cpu")
 records = [{"image_id": i, "score": 0.1 * i, "segmentation": {"counts": "a\\\\b" * i}} for i in range(3 * processes.rank)]
 together = gathered(records, processes)

@@ -9,7 +9,7 @@ from predicting import program_at
 from tiny import ROOT
 
 from ppcls_nextvit import create_model
-from ppcls_nextvit.data.labels import read_labels
+from ppcls_nextvit.data.lists import read_class_names
 from ppcls_nextvit.data.transforms.joint import opencv
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.engine.schedule import build_schedule
@@ -138,7 +138,7 @@ def test_norms_are_not_decayed_and_biases_are(schedule):
 
 
 def test_coco_has_80_names():
-    names = read_labels(ROOT / "configs" / "detection" / "coco_labels.txt", 80)
+    names = read_class_names(ROOT / "configs" / "detection" / "coco_labels.txt", 80)
     assert [names[i] for i in (0, 1, 2, 14, 15, 56, 79)] == [
         "person",
         "bicycle",

@@ -8,7 +8,7 @@ import pytest
 from predicting import program_at
 from tiny import ROOT
 
-from ppcls_nextvit.data.labels import read_labels
+from ppcls_nextvit.data.lists import read_class_names
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.models.segmentors.inference import Inference
 from ppcls_nextvit.tasks import load_config
@@ -92,7 +92,7 @@ def test_the_multi_scale_evaluation_is_as_the_headers_say():
 
 
 def test_ade20k_has_150_names():
-    names = read_labels(ROOT / "configs" / "segmentation" / "ade20k_labels.txt", 150)
+    names = read_class_names(ROOT / "configs" / "segmentation" / "ade20k_labels.txt", 150)
     assert [names[i] for i in (0, 1, 2, 12, 20, 149)] == [
         "wall",
         "building",

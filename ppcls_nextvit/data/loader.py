@@ -5,20 +5,18 @@ for every number of worker processes.
 import functools
 import logging
 import os
-import signal
-import threading
-import time
 from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import paddle
 
 from ..schema import ConfigError, require_keys
-from .datasets.registry import DATASETS, ONCE, SECTIONS
+from .batches import EpochBatches
+from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
-from .samplers import SAMPLERS, generator
-
-GRACE_S = 60  # how long a worker outlives a SIGTERM
+from .samplers import SAMPLERS, Sampler
+from .workers import end_workers, fits_shared_memory, start_worker
 
 __all__ = ["Loader", "build_loader", "check_loader"]
 
@@ -36,7 +34,7 @@ class LoaderOptions:
     use_shared_memory: bool = True
     prefetch_factor: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_workers < 0 or self.prefetch_factor < 1:
             raise ValueError(
                 f"expected num_workers >= 0 and prefetch_factor >= 1, got {self.num_workers} and "
@@ -44,7 +42,7 @@ class LoaderOptions:
             )
 
 
-def _named(section, key, where):
+def _named(section: Dict[str, Any], key: str, where: str) -> Tuple[str, Dict[str, Any], str]:
     """(name, other keys, place) of the mapping `section[key]`."""
     entry, place = section.get(key), f"{where}.{key}"
     if not isinstance(entry, dict):
@@ -57,7 +55,7 @@ def _named(section, key, where):
     return name, arguments, place
 
 
-def check_loader(section, mode, where=None):
+def check_loader(section: Any, mode: str, where: Optional[str] = None) -> None:
     """Verify every name, key and value of a DataLoader section without touching the disk; mode:
     'Train' or 'Eval'. Raises ConfigError.
     """
@@ -74,12 +72,20 @@ def check_loader(section, mode, where=None):
     if mode == "Eval" and bad_images.policy == "skip":
         raise ConfigError(f"{place}.bad_images: {ONCE}")
     name, arguments, place = _named(section, "sampler", where)
-    # a set so large that only the keys can be wrong
+    # a dataset so large that only the keys can be wrong
     SAMPLERS.build(name, arguments, place, range(2**62), 0, 1, 0, mode == "Train")
     SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
 
 
-def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
+def build_loader(
+    section: Any,
+    mode: str,
+    *,
+    num_classes: Optional[int],
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+) -> "Loader":
     """The Loader of `section` = the mapping under DataLoader.Train or DataLoader.Eval; mode 'Train'
     or 'Eval'.
 
@@ -93,207 +99,80 @@ def build_loader(section, mode, *, num_classes, rank=0, world_size=1, seed=0):
     sampler = SAMPLERS.build(
         *_named(section, "sampler", where), dataset, rank, world_size, seed, mode == "Train"
     )
-    return Loader(
-        dataset, sampler, SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
-    )
-
-
-class EpochBatches(paddle.io.Dataset):
-    """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch
-    first_step + i, a dict of arrays.
-
-    It holds also `bad`, a list: the numbers of the images that were replaced; `empty`: {key:
-    (shape, type)} of the arrays without elements, which Paddle 3.3 cannot bring from a worker; and
-    in place of all that `error`, if an image could not be replaced.
-    """
-
-    def __init__(self, dataset, sampler, epoch, first_step):
-        super().__init__()
-        self.dataset, self.sampler, self.epoch, self.first_step = (
-            dataset,
-            sampler,
-            epoch,
-            first_step,
-        )
-        self.indices, self.occurrences = sampler.order(epoch)
-
-    def __len__(self):
-        return max(0, len(self.sampler) - self.first_step)
-
-    def __getitem__(self, i):
-        step = self.first_step + i
-        try:
-            return self.batch(step)
-        except ImageError as error:
-            # as data: the training process raises one plain line, not a worker's traceback
-            return {"error": np.frombuffer(str(error).encode(), np.uint8)}
-
-    def batch(self, step):
-        """Batch number `step` of the epoch, from its own random streams: see the class."""
-        size, seed = self.sampler.batch_size, self.sampler.seed
-        part, bad = slice(step * size, (step + 1) * size), []
-        samples = [
-            self.sample(index, occurrence, bad)
-            for index, occurrence in zip(
-                self.indices[part].tolist(), self.occurrences[part].tolist()
-            )
-        ]
-        batch = self.dataset.collate(
-            samples, generator("batch", seed, self.epoch, step, self.sampler.rank)
-        )
-        empty = {
-            key: (list(array.shape), str(array.dtype))
-            for key, array in batch.items()
-            if not array.size
-        }
-        return {
-            **{key: array for key, array in batch.items() if key not in empty},
-            "empty": empty,
-            "bad": bad,
-        }
-
-    def sample(self, index, occurrence, bad):
-        """What the dataset loads as number `index`, or, by the policy, as another in its place;
-        `bad` gets the unreadable ones.
-        """
-        place = self.sampler.seed, self.epoch, index, occurrence
-        replacements, used = generator("replacement", *place), index
-        while True:
-            try:
-                return self.dataset.load(used, generator("sample", *place))
-            except ImageError as error:
-                bad.append(used)
-                if self.dataset.bad_images.policy == "raise":
-                    raise
-                limit = self.dataset.bad_images.limit
-                if len(set(bad)) > limit:
-                    raise ImageError(
-                        f"{error}; more than {limit} bad images (bad_images.limit)"
-                    ) from error
-                used = int(replacements.integers(len(self.dataset)))
-
-
-def _start_worker(parent, worker):
-    """Runs first in a worker process. `parent`: process number of the trainer, with which the
-    worker ends.
-
-    Paddle's own watch for a killed parent sits behind a blocking read and never runs (3.3.1).
-    Ctrl-C in a terminal and a scheduler's SIGTERM reach workers too. They go on, so that the
-    trainer can finish its step, save and end them; a lost worker would end the trainer at once.
-    """
-
-    def leave_later(number, frame):
-        timer = threading.Timer(GRACE_S, os._exit, [128 + number])
-        timer.daemon = True
-        timer.start()
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave_later)
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    # workers are the parallelism: OpenCV's threads would only compete with them
-    try:
-        import cv2
-    except ImportError:
-        return
-    cv2.setNumThreads(0)
-
-
-def _end_workers(source):
-    """End the workers of an iterator that may not be exhausted. Paddle links the last iterator
-    globally, so that it would not do it yet.
-    """
-    if hasattr(source, "_workers"):
-        source._try_shutdown_all(1)
-        for worker in source._workers:
-            worker.kill()
-
-
-def _fits_shared_memory(sample_bytes, batch_size, options):
-    """Whether /dev/shm has room for the batches in flight; containers often give it 64 MB."""
-    needed = batch_size * sample_bytes * options.num_workers * options.prefetch_factor
-    try:
-        stat = os.statvfs("/dev/shm")
-    except OSError:
-        return False
-    if stat.f_bavail * stat.f_frsize >= needed:
-        return True
-    log.warning(
-        "/dev/shm has %d MB free, %d MB may be needed: workers send batches through pipes instead",
-        stat.f_bavail * stat.f_frsize >> 20,
-        needed >> 20,
-    )
-    return False
+    options = SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
+    return Loader(dataset, sampler, options)
 
 
 class Loader:
-    """`loader.epoch(e)` yields the batches of epoch e: dicts of Paddle tensors, of a set of
-    classified images image float32 [B, 3, H, W] and label int64 [B], with label_b int64 [B] and lam
+    """`loader.epoch(e)` yields the batches of epoch e: dicts of Paddle tensors, of a dataset of
+    classification image float32 [B, 3, H, W] and label int64 [B], with label_b int64 [B] and lam
     float32 [B] where batch_transform_ops are configured.
 
-    num_images: of the whole set, over all processes. batch_size: of this process. bad_images:
+    num_images: of the whole dataset, over all processes. batch_size: of this process. bad_images:
     different images replaced so far. The batches depend on (seed, epoch, step, rank, world_size)
     alone.
     """
 
-    def __init__(self, dataset, sampler, options):
-        self.dataset, self.sampler, self.options = dataset, sampler, options
-        self.num_images, self.batch_size = len(dataset), sampler.batch_size
-        self.replaced = set()
+    def __init__(self, dataset: Dataset, sampler: Sampler, options: LoaderOptions):
+        self.dataset = dataset
+        self.sampler = sampler
+        self.options = options
+        self.num_images = len(dataset)
+        self.batch_size = sampler.batch_size
+        self.replaced: Set[int] = set()
+        in_flight = options.num_workers * options.prefetch_factor * sampler.batch_size
         self.shared_memory = bool(
             options.num_workers
             and options.use_shared_memory
-            and _fits_shared_memory(dataset.sample_bytes, sampler.batch_size, options)
+            and fits_shared_memory(in_flight * dataset.sample_bytes)
         )
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Batches per epoch of this process."""
         return len(self.sampler)
 
     @property
-    def bad_images(self):
+    def bad_images(self) -> int:
         """How many different images were replaced so far."""
         return len(self.replaced)
 
-    def epoch(self, epoch, first_step=0):
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Dict[str, paddle.Tensor]]:
         """Iterate over the batches of `epoch` from `first_step` on; what comes before is not
         loaded. ImageError names a bad image.
         """
-        batches = EpochBatches(self.dataset, self.sampler, epoch, first_step)
-        if self.options.num_workers and len(batches):
-            loader = paddle.io.DataLoader(
-                batches,
-                batch_size=None,
-                num_workers=min(self.options.num_workers, len(batches)),
-                use_shared_memory=self.shared_memory,
-                prefetch_factor=self.options.prefetch_factor,
-                worker_init_fn=functools.partial(_start_worker, os.getpid()),
-                return_list=True,
-            )
-            source = iter(loader)
-        else:
-            source = (batches[i] for i in range(len(batches)))
+        source = self._source(EpochBatches(self.dataset, self.sampler, epoch, first_step))
         try:
             for batch in source:
                 if "error" in batch:
                     raise ImageError(np.asarray(batch["error"]).tobytes().decode())
                 self._count(batch.pop("bad"))
-                batch.update(
-                    {key: np.zeros(*described) for key, described in batch.pop("empty").items()}
-                )
+                for key, (shape, kind) in batch.pop("empty").items():
+                    batch[key] = np.zeros(shape, kind)
                 yield {
                     key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
                     for key, value in batch.items()
                 }
         finally:
-            _end_workers(source)
+            end_workers(source)
 
-    def _count(self, bad):
+    def _source(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
+        """The items of `batches`, loaded by the workers where there are any."""
+        if not self.options.num_workers or not len(batches):
+            return (batches[item] for item in range(len(batches)))
+        loader = paddle.io.DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=min(self.options.num_workers, len(batches)),
+            use_shared_memory=self.shared_memory,
+            prefetch_factor=self.options.prefetch_factor,
+            worker_init_fn=functools.partial(start_worker, os.getpid()),
+            return_list=True,
+        )
+        return iter(loader)
+
+    def _count(self, bad: List[int]) -> None:
+        """Count the images that were replaced. ImageError above the limit."""
+        limit = self.dataset.bad_images.limit
         for index in bad:
             if index not in self.replaced:
                 self.replaced.add(index)
@@ -301,10 +180,9 @@ class Loader:
                     "%s: bad image, replaced by another (%d of at most %d)",
                     self.dataset.name(index),
                     len(self.replaced),
-                    self.dataset.bad_images.limit,
+                    limit,
                 )
-        if len(self.replaced) > self.dataset.bad_images.limit:
+        if len(self.replaced) > limit:
             raise ImageError(
-                f"{self.dataset.name(bad[-1])}: more than {self.dataset.bad_images.limit} bad "
-                f"images (bad_images.limit)"
+                f"{self.dataset.name(bad[-1])}: more than {limit} bad images (bad_images.limit)"
             )

@@ -1,11 +1,11 @@
 """Which images a process sees, in which order: a pure function of (seed, epoch, rank, world_size).
 
-`sampler.order(epoch)` -> (indices, occurrences), two int64 arrays [n] of this process. An
-occurrence counts the appearances of one image within the epoch, so that each draws its own
-augmentation. Batch `step` is their slice [step * batch_size, (step + 1) * batch_size).
 The processes take turns image by image: step s of W processes with batch B sees the images of step
 s of one process with batch W * B.
 """
+
+from abc import ABC, abstractmethod
+from typing import Protocol, Sized, Tuple
 
 import numpy as np
 
@@ -17,26 +17,57 @@ __all__ = [
     "DistributedBatchSampler",
     "IterationSampler",
     "RASampler",
+    "Sampler",
     "generator",
 ]
 
 SAMPLERS = Registry("sampler")
 STREAMS = {"order": 1, "sample": 2, "batch": 3, "replacement": 4}
 
+Order = Tuple[np.ndarray, np.ndarray]  # indices and occurrences, see Sampler
 
-def generator(stream, *place):
+
+class Sampler(Protocol):
+    """What a loader needs of a sampler. An entry of SAMPLERS builds one from the dataset, the rank
+    and number of processes, the seed, whether it is for training, and the user's keys.
+    """
+
+    seed: int
+    rank: int
+    batch_size: int  # of this process
+
+    def order(self, epoch: int) -> Order:
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each.
+
+        An occurrence counts the appearances of one image within the epoch, so that each draws its
+        own augmentation. Batch `step` is their slice [step * batch_size, (step + 1) * batch_size).
+        """
+
+    def __len__(self) -> int:
+        """Batches per epoch of this process."""
+
+
+def generator(stream: str, *place: int) -> np.random.Generator:
     """The numpy Generator of one place, e.g. generator('sample', seed, epoch, index, occurrence).
     Streams are independent of each other.
     """
     return np.random.default_rng((STREAMS[stream], *place))
 
 
-class BatchSampler:
-    """What the samplers share. dataset: the whole set; pad: in training, all processes get equally
-    many.
-    """
+class BatchSampler(ABC):
+    """What the samplers share. training: all processes get equally many images."""
 
-    def __init__(self, dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle):
+    def __init__(
+        self,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
+        batch_size: int,
+        drop_last: bool,
+        shuffle: bool,
+    ):
         num_images = len(dataset)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}")
@@ -45,34 +76,39 @@ class BatchSampler:
                 f"{num_images} images for {world_size} processes: every process needs one; start "
                 f"fewer processes"
             )
-        if drop_last and not pad:
+        if drop_last and not training:
             raise ConfigError(
                 "drop_last: True would leave images out of the evaluation; write False"
             )
-        self.num_images, self.rank, self.world_size, self.seed, self.pad = (
-            num_images,
-            rank,
-            world_size,
-            seed,
-            pad,
-        )
-        self.batch_size, self.drop_last, self.shuffle = batch_size, drop_last, shuffle
+        self.num_images = num_images
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.training = training
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.shuffle = shuffle
         if len(self) == 0:
             raise ConfigError(
                 f"no whole batch: {self.images_per_epoch()} images per process and epoch, "
-                f"batch_size {batch_size} and "
-                "drop_last: True; reduce the batch size"
+                f"batch_size {batch_size} and drop_last: True; reduce the batch size"
             )
 
-    def permutation(self, epoch):
-        """All image numbers, shuffled for this epoch if the sampler shuffles."""
-        return (
-            generator("order", self.seed, epoch, 0, 0).permutation(self.num_images)
-            if self.shuffle
-            else np.arange(self.num_images)
-        )
+    @abstractmethod
+    def images_per_epoch(self) -> int:
+        """Images of this process."""
 
-    def __len__(self):
+    @abstractmethod
+    def order(self, epoch: int) -> Order:
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each; see Sampler."""
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """All image numbers, shuffled for this epoch if the sampler shuffles."""
+        if not self.shuffle:
+            return np.arange(self.num_images)
+        return generator("order", self.seed, epoch, 0, 0).permutation(self.num_images)
+
+    def __len__(self) -> int:
         """Batches per epoch of this process."""
         whole, rest = divmod(self.images_per_epoch(), self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
@@ -89,29 +125,27 @@ class DistributedBatchSampler(BatchSampler):
 
     def __init__(
         self,
-        dataset,
-        rank,
-        world_size,
-        seed,
-        pad,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
         *,
         batch_size: int,
         drop_last: bool = False,
         shuffle: bool = False,
     ):
-        super().__init__(dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
+        super().__init__(dataset, rank, world_size, seed, training, batch_size, drop_last, shuffle)
 
-    def images_per_epoch(self):
+    def images_per_epoch(self) -> int:
         """Images of this process."""
-        return -(-(self.num_images - (0 if self.pad else self.rank)) // self.world_size)
+        return -(-(self.num_images - (0 if self.training else self.rank)) // self.world_size)
 
-    def order(self, epoch):
-        """(indices, occurrences) of this process in `epoch`, int64 [n] each; see the module's
-        docstring.
-        """
+    def order(self, epoch: int) -> Order:
+        """(indices, occurrences) of this process in `epoch`, int64 [n] each."""
         indices = self.permutation(epoch)
         occurrences = np.zeros(self.num_images, np.int64)
-        if self.pad:
+        if self.training:
             missing = -self.num_images % self.world_size
             indices = np.concatenate([indices, indices[:missing]])
             occurrences = np.concatenate([occurrences, np.ones(missing, np.int64)])
@@ -124,17 +158,17 @@ class RASampler(BatchSampler):
     RASampler).
 
     Every image appears `num_repeats` times, the appearances next to each other and so on different
-    processes; the epoch ends after as many images as the set has (rounded down to a multiple of
+    processes; the epoch ends after as many images as the dataset has (rounded down to a multiple of
     256, as in DeiT, if it has 256), so that not all images come up in each.
     """
 
     def __init__(
         self,
-        dataset,
-        rank,
-        world_size,
-        seed,
-        pad,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
         *,
         batch_size: int,
         drop_last: bool = False,
@@ -143,19 +177,15 @@ class RASampler(BatchSampler):
     ):
         if num_repeats < 1:
             raise ConfigError(f"num_repeats must be 1 or more, got {num_repeats}")
-        if not pad:
-            raise ConfigError(
-                "RASampler is for training; evaluation needs DistributedBatchSampler, which sees "
-                "every image once"
-            )
+        _refuse_evaluation(self, training)
         self.num_repeats = num_repeats
-        super().__init__(dataset, rank, world_size, seed, pad, batch_size, drop_last, shuffle)
+        super().__init__(dataset, rank, world_size, seed, training, batch_size, drop_last, shuffle)
 
-    def images_per_epoch(self):
+    def images_per_epoch(self) -> int:
         """Images of this process."""
         return (self.num_images // 256 * 256 or self.num_images) // self.world_size
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> Order:
         """(indices, occurrences) of this process in `epoch`, int64 [n] each; an occurrence is from
         0 to num_repeats - 1.
         """
@@ -163,10 +193,19 @@ class RASampler(BatchSampler):
         return self.permutation(epoch)[mine // self.num_repeats], mine % self.num_repeats
 
 
+def _refuse_evaluation(sampler: BatchSampler, training: bool) -> None:
+    """ConfigError, for a sampler that repeats or leaves out images, unless it is for training."""
+    if not training:
+        raise ConfigError(
+            f"{type(sampler).__name__} is for training; evaluation needs DistributedBatchSampler, "
+            "which sees every image once"
+        )
+
+
 @SAMPLERS.register
 class AspectRatioSampler(BatchSampler):
     """Batches of images that are all wider than high, or none of them, so that little padding is
-    needed; for sets with `aspect_ratios`.
+    needed; for datasets with `aspect_ratios`.
 
     As mmdetection's (Distributed)GroupSampler: every image once an epoch, each of the two groups
     filled up with repetitions of its own images to whole batches of all processes, and the batches
@@ -174,13 +213,17 @@ class AspectRatioSampler(BatchSampler):
     """
 
     def __init__(
-        self, dataset, rank, world_size, seed, pad, *, batch_size: int, shuffle: bool = True
+        self,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
     ):
-        if not pad:
-            raise ConfigError(
-                "AspectRatioSampler is for training; evaluation needs DistributedBatchSampler, "
-                "which sees every image once"
-            )
+        _refuse_evaluation(self, training)
         # a range: only the keys are checked
         if not hasattr(dataset, "aspect_ratios") and not isinstance(dataset, range):
             raise ConfigError(
@@ -188,54 +231,48 @@ class AspectRatioSampler(BatchSampler):
                 "COCODataset"
             )
         ratios = getattr(dataset, "aspect_ratios", np.ones(1))
-        self.groups = [
-            group
-            for group in (np.flatnonzero(ratios <= 1), np.flatnonzero(ratios > 1))
-            if group.size
-        ]
-        super().__init__(dataset, rank, world_size, seed, pad, batch_size, False, shuffle)
+        groups = np.flatnonzero(ratios <= 1), np.flatnonzero(ratios > 1)
+        self.groups = [group for group in groups if group.size]
+        super().__init__(dataset, rank, world_size, seed, training, batch_size, False, shuffle)
 
-    def images_per_epoch(self):
+    def images_per_epoch(self) -> int:
         """Images of this process."""
         together = self.batch_size * self.world_size
         return sum(-(-len(group) // together) for group in self.groups) * self.batch_size
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> Order:
         """(indices, occurrences) of this process in `epoch`, int64 [n] each, n a multiple of the
         batch size.
         """
-        rng, together = (
-            generator("order", self.seed, epoch, 0, 0),
-            self.batch_size * self.world_size,
-        )
-        indices, occurrences = [], []
+        rng = generator("order", self.seed, epoch, 0, 0)
+        together = self.batch_size * self.world_size
+        of_groups = []
         for group in self.groups:
-            group = rng.permutation(group) if self.shuffle else group
+            shuffled = rng.permutation(group) if self.shuffle else group
             positions = np.arange(-(-len(group) // together) * together)
-            indices.append(group[positions % len(group)])
-            occurrences.append(positions // len(group))
+            of_groups.append((shuffled[positions % len(group)], positions // len(group)))
+        # [batches, images of all processes]
         indices, occurrences = (
-            np.concatenate(parts).reshape(-1, together) for parts in (indices, occurrences)
+            np.concatenate(parts).reshape(-1, together) for parts in zip(*of_groups)
         )
         batches = rng.permutation(len(indices)) if self.shuffle else np.arange(len(indices))
-        return tuple(
-            part[batches, self.rank :: self.world_size].ravel() for part in (indices, occurrences)
-        )
+        mine = np.s_[batches, self.rank :: self.world_size]
+        return indices[mine].ravel(), occurrences[mine].ravel()
 
 
 @SAMPLERS.register
 class IterationSampler(BatchSampler):
     """Epochs of `iterations` batches, for recipes that count iterations: one goes on where the last
-    ended in an endless sequence of passes over the set, each shuffled anew. Batches reach across
-    the end of a pass."""
+    ended in an endless sequence of passes over the dataset, each shuffled anew. Batches reach
+    across the end of a pass."""
 
     def __init__(
         self,
-        dataset,
-        rank,
-        world_size,
-        seed,
-        pad,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
         *,
         batch_size: int,
         iterations: int,
@@ -243,21 +280,17 @@ class IterationSampler(BatchSampler):
     ):
         if iterations < 1:
             raise ConfigError(f"iterations must be 1 or more, got {iterations}")
-        if not pad:
-            raise ConfigError(
-                "IterationSampler is for training; evaluation needs DistributedBatchSampler, "
-                "which sees every image once"
-            )
+        _refuse_evaluation(self, training)
         self.iterations = iterations
-        super().__init__(dataset, rank, world_size, seed, pad, batch_size, False, shuffle)
+        super().__init__(dataset, rank, world_size, seed, training, batch_size, False, shuffle)
 
-    def images_per_epoch(self):
+    def images_per_epoch(self) -> int:
         """Images of this process."""
         return self.iterations * self.batch_size
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> Order:
         """(indices, occurrences) of this process in `epoch`, int64 [n] each; an occurrence is a
-        pass over the set.
+        pass over the dataset.
         """
         count = self.images_per_epoch()
         passes, places = np.divmod(

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ppcls_nextvit.data.labels import read_labels
+from ppcls_nextvit.data.lists import read_class_names
 
 from .params import ParamsError, command_options, read_params
 from .run import DATA, MODELS, ROOT, chain_program, checkout_environment, interpreter, prepared
@@ -64,7 +64,7 @@ def data_options(params, mode, sets=None):
             folder / f"{split}_list.txt", params, mode
         )
         labels.append(prepared(folder / "labels.txt", params, mode))
-    names = [read_labels(ROOT / path) for path in labels]
+    names = [read_class_names(ROOT / path) for path in labels]
     if names[0] != names[1]:
         raise ValueError(
             f"{labels[0]} has {len(names[0])} classes, {labels[1]} {len(names[1])} or others; a "
@@ -192,7 +192,7 @@ def make_model(params, mode, model):
             "-m",
             "test_tipc.chains.seeded",
             model,
-            str(len(read_labels(SOURCE / "labels.txt"))),
+            str(len(read_class_names(SOURCE / "labels.txt"))),
             str(weights),
         ],
         [

@@ -1,16 +1,21 @@
 """The registry of datasets, and what every dataset offers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Dict, List, Literal, Protocol
+
+import numpy as np
 
 from ...schema import Registry
 
-__all__ = ["BadImages", "DATASETS"]
+__all__ = ["BadImages", "Batch", "DATASETS", "Dataset", "Sample"]
 
 
 DATASETS = Registry("dataset")
 SECTIONS = Registry("section")
 ONCE = "evaluation counts every image once, as it is; remove this"
+
+Sample = Dict[str, Any]  # one image and what is known of it
+Batch = Dict[str, np.ndarray]
 
 
 @SECTIONS.register
@@ -23,9 +28,42 @@ class BadImages:
     policy: Literal["raise", "skip"] = "raise"
     limit: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.limit < 0 or (self.limit > 0) != (self.policy == "skip"):
             raise ValueError(
                 f"policy skip needs a limit of 1 or more, policy raise none; got "
                 f"policy={self.policy}, limit={self.limit}"
             )
+
+
+class Dataset(Protocol):
+    """What a loader needs of a dataset. An entry of DATASETS builds one from the number of classes
+    of the model (None: unknown) and the user's keys.
+
+    bad_images: what to do with an image that cannot be read. sample_bytes: about the memory of one
+    sample, from which the loader tells whether shared memory suffices. A dataset that knows the
+    sizes of its images has `aspect_ratios`, width / height as float [len(dataset)], too.
+    """
+
+    bad_images: BadImages
+    sample_bytes: int
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def name(self, index: int) -> str:
+        """The path of an image, for messages."""
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """One sample, transformed, with the draws of the transforms from `rng`. ImageError,
+        beginning with the path, for an image that cannot be read or transformed.
+        """
+
+    def collate(self, samples: List[Sample], rng: np.random.Generator) -> Batch:
+        """The samples of a batch as arrays. ImageError for samples that do not fit together."""
+
+    @staticmethod
+    def check(arguments: Dict[str, Any], mode: str, where: str) -> None:
+        """Verify more of the user's keys than their types, before the disk is touched. mode:
+        'Train' or 'Eval'. ConfigError, beginning with `where`.
+        """

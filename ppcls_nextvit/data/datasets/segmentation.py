@@ -1,50 +1,52 @@
-"""Sets of images with a label for every pixel, stored as PNG files."""
+"""Images with a label for every pixel, stored as PNG files."""
 
 import io
 import os
-from typing import Literal, Optional
+from typing import List, Literal, Optional, Tuple
 
 import numpy as np
 from PIL import Image
 
 from ...schema import ConfigError
 from ..images import DECODER_ERRORS, MAX_PIXELS, ImageError
+from ..lists import read_pair_list
 from ..transforms.joint import IGNORE
-from .files import EXTENSIONS, open_files
 from .annotated import AnnotatedDataset, thinned
-from .registry import DATASETS
+from .files import Files, is_image_name, open_files
+from .registry import DATASETS, Batch, Sample
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
 
 
 class LabelledPixels(AnnotatedDataset):
-    """What the two datasets share. class_num: of the model, or None; labels: names of the label
-    PNGs.
+    """What the datasets of segmentation share. class_num: of the model, or None; labels: names of
+    the label PNGs.
     """
 
     def __init__(
         self,
-        class_num,
-        files,
-        names,
-        labels,
-        mode,
-        transform_ops,
-        reduce_zero_label,
-        sample_num,
-        bad_images,
+        class_num: Optional[int],
+        files: Files,
+        names: List[str],
+        labels: List[str],
+        mode: str,
+        transform_ops: Optional[list],
+        reduce_zero_label: bool,
+        sample_num: Optional[int],
+        bad_images: Optional[dict],
     ):
-        names, labels = thinned(names, sample_num), thinned(labels, sample_num)
-        super().__init__(files, names, mode, transform_ops, bad_images)
-        files.check(labels)
-        self.class_num, self.labels, self.reduce_zero_label = class_num, labels, reduce_zero_label
+        super().__init__(files, thinned(names, sample_num), mode, transform_ops, bad_images)
+        self.class_num = class_num
+        self.labels = thinned(labels, sample_num)
+        self.reduce_zero_label = reduce_zero_label
+        files.check(self.labels)
 
-    def label(self, i):
-        """The labels of image i: uint8 [H, W], IGNORE where nothing is labelled. ImageError for a
+    def label(self, index: int) -> np.ndarray:
+        """The labels of an image: uint8 [H, W], IGNORE where nothing is labelled. ImageError for a
         file that does not hold such.
         """
-        path = self.files.path(self.labels[i])
-        labels = read_labels(self.files.read(self.labels[i]), path)
+        path = self.files.path(self.labels[index])
+        labels = decode_labels(self.files.read(self.labels[index]), path)
         # 0 means other: 1 becomes class 0
         if self.reduce_zero_label:
             # 0 - 1 is 255 in bytes
@@ -55,27 +57,25 @@ class LabelledPixels(AnnotatedDataset):
                 stored = f" (stored as {wrong.max() + 1})" if self.reduce_zero_label else ""
                 raise ImageError(
                     f"{path}: label {wrong.max()}{stored} is out of range; the model has "
-                    f"{self.class_num} classes, "
-                    f"0 to {self.class_num - 1}, and {IGNORE} is ignored"
+                    f"{self.class_num} classes, 0 to {self.class_num - 1}, and {IGNORE} is ignored"
                 )
         return labels
 
-    def truth(self, i, shape):
-        """{segmentation: uint8 [H, W]} of image i; shape: its (H, W). ImageError if its labels have
-        another.
+    def truth(self, index: int, shape: Tuple[int, int]) -> Sample:
+        """{segmentation: uint8 [H, W]} of an image of `shape` = (H, W). ImageError if its labels
+        have another.
         """
-        labels = self.label(i)
+        labels = self.label(index)
         if labels.shape != shape:
             raise ImageError(
-                f"{self.files.path(self.labels[i])}: {labels.shape[1]} x {labels.shape[0]} labels "
-                f"for an image of "
-                f"{shape[1]} x {shape[0]} pixels, {self.name(i)}"
+                f"{self.files.path(self.labels[index])}: {labels.shape[1]} x {labels.shape[0]} "
+                f"labels for an image of {shape[1]} x {shape[0]} pixels, {self.name(index)}"
             )
         return {"segmentation": labels}
 
-    def collate(self, samples, rng):
-        """AnnotatedDataset's batch; in training with segmentation uint8 [B, H, W]. ImageError if the
-        images then differ in size.
+    def collate(self, samples: List[Sample], rng: np.random.Generator) -> Batch:
+        """AnnotatedDataset's batch; in training with segmentation uint8 [B, H, W]. ImageError if
+        the images then differ in size.
         """
         batch = super().collate(samples, rng)
         if self.training:
@@ -89,9 +89,9 @@ class LabelledPixels(AnnotatedDataset):
         return batch
 
 
-def read_labels(data, path):
+def decode_labels(data: bytes, path: str) -> np.ndarray:
     """The label PNG in the bytes `data` as uint8 [H, W]: pixel values of a grey image of up to 8
-    bits, indices of a palette image.
+    bits, indices of a palette image. ImageError for anything else.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -100,12 +100,7 @@ def read_labels(data, path):
             if image.format != "PNG" or image.mode not in ("1", "L", "P"):
                 raise ImageError(
                     f"{path}: labels must be a PNG of 8-bit grey or palette values, not "
-                    f"{image.format} of mode {image.mode}"
-                    + (
-                        ", whose colours do not say which class they mean"
-                        if image.mode.startswith("RGB")
-                        else ""
-                    )
+                    f"{image.format} of mode {image.mode}{_why_no_colours(image.mode)}"
                 )
             # Pillow stretches 2 and 4 bits to 0..255
             stretched = {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)
@@ -116,6 +111,10 @@ def read_labels(data, path):
         raise ImageError(f"{path}: not a readable image: it begins with {data[:8]!r}") from None
     except DECODER_ERRORS as error:
         raise ImageError(f"{path}: not a readable image: {error}") from error
+
+
+def _why_no_colours(mode: str) -> str:
+    return ", whose colours do not say which class they mean" if mode.startswith("RGB") else ""
 
 
 @DATASETS.register
@@ -129,7 +128,7 @@ class SegmentationDataset(LabelledPixels):
 
     def __init__(
         self,
-        class_num,
+        class_num: Optional[int],
         *,
         dataset_root: str,
         list_path: str,
@@ -140,31 +139,7 @@ class SegmentationDataset(LabelledPixels):
         sample_num: Optional[int] = None,
         bad_images: Optional[dict] = None,
     ):
-        names, labels = [], []
-        try:
-            with open(list_path, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{list_path}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
-            ) from error
-        except OSError as error:
-            raise FileNotFoundError(
-                f"list_path: {list_path}: cannot be read: {error.strerror}"
-            ) from error
-        for number, line in enumerate(lines, 1):
-            parts = line.strip().split(delimiter)
-            if line.strip() and (len(parts) != 2 or not all(part.strip() for part in parts)):
-                raise ConfigError(
-                    f"{list_path}:{number}: expected 'image{delimiter or ' '}label', got {line!r}"
-                )
-            if line.strip():
-                names.append(parts[0].strip())
-                labels.append(parts[1].strip())
-        if not names:
-            raise ConfigError(
-                f"{list_path}: the list is empty; expected lines 'image{delimiter or ' '}label'"
-            )
+        names, labels = read_pair_list(list_path, delimiter)
         super().__init__(
             class_num,
             open_files(dataset_root),
@@ -185,7 +160,7 @@ class ADE20KDataset(LabelledPixels):
 
     def __init__(
         self,
-        class_num,
+        class_num: Optional[int],
         *,
         dataset_root: str,
         mode: Literal["train", "val"],
@@ -195,31 +170,39 @@ class ADE20KDataset(LabelledPixels):
         bad_images: Optional[dict] = None,
     ):
         split = {"train": "training", "val": "validation"}[mode]
-        folders = [os.path.join(dataset_root, kind, split) for kind in ("images", "annotations")]
-        missing = [folder for folder in folders if not os.path.isdir(folder)]
-        if missing:
-            raise FileNotFoundError(f"dataset_root: {missing[0]}: no such folder")
-        files, found = (sorted(entry.name for entry in os.scandir(folder)) for folder in folders)
-        names = [
-            name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-        labels = [os.path.splitext(name)[0] + ".png" for name in names]
-        if not names:
-            raise ConfigError(f"{folders[0]}: no images")
-        alone = sorted(set(labels) - set(found))
-        if alone:
-            raise FileNotFoundError(
-                f"{os.path.join(folders[1], alone[0])}: no such file; {len(alone)} of "
-                f"{len(names)} images lack labels"
-            )
+        names, labels = _images_and_labels(dataset_root, split)
         super().__init__(
             class_num,
             open_files(dataset_root),
-            [f"images/{split}/{name}" for name in names],
-            [f"annotations/{split}/{name}" for name in labels],
+            names,
+            labels,
             mode,
             transform_ops,
             reduce_zero_label,
             sample_num,
             bad_images,
         )
+
+
+def _images_and_labels(root: str, split: str) -> Tuple[List[str], List[str]]:
+    """(images, label PNGs) of one `split` of ADE20K's layout, as paths relative to `root`, sorted.
+    FileNotFoundError for a folder or a label PNG that is missing, ConfigError without images.
+    """
+    folders = [os.path.join(root, kind, split) for kind in ("images", "annotations")]
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"dataset_root: {folder}: no such folder")
+    names = sorted(name for name in os.listdir(folders[0]) if is_image_name(name))
+    if not names:
+        raise ConfigError(f"{folders[0]}: no images")
+    labels = [os.path.splitext(name)[0] + ".png" for name in names]
+    alone = sorted(set(labels) - set(os.listdir(folders[1])))
+    if alone:
+        raise FileNotFoundError(
+            f"{os.path.join(folders[1], alone[0])}: no such file; {len(alone)} of "
+            f"{len(names)} images lack labels"
+        )
+    return (
+        [f"images/{split}/{name}" for name in names],
+        [f"annotations/{split}/{name}" for name in labels],
+    )

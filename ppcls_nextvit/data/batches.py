@@ -1,0 +1,80 @@
+"""The batches of one epoch: samples loaded in their order, each with its own random stream, and
+another image in the place of one that cannot be read.
+"""
+
+from typing import Any, Dict, List
+
+import numpy as np
+import paddle
+
+from .datasets.registry import Dataset, Sample
+from .images import ImageError
+from .samplers import Sampler, generator
+
+__all__ = ["EpochBatches"]
+
+
+class EpochBatches(paddle.io.Dataset):
+    """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch
+    first_step + i, a dict of arrays.
+
+    It holds also `bad`, a list: the numbers of the images that were replaced; `empty`: {key:
+    (shape, type)} of the arrays without elements, which Paddle 3.3 cannot bring from a worker; and
+    in place of all that `error`, if an image could not be replaced.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: Sampler, epoch: int, first_step: int):
+        super().__init__()
+        self.dataset = dataset
+        self.sampler = sampler
+        self.epoch = epoch
+        self.first_step = first_step
+        self.indices, self.occurrences = sampler.order(epoch)
+
+    def __len__(self) -> int:
+        return max(0, len(self.sampler) - self.first_step)
+
+    def __getitem__(self, item: int) -> Dict[str, Any]:
+        try:
+            return self.batch(self.first_step + item)
+        except ImageError as error:
+            # as data: the training process raises one plain line, not a worker's traceback
+            return {"error": np.frombuffer(str(error).encode(), np.uint8)}
+
+    def batch(self, step: int) -> Dict[str, Any]:
+        """Batch number `step` of the epoch, from its own random streams: see the class."""
+        size = self.sampler.batch_size
+        part = slice(step * size, (step + 1) * size)
+        places = zip(self.indices[part].tolist(), self.occurrences[part].tolist())
+        bad: List[int] = []
+        samples = [self.sample(index, occurrence, bad) for index, occurrence in places]
+        rng = generator("batch", self.sampler.seed, self.epoch, step, self.sampler.rank)
+        batch = self.dataset.collate(samples, rng)
+        empty = {
+            key: (list(array.shape), str(array.dtype))
+            for key, array in batch.items()
+            if not array.size
+        }
+        filled = {key: array for key, array in batch.items() if array.size}
+        return {**filled, "empty": empty, "bad": bad}
+
+    def sample(self, index: int, occurrence: int, bad: List[int]) -> Sample:
+        """What the dataset loads as number `index`, or, by the policy, as another in its place;
+        `bad` gets the unreadable ones.
+        """
+        place = self.sampler.seed, self.epoch, index, occurrence
+        replacements = generator("replacement", *place)
+        used = index
+        while True:
+            try:
+                return self.dataset.load(used, generator("sample", *place))
+            except ImageError as error:
+                bad.append(used)
+                if self.dataset.bad_images.policy == "raise":
+                    raise
+                limit = self.dataset.bad_images.limit
+                if len(set(bad)) > limit:
+                    raise ImageError(
+                        f"{error}; more than {limit} bad images (bad_images.limit)"
+                    ) from error
+                used = int(replacements.integers(len(self.dataset)))
