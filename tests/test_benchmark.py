@@ -2,29 +2,29 @@
 and left out.
 """
 
+import importlib
 import json
 import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from tiny import ROOT
 
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.tasks.classification import quantize as int8
 
-TOOLS = Path(__file__).parent.parent / "tools"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
+def part(monkeypatch):
+    """`part(name)`: that module of benchmarks/."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
     # the engines' processes find this project uninstalled, too
-    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))
-    import benchmark
-
-    return benchmark
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return importlib.import_module
 
 
 class Recorder:
@@ -50,11 +50,11 @@ class Recorder:
         return [self.logits]
 
 
-def test_engines_take_turns_and_ratios_belong_to_a_round(benchmark):
+def test_engines_take_turns_and_ratios_belong_to_a_round(part):
     """The machine is ten times slower in the second round; the ratio does not notice."""
     calls = []
     workers = [Recorder("a", [10, 100, 10], calls), Recorder("b", [20, 200, 21], calls)]
-    result = benchmark.compare("latency", workers, batch=8, rounds=3, runs=2)
+    result = part("turns").compare("latency", workers, batch=8, rounds=3, runs=2)
     assert calls == [(name, "latency", 8) for name in "ababab"]
     assert result["a"] == {
         "min_ms": 10,
@@ -74,19 +74,19 @@ def test_engines_take_turns_and_ratios_belong_to_a_round(benchmark):
     }
 
 
-def test_share_of_gemm_difference_and_rate(benchmark):
+def test_share_of_gemm_difference_and_rate(part):
     """An engine of 2e9 multiply-adds in 50 ms of the processor makes 80 GFLOP/s; a machine whose
     gemm makes 160 twice that.
     """
     calls = []
-    gemm_ms = benchmark.GEMM_FLOP / 160e6
+    gemm_ms = part("turns").GEMM_FLOP / 160e6
     workers = [
         Recorder("ours onnx", [100, 120], calls),
         Recorder("ours openvino", [50, 60], calls, (1.0, -1.8)),
         Recorder("gemm", [2 * gemm_ms, 3 * gemm_ms], calls),
     ]
     args = SimpleNamespace(rounds=2, runs=1)
-    first, second = benchmark.measure("latency", workers, 1, args, multiply_adds=2_000_000_000)
+    first, second = part("turns").measure("latency", workers, 1, args, multiply_adds=2_000_000_000)
     assert [call[0] for call in calls] == ["ours onnx", "ours openvino", "gemm"] * 2
     assert first["of_gemm"] == pytest.approx(0.5) and second["of_gemm"] == pytest.approx(1.0)
     assert first["gemm_gflops"] == pytest.approx(160)
@@ -94,7 +94,7 @@ def test_share_of_gemm_difference_and_rate(benchmark):
     assert first["images_per_s"] == pytest.approx(1000 / 110) and first["memory_mb"] == 50
 
 
-def test_chart(benchmark, tmp_path):
+def test_chart(part, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra train")
     ratios = {"ours onnx": 1.0, "ours openvino": 0.9, "timm eager": 1.3}
     rows = [
@@ -110,26 +110,26 @@ def test_chart(benchmark, tmp_path):
         for batch in (1, 8)
         for engine, ratio in ratios.items()
     ]
-    benchmark.draw(rows, tmp_path / "chart.png")
+    part("report").draw(rows, tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as image:
         assert image.width > 600 and len(image.convert("RGB").getcolors(1 << 20)) > 3
     assert (tmp_path / "chart.png").stat().st_size < 200_000
 
 
-def test_random_weights_make_logits_of_order_one(benchmark):
+def test_random_weights_make_logits_of_order_one(part):
     import paddle
 
     from ppcls_nextvit import create_model
 
     paddle.seed(0)
     model = create_model("NextViT_small", depths=(1, 1, 5, 1), num_classes=10)
-    benchmark.spread(model)
+    part("prepare").spread(model)
     with paddle.no_grad():
         logits = model(paddle.randn([4, 3, 64, 64])).numpy()
     assert 0.3 < abs(logits).max() < 30 and not model.training
 
 
-def test_percentile(benchmark):
+def test_percentile(part):
     runs = [([float(n) for n in range(1, 101)], [2.0] * 100)]
     expected = {
         "min_ms": 1.0,
@@ -139,15 +139,15 @@ def test_percentile(benchmark):
         "cpu_ms": 2.0,
         "cpu_ratio": 1.0,
     }
-    assert benchmark.summary(runs, runs) == expected
+    assert part("turns").summary(runs, runs) == expected
 
 
 @pytest.mark.chain
-def test_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
+def test_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
     (tmp_path / "timm.py").write_text("print('noise')\nraise ImportError('no timm here')\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
     out = tmp_path / "benchmark.json"
-    status = benchmark.main(
+    status = part("compare").main(
         [
             "--engines",
             "ours eager",
@@ -207,10 +207,12 @@ class DenseRecorder(Recorder):
         }
 
 
-def test_parts_of_dense_inference(benchmark):
+def test_parts_of_dense_inference(part):
     calls = []
     workers = [DenseRecorder("a", [1, 10, 1], calls), DenseRecorder("b", [3, 30, 2], calls)]
-    rows = list(benchmark.compare_parts("detection", workers, (64, 96), False, rounds=3, runs=2))
+    rows = list(
+        part("turns").compare_parts("detection", workers, (64, 96), False, rounds=3, runs=2)
+    )
     assert calls == [(name, "detection", (64, 96), False, 1) for name in "ababab"]
     assert [
         (row["engine"], row["what"], row["min_ms"], row["median_ms"], row["ratio"]) for row in rows
@@ -226,14 +228,14 @@ def test_parts_of_dense_inference(benchmark):
 
 
 @pytest.mark.chain
-def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, capsys):
+def test_dense_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
     (tmp_path / "paddleseg.py").write_text(
         "raise ModuleNotFoundError('no paddleseg here', name='paddleseg')\n"
     )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(TOOLS.parent))))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
     out = tmp_path / "benchmark.json"
-    status = benchmark.main(
+    status = part("compare").main(
         [
             "--task",
             "detection",
@@ -286,31 +288,35 @@ def test_dense_engines_in_their_processes(benchmark, tmp_path, monkeypatch, caps
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
 
 
-def test_int8_too_far_from_the_model_leaves_out_itself_alone(benchmark, tmp_path, monkeypatch):
+def test_int8_too_far_from_the_model_leaves_out_itself_alone(part, tmp_path, monkeypatch):
     def export_pair(*arguments, **options):
         raise ExportError("too far")
 
     monkeypatch.setattr(int8, "export_pair", export_pair)
-    args = benchmark.parser().parse_args(
-        ["--engines", "ours onnx", "ours onnx int8", "--size", "32"]
+    args = (
+        part("compare")
+        .parser()
+        .parse_args(["--engines", "ours onnx", "ours onnx int8", "--size", "32"])
     )
     absent = {}
-    benchmark.prepare(args, 32, str(tmp_path), absent)
+    part("prepare").prepare(args, 32, str(tmp_path), absent)
     assert absent == {"ours onnx int8": "too far"} and args.engines == ["ours onnx"]
 
 
-def test_unknown_models_are_refused(benchmark, capsys):
+def test_unknown_models_are_refused(part, capsys):
     assert (
-        benchmark.main(["--engines", "ours eager", "--model", "NextViT_tiny", "--threads", "1"])
+        part("compare").main(
+            ["--engines", "ours eager", "--model", "NextViT_tiny", "--threads", "1"]
+        )
         == 1
     )
     error = capsys.readouterr().err
     assert "unknown model 'NextViT_tiny'" in error
 
 
-def test_unknown_peers_are_refused(benchmark, capsys):
+def test_unknown_peers_are_refused(part, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(["--peer-python", "keras=python"])
+        part("compare").main(["--peer-python", "keras=python"])
     expected = (
         "expected NAME=PYTHON with one of paddleclas, timm, paddledet, mmdet, paddleseg, "
         "mmseg, got 'keras=python'"
@@ -318,14 +324,14 @@ def test_unknown_peers_are_refused(benchmark, capsys):
     assert expected in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_failing_engine_is_named_with_its_last_words(benchmark, tmp_path):
+def test_a_failing_engine_is_named_with_its_last_words(part, tmp_path):
     """Without weights in its folder an engine cannot start."""
     with pytest.raises(
         ValueError, match="(?s)the engine 'ours eager' ended: .*weights.pdparams: no such file"
     ):
-        benchmark.Worker("ours eager", "NextViT_small", 32, 1, str(tmp_path), sys.executable)
+        part("turns").Worker("ours eager", "NextViT_small", 32, 1, str(tmp_path), sys.executable)
 
 
-def test_a_chart_needs_latencies(benchmark, capsys):
-    assert benchmark.main(["--task", "train", "--chart", "chart.png"]) == 1
+def test_a_chart_needs_latencies(part, capsys):
+    assert part("compare").main(["--task", "train", "--chart", "chart.png"]) == 1
     assert "--chart draws latencies, and --task is train" in capsys.readouterr().err

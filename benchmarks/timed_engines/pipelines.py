@@ -1,0 +1,90 @@
+"""The training transforms of one recipe, from the bytes of a JPEG on: ours and timm's."""
+
+import io
+
+
+def pictures(count, width=500, height=375):
+    """Made-up photos, as JPEG files in memory: smooth colours under noise, of the size that
+    ImageNet's have on average.
+    """
+    import numpy
+    from PIL import Image
+
+    rng, files = numpy.random.default_rng(0), []
+    for _ in range(count):
+        smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), numpy.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        noisy = numpy.asarray(smooth) + rng.normal(0, 12, (height, width, 3))
+        file = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+class OursPipeline:
+    """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32
+    array, with Pillow or OpenCV.
+    """
+
+    def __init__(self, backend, variant, size, threads, folder):
+        from pathlib import Path
+
+        import numpy
+        import PIL
+
+        from ppcls_nextvit.data.transforms.pipeline import Pipeline
+        from ppcls_nextvit.tasks import load_config
+
+        config = load_config(Path(__file__).parents[2] / "configs" / "NextViT_small_224.yaml")
+        recipe = config.DataLoader["Train"]["dataset"]["transform_ops"]
+        for entry in recipe:
+            for name, arguments in entry.items():
+                if "backend" in (arguments or {}):
+                    entry[name] = {**arguments, "backend": backend}
+        self.transform, self.version = Pipeline(recipe), f"Pillow {PIL.__version__}"
+        self.rng = numpy.random.default_rng(0)
+
+    def data(self, batch):
+        files = pictures(batch)
+
+        def run():
+            for file in files:
+                self.transform(file, self.rng)
+
+        return run
+
+
+class TimmPipeline:
+    """timm's own transform with the recipe's settings; it needs torchvision."""
+
+    def __init__(self, backend, variant, size, threads, folder):
+        import timm
+        import torch
+        import torchvision
+        from PIL import Image
+        from timm.data import create_transform
+
+        torch.set_num_threads(threads)
+        self.open, self.version = (
+            Image.open,
+            f"timm {timm.__version__}, torchvision {torchvision.__version__}",
+        )
+        self.transform = create_transform(
+            size,
+            is_training=True,
+            interpolation="bicubic",
+            auto_augment="rand-m9-mstd0.5-inc1",
+            re_prob=0.25,
+            re_mode="pixel",
+            re_count=1,
+        )
+
+    def data(self, batch):
+        files = pictures(batch)
+
+        def run():
+            for file in files:
+                self.transform(self.open(io.BytesIO(file)).convert("RGB"))
+
+        return run
