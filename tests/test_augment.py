@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import BATCH_TRANSFORMS, TRANSFORMS
+from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.mixing import cutmix, cutmix_box, mixing_op, mixup
 from ppcls_nextvit.data.transforms.autoaugment import (
     RAND_DECREASING,
@@ -81,6 +82,15 @@ def test_rand_augment_leaves_a_quarter_untouched_and_is_a_function_of_the_genera
     # 0.5 ** 2, and a few operations that change nothing
     assert 0.20 < untouched < 0.36
     assert np.array_equal(outputs[7], augment(image, np.random.default_rng(7)))
+
+
+def test_random_interpolation_is_drawn_in_training_and_refused_in_evaluation():
+    ops = [{"ResizeImage": {"resize_short": 9, "interpolation": "random", "backend": "pil"}}]
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    resize, rng = Pipeline(ops), np.random.default_rng(0)
+    assert len({resize(image, rng).tobytes() for _ in range(20)}) == 2
+    with pytest.raises(ImageError, match="a.png: ResizeImage: interpolation: random is for train"):
+        resize(image, name="a.png")
 
 
 def test_random_resized_box():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ppcls_nextvit.data import SAMPLERS, build_loader, check_loader
 from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.data.lists import read_class_names, read_label_list, read_pair_list
 from ppcls_nextvit.schema import ConfigError
 
 OPS = [
@@ -298,6 +299,27 @@ def test_wrong_lists(images, text, message):
     (images / "list.txt").write_text(text)
     with pytest.raises(ConfigError, match=message):
         build_loader(section(images), "Train", num_classes=4)
+
+
+@pytest.mark.parametrize(
+    "read, called",
+    [
+        (lambda path: read_label_list(path, 4), "cls_label_path: "),
+        (read_pair_list, "list_path: "),
+        (read_class_names, "class_id_map_file "),
+    ],
+)
+def test_text_files_that_cannot_be_read(tmp_path, read, called):
+    path = tmp_path / "list.txt"
+    with pytest.raises(FileNotFoundError) as error:
+        read(path)
+    assert str(error.value) == f"{called}{path}: no such file"
+    path.write_bytes(b"0 caf\xe9\n")
+    with pytest.raises(ConfigError) as undecodable:
+        read(path)
+    assert str(undecodable.value).startswith(f"{called}{path}: not a text file in UTF-8 (")
+    with pytest.raises(FileNotFoundError, match=f"^{called}{tmp_path}: cannot be read: "):
+        read(tmp_path)
 
 
 def test_missing_list_root_and_first_image(images):

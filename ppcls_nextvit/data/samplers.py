@@ -5,7 +5,7 @@ s of one process with batch W * B.
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol, Sized, Tuple
+from typing import Protocol, Sized, Tuple, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ STREAMS = {"order": 1, "sample": 2, "batch": 3, "replacement": 4}
 Order = Tuple[np.ndarray, np.ndarray]  # indices and occurrences, see Sampler
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What a loader needs of a sampler. An entry of SAMPLERS builds one from the dataset, the rank
     and number of processes, the seed, whether it is for training, and the user's keys.

@@ -1,7 +1,7 @@
 """The registry of datasets, and what every dataset offers."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Literal, Protocol
+from typing import Any, Dict, List, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class BadImages:
             )
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What a loader needs of a dataset. An entry of DATASETS builds one from the number of classes
     of the model (None: unknown) and the user's keys.
