@@ -71,7 +71,7 @@ SMALLER = [  # files, pattern, replacement
         for files in (
             "configs/detection/*.yaml",
             "configs/segmentation/*.yaml",
-            "ppcls_nextvit/reproduce/dense.py",
+            "ppcls_nextvit/reproduce/datasets.py",
         )
     ),
     # two of each class
@@ -190,7 +190,9 @@ def make_imagenet(folder):
     from PIL import Image
 
     lists = {"train": [], "val": []}
-    for number, photo in enumerate(sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))):
+    for number, photo in enumerate(
+        sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
+    ):
         label = int(photo.stem.rpartition("_")[2])
         with Image.open(photo) as image:
             width, height = image.size
@@ -208,7 +210,9 @@ def make_imagenet(folder):
     for label, synset in SYNSETS.items():
         shutil.copytree(
             folder / "train" / synset,
-            folder.parent / "own" / next(ROOT.glob(f"ppcls_nextvit/export/photos/*_{label}.jpg")).stem,
+            folder.parent
+            / "own"
+            / next(ROOT.glob(f"ppcls_nextvit/export/photos/*_{label}.jpg")).stem,
         )
     make_archives(folder)
 
@@ -315,6 +319,7 @@ def make_weights(folder, names):
     from torch_writer import tensors, write_zip
 
     from ppcls_nextvit import create_model, zoo
+    from ppcls_nextvit.reproduce import PUBLISHED_DATASETS, default_dataset
     from ppcls_nextvit.reproduce.dense import architecture
     from ppcls_nextvit.weights.rules import to_torch
 
@@ -325,9 +330,8 @@ def make_weights(folder, names):
         if record.task == "classification":
             model = create_model(record.variant)
         else:
-            arch = architecture(
-                record, *{"detection": ("coco", 80), "segmentation": ("ade20k", 150)}[record.task]
-            )
+            classes = {"detection": 80, "segmentation": 150}[record.task]
+            arch = architecture(record, PUBLISHED_DATASETS[default_dataset(record.name)], classes)
             model = create_model(arch.name, num_classes=arch.class_num, **arch.arguments)
         if record.file.endswith(".pdparams"):
             paddle.save(model.state_dict(), f"{folder}/{record.file}")

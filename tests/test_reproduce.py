@@ -5,26 +5,27 @@ that change nothing, no mixing.
 import dataclasses
 import functools
 import json
-import sys
 
 import numpy as np
 import paddle
 import pytest
+from figures import keep_figures
 from PIL import Image
 from predicting import program_at, random_model
 
 from ppcls_nextvit import create_model, zoo
 from ppcls_nextvit.data.images import ImageError
-from ppcls_nextvit.reproduce import SETS, open_set, predictions
-from ppcls_nextvit.reproduce import run as reproduce
-from ppcls_nextvit.reproduce.run import (
-    MATCH,
-    MISMATCH,
-    NO_COMPARISON,
-    find_record,
-    transforms_for,
-    verdict,
+from ppcls_nextvit.reproduce import (
+    PUBLISHED_DATASETS,
+    classification,
+    default_dataset,
+    open_dataset,
+    predictions,
+    reproduce,
 )
+from ppcls_nextvit.reproduce.classification import transforms_for
+from ppcls_nextvit.reproduce.request import MATCH, MISMATCH, NO_COMPARISON, verdict
+from ppcls_nextvit.reproduce.run import find_record
 from ppcls_nextvit.schema import ConfigError
 
 tool = program_at("tools/reproduce.py")
@@ -90,11 +91,8 @@ def expected(network, data):
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch):
     """The tool builds the shallow network that the weights are of."""
-    monkeypatch.setattr(
-        sys.modules[find_record.__module__],
-        "create_model",
-        functools.partial(create_model, depths=(1, 1, 5, 1)),
-    )
+    shallow_model = functools.partial(create_model, depths=(1, 1, 5, 1))
+    monkeypatch.setattr(classification, "create_model", shallow_model)
 
 
 def arguments(weights, data, out, *more):
@@ -120,7 +118,10 @@ def top(expected, count):
     return 100 * np.mean([int(name[1:9]) in guess[:count] for name, guess in expected.items()])
 
 
-def test_the_numbers_are_those_of_a_plain_loop(weights, data, expected, tmp_path, capsys):
+def test_the_numbers_are_those_of_a_plain_loop(
+    weights, data, expected, tmp_path, capsys, monkeypatch
+):
+    figures = keep_figures(monkeypatch)
     assert (
         tool.main(arguments(weights, data, tmp_path / "out", "--batch-size", "7", *CUT))
         == NO_COMPARISON
@@ -162,8 +163,11 @@ def test_the_numbers_are_those_of_a_plain_loop(weights, data, expected, tmp_path
         .read_text()
         .startswith("# ImageNet-1K validation: no published figure")
     )
+    ((left, right),) = (figure.axes for figure in figures)
+    assert [bar.get_height() for bar in left.patches] == [report["measured"]]
+    assert sum(bar.get_height() for bar in right.patches) == CLASSES
     with Image.open(tmp_path / "out" / "report.png") as picture:
-        assert picture.width > 800 and len(set(picture.convert("L").getdata())) > 5
+        assert picture.size == (1080, 360) and len(set(picture.convert("L").getdata())) > 5
 
 
 @pytest.mark.parametrize(
@@ -172,8 +176,8 @@ def test_the_numbers_are_those_of_a_plain_loop(weights, data, expected, tmp_path
 def test_exit_status_is_within_the_tolerance(
     shift, tolerance, status, weights, data, expected, tmp_path, monkeypatch, capsys
 ):
-    """A zoo of one record, whose published figure lies `shift` from the true one, and a set of 30
-    images.
+    """A zoo of one record, whose published figure lies `shift` from the true one, and a dataset of
+    30 images.
     """
     name = "nextvit_small.test.ours"
     record = dataclasses.replace(
@@ -185,7 +189,8 @@ def test_exit_status_is_within_the_tolerance(
     )
     monkeypatch.setattr(zoo, "WEIGHTS", {name: record})
     monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(weights.parent))
-    monkeypatch.setitem(SETS, "imagenet", dataclasses.replace(SETS["imagenet"], images=30))
+    thirty = dataclasses.replace(PUBLISHED_DATASETS["imagenet"], images=30)
+    monkeypatch.setitem(PUBLISHED_DATASETS, "imagenet", thirty)
     assert tool.main(arguments(name, data, tmp_path, "--tolerance", tolerance)) == status
     assert ("within " if status == 0 else "outside ") + tolerance in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["record"] == name
@@ -194,6 +199,14 @@ def test_exit_status_is_within_the_tolerance(
     if status == 0:
         assert tool.main(arguments(name, data, tmp_path / "part", "--limit", "10")) == NO_COMPARISON
         assert "not the complete set" in capsys.readouterr().out
+
+
+def test_default_dataset():
+    """Of weights without a record, ImageNet; else the first that their task is evaluated on."""
+    assert default_dataset("/data/mine.pth") == "imagenet"
+    assert default_dataset("nextvit_small.in1k_224.official") == "imagenet"
+    assert default_dataset("nextvit_small.mask_rcnn_1x.official") == "coco"
+    assert default_dataset("/data/fpn_80k_nextvit_small.pth") == "ade20k"
 
 
 def test_verdict():
@@ -217,12 +230,12 @@ class Counting:
 
 def test_an_interrupted_run_continues(network, data, expected, tmp_path):
     images, ops, path = (
-        open_set("imagenet", str(data), CLASSES),
+        open_dataset("imagenet", str(data), CLASSES),
         zoo.Preprocessing(CROP, RATIO).transform_ops(),
         tmp_path / "p.jsonl",
     )
     with pytest.raises(KeyboardInterrupt):
-        predictions.predict_set(
+        predictions.predict_images(
             Counting(network, stop=12), images, ops, path, {"weights": 1}, batch_size=4
         )
     assert len(path.read_text().splitlines()) == 1 + 12
@@ -230,10 +243,12 @@ def test_an_interrupted_run_continues(network, data, expected, tmp_path):
         # the process was killed while it wrote
         file.write('{"image": "n00000004/0.JPEG", "cla')
     second = Counting(network)
-    result = predictions.predict_set(second, images, ops, path, {"weights": 1}, batch_size=5)
+    result = predictions.predict_images(second, images, ops, path, {"weights": 1}, batch_size=5)
     assert second.seen == 18 and dict(zip(images.names, result)) == expected
     third, content = Counting(network, stop=0), path.read_text()
-    assert predictions.predict_set(third, images, ops, path, {"weights": 1}, batch_size=5) == result
+    assert (
+        predictions.predict_images(third, images, ops, path, {"weights": 1}, batch_size=5) == result
+    )
     assert path.read_text() == content and len(content.splitlines()) == 31
 
 
@@ -258,12 +273,12 @@ def test_predictions_of_different_runs_do_not_mix(network, weights, data, tmp_pa
 
 @pytest.mark.parametrize("content", ["hello\n", "[1]\n", '{"a": 1}\n{"b": 2}\n', "no line at all"])
 def test_another_file_is_not_overwritten(content, network, data, tmp_path):
-    images, path = open_set("imagenet", str(data), CLASSES), tmp_path / "p.jsonl"
+    images, path = open_dataset("imagenet", str(data), CLASSES), tmp_path / "p.jsonl"
     path.write_text(content)
     with pytest.raises(
         ConfigError, match="p.jsonl: not a file of predictions; remove it or choose another folder"
     ):
-        predictions.predict_set(
+        predictions.predict_images(
             network, images, zoo.Preprocessing(CROP, RATIO).transform_ops(), path, {}
         )
     assert path.read_text() == content
@@ -271,22 +286,24 @@ def test_another_file_is_not_overwritten(content, network, data, tmp_path):
 
 def test_wrong_classes_and_values_are_refused(network, data, tmp_path):
     images, ops = (
-        open_set("imagenet", str(data), CLASSES),
+        open_dataset("imagenet", str(data), CLASSES),
         zoo.Preprocessing(CROP, RATIO).transform_ops(),
     )
     with pytest.raises(ConfigError, match="the model has 9 classes, the set is numbered for 10"):
-        predictions.predict_set(lambda x: network(x)[:, :9], images, ops, tmp_path / "a.jsonl", {})
+        predictions.predict_images(
+            lambda x: network(x)[:, :9], images, ops, tmp_path / "a.jsonl", {}
+        )
     with pytest.raises(
         FloatingPointError,
         match="n00000000/0.JPEG and the images after it give logits that are not finite",
     ):
-        predictions.predict_set(
+        predictions.predict_images(
             lambda x: network(x) * np.nan, images, ops, tmp_path / "b.jsonl", {}
         )
 
 
 def test_a_bad_image_is_named(network, weights, data, tmp_path, capsys):
-    names = open_set("imagenet", str(data), CLASSES).names
+    names = open_dataset("imagenet", str(data), CLASSES).names
     for name in names:
         (tmp_path / "val" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "val" / name).symlink_to(data / name)
@@ -367,10 +384,11 @@ def test_corrupted_images_are_not_cropped():
         )
 
 
-def test_corruption_report(weights, data, tmp_path):
+def test_corruption_report(weights, data, tmp_path, monkeypatch):
     """All 75 folders show the same ten images, so every error is the same, and CE is that error
     over AlexNet's.
     """
+    figures = keep_figures(monkeypatch)
     from ppcls_nextvit.reproduce.datasets import CORRUPTIONS, SEVERITIES
     from ppcls_nextvit.reproduce.scores import ALEXNET_ERROR
 
@@ -394,4 +412,12 @@ def test_corruption_report(weights, data, tmp_path):
     )
     page = (tmp_path / "out" / "report.md").read_text()
     assert f"| mCE | {report['measured']:.3f} | - |" in page and page.count("\n| ") > 17
-    assert (tmp_path / "out" / "report.png").stat().st_size > 5000
+    ((left, right),) = (figure.axes for figure in figures)
+    assert [bar.get_height() for bar in left.patches] == [report["measured"]]
+    assert [bar.get_height() for bar in right.patches] == list(report["figures"]["ce"].values())
+    names = [label.get_text() for label in right.get_xticklabels()]
+    assert names == [corruption.replace("_", " ") for corruption in CORRUPTIONS]
+    (mean,) = right.get_lines()
+    assert mean.get_ydata()[0] == report["measured"]
+    with Image.open(tmp_path / "out" / "report.png") as picture:
+        assert picture.size == (1080, 360)

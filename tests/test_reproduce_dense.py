@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from figures import keep_figures
 from joint_example import NUCLEI
 from paddle.nn import functional as F
 from PIL import Image
@@ -17,14 +18,12 @@ from predicting import program_at
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 cv2 = pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
-from ppcls_nextvit import (
-    create_model,  # noqa: E402
-    zoo,  # noqa: E402
-)
-from ppcls_nextvit.reproduce import dense  # noqa: E402
-from ppcls_nextvit.reproduce.run import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
+from ppcls_nextvit import create_model, zoo  # noqa: E402
+from ppcls_nextvit.reproduce import PUBLISHED_DATASETS, default_dataset, dense  # noqa: E402
+from ppcls_nextvit.reproduce.request import MATCH, MISMATCH, NO_COMPARISON  # noqa: E402
 
 tool = program_at("tools/reproduce.py")
+DENSE = ("coco", "ade20k", "ade20k-ms")
 SHALLOW = {"depths": [1, 1, 5, 1]}
 NARROW = {
     "MaskRCNN": {
@@ -41,13 +40,13 @@ MEAN, STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57
 
 @pytest.fixture
 def small(monkeypatch):
-    """The models that the tool builds are shallow and narrow, its images small, its complete sets
-    four images.
+    """The models that the tool builds are shallow and narrow, its images small, its complete
+    datasets four images.
     """
     full = dense.architecture
 
-    def shallow(record, kind, classes):
-        arch = full(record, kind, classes)
+    def shallow(record, dataset, classes):
+        arch = full(record, dataset, classes)
         arguments = {
             **arch.arguments,
             **NARROW[arch.name],
@@ -56,15 +55,11 @@ def small(monkeypatch):
         return dataclasses.replace(arch, arguments=arguments)
 
     monkeypatch.setattr(dense, "architecture", shallow)
-    for task, scale in (("detection", [192, 96]), ("segmentation", [192, 96])):
-        monkeypatch.setitem(
-            dense.TRANSFORMS, task, [{"Resize": {"scale": scale}}, *dense.TRANSFORMS[task][1:]]
-        )
-    monkeypatch.setattr(
-        dense,
-        "DENSE_SETS",
-        {name: dataclasses.replace(kind, images=4) for name, kind in dense.DENSE_SETS.items()},
-    )
+    for kind in DENSE:
+        _, *others = PUBLISHED_DATASETS[kind].transforms
+        transforms = [{"Resize": {"scale": [192, 96]}}, *others]
+        tiny = dataclasses.replace(PUBLISHED_DATASETS[kind], images=4, transforms=transforms)
+        monkeypatch.setitem(PUBLISHED_DATASETS, kind, tiny)
 
 
 def saved(model, path):
@@ -164,7 +159,10 @@ def miou(root, model, ratios=(1.0,), flip=False):
     "kind, ratios, flip",
     [("ade20k", (1.0,), False), ("ade20k-ms", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)],
 )
-def test_miou_is_that_of_a_plain_loop(small, kind, ratios, flip, ade, tmp_path, capsys):
+def test_miou_is_that_of_a_plain_loop(
+    small, kind, ratios, flip, ade, tmp_path, capsys, monkeypatch
+):
+    figures = keep_figures(monkeypatch)
     root, model = ade
     record = "nextvit_small.fpn_80k_in1k.official"
     # ade20k is the default of a segmentor
@@ -194,8 +192,12 @@ def test_miou_is_that_of_a_plain_loop(small, kind, ratios, flip, ade, tmp_path, 
             and f"| ade20k/miou_ms | {figure:.2f} | - |" in page
             and "no published figure" in page
         )
-    with Image.open(tmp_path / "report.png") as picture:
-        assert picture.width > 800
+    ((left, right),) = (drawn.axes for drawn in figures)
+    assert [bar.get_height() for bar in left.patches][0] == figure
+    assert len(right.get_lines()) >= 1
+    for curve in right.get_lines():
+        shares = [100 * (share or 0) for share in found["result"][curve.get_label()].values()]
+        assert list(curve.get_ydata()) == sorted(shares, reverse=True)
 
 
 def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsys):
@@ -203,7 +205,8 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
     match; one moved, they do not.
     """
     from ppcls_nextvit.data import DATASETS
-    from ppcls_nextvit.models.detectors.masks import encode_rle, paste
+    from ppcls_nextvit.data.rle import encode_mask
+    from ppcls_nextvit.models.detectors.masks import paste
     from ppcls_nextvit.tasks.detection.metrics import coco_map, result_records
 
     weights, root = coco
@@ -234,9 +237,7 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
                 scale=paddle.full([1, 2], 0.75),
             )
         boxes, masks = found.boxes.numpy(), found.masks.numpy()
-        codes = [
-            encode_rle(paste(mask, box, 128, 128), 128, 128) for mask, box in zip(masks, boxes)
-        ]
+        codes = [encode_mask(paste(mask, box, 128, 128)) for mask, box in zip(masks, boxes)]
         records += result_records(data, i, boxes, found.scores.numpy(), found.labels.numpy(), codes)
     expected = coco_map(data, records)
     assert len(records) > 20  # though untrained, it answers
@@ -392,13 +393,19 @@ def test_weights_without_heads(small, ade, tmp_path, capsys):
 )
 def test_every_published_detector_and_segmentor_has_its_architecture(name):
     record = zoo.get(name)
-    arch = dense.architecture(record, "coco" if record.task == "detection" else "ade20k-ms", 3)
-    assert (
-        arch.name == {"Mask": "MaskRCNN", "Sema": "SemanticFPN", "UPer": "UPerNet"}[record.head[:4]]
-    )
-    assert arch.arguments["backbone"]["name"] == record.variant
-    if record.task == "segmentation":
-        assert arch.arguments["backbone"]["extra_norms"] and arch.arguments["inference"]["flip"]
-    assert set(record.published) <= {
-        metric for kind in dense.DENSE_SETS.values() for metric in kind.figures
-    }
+    kinds = [kind for kind in DENSE if PUBLISHED_DATASETS[kind].task == record.task]
+    assert default_dataset(name) == kinds[0]
+    metrics = set()
+    for kind in kinds:
+        dataset = PUBLISHED_DATASETS[kind]
+        arch = dense.architecture(record, dataset, 3)
+        assert arch.name == record.model and arch.arguments["backbone"]["name"] == record.variant
+        assert arch.arguments == {**record.arguments, **dataset.arguments}
+        metrics |= set(dataset.figures)
+    assert set(record.published) <= metrics
+
+
+def test_views_of_ade20k():
+    one, six = (PUBLISHED_DATASETS[kind].arguments["inference"] for kind in DENSE[1:])
+    assert one == {"ratios": [1.0], "flip": False}
+    assert six == {"ratios": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75], "flip": True}

@@ -17,7 +17,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..reproduce import DENSE_SETS, SETS
+    from ..reproduce import PUBLISHED_DATASETS
 
     add_imports(parser)
     parser.add_argument(
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the images")
     parser.add_argument(
-        "--set", choices=[*SETS, *DENSE_SETS], help="which set DIR is (default: as the weights)"
+        "--set",
+        choices=list(PUBLISHED_DATASETS),
+        help="which dataset DIR is (default: as the weights)",
     )
     parser.add_argument(
         "--labels",
@@ -81,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..engine.distributed import start_processes
-    from ..reproduce import default_set, reproduce
+    from ..reproduce import default_dataset, reproduce
     from ..zoo.records import Preprocessing
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             f"--device {args.device}: this Paddle cannot drive it here; use --device "
             f"{processes.device}"
         )
-    kind = args.set or default_set(args.weights, args.record)
+    kind = args.set or default_dataset(args.weights, args.record)
     out = args.out or Path("output", "reproduce", Path(args.weights).name, kind)
     given = args.crop is not None or args.crop_ratio is not None
     preprocessing = Preprocessing(args.crop or 224, args.crop_ratio or 0.875) if given else None

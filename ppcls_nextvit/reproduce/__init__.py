@@ -1,18 +1,18 @@
-"""Evaluation of published weights: ImageNet, its robustness sets, COCO and ADE20K as they lie on
-disk, with a report.
+"""Evaluation of published weights: ImageNet, its robustness variants, COCO and ADE20K in the
+layouts that they are published in, with a report.
 """
 
-from .datasets import SETS, ImageSet, open_set, read_synsets
-from .dense import DENSE_SETS
-from .run import default_set, reproduce
+from .classes import read_synsets
+from .datasets import PUBLISHED_DATASETS, LabelledImages
+from .layouts import open_dataset
+from .run import default_dataset, reproduce
 from .scores import score
 
 __all__ = [
-    "DENSE_SETS",
-    "SETS",
-    "ImageSet",
-    "default_set",
-    "open_set",
+    "PUBLISHED_DATASETS",
+    "LabelledImages",
+    "default_dataset",
+    "open_dataset",
     "read_synsets",
     "reproduce",
     "score",

@@ -1,11 +1,12 @@
 """Figures from predictions: accuracy, accuracy per class, mean corruption error. All in %."""
 
 from collections import defaultdict
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from ..schema import ConfigError
-from .datasets import CORRUPTIONS, SEVERITIES
+from .datasets import CORRUPTIONS, SEVERITIES, LabelledImages
 
 __all__ = ["ALEXNET_ERROR", "accuracy", "corruption_errors", "per_class", "score"]
 
@@ -36,27 +37,27 @@ ALEXNET_ERROR = dict(
 )
 
 
-def accuracy(predictions, labels, top=1):
+Guesses = Sequence[Sequence[int]]  # per image class numbers, best first
+
+
+def accuracy(predictions: Guesses, labels: Sequence[Sequence[int]], top: int = 1) -> float:
     """% of the images with a right class among the `top` best. predictions: per image class
     numbers, best first. labels: per image, which class numbers are right."""
-    return 100 * float(
-        np.mean(
-            [not set(guess[:top]).isdisjoint(right) for guess, right in zip(predictions, labels)]
-        )
-    )
+    right = [not set(guess[:top]).isdisjoint(wanted) for guess, wanted in zip(predictions, labels)]
+    return 100 * float(np.mean(right))
 
 
-def per_class(predictions, labels):
+def per_class(predictions: Guesses, labels: Sequence[Sequence[int]]) -> Dict[int, float]:
     """{class number: top-1 %} over the images whose first label it is. predictions, labels: as for
     `accuracy`.
     """
-    hits = defaultdict(list)
+    hits: Dict[int, List[bool]] = defaultdict(list)
     for guess, right in zip(predictions, labels):
         hits[right[0]].append(guess[0] in right)
     return {number: 100 * float(np.mean(hits[number])) for number in sorted(hits)}
 
 
-def corruption_errors(errors):
+def corruption_errors(errors: Mapping[str, float]) -> Tuple[Dict[str, float], float]:
     """({corruption: CE}, mCE) in %, from the top-1 error in % of every `corruption/severity`.
 
     CE is the mean error over the severities, divided by AlexNet's. ConfigError where one is
@@ -75,25 +76,31 @@ def corruption_errors(errors):
     return ce, float(np.mean(list(ce.values())))
 
 
-def score(images, predictions):
-    """The figures of an ImageSet: {top1, top5}, and for corrupted images also {mce, ce:
-    {corruption: %}, errors: {corruption/severity: %}}.
+def score(images: LabelledImages, predictions: Guesses) -> Dict[str, Any]:
+    """The figures of `images`: {top1, top5}, and for corrupted images also {mce, ce: {corruption:
+    %}, errors: {corruption/severity: %}}.
 
-    predictions: per image of the set, up to five class numbers, best first.
+    predictions: per image up to five class numbers, best first.
     """
-    figures = {
+    figures: Dict[str, Any] = {
         "top1": accuracy(predictions, images.labels),
         "top5": accuracy(predictions, images.labels, top=5),
     }
     if images.groups is not None:
-        members = defaultdict(list)
-        for index, group in enumerate(images.groups):
-            members[group].append(index)
-        errors = {
-            group: 100
-            - accuracy([predictions[i] for i in indices], [images.labels[i] for i in indices])
-            for group, indices in members.items()
-        }
+        errors = _group_errors(images.groups, predictions, images.labels)
         ce, mce = corruption_errors(errors)
         figures.update(mce=mce, ce=ce, errors=errors)
     return figures
+
+
+def _group_errors(
+    groups: Sequence[str], predictions: Guesses, labels: Sequence[Sequence[int]]
+) -> Dict[str, float]:
+    """{group: top-1 error in %}. groups: of each image."""
+    members: Dict[str, List[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    return {
+        group: 100 - accuracy([predictions[i] for i in indices], [labels[i] for i in indices])
+        for group, indices in members.items()
+    }
