@@ -10,8 +10,8 @@ import paddle
 from .. import export
 from ..config import Config
 from ..data import Loader, build_loader
-from ..data.datasets.files import EXTENSIONS
-from ..data.labels import read_labels
+from ..data.datasets.files import EXTENSIONS, is_image_name
+from ..data.lists import read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
 from ..models import create_model
@@ -80,7 +80,7 @@ def class_names(config: Config) -> List[str]:
     """
     path = config.Infer.class_id_map_file if config.Infer else None
     return (
-        read_labels(path, config.Arch.class_num)
+        read_class_names(path, config.Arch.class_num)
         if path
         else [str(index) for index in range(config.Arch.class_num)]
     )
@@ -134,11 +134,7 @@ def list_images(source: Union[str, Path]) -> List[Path]:
         if not source.exists():
             raise FileNotFoundError(f"{source}: no such file or directory")
         return [source]
-    found = sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+    found = sorted(path for path in source.iterdir() if is_image_name(path.name))
     if not found:
         raise FileNotFoundError(
             f"{source}: no images in this directory; expected files ending in "
