@@ -13,6 +13,7 @@ import paddle
 import pytest
 import yaml
 from PIL import Image
+from ppcls_nextvit.tasks.palette import palette
 from test_distributed import launch
 from tiny import ROOT
 
@@ -22,11 +23,9 @@ from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchronise_batch_norms
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
-from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.tasks import evaluate, load_config
-from ppcls_nextvit.tasks.palette import palette
+from ppcls_nextvit.tasks import evaluate, load_config, train
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
 from ppcls_nextvit.tasks.segmentation.export import LabelMap, difference, export, export_segmentor
 from ppcls_nextvit.tasks.segmentation.metrics import MeanIoU

@@ -17,10 +17,11 @@ from tiny import ROOT, write_config
 
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.engine import train as loop
-from ppcls_nextvit.engine.checkpoint import load_checkpoint, save_checkpoint
+from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ppcls_nextvit.engine.log import read_figures
-from ppcls_nextvit.engine.train import train
-from ppcls_nextvit.tasks import evaluate, load_config
+from ppcls_nextvit.engine.precision import float32_state
+from ppcls_nextvit.engine.progress import StopSignal
+from ppcls_nextvit.tasks import evaluate, load_config, train
 
 # everything random or stateful at once: drop path, dropout, mixing, erasing, EMA, accumulation over
 # an epoch whose last group is short
@@ -219,10 +220,10 @@ def test_a_run_without_loss_scaling_goes_on_with_it(tmp_path, monkeypatch):
         def load_state_dict(self, state):
             assert state, "what Paddle calls a RuntimeError"
 
-    real = loop._mixed_precision
+    real = loop.mixed_precision
     monkeypatch.setattr(
         loop,
-        "_mixed_precision",
+        "mixed_precision",
         lambda *args: (*real(*args)[:2], Scaler(enable=False), real(*args)[3]),
     )
     more = [
@@ -240,10 +241,10 @@ def test_figures_are_read_before_the_backward_pass(tmp_path, monkeypatch):
     """On a GPU reading one later would wait for all of it, where the optimiser's step could be
     prepared meanwhile.
     """
-    runs, begun, add = [], [], loop.Window.add
+    runs, begun, add = [], [], loop.LossWindow.add
     monkeypatch.setattr(loop.Run, "_check_finite", lambda run, *args: runs.append(run))
     monkeypatch.setattr(
-        loop.Window,
+        loop.LossWindow,
         "add",
         lambda *args: begun.append(any(p.grad is not None for p in runs[0].trained)) or add(*args),
     )
@@ -314,9 +315,7 @@ def test_averaged_weights_are_not_resumed_from(uninterrupted, tmp_path):
     # as best_model has it where the averages were better
     parts[".pdstates"]["weights"] = "ema"
     save_checkpoint(tmp_path / "best_model", parts)
-    with pytest.raises(
-        loop.CheckpointError, match="averaged \\(EMA\\) weights.*resume from latest"
-    ):
+    with pytest.raises(CheckpointError, match="averaged \\(EMA\\) weights.*resume from latest"):
         train(load_config(everything(tmp_path), [f"Global.checkpoints={tmp_path / 'best_model'}"]))
 
 
@@ -342,11 +341,11 @@ def test_resuming_does_not_need_the_file_that_the_run_began_with(tmp_path):
 
 
 def test_a_launcher_that_repeats_its_sigterm_still_gets_a_checkpoint():
-    stop = loop.Stop()
+    stop = StopSignal()
     try:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
+        assert stop.number == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
@@ -430,7 +429,7 @@ def test_low_precision_weights_are_averaged_in_float32_and_saved_as_float32():
     with ema.weights_in():
         assert layer.weight.dtype == paddle.float16
     assert float(layer.weight[0, 0].astype("float32")) == 2.0
-    assert {value.dtype for value in loop._float32_state(layer).values()} == {np.dtype("float32")}
+    assert {value.dtype for value in float32_state(layer).values()} == {np.dtype("float32")}
 
 
 def test_the_official_recipe_takes_a_step_on_real_images(tmp_path):
