@@ -14,15 +14,17 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 
+from generated import write_generated
+
 import ppcls_nextvit
-from ppcls_nextvit.cli.common import program, write_generated
+from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.schema import Registry
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 HEADER = """\
 # API
 
-Written by `tools/make_api_page.py` from the docstrings; change them there. How to add to the registries: [extending](extending.md).
+Written by `scripts/make_api_page.py` from the docstrings; change them there. How to add to the registries: [extending](extending.md).
 
 Public is what is here: the names that a module declares, and the entries of its registries, whose keys are what a YAML may hold. Arguments
 after `*` are given by name. Shapes are in brackets; B images, C channels, H rows, W columns, N boxes, tokens or values. An error that is
@@ -282,7 +284,7 @@ def page():
 @program
 def main(argv=None) -> int:
     return write_generated(
-        "tools/make_api_page.py", __doc__.partition("\n")[0], lambda: {PAGE: page()}, argv
+        "scripts/make_api_page.py", __doc__.partition("\n")[0], lambda: {PAGE: page()}, argv
     )
 
 

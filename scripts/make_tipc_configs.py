@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppcls_nextvit.cli.common import write_generated
+from generated import write_generated
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -217,7 +217,7 @@ def all_files():
 
 def main(argv=None) -> int:
     CONFIGS.mkdir(parents=True, exist_ok=True)
-    return write_generated("tools/make_tipc_configs.py", __doc__.splitlines()[0], all_files, argv)
+    return write_generated("scripts/make_tipc_configs.py", __doc__.splitlines()[0], all_files, argv)
 
 
 if __name__ == "__main__":

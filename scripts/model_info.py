@@ -8,14 +8,16 @@ import argparse
 import difflib
 import re
 from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
 
 import paddle
 
-from ppcls_nextvit import create_model, fuse_bn
-from ppcls_nextvit.cli.common import program
-from ppcls_nextvit.models.backbones.nextvit import VARIANTS
-from ppcls_nextvit.models.complexity import count_macs, count_parameters
 from ppcls_nextvit import zoo
+from ppcls_nextvit.cli.common import program
+from ppcls_nextvit.cli.models import cost_of
+from ppcls_nextvit.models.registry import backbone_names
+
+Row = list[Any]  # the cells of a model at a size
 
 STARTS = {"<!-- model_info -->": "en", "<!-- model_info: zh -->": "zh"}
 END = "<!-- /model_info -->"
@@ -39,42 +41,40 @@ ImageNet-1K, and on 6 million images first; crop ratio 0.875). The `_window_pool
 }
 
 
-def stage_maps(model, size):
-    """'96x56x56 256x28x28 ...' for a square image of `size` pixels."""
-    with paddle.no_grad():
-        maps = model.forward_features(paddle.zeros([1, model.in_channels, size, size]))
-    return " ".join("x".join(map(str, m.shape[1:])) for m in maps)
+def official(tag: str, size: int) -> dict[str, zoo.Weights]:
+    """{model: record} of its authors' classification weights of that kind at that size, in pixels."""
+    found = (zoo.get(name) for name in zoo.list_weights(f"*.{tag}_{size}.official"))
+    return {record.model: record for record in found}
 
 
-def rows():
-    """The cells of every variant at the sizes that have published weights, None where nothing was
+def rows() -> list[Row]:
+    """The cells of every model at the sizes that have published weights, None where nothing was
     measured; all but top-1 is computed.
     """
-    result, models = [], {}
-    for variant, size in [(variant, size) for size in (224, 384) for variant in VARIANTS]:
-        in1k, ssld = (
-            zoo.get(f"{variant.lower()}.{tag}_{size}.official") for tag in ("in1k", "in1k6m")
-        )
-        if variant not in models:
-            model = create_model(variant).eval()
-            models[variant] = model, fuse_bn(model)
-        model, fused = models[variant]
-        result.append(
-            [
-                f"`{variant}_{size}`",
+    paddle.set_device("cpu")
+    return list(_rows())
+
+
+def _rows() -> Iterator[Row]:
+    for size in (224, 384):
+        in1k, ssld = official("in1k", size), official("in1k6m", size)
+        for name in filter(in1k.__contains__, backbone_names()):
+            cost = cost_of(name, size)
+            yield [
+                f"`{name}_{size}`",
                 size,
-                *(f"{count_parameters(m):,}" for m in (model, fused)),
-                *(f"{count_macs(m, size) / 1e9:.2f} G" for m in (model, fused)),
-                stage_maps(fused, size),
-                in1k.published["imagenet/top1"],
-                ssld.published["imagenet/top1"],
-                in1k.measured and in1k.measured["imagenet/top1"],
+                f"{cost.parameters:,}",
+                f"{cost.fused_parameters:,}",
+                f"{cost.multiply_adds / 1e9:.2f} G",
+                f"{cost.fused_multiply_adds / 1e9:.2f} G",
+                " ".join("x".join(map(str, shape)) for shape in cost.maps),
+                in1k[name].published["imagenet/top1"],
+                ssld[name].published["imagenet/top1"] if name in ssld else "-",
+                (in1k[name].measured or {}).get("imagenet/top1"),
             ]
-        )
-    return result
 
 
-def table(cells, language):
+def table(cells: Sequence[Row], language: str) -> str:
     """The Markdown table of `cells` (`rows()`) with what is said below it. language: a key of
     HEADERS.
     """
@@ -93,7 +93,7 @@ def table(cells, language):
     )
 
 
-def embed(text, cells, where):
+def embed(text: str, cells: Sequence[Row], where: Any) -> str:
     """`text` with the table of `cells` between its two markers. ValueError where they are not
     there, in order, once.
     """
@@ -109,7 +109,7 @@ def embed(text, cells, where):
 
 
 @program
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     group = parser.add_mutually_exclusive_group()
     group.add_argument(

@@ -1,4 +1,4 @@
-"""docs/model_zoo.md, generated from ppcls_nextvit/zoo.py: prints it; `--write` writes the file,
+"""docs/model_zoo.md, generated from ppcls_nextvit/zoo/: prints it; `--write` writes the file,
 `--check` exits with 1 where it differs.
 """
 
@@ -6,15 +6,15 @@ import argparse
 import difflib
 from pathlib import Path
 
-from ppcls_nextvit.cli.common import program
 from ppcls_nextvit import zoo
+from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.zoo import nextvit
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "model_zoo.md"
 HEADER = f"""\
 # Model zoo
 
-Written by `tools/model_zoo.py --write` from `ppcls_nextvit/zoo.py`; change it there.
+Written by `scripts/model_zoo.py --write` from `ppcls_nextvit/zoo/`; change it there.
 
 Every published Next-ViT weight file that is known here. Nothing is downloaded: fetch a file from its source, save it under the name in the
 last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use the name in the first column:

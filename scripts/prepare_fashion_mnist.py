@@ -1,9 +1,11 @@
 """Fashion-MNIST's four IDX files -> images.zip, train_list.txt, test_list.txt and labels.txt in
 PaddleClas's list format.
 
-    python tools/prepare_fashion_mnist.py /usr/share/datasets/fashion-mnist
-    dataset/fashion_mnist_full
-    python tools/prepare_fashion_mnist.py IDX_DIR OUT_DIR --train-per-class 500 --test-per-class 100      # the set in this repository
+    python scripts/prepare_fashion_mnist.py /usr/share/datasets/fashion-mnist dataset/fashion_mnist_full
+
+The dataset in this repository is made by
+
+    python scripts/prepare_fashion_mnist.py IDX_DIR OUT_DIR --train-per-class 500 --test-per-class 100
 
 The zip holds `train/NNNNN.png` and `test/NNNNN.png`, where NNNNN is the image's number in its IDX
 file. The output is a function of the input and the options (with one version of zlib): no dates, no
@@ -17,6 +19,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image
@@ -37,7 +40,7 @@ CLASSES = (
 SPLITS = {"train": "train", "test": "t10k"}
 
 
-def read_idx(path, ndim):
+def read_idx(path: Union[str, Path], ndim: int) -> np.ndarray:
     """The uint8 array of `ndim` axes in the gzipped IDX file `path`. FileNotFoundError, or
     ValueError if it is not a whole such file.
     """
@@ -68,7 +71,7 @@ def read_idx(path, ndim):
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def read_split(folder, prefix):
+def read_split(folder: Union[str, Path], prefix: str) -> tuple[np.ndarray, np.ndarray]:
     """(images [N, H, W] uint8, labels [N] uint8 below 10) of the pair of files `prefix`-*.
     ValueError if they do not fit together.
     """
@@ -87,7 +90,7 @@ def read_split(folder, prefix):
     return images, labels
 
 
-def first_per_class(labels, count):
+def first_per_class(labels: np.ndarray, count: Optional[int]) -> np.ndarray:
     """Positions of the first `count` images of every class, in file order; all positions where
     `count` is None.
     """
@@ -106,14 +109,19 @@ def first_per_class(labels, count):
     return np.sort(np.concatenate(per_class))
 
 
-def png_bytes(image):
+def png_bytes(image: np.ndarray) -> bytes:
     """The grey image [H, W] uint8 as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
-def prepare(source, target, train_per_class=None, test_per_class=None):
+def prepare(
+    source: Union[str, Path],
+    target: Union[str, Path],
+    train_per_class: Optional[int] = None,
+    test_per_class: Optional[int] = None,
+) -> dict[str, int]:
     """Write the layout of the module's docstring from the IDX folder `source` to the folder
     `target`. Returns {split: image count}.
     """
@@ -138,7 +146,7 @@ def prepare(source, target, train_per_class=None, test_per_class=None):
     return {split: len(samples) for split, samples in picked.items()}
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", help="folder of the four *-ubyte.gz files")
     parser.add_argument("target", help="folder to write")
@@ -151,7 +159,7 @@ def parser():
     return parser
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parser().parse_args(argv)
     try:
         counts = prepare(args.source, args.target, args.train_per_class, args.test_per_class)

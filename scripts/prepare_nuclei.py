@@ -1,9 +1,9 @@
 """A fluorescence image with instance ids -> tiles in COCO format and as label PNGs, split into
 training and held-out tiles.
 
-    pip download --no-deps stardist==0.9.2 && unzip stardist-0.9.2-*.whl
-    'stardist/data/images/*2d.tif' python tools/prepare_nuclei.py stardist/data/images
-    dataset/nuclei
+    pip download --no-deps stardist==0.9.2
+    unzip stardist-0.9.2-*.whl 'stardist/data/images/*2d.tif'
+    python scripts/prepare_nuclei.py stardist/data/images dataset/nuclei
 
 SOURCE holds img2d.tif (grey, values up to 255) and mask2d.tif (0 background, else the number of a
 nucleus), of one size. The last row of tiles is held out, so that the two parts touch along one line
@@ -11,14 +11,16 @@ only. The output is a function of the input, in the layout
 
     images/{training,validation}/ROW_COLUMN.png          grey tiles
     annotations/{training,validation}/ROW_COLUMN.png     0 background, 1 nucleus
-    instances_{training,validation}.json                 COCO; nuclei that a tile's edge cut down to a sliver are `iscrowd`: neither to
-                                                         be found nor a false alarm
+    instances_{training,validation}.json                 COCO
+
+Nuclei that a tile's edge cut down to a sliver are `iscrowd`: neither to be found nor a false alarm.
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image
@@ -27,7 +29,7 @@ TILE = 128  # pixels
 SLIVER = 20  # an instance of fewer pixels is what an edge left of a nucleus
 
 
-def read(path):
+def read(path: Path) -> np.ndarray:
     """The single-channel image `path` as an integer array [H, W]. FileNotFoundError or ValueError
     names it.
     """
@@ -47,7 +49,7 @@ def read(path):
     return pixels
 
 
-def run_lengths(mask):
+def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
     """COCO's uncompressed RLE of a bool mask [H, W]: lengths of the runs down the columns, of zeros
     first.
     """
@@ -59,7 +61,7 @@ def run_lengths(mask):
     }
 
 
-def instance(mask):
+def instance(mask: np.ndarray) -> dict[str, Any]:
     """The COCO annotation of a bool mask [H, W], but for its ids."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, top = int(columns[0]), int(rows[0])
@@ -72,7 +74,7 @@ def instance(mask):
     }
 
 
-def prepare(source, target):
+def prepare(source: Union[str, Path], target: Union[str, Path]) -> dict[str, tuple[int, int]]:
     """Write the layout of the module's docstring from the folder `source` to the folder `target`.
     Returns {split: (tiles, instances)}.
     """
@@ -133,7 +135,7 @@ def prepare(source, target):
     return counts
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -142,7 +144,7 @@ def parser():
     return parser
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parser().parse_args(argv)
     try:
         counts = prepare(args.source, args.target)

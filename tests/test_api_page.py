@@ -11,7 +11,7 @@ from tiny import ROOT
 
 from ppcls_nextvit.schema import Registry
 
-make_api_page = program_at("tools/make_api_page.py")
+make_api_page = program_at("scripts/make_api_page.py")
 
 ARRAYS = {
     "x",
@@ -61,7 +61,7 @@ def public_functions():
 
 
 def test_the_page_is_current(capsys):
-    assert make_api_page.main(["--check"]) == 0, "run: python tools/make_api_page.py"
+    assert make_api_page.main(["--check"]) == 0, "run: python scripts/make_api_page.py"
 
 
 def test_every_module_and_every_public_name_has_a_docstring():

@@ -2,20 +2,16 @@
 table.
 """
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from predicting import program_at
+from tiny import ROOT
 
 from ppcls_nextvit import create_model, fuse_bn
 from ppcls_nextvit.models.backbones.nextvit import VARIANTS
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
 from ppcls_nextvit.models.layers import BATCH_NORMS
 
-ROOT = Path(__file__).parent.parent
-SPEC = importlib.util.spec_from_file_location("model_info", ROOT / "tools" / "model_info.py")
-model_info = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(model_info)
+model_info = program_at("scripts/model_info.py")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +121,7 @@ def test_rows(cells):
 def test_pages_embed_the_table(cells, page, start):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert start in text and model_info.embed(text, cells, page) == text, (
-        f"run: python tools/model_info.py --write {page}"
+        f"run: python scripts/model_info.py --write {page}"
     )
 
 

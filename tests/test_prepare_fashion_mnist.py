@@ -1,20 +1,16 @@
-"""tools/prepare_fashion_mnist.py: layout, determinism, class balance, and damaged IDX files."""
+"""scripts/prepare_fashion_mnist.py: layout, determinism, class balance, and damaged IDX files."""
 
 import gzip
-import importlib.util
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from predicting import program_at
 
 from ppcls_nextvit.data.images import decode_image
 
-TOOL = Path(__file__).parent.parent / "tools" / "prepare_fashion_mnist.py"
-spec = importlib.util.spec_from_file_location("prepare_fashion_mnist", TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = program_at("scripts/prepare_fashion_mnist.py")
 
 
 def idx(array):

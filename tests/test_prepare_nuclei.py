@@ -1,4 +1,4 @@
-"""tools/prepare_nuclei.py, and the committed dataset/nuclei that it made."""
+"""scripts/prepare_nuclei.py, and the committed dataset/nuclei that it made."""
 
 import importlib.util
 import json
@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from predicting import program_at
+from tiny import ROOT
 
-ROOT = Path(__file__).parent.parent
 NUCLEI = ROOT / "dataset" / "nuclei"
-spec = importlib.util.spec_from_file_location(
-    "prepare_nuclei", ROOT / "tools" / "prepare_nuclei.py"
-)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = program_at("scripts/prepare_nuclei.py")
 
 
 def unpack(rle):

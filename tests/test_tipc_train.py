@@ -23,7 +23,7 @@ from test_tipc.chains.train import Inference, Place, Training, places, trainers
 
 CONFIGS = ROOT / "test_tipc" / "configs" / "NextViT"
 SMALL = "NextViT_small_train_infer_python.txt"
-generator = program_at("tools/make_tipc_configs.py")
+generator = program_at("scripts/make_tipc_configs.py")
 
 
 def written(tmp_path, text):

@@ -16,7 +16,7 @@ from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.models.complexity import count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
-model_zoo = program_at("tools/model_zoo.py")
+model_zoo = program_at("scripts/model_zoo.py")
 
 
 def figures(pattern, metric="imagenet/top1"):
@@ -209,7 +209,7 @@ def test_unknown_names_name_their_neighbours():
 
 def test_the_page_is_the_zoo(capsys):
     text = (ROOT / "docs" / "model_zoo.md").read_text(encoding="utf-8")
-    assert text == model_zoo.page(), "run: python tools/model_zoo.py --write"
+    assert text == model_zoo.page(), "run: python scripts/model_zoo.py --write"
     assert model_zoo.main(["--check"]) == 0 and capsys.readouterr().out == ""
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     assert sorted(row[0][3:-1] for row in rows) == sorted(list_weights())

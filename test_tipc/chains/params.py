@@ -22,7 +22,7 @@ class ParamsError(ValueError):
     """
 
 
-# Every key that a chain knows, on lines as tools/make_tipc_configs.py writes them: the suites' keys
+# Every key that a chain knows, on lines as scripts/make_tipc_configs.py writes them: the suites' keys
 # on the suites' lines, but with our programs' options. Keys that only a suite's file has are in
 # SUITES.
 TRAIN = """\
