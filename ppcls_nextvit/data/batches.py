@@ -60,7 +60,7 @@ class EpochBatches(paddle.io.Dataset):
 
     def sample(self, index: int, occurrence: int, bad: List[int]) -> Sample:
         """What the dataset loads as number `index`, or, by the policy, as another in its place;
-        `bad` gets the unreadable ones.
+        `bad` gets the unreadable ones. ImageError where the policy allows no other, or no more.
         """
         place = self.sampler.seed, self.epoch, index, occurrence
         replacements = generator("replacement", *place)

@@ -9,7 +9,7 @@ from typing import Optional, Tuple, Union
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-__all__ = ["ImageError", "MAX_PIXELS", "Picture", "decode_image", "open_image"]
+__all__ = ["ImageError", "MAX_PIXELS", "decode_image", "open_image"]
 
 # an image between transforms: in mode RGB, or an array [H, W, 3]
 Picture = Union[Image.Image, np.ndarray]

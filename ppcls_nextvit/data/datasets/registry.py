@@ -7,7 +7,7 @@ import numpy as np
 
 from ...schema import Registry
 
-__all__ = ["BadImages", "Batch", "DATASETS", "Dataset", "Sample"]
+__all__ = ["BadImages", "DATASETS", "Dataset"]
 
 
 DATASETS = Registry("dataset")

@@ -7,7 +7,7 @@ import numpy as np
 from ...schema import Registry
 from ..images import Picture
 
-__all__ = ["JOINT_TRANSFORMS", "JointTransform", "Sample", "TRANSFORMS", "Transform"]
+__all__ = ["JOINT_TRANSFORMS", "JointTransform", "TRANSFORMS", "Transform"]
 
 TRANSFORMS = Registry("transform")
 JOINT_TRANSFORMS = Registry("transform of detection and segmentation")
