@@ -13,7 +13,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..weights.convert import TARGETS
+    from ..weights.convert import targets
 
     add_imports(parser)
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         default="paddle",
-        choices=sorted(set().union(*TARGETS.values())),
+        choices=sorted(targets()),
         help="whose keys and layouts to write (default: paddle)",
     )
     parser.add_argument(

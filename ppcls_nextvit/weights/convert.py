@@ -3,35 +3,41 @@
 import json
 import os
 import struct
+from collections.abc import Mapping
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import paddle
 
 from ..models import MODELS, create_model
-from .load import check, resolve, typed
+from ..models.registry import variant_of
+from ..schema import yaml_parameters
+from .checkpoint import unwrap
+from .families.base import PADDLE, REFERENCE, Format, all_formats, family_for, heads_for
+from .load import Path, check, resolve, typed
 from .reader import SAFETENSORS_TYPES, read_file
-from .rules import LoadError, head_classes, to_torch, translate, unwrap
+from .rules import head_classes, to_torch, translate
+from .translation import LoadError, Translation
 
-__all__ = ["TARGETS", "convert"]
+__all__ = ["convert", "targets"]
 
-TARGETS = {
-    "classification": ("paddle", "torch", "timm"),
-    "detection": ("paddle", "mmdet"),
-    "segmentation": ("paddle", "mmseg"),
-}
+
+def targets() -> Tuple[str, ...]:
+    """What `convert` can be asked `to` write, of any model."""
+    return tuple(dict.fromkeys(form.written_as for form in all_formats() if form.written_as))
 
 
 def convert(
-    source,
-    destination,
-    model="NextViT_small",
-    to="paddle",
-    num_classes=None,
-    entry=None,
-    backbone_only=False,
-    report=None,
-    backbone=None,
-):
+    source: Path,
+    destination: Path,
+    model: str = "NextViT_small",
+    to: str = "paddle",
+    num_classes: Optional[int] = None,
+    entry: Optional[str] = None,
+    backbone_only: bool = False,
+    report: Optional[Path] = None,
+    backbone: Optional[str] = None,
+) -> Translation:
     """Write the weights in `source` to `destination`, complete and in float32; returns the
     Translation (its `table()` sums it up).
 
@@ -47,15 +53,14 @@ def convert(
     Raises LoadError, WeightFileError, ConfigError (an unknown model), all of them ValueErrors;
     ValueError for a wrong suffix.
     """
-    task = MODELS.get(model).task
-    if to not in TARGETS[task]:
-        raise ValueError(f"to must be one of {', '.join(TARGETS[task])} for {model}; got {to!r}")
-    suffix = ".pdparams" if to == "paddle" else ".safetensors"
+    form = _target(model, to)
+    suffix = ".safetensors" if form.torch else ".pdparams"
     if not os.fspath(destination).endswith(suffix):
         raise ValueError(f"{destination}: weights for {to} are written as {suffix}")
-    if backbone and task == "classification":
+    with_backbone = _takes_backbone(model)
+    if backbone and not with_backbone:
         raise ValueError(f"{model} is no detector or segmentor; leave backbone (--backbone) out")
-    if not backbone and task != "classification":
+    if with_backbone and not backbone:
         raise ValueError(f"{model} needs the name of its backbone (--backbone NextViT_small)")
     if backbone and backbone_only:
         raise ValueError(
@@ -65,12 +70,13 @@ def convert(
     source = resolve(source)
     tree = read_file(source)
     try:
-        arguments = {"num_classes": num_classes}
+        arguments: Dict[str, Any] = {"num_classes": num_classes}
         if num_classes is None:
             arguments["num_classes"] = 0 if backbone_only else head_classes(tree, entry)
         if backbone:
-            norms = any("extra_norm_list." in key for key in unwrap(tree, entry)[1])
-            arguments["backbone"] = {"name": backbone, "extra_norms": norms}
+            family = family_for(variant_of(backbone, "Arch.backbone.name").family)
+            further = family.arguments(unwrap(tree, entry)[1])
+            arguments["backbone"] = {"name": backbone, **further}
         # only names, shapes and layer types are asked of it: no values are made
         with paddle.LazyGuard():
             network = create_model(model, **arguments)
@@ -83,13 +89,9 @@ def convert(
         )
         check(translation, network, source)
         arrays = typed(translation.arrays, network.state_dict())
-        _write(
-            arrays
-            if to == "paddle"
-            else to_torch(arrays, network, "timm" if to == "timm" else "official"),
-            destination,
-            to,
-        )
+        if form.torch:
+            arrays = to_torch(arrays, network, REFERENCE if with_backbone else form.name)
+        _write(arrays, destination, form)
     except LoadError as error:
         raise LoadError(f"{source}: {error}") from None
     if report is not None:
@@ -105,30 +107,48 @@ def convert(
     return translation
 
 
-def _write(arrays, destination, to):
+def _takes_backbone(model: str) -> bool:
+    """Whether `model` is a detector or segmentor."""
+    return "backbone" in yaml_parameters(MODELS.get(model))
+
+
+def _target(model: str, to: str) -> Format:
+    """The format that `to` names. ValueError if `model` is not written so."""
+    kind = variant_of(model).family
+    formats = family_for(kind).formats
+    if _takes_backbone(model):
+        formats = (PADDLE, heads_for(kind).format)
+    known = {form.written_as: form for form in formats if form.written_as}
+    if to not in known:
+        raise ValueError(f"to must be one of {', '.join(known)} for {model}; got {to!r}")
+    return known[to]
+
+
+def _write(arrays: Mapping[str, np.ndarray], destination: Path, form: Format) -> None:
     """Under a temporary name first: the source may be the destination, and a reader never sees half
     a file.
     """
     temporary = f"{destination}.tmp"
     os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
     try:
-        if to == "paddle":
+        if form.torch:
+            _write_safetensors(arrays, temporary)
+        else:
             # arrays load as tensors, and need no second copy here
             paddle.save(arrays, temporary)
-        else:
-            _write_safetensors(arrays, temporary)
         os.replace(temporary, destination)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
 
 
-def _write_safetensors(arrays, path):
+def _write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """The format is a length, a JSON header and the tensors; written one by one, so that nothing is
     held twice.
     """
     names = {kind: name for name, kind in SAFETENSORS_TYPES.items()}
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: Dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     # wide types first, so that all are aligned
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     for key, array in arrays.items():

@@ -6,18 +6,24 @@ import fnmatch
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import paddle
+from paddle import nn
 
-from ..models.backbones.nextvit import VARIANTS
 from .. import zoo
+from .families.base import Family, class_layers, heads_title
+from .placement import BACKBONE, family_of
 from .reader import read_file
-from .rules import LoadError, class_layer, translate
+from .rules import translate
+from .translation import LoadError, Row, Translation
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "check", "load_weights", "resolve", "typed"]
+
+Path = Union[str, "os.PathLike[str]"]
 
 SHOWN = 5  # keys that an error names of each kind
 # keys at their initialisation that a report's line names one by one: a detector's class layers are
@@ -34,16 +40,16 @@ class LoadReport:
     source: str
     format: str
     entry: Optional[str] = None
-    loaded: list = field(default_factory=list)
-    transposed: list = field(default_factory=list)
-    missing: list = field(default_factory=list)
-    unexpected: list = field(default_factory=list)
-    mismatched: list = field(default_factory=list)
+    loaded: List[str] = field(default_factory=list)
+    transposed: List[str] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+    mismatched: List[str] = field(default_factory=list)
     # keys that keep their initialisation, as was asked for
-    fresh: list = field(default_factory=list)
-    dropped: dict = field(default_factory=dict)
+    fresh: List[str] = field(default_factory=list)
+    dropped: Dict[str, str] = field(default_factory=dict)
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = (
             f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unexpected)} "
             f"unexpected, "
@@ -51,20 +57,20 @@ class LoadReport:
         )
         fresh = self.fresh
         if len(fresh) > SHOWN_FRESH:
-            parts = Counter(re.match(r"(backbone\.)?[^.]+", key)[0] for key in fresh)
+            parts = Counter(re.sub(r"^((backbone\.)?[^.]+).*", r"\1", key) for key in fresh)
             fresh = [f"{part}.* ({count})" for part, count in parts.items()]
         return f"{text}; at their initialisation: {', '.join(fresh)}" if fresh else text
 
 
 def load_weights(
-    model,
-    source,
-    allow_missing=(),
-    allow_unexpected=(),
-    head="strict",
-    entry=None,
-    backbone_only=False,
-):
+    model: nn.Layer,
+    source: Union[Path, Dict[str, Any]],
+    allow_missing: Union[str, Sequence[str]] = (),
+    allow_unexpected: Union[str, Sequence[str]] = (),
+    head: str = "strict",
+    entry: Optional[str] = None,
+    backbone_only: bool = False,
+) -> LoadReport:
     """Fill `model` from `source`; returns a LoadReport.
 
     source: a file (official Next-ViT, timm, mm, PaddleClas or our own; `.pdparams` may be left out,
@@ -104,7 +110,7 @@ def load_weights(
     return report
 
 
-def resolve(path):
+def resolve(path: Path) -> str:
     """`path` if it exists, else `path` + '.pdparams' if that is a file, else the file of the zoo's
     weights of that name, else `path`.
     """
@@ -116,7 +122,13 @@ def resolve(path):
     return zoo.file_of(path) if zoo.is_name(path) else path
 
 
-def check(translation, model, where, allow_missing=(), allow_unexpected=()):
+def check(
+    translation: Translation,
+    model: nn.Layer,
+    where: str,
+    allow_missing: Union[str, Sequence[str]] = (),
+    allow_unexpected: Union[str, Sequence[str]] = (),
+) -> LoadReport:
     """The LoadReport of `translation`, or a LoadError that lists what is missing, unexpected and
     mismatched.
     """
@@ -126,10 +138,10 @@ def check(translation, model, where, allow_missing=(), allow_unexpected=()):
         translation.format,
         translation.entry,
         loaded=list(translation.arrays),
-        transposed=[row.target for row in translation.select("transposed")],
+        transposed=_targets(translation.select("transposed")),
         missing=translation.missing,
         unexpected=[row.source for row in unexpected],
-        mismatched=[row.target for row in mismatched],
+        mismatched=_targets(mismatched),
         fresh=translation.fresh,
         dropped={row.source: row.why for row in translation.select("dropped")},
     )
@@ -139,7 +151,7 @@ def check(translation, model, where, allow_missing=(), allow_unexpected=()):
             row.source
             for row in unexpected
             if not _matches(row.source, allow_unexpected)
-            and not _matches(row.target, allow_unexpected)
+            and not _matches(row.target or "", allow_unexpected)
         ],
         "mismatched": [f"{row.target} {list(row.shape)}, {row.why}" for row in mismatched],
     }
@@ -149,122 +161,88 @@ def check(translation, model, where, allow_missing=(), allow_unexpected=()):
     return report
 
 
-def _matches(key, patterns):
-    return any(
-        fnmatch.fnmatchcase(key, pattern)
-        for pattern in ((patterns,) if isinstance(patterns, str) else patterns)
+def _targets(rows: List[Row]) -> List[str]:
+    return [row.target for row in rows if row.target is not None]
+
+
+def _matches(key: str, patterns: Union[str, Sequence[str]]) -> bool:
+    if isinstance(patterns, str):
+        patterns = (patterns,)
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _listing(keys: List[str], kind: str) -> str:
+    more = ", ..." if len(keys) > SHOWN else ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{more})"
+
+
+def _hint(translation: Translation, missing: List[str], report: LoadReport, model: nn.Layer) -> str:
+    """What the difference looks like, where that is known; '' where not."""
+    family = family_of(model)
+    found = _targets(translation.rows)
+    own = list(model.state_dict())
+    unexpected = _targets(translation.select("unexpected"))
+    absent = [*missing, *unexpected]
+    return (
+        family.other_network(absent, found, own)
+        or _other_heads(heads_title(found), heads_title(own), absent)
+        or family.other_form(missing, unexpected, report.mismatched)
+        or _other_classes(family, unexpected, report.mismatched, own)
     )
 
 
-def _listing(keys, kind):
-    return f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
-
-
-def _hint(translation, missing, report, model):
-    """What the difference looks like, where that is known; '' where not."""
-    targets = [row.target for row in translation.rows if row.target]
-    unexpected = [row.target for row in translation.select("unexpected")]
-    if any(".sr.window" in key for key in (*missing, *unexpected)):
-        return (
-            " One of the two is the window_pool variant (its own weights, key `sr.window`), the "
-            "other pools the sequence as published:"
-            " use the model of the same kind."
-        )
-    found, own = _variant(targets), _variant(model.state_dict())
-    if found != own:
-        return (
-            f" The file looks like {found or 'a Next-ViT of other depths'}, the model is "
-            f"{own or 'of other depths (Arch.depths)'}."
-        )
-    heads, own_heads = _heads(targets), _heads(model.state_dict())
-    if (
-        own_heads
-        and heads != own_heads
-        and any(not key.startswith("backbone.") for key in (*missing, *unexpected))
-    ):
-        return (
-            f" The file is {heads}, the model {own_heads}."
-            if heads
-            else (
-                f" The file is a classifier or a backbone, the model {own_heads}: to fill its "
-                f"backbone alone, pass backbone_only=True "
-                "(in YAML: Arch.pretrained)."
-            )
-        )
-    if heads and not own_heads:
+def _other_heads(heads: str, own_heads: str, absent: List[str]) -> str:
+    """Where the heads differ, of which the titles are given, '' for none."""
+    if heads == own_heads:
+        return ""
+    if not own_heads:
         return (
             f" The file is {heads}, the model a classifier or a backbone: to take the file's "
             f"backbone alone, pass backbone_only=True."
         )
-    if any("extra_norm_list." in key for key in (*missing, *unexpected)):
-        return (
-            " One of the two has norms after its stages, the other none: build the backbone "
-            "with extra_norms as the file has it."
-        )
-    norms = [key for key in missing if ".norm" in f".{key}"]
-    if norms and len(norms) == len(missing) and not report.mismatched and len(norms) > 8:
-        return (
-            " The file is a fused model (merge_bn, reparameterize or fuse_bn); load the "
-            "unfused weights, or into fuse_bn(model)."
-        )
-    if unexpected and all(".norm" in f".{key}" for key in unexpected) and len(unexpected) > 8:
-        return " The model is fused already; load before fuse_bn."
+    if all(key.startswith(BACKBONE) for key in absent):
+        return ""
+    if heads:
+        return f" The file is {heads}, the model {own_heads}."
+    return (
+        f" The file is a classifier or a backbone, the model {own_heads}: to fill its "
+        f"backbone alone, pass backbone_only=True (in YAML: Arch.pretrained)."
+    )
+
+
+def _other_classes(
+    family: Family, unexpected: List[str], mismatched: List[str], own: List[str]
+) -> str:
+    """Where the layers that give classes differ."""
+    layers = class_layers(family)
+    headless = not any(key.startswith(family.model.head_prefixes) for key in own)
     if (
         unexpected
-        and "proj_head.0.weight" not in model.state_dict()
-        and all(key.startswith(("norm.", "proj_head.")) for key in unexpected)
+        and headless
+        and all(key.startswith(family.classifier_parts) for key in unexpected)
     ):
         return (
             " The file is a classifier, the model has no head: head='fresh_on_mismatch' leaves "
             "it out, backbone_only=True the norm too."
         )
-    if report.mismatched and all(map(class_layer, report.mismatched)):
+    if mismatched and all(key.startswith(layers) for key in mismatched):
         return (
             " The file's head has another class count: set num_classes (in YAML: Arch.class_num), "
-            "or head='fresh_on_mismatch' to "
-            "fine-tune."
+            "or head='fresh_on_mismatch' to fine-tune."
         )
     return ""
 
 
-def _variant(keys):
-    """The name of the variant with as many blocks as `keys` tell of; None if there is none."""
-    blocks = {
-        match[0]
-        for match in (
-            re.match(r"(backbone\.)?(features\.\d+|stages\.\d+\.blocks\.\d+)", key) for key in keys
-        )
-        if match
-    }
-    return {sum(config.depths): name for name, config in VARIANTS.items()}.get(len(blocks))
-
-
-HEADS = {
-    "roi_head.mask_head.": "Mask R-CNN",
-    "roi_head.": "a detector with RoI heads",
-    "rpn_head.": "a detector",
-    "decode_head.psp_modules.": "UPerNet",
-    "decode_head.scale_heads.": "Semantic FPN",
-    "decode_head.": "a segmentor",
-}
-
-
-def _heads(keys):
-    """What the heads among `keys` belong to; '' for none."""
-    keys = list(keys)
-    return next(
-        (name for prefix, name in HEADS.items() if any(key.startswith(prefix) for key in keys)), ""
-    )
-
-
-def typed(arrays, parameters):
+def typed(
+    arrays: Mapping[str, np.ndarray], parameters: Mapping[str, paddle.Tensor]
+) -> Dict[str, np.ndarray]:
     """`arrays` in the dtypes of the tensors `parameters` (bfloat16: as float32); LoadError for
     other kinds and for values not finite.
     """
     return {key: _typed(value, parameters[key].dtype, key) for key, value in arrays.items()}
 
 
-def _typed(value, dtype, key):
+def _typed(value: np.ndarray, dtype: Any, key: str) -> np.ndarray:
     name = "float32" if dtype == paddle.bfloat16 else str(dtype).replace("paddle.", "")
     if (value.dtype.kind == "f") != name.startswith("float") or value.dtype.kind not in "fiub":
         raise LoadError(f"{key} is of type {value.dtype}, the model wants {dtype}")

@@ -1,0 +1,15 @@
+"""What is known of keys, one file a family: importing this registers those of the package."""
+
+from . import mm_heads, nextvit
+from .base import Family, Format, Heads, Pairing, register_family, register_heads
+
+__all__ = [
+    "Family",
+    "Format",
+    "Heads",
+    "Pairing",
+    "mm_heads",
+    "nextvit",
+    "register_family",
+    "register_heads",
+]
