@@ -396,7 +396,8 @@ def test_a_distilled_step_uses_the_teacher(tmp_path):
     )
     task.model.eval()
     batch = next(task.train_loader.epoch(1))
-    total, parts, _ = task.losses(batch)
+    step = task.losses(batch)
+    total, parts = step.loss, step.parts
     with paddle.no_grad():
         teacher.eval()
         p, q = (
