@@ -107,14 +107,24 @@ def test_a_folder_for_a_file_is_refused_before_the_work(segmentor, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_the_dialect_is_told_by_the_keys(tmp_path):
-    for folder, suite in (
-        ("paddledetection", "PaddleDetection"),
-        ("paddleseg", "PaddleSeg"),
-        ("quickstart", "PaddleClas"),
-    ):
-        for path in (ROOT / "configs" / folder).glob("*.y*ml"):
-            assert dialect_of(path) == suite, path
+@pytest.mark.parametrize(
+    "folder, suite, files",
+    [
+        ("paddledetection", "PaddleDetection", 7),
+        ("paddleseg", "PaddleSeg", 7),
+        ("quickstart", "PaddleClas", 3),
+        ("detection", "PaddleClas", 6),
+        ("segmentation", "PaddleClas", 6),
+        (".", "PaddleClas", 12),
+    ],
+)
+def test_the_dialect_is_told_by_the_keys(folder, suite, files):
+    paths = list((ROOT / "configs" / folder).glob("*.y*ml"))
+    assert len(paths) >= files
+    assert {path.name: dialect_of(path) for path in paths} == {path.name: suite for path in paths}
+
+
+def test_the_dialect_of_a_file_with_tags_of_its_own(tmp_path):
     tagged = tmp_path / "tagged.yml"
     tagged.write_text(
         "architecture: MaskRCNN\nLearningRate:\n  schedulers:\n  - !PiecewiseDecay\n    gamma: "
