@@ -38,7 +38,7 @@ def dataset(folder, annotations, images=1, categories=(7, 3)):
             {"id": 10 + i, "file_name": f"{i}.png", "width": 100, "height": 100}
             for i in range(images)
         ],
-        "categories": [{"id": id, "name": f"class{id}"} for id in categories],
+        "categories": [{"id": number, "name": f"class{number}"} for number in categories],
         "annotations": [
             {
                 "id": n,

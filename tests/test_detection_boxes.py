@@ -4,6 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_nextvit.data.rle import encode_mask
+from ppcls_nextvit.models.api import Detections, ImageMask
 from ppcls_nextvit.models.detectors.boxes import (
     base_anchors,
     batched_nms,
@@ -12,7 +14,7 @@ from ppcls_nextvit.models.detectors.boxes import (
     grid_anchors,
     pairwise_iou,
 )
-from ppcls_nextvit.models.detectors.masks import encode_rle, full, paste
+from ppcls_nextvit.models.detectors.masks import instances, paste
 from ppcls_nextvit.models.detectors.roi import mask_targets
 from ppcls_nextvit.models.detectors.targets import assign, sample
 
@@ -154,15 +156,33 @@ def test_pasting():
     mask = np.zeros((28, 28))
     # the left half of the box
     mask[:, :14] = 1
-    pixels = full(paste(mask, (10, 5, 30, 15), 40, 50), 40, 50)
+    pixels = paste(mask, (10, 5, 30, 15), 40, 50).full()
     expected = np.zeros((40, 50), np.uint8)
     expected[5:15, 10:20] = 1
     np.testing.assert_array_equal(pixels, expected)
     # as much of it as the image has
-    inside = full(paste(np.ones((28, 28)), (-10, 35, 8, 60), 40, 50), 40, 50)
+    inside = paste(np.ones((28, 28)), (-10, 35, 8, 60), 40, 50).full()
     np.testing.assert_array_equal(np.argwhere(inside).max(0), [39, 7])
     for box in ((10, 10, 10, 20), (60, 10, 70, 20), (-9, -9, -3, -3)):
-        assert not full(paste(np.ones((28, 28)), box, 40, 50), 40, 50).any()
+        assert not paste(np.ones((28, 28)), box, 40, 50).full().any()
+
+
+def test_instances_are_what_was_found_at_the_image_s_size():
+    parts = [
+        np.float32([[10, 5, 30, 15], [0, 0, 9, 9]]),
+        np.float32([0.9, 0.1]),
+        np.array([3, 0]),
+        np.ones((2, 28, 28), np.float32),
+    ]
+    found = instances(Detections(*map(paddle.to_tensor, parts)), 40, 50)
+    for array, part in zip(found[:3], parts, strict=False):
+        np.testing.assert_array_equal(array, part)
+    assert [mask.full().sum() for mask in found.masks] == [200, 81]
+    assert all(mask.full().shape == (40, 50) for mask in found.masks)
+    best = found.scoring(0.5)
+    assert best.scores.tolist() == found.scores[:1].tolist() and best.masks == found.masks[:1]
+    boxes_alone = instances(Detections(*map(paddle.to_tensor, parts[:3]), None), 40, 50)
+    assert boxes_alone.masks is None and boxes_alone.scoring(0.5).masks is None
 
 
 def test_run_lengths_are_cocos():
@@ -172,14 +192,14 @@ def test_run_lengths_are_cocos():
         for _ in range(20):
             height, width = rng.integers(1, 60, 2)
             h, w = rng.integers(0, height + 1), rng.integers(0, width + 1)
-            part = (
+            mask = ImageMask(
                 rng.random((h, w)) < density,
                 int(rng.integers(0, height - h + 1)),
                 int(rng.integers(0, width - w + 1)),
+                int(height),
+                int(width),
             )
-            code = encode_rle(part, height, width)
+            code = encode_mask(mask)
             assert code["size"] == [height, width]
-            assert (
-                code["counts"]
-                == tools.encode(np.asfortranarray(full(part, height, width)))["counts"].decode()
-            )
+            expected = tools.encode(np.asfortranarray(mask.full()))
+            assert code["counts"] == expected["counts"].decode()

@@ -6,30 +6,35 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 import yaml
+from paddle import nn
+from paddle.nn import functional as F
 from PIL import Image
 from tiny import ROOT
 
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.transforms.joint import JointPipeline, opencv
-from ppcls_nextvit.detection import Detections
 from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import read_figures
-from ppcls_nextvit.engine.train import train
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.models import MODELS
+from ppcls_nextvit.models.api import Detections, ImageMask, Instances
+from ppcls_nextvit.models.registry import HoldsBackbone, build_backbone
 from ppcls_nextvit.schema import ConfigError
-from ppcls_nextvit.tasks import evaluate, load_config
+from ppcls_nextvit.tasks import evaluate, load_config, train
+from ppcls_nextvit.tasks.base import ExportRequest
 from ppcls_nextvit.tasks.common import build_model
 from ppcls_nextvit.tasks.detection.benchmark import measure
-from ppcls_nextvit.tasks.detection.export import Detector, export, set_difference
-from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_objects
-from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, pasted, transforms_of
+from ppcls_nextvit.tasks.detection.export import ObjectTable, export, set_difference
+from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_boxes, draw_objects
+from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transforms_of
 from ppcls_nextvit.tasks.detection.task import DetectionTask
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
@@ -211,8 +216,7 @@ def test_a_perfect_detector_scores_one(run, monkeypatch):
             )
         ]
 
-    perfect.eval = lambda: None
-    monkeypatch.setattr(task, "model", perfect)
+    monkeypatch.setattr(task.model, "forward", perfect)
     result = task.evaluate()
     assert (
         result["box_map"] == pytest.approx(1.0)
@@ -267,15 +271,11 @@ def test_an_image_too_small_is_named():
     with pytest.raises(
         ImageError, match="x.png: 20 x 40 pixels when transformed; the model needs 32 or more"
     ):
-        model_inputs(tiny, JointPipeline([{"Normalize": {}}]), "x.png")
-    image, shape, scale = model_inputs(
-        tiny, JointPipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]), "x.png"
-    )
-    assert (
-        image.shape == (1, 3, 32, 64)
-        and shape.tolist() == [[20, 40]]
-        and scale.tolist() == [[1, 1]]
-    )
+        model_inputs(tiny, JointPipeline([{"Normalize": {}}]), "x.png", 32)
+    padding = JointPipeline([{"Normalize": {}}, {"Pad": {"size_divisor": 32}}])
+    inputs = model_inputs(tiny, padding, "x.png", 32)
+    assert inputs["image"].shape == (1, 3, 32, 64)
+    assert inputs["shape"].tolist() == [[20, 40]] and inputs["scale"].tolist() == [[1, 1]]
 
 
 def test_drawing():
@@ -283,9 +283,7 @@ def test_drawing():
     mask[10:20, 10:30] = 1
     boxes, other = np.array([[10, 10, 30, 20.0], [40, 0, 50, 9]]), np.zeros_like(mask)
     other[0:9, 40:50] = 1
-    picture = np.asarray(
-        draw_objects(image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=40)
-    )
+    picture = np.asarray(draw_boxes(image, boxes, [mask, other], smallest=40))
     first, second = picture[11:19, 11:29], picture[2:8, 42:48]
     assert (
         (first == first[0, 0]).all()
@@ -297,27 +295,16 @@ def test_drawing():
     assert (
         (first[0, 0] != second[0, 0]).any() and not picture[30:].any() and not picture[:, 55:].any()
     )
-    named = np.asarray(
-        draw_objects(image, boxes, [0.5, 0.4], [0, 0], [mask, other], ["thing"], smallest=40)
-    )
-    assert (named != picture).any()
-    assert draw_objects(
-        image, boxes, None, [0, 0], [mask, other], ["thing"], smallest=130
-    ).size == (120, 80)
-    found = Detections(
-        *(
-            paddle.to_tensor(part)
-            for part in (
-                np.float32([[10, 10, 30, 20], [0, 0, 9, 9]]),
-                np.float32([0.9, 0.1]),
-                np.array([0, 0]),
-                np.ones((2, 28, 28), np.float32),
-            )
-        )
-    )
-    assert len(pasted(found, 40, 60)[0]) == 2 and len(pasted(found, 40, 60, 0.5)[0]) == 1
+    scores, labels = np.float32([0.9, 0.1]), np.array([0, 0])
+    masks = [ImageMask(mask[10:20] > 0, 10, 0, 40, 60), ImageMask(other > 0, 0, 0, 40, 60)]
+    found = Instances(boxes.astype(np.float32), scores, labels, masks)
+    named = np.asarray(draw_objects(image, found, ["thing"], smallest=40))
+    assert (named != picture).any() and np.array_equal(named[12:19, :9], picture[12:19, :9])
+    assert draw_boxes(image, boxes, [mask, other], smallest=130).size == (120, 80)
+    without = np.asarray(draw_boxes(image, boxes, (), smallest=40))
+    assert not without[12:18, 12:28].any() and (without[10, 10:30] == picture[10, 10:30]).all()
     truth = {"boxes": np.float32([[10, 10, 30, 20]]), "labels": np.array([0]), "masks": mask[None]}
-    sheet = comparison_sheet([(image, truth, found)], ["thing"], smallest=120)
+    sheet = comparison_sheet([(image, truth, found)], threshold=0.3, smallest=120)
     assert sheet.width == 3 * (2 * 60 + 4) - 4 and sheet.height == 18 + 2 * 40 + 4
     truth_column, found_column = (
         np.asarray(sheet)[18:98, left : left + 120] for left in (124, 248)
@@ -398,7 +385,7 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
             f"Global.save_inference_dir={tmp_path / to}",
         ],
     )
-    exported = export(config, to)
+    exported = export(config, ExportRequest(to))
     assert set(exported.report.difference) == {"objects", "masks"} and exported.report.worst < 1e-4
     assert exported.report.shapes == [[1, 3, 128, 128]] * 4
 
@@ -413,12 +400,13 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
     picture = np.asarray(
         Image.open(NUCLEI / "images" / "validation" / "3_1.png").convert("RGB").resize((200, 150))
     )
-    image, shape, _ = model_inputs(picture, transforms, "another size")
+    made = model_inputs(picture, transforms, "another size", model.min_size)
+    image, shape = made["image"], made["shape"]
     inputs = {"image": image, "im_shape": shape, "scale_factor": np.float32([[2.0, 0.5]])}
     assert image.shape == (1, 3, 160, 224) and shape.tolist() == [[150, 200]]
     with paddle.no_grad():
         (found,) = model(*map(paddle.to_tensor, inputs.values()))
-        expected = Detector(model)(*map(paddle.to_tensor, inputs.values()))
+        expected = ObjectTable(model)(*map(paddle.to_tensor, inputs.values()))
     outputs = program(inputs)
     assert len(found.boxes) and outputs["objects"].shape == (len(found.boxes), 6)
     for name, tensor in zip(signature.outputs, expected):
@@ -431,14 +419,14 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
 def test_what_cannot_be_exported(run, tmp_path):
     _, config = run
     with pytest.raises(ValueError, match="one image at a time; got a batch of 4"):
-        export(config, "paddle", batch=4)
+        export(config, ExportRequest(batch=4))
     Image.new("RGB", (128, 128)).save(tmp_path / "large.png")
     with pytest.raises(
         ExportError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"
     ):
-        export(config, "paddle", size=(64, 64), photos=[tmp_path / "large.png"])
+        export(config, ExportRequest(size=(64, 64), photos=tmp_path / "large.png"))
     with pytest.raises(ConfigError, match="no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY"):
-        export(config_of(tmp_path, "Infer.infer_imgs=null"))
+        export(config_of(tmp_path, "Infer.infer_imgs=null"), ExportRequest())
     assert not (tmp_path / "inference").exists()
 
 
@@ -462,3 +450,76 @@ def test_benchmark(run):
     )
     assert times["peak_memory_mb"] > 0 and model.score_threshold == threshold
     assert len(measure(model, size=(64, 96), runs=1, train=True)["step"]) == 1
+
+
+class Corners(HoldsBackbone):
+    """A detector that is no Mask R-CNN: two queries a class, matched with the objects by their
+    order, no masks, no threshold, and a count of its own.
+    """
+
+    task, brings_losses, shown = "detection", True, ("close",)
+
+    def __init__(self, *, num_classes: int = 80, backbone: dict):
+        super().__init__()
+        self.num_classes, self.backbone = num_classes, build_backbone(backbone)
+        self.queries = nn.Linear(self.backbone.stage_channels[-1], num_classes * 2 * 5)
+
+    def answers(self, image):
+        """Corners [B, classes * 2, 4] as shares of the image, and logits [B, classes * 2]."""
+        pooled = self.backbone(image)[-1].mean(axis=[2, 3])
+        answer = self.queries(pooled).reshape([-1, self.num_classes * 2, 5])
+        return F.sigmoid(answer[:, :, :4]), answer[:, :, 4]
+
+    def losses(self, batch):
+        corners, logits = self.answers(batch["image"])
+        height, width = batch["image"].shape[2:]
+        truth = batch["boxes"] / paddle.to_tensor([width, height] * 2, dtype="float32")
+        apart = (corners[0, :1] - truth[:1]).abs()
+        parts = {"corner": apart.sum(), "score": F.softplus(logits).mean()}
+        return parts, {"close": (int((apart < 0.1).sum()), apart.size)}
+
+    def forward(self, image, shape=None, scale=None):
+        corners, logits = self.answers(image)
+        labels = paddle.arange(self.num_classes * 2) // 2
+        low = paddle.minimum(corners[:, :, :2], corners[:, :, 2:])
+        boxes = paddle.concat([low, paddle.maximum(corners[:, :, :2], corners[:, :, 2:])], axis=-1)
+        found = []
+        for i in range(image.shape[0]):
+            size = paddle.shape(image)[2:] if shape is None else shape[i]
+            size = size.astype("float32") / (1.0 if scale is None else scale[i])
+            own = boxes[i] * paddle.concat([size[1:], size[:1]] * 2)
+            found.append(Detections(own, F.sigmoid(logits[i]), labels, None))
+        return found
+
+    def predict(self, batch):
+        found = self(batch["image"], batch["shape"], batch["scale"])
+        return [Instances(*(part.numpy() for part in one[:3]), None) for one in found]
+
+
+def test_a_detector_of_another_kind_needs_no_edit_of_the_task(tmp_path, monkeypatch):
+    """No masks, queries for proposals: train, evaluate, predict, export, measure."""
+    monkeypatch.setitem(MODELS._items, "Corners", Corners)
+    content = yaml.safe_load(Path(config_of(tmp_path).path).read_text())
+    backbone = content["Arch"]["backbone"]
+    content["Arch"] = {"name": "Corners", "class_num": 1, "backbone": backbone}
+    path = tmp_path / "corners.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert train(load_config(path)) == 0
+    trained, evaluated = read_figures(tmp_path / "output" / "Corners")
+    assert trained["loss"] == pytest.approx(trained["corner"] + trained["score"], rel=1e-5)
+    assert 0 <= trained["close"] <= 1 and "acc" not in trained
+    assert 0 <= evaluated["box_map"] <= 1 and "mask_map" not in evaluated
+    log = (tmp_path / "output" / "Corners" / "train.log").read_text()
+    assert f"close {trained['close']:.4f} lr" in log
+
+    weights = tmp_path / "output" / "Corners" / "latest"
+    config = load_config(path, [f"Global.pretrained_model={weights}"])
+    assert infer(config, tmp_path / "out", tmp_path / "out.json") == 0
+    first = json.loads((tmp_path / "out.json").read_text())[0]
+    assert [sorted(found) for found in first["objects"]] == [
+        ["box", "class_id", "label_name", "score"]
+    ] * len(first["objects"])
+    exported = export(config, ExportRequest())
+    assert set(exported.report.difference) == {"objects"} and exported.report.worst < 1e-4
+    times = measure(build_model(config), size=(64, 96), original=(50, 70), runs=1)
+    assert min(times["network"] + times["postprocessing"] + times["preprocessing"]) >= 0

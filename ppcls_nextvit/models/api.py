@@ -41,6 +41,7 @@ class Backbone(Protocol):
     min_size: int  # smallest height and width of an image, in pixels
     body_prefixes: Tuple[str, ...]  # of the keys that a classifier and a backbone share
     head_prefixes: Tuple[str, ...]  # of the keys whose shapes depend on the number of classes
+    toy: Mapping[str, Any]  # the arguments of the smallest model of the family, for tests
     num_classes: Optional[int]
     in_channels: int
 
@@ -104,12 +105,20 @@ class Instances(NamedTuple):
     labels: np.ndarray  # int64 [n]
     masks: Optional[List[ImageMask]]
 
+    def scoring(self, threshold: float) -> "Instances":
+        """Those that score `threshold` or more."""
+        kept, masks = self.scores >= threshold, self.masks
+        if masks is not None:
+            masks = [mask for mask, keep in zip(masks, kept) if keep]
+        return Instances(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
+
 
 class Detector(Protocol):
     """Finds objects: boxes, classes, and masks if it has any."""
 
     task: ClassVar[str]  # "detection"
     brings_losses: ClassVar[bool]  # True: the configuration has no Loss section
+    shown: ClassVar[Tuple[str, ...]]  # the names of its counts, for the bar and the curves
     backbone: Backbone
     num_classes: int
     in_channels: int
@@ -140,11 +149,13 @@ class Segmentor(Protocol):
     """Gives every pixel a class.
 
     With brings_losses False the task sets `criterion` before training: a callable from (logit maps
-    at the label's size, label) to (parts, counts).
+    at the label's size, label) to (parts, counts). Else `shown` names its counts, as a Detector's.
     """
 
     task: ClassVar[str]  # "segmentation"
     brings_losses: ClassVar[bool]
+    shown: ClassVar[Tuple[str, ...]]
+    inference: Any  # an inference.Inference: whole images or windows, scales, mirrored or not
     backbone: Backbone
     num_classes: int
     in_channels: int

@@ -6,26 +6,28 @@ is Paddle operators on sizes that may be unknown, so that an export records it a
 """
 
 import math
+from typing import Sequence
 
 import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.vision.ops import nms
 
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # of a decoded side to the coded one
 EPS = 1e-6
 
 
-def base_anchors(stride, scales, ratios):
+def base_anchors(stride: int, scales: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
     """float32 [len(ratios) * len(scales), 4] around (0, 0). ratios: height / width, at the area of
     (stride * scale)^2.
     """
     heights = np.sqrt(np.asarray(ratios, np.float32))[:, None]
-    scales = np.asarray(scales, np.float32)[None]
-    h, w = (stride * heights * scales).reshape(-1), (stride * (1 / heights) * scales).reshape(-1)
+    sides = np.asarray(scales, np.float32)[None]
+    h, w = (stride * heights * sides).reshape(-1), (stride * (1 / heights) * sides).reshape(-1)
     return np.stack([-0.5 * w, -0.5 * h, 0.5 * w, 0.5 * h], axis=-1)
 
 
-def grid_anchors(base, height, width, stride):
+def grid_anchors(base: np.ndarray, height: Tensor, width: Tensor, stride: int) -> Tensor:
     """[height * width * A, 4]: the A base anchors around each cell's (column * stride, row *
     stride), row by row.
     """
@@ -35,7 +37,7 @@ def grid_anchors(base, height, width, stride):
     return (paddle.to_tensor(base).unsqueeze(0) + shifts).reshape([-1, 4])
 
 
-def pairwise_iou(a, b):
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """[K, 4], [N, 4] -> intersection over union [K, N]."""
     low = paddle.maximum(a[:, None, :2], b[None, :, :2])
     high = paddle.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -49,36 +51,32 @@ def _area(boxes):
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def encode(boxes, targets, stds):
+def encode(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tensor:
     """Deltas [N, 4] that turn `boxes` into `targets`: shifts of the centre in sides, logarithms of
     the sides' ratios; each over its std.
     """
     size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
     shift = (targets[:, :2] + targets[:, 2:]) * 0.5 - (boxes[:, :2] + boxes[:, 2:]) * 0.5
-    return paddle.concat(
-        [shift / size, paddle.log(target_size / size)], axis=-1
-    ) / paddle.to_tensor(stds, dtype="float32")
+    deltas = paddle.concat([shift / size, paddle.log(target_size / size)], axis=-1)
+    return deltas / paddle.to_tensor(stds, dtype="float32")
 
 
-def decode(boxes, deltas, stds, limit):
+def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float], limit: Tensor) -> Tensor:
     """The inverse of `encode`, cut to the image. boxes: [N, 4]; deltas: [N, C * 4]. limit: float32
     [4], the image's (w, h, w, h).
 
     Returns [N, C, 4].
     """
     deltas = deltas.reshape([-1, deltas.shape[1] // 4, 4]) * paddle.to_tensor(stds, dtype="float32")
-    centre, size = (
-        ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1),
-        (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1),
-    )
+    centre = ((boxes[:, :2] + boxes[:, 2:]) * 0.5).unsqueeze(1)
+    size = (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
     centre = centre + size * deltas[:, :, :2]
     half = size * paddle.exp(paddle.clip(deltas[:, :, 2:], -MAX_LOG_RATIO, MAX_LOG_RATIO)) * 0.5
-    return paddle.minimum(
-        paddle.clip(paddle.concat([centre - half, centre + half], axis=-1), min=0), limit
-    )
+    decoded = paddle.concat([centre - half, centre + half], axis=-1)
+    return paddle.minimum(paddle.clip(decoded, min=0), limit)
 
 
-def batched_nms(boxes, scores, groups, threshold):
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N])
     do not suppress each other.
     """
@@ -88,11 +86,9 @@ def batched_nms(boxes, scores, groups, threshold):
     offset = groups.astype(boxes.dtype) * (largest + 1)
     order = paddle.argsort(scores, descending=True, stable=True)
     boxes = (boxes + offset.unsqueeze(-1))[order]
-    return order[
-        nms(boxes, threshold)
-        if paddle.in_dynamic_mode()
-        else _recorded_nms(boxes, scores[order], threshold)
-    ]
+    if paddle.in_dynamic_mode():
+        return order[nms(boxes, threshold)]
+    return order[_recorded_nms(boxes, scores[order], threshold)]
 
 
 def _recorded_nms(boxes, scores, threshold):

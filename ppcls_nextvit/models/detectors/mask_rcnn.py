@@ -1,30 +1,27 @@
-"""Mask R-CNN on Next-ViT: backbone, feature pyramid, proposals, boxes, masks, with the semantics of
+"""Mask R-CNN on any backbone: feature pyramid, proposals, boxes, masks, with the semantics of
 mmdetection 2.
 
 Parameter names equal mmdetection's (`backbone.*`, `neck.*`, `rpn_head.*`, `roi_head.bbox_head.*`,
 `roi_head.mask_head.*`).
 """
 
-from typing import NamedTuple, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import paddle
+from paddle import Tensor
 from paddle.nn import functional as F
 
+from ..api import Detections, Instances
 from ..necks.fpn import FPN
-from ..registry import HoldsBackbone, build_backbone
+from ..registry import MODELS, HoldsBackbone, build_backbone
+from .masks import instances
 from .roi import RoIHead
 from .rpn import RPNHead
 
-
-class Detections(NamedTuple):
-    """What was found in one image, best first."""
-
-    boxes: paddle.Tensor  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the original image
-    scores: paddle.Tensor  # float32 [n]
-    labels: paddle.Tensor  # int64 [n]
-    masks: paddle.Tensor  # float32 [n, 28, 28], probabilities on a grid over the box
+__all__ = ["MaskRCNN"]
 
 
+@MODELS.register
 class MaskRCNN(HoldsBackbone):
     """Images -> boxes, classes and masks of the objects in them.
 
@@ -33,13 +30,18 @@ class MaskRCNN(HoldsBackbone):
     fpn_channels, fc_channels, mask_convs: widths of the pyramid (and mask head) and of the box
     head, and the mask head's convolutions.
     anchor_scales, anchor_ratios: sides in strides, and height / width. train_proposals,
-    test_proposals: boxes per level before the
-    suppression at rpn_nms_threshold, and per image after it. rpn_samples, roi_samples: anchors and
-    proposals per image that learn.
+    test_proposals: boxes per level before the suppression at rpn_nms_threshold, and per image after
+    it. rpn_samples, roi_samples: anchors and proposals per image that learn.
     score_threshold, nms_threshold, max_detections: what counts as found.
     """
 
     task = "detection"
+    brings_losses = True
+    shown = ("acc",)
+    # the arguments of a small one, for tests
+    toy = {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "max_detections": 10}
+    # those of its methods that are no network, for who measures them apart
+    postprocessing = ("rpn_head.flat", "rpn_head.proposals", "roi_head.detect", "instances")
 
     def __init__(
         self,
@@ -61,43 +63,28 @@ class MaskRCNN(HoldsBackbone):
         max_detections: int = 100,
     ):
         super().__init__()
-        counts = {
-            "num_classes": num_classes,
-            "fpn_channels": fpn_channels,
-            "fc_channels": fc_channels,
-            "rpn_samples": rpn_samples,
-            "roi_samples": roi_samples,
-            "max_detections": max_detections,
-            "train_proposals": min(train_proposals),
-            "test_proposals": min(test_proposals),
-            "mask_convs": mask_convs,
-        }
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more; got {value}")
-        for name, values in (("anchor_scales", anchor_scales), ("anchor_ratios", anchor_ratios)):
-            if not values or min(values) <= 0:
-                raise ValueError(f"{name} must be numbers above 0; got {values}")
-        shares = {
-            "rpn_nms_threshold": rpn_nms_threshold,
-            "score_threshold": score_threshold,
-            "nms_threshold": nms_threshold,
-        }
-        for name, value in shares.items():
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1]; got {value}")
-        self.num_classes, self.train_proposals, self.test_proposals = (
-            num_classes,
-            train_proposals,
-            test_proposals,
+        _check_counts(
+            num_classes=num_classes,
+            fpn_channels=fpn_channels,
+            fc_channels=fc_channels,
+            rpn_samples=rpn_samples,
+            roi_samples=roi_samples,
+            max_detections=max_detections,
+            train_proposals=min(train_proposals),
+            test_proposals=min(test_proposals),
+            mask_convs=mask_convs,
         )
-        self.score_threshold, self.nms_threshold, self.max_detections = (
-            score_threshold,
-            nms_threshold,
-            max_detections,
+        _check_positive(anchor_scales=anchor_scales, anchor_ratios=anchor_ratios)
+        _check_shares(
+            rpn_nms_threshold=rpn_nms_threshold,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
         )
+        self.num_classes = num_classes
+        self.train_proposals, self.test_proposals = train_proposals, test_proposals
+        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.max_detections = max_detections
         self.backbone = build_backbone(backbone)
-        self.in_channels = self.backbone.in_channels
         strides = self.backbone.stage_strides
         self.neck = FPN(self.backbone.stage_channels, fpn_channels, num_outs=len(strides) + 1)
         self.rpn_head = RPNHead(
@@ -112,32 +99,36 @@ class MaskRCNN(HoldsBackbone):
             fpn_channels, fc_channels, fpn_channels, mask_convs, num_classes, strides, roi_samples
         )
 
-    def forward(self, image, shape=None, scale=None):
-        """A list of Detections, one per image.
+    def forward(
+        self, image: Tensor, shape: Optional[Tensor] = None, scale: Optional[Tensor] = None
+    ) -> List[Detections]:
+        """A list of Detections, one per image; their masks are float32 [n, 28, 28], probabilities
+        on a grid over the box (see masks.paste).
 
         image: float32 [B, 3, H, W], normalised and padded to multiples of 32. shape: int [B, 2],
         the images' (height, width) before padding; None: H and W. scale: float [B, 2], the (y, x)
         factors by which the images were resized; None: 1.
         """
         maps = self.neck(self.backbone(image))
-        outputs = self.rpn_head.flat(*self.rpn_head(maps))
+        logits, deltas, anchors = self.rpn_head.flat(*self.rpn_head(maps))
         found = []
         for i in range(image.shape[0]):
             limit = _xyxy(paddle.shape(image)[2:] if shape is None else shape[i])
             factors = paddle.ones([4]) if scale is None else _xyxy(scale[i])
-            found.append(
-                self.detect(
-                    [x[i : i + 1] for x in maps],
-                    [x[i] for x in outputs[0]],
-                    [x[i] for x in outputs[1]],
-                    outputs[2],
-                    limit,
-                    factors,
-                )
-            )
+            own_maps = [x[i : i + 1] for x in maps]
+            own_logits, own_deltas = [x[i] for x in logits], [x[i] for x in deltas]
+            found.append(self.detect(own_maps, own_logits, own_deltas, anchors, limit, factors))
         return found
 
-    def detect(self, maps, logits, deltas, anchors, limit, scale):
+    def detect(
+        self,
+        maps: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        limit: Tensor,
+        scale: Tensor,
+    ) -> Detections:
         """The Detections of one image, whose maps are [1, C, H, W]. Arguments as in
         RPNHead.proposals and RoIHead.detect.
         """
@@ -155,29 +146,34 @@ class MaskRCNN(HoldsBackbone):
         masks = F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
         return Detections(boxes, scores, labels, masks)
 
-    def losses(self, batch):
-        """({rpn_cls, rpn_box, cls, box, mask}: losses whose sum is the total, counts) of a training
-        batch.
+    def predict(self, batch: Mapping[str, Any]) -> List[Instances]:
+        """What is in each image of an evaluation batch, in pixels of the original.
+
+        batch: image, shape, scale, as for forward, and original: int [B, 2], (height, width).
+        """
+        found = self(batch["image"], batch["shape"], batch["scale"])
+        sizes = batch["original"].tolist()
+        return [self.instances(one, size) for one, size in zip(found, sizes)]
+
+    def instances(self, found: Detections, size: Tuple[int, int]) -> Instances:
+        """The Detections of one image whose original has `size` (height, width), masks pasted."""
+        return instances(found, *size)
+
+    def losses(
+        self, batch: Mapping[str, Any]
+    ) -> Tuple[Dict[str, Tensor], Dict[str, Tuple[int, int]]]:
+        """({rpn_cls, rpn_box, cls, box, mask}: losses whose sum is the total, {acc: (sampled
+        proposals whose class, or background, the box head tells, all that were sampled)}) of a
+        training batch.
 
         batch: image, shape, boxes [N, 4], labels [N], counts (N per image) and masks [N, H, W],
         over all images in order.
-        counts: (images, proposals classified right, proposals).
         """
         maps = self.neck(self.backbone(batch["image"]))
         logits, deltas, anchors = self.rpn_head.flat(*self.rpn_head(maps))
-        shapes, ends = batch["shape"].numpy(), batch["counts"].numpy().cumsum()
-        spans = [
-            slice(int(end - count), int(end)) for end, count in zip(ends, batch["counts"].numpy())
-        ]
-        objects, labels, masks = (
-            [batch[key][span] for span in spans] for key in ("boxes", "labels", "masks")
-        )
-        parts = dict(
-            zip(
-                ("rpn_cls", "rpn_box"),
-                self.rpn_head.losses(logits, deltas, anchors, objects, shapes),
-            )
-        )
+        shapes = batch["shape"].numpy()
+        objects, labels, masks = _by_image(batch, ("boxes", "labels", "masks"))
+        rpn_cls, rpn_box = self.rpn_head.losses(logits, deltas, anchors, objects, shapes)
         with paddle.no_grad():
             proposals = [
                 self._proposals_to_learn(
@@ -191,7 +187,22 @@ class MaskRCNN(HoldsBackbone):
         second, right, seen = self.roi_head.losses(
             maps[: len(self.roi_head.strides)], proposals, objects, labels, masks
         )
-        return {**parts, **second}, (len(shapes), right, seen)
+        return {"rpn_cls": rpn_cls, "rpn_box": rpn_box, **second}, {"acc": (int(right), seen)}
+
+    def let_pass(self, count: int, image: Tensor, shape: Tensor, scale: Tensor) -> None:
+        """Set score_threshold to what `count` boxes of one image pass. Random weights find nothing;
+        a trained model's work is measured with them so. Arguments as for forward.
+        """
+        maps = self.neck(self.backbone(image))
+        logits, deltas, anchors = self.rpn_head.flat(*self.rpn_head(maps))
+        first = [x[0] for x in logits], [x[0] for x in deltas]
+        proposals, _ = self.rpn_head.proposals(
+            *first, anchors, _xyxy(shape[0]), *self.test_proposals
+        )
+        maps = maps[: len(self.roi_head.strides)]
+        logits, _ = self.roi_head.boxes(maps, proposals, [len(proposals)])
+        scores = F.softmax(logits, axis=-1)[:, :-1].flatten().sort(descending=True)
+        self.score_threshold = float(scores[min(count, len(scores) - 1)])
 
     def _proposals_to_learn(self, logits, deltas, anchors, limit):
         """The proposals [n, 4] of one image in training; its frame where there is none: the second
@@ -200,13 +211,37 @@ class MaskRCNN(HoldsBackbone):
         proposals, _ = self.rpn_head.proposals(
             logits, deltas, anchors, limit, *self.train_proposals
         )
-        return (
-            proposals
-            if proposals.shape[0]
-            else paddle.concat([paddle.zeros([2]), limit[:2]]).unsqueeze(0)
-        )
+        if proposals.shape[0]:
+            return proposals
+        return paddle.concat([paddle.zeros([2]), limit[:2]]).unsqueeze(0)
+
+
+def _by_image(batch, keys):
+    """For each key a list, one tensor per image, of what the batch has for all images in order."""
+    counts = batch["counts"].numpy()
+    ends = counts.cumsum()
+    spans = [slice(int(end - count), int(end)) for end, count in zip(ends, counts)]
+    return [[batch[key][span] for span in spans] for key in keys]
 
 
 def _xyxy(pair):
     """(y, x) -> float32 (x, y, x, y)."""
     return paddle.concat([pair[1:2], pair[:1], pair[1:2], pair[:1]]).astype("float32")
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more; got {value}")
+
+
+def _check_positive(**numbers: Tuple[float, ...]) -> None:
+    for name, values in numbers.items():
+        if not values or min(values) <= 0:
+            raise ValueError(f"{name} must be numbers above 0; got {values}")
+
+
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} must be in [0, 1]; got {value}")

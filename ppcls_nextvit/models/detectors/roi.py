@@ -3,9 +3,10 @@ Reference: mmdetection 2.
 """
 
 import math
+from typing import Dict, List, Sequence, Tuple
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 from paddle.vision.ops import roi_align
 
@@ -23,7 +24,9 @@ BOX_CELLS, MASK_CELLS = 7, 14
 NARROWEST = 1e-3  # pixels; Paddle's RoIAlign of an empty box is not a number
 
 
-def align(maps, strides, boxes, counts, cells):
+def align(
+    maps: Sequence[Tensor], strides: Sequence[int], boxes: Tensor, counts: List[int], cells: int
+) -> Tensor:
     """RoIAlign [N, C, cells, cells] of boxes [N, 4], each from the map that suits its size;
     sampling points as many as it has pixels.
 
@@ -60,7 +63,7 @@ class BoxHead(nn.Layer):
     class. Reference: Shared2FCBBoxHead.
     """
 
-    def __init__(self, in_channels, hidden, num_classes):
+    def __init__(self, in_channels: int, hidden: int, num_classes: int):
         super().__init__()
         self.shared_fcs = nn.LayerList(
             [nn.Linear(in_channels * BOX_CELLS**2, hidden), nn.Linear(hidden, hidden)]
@@ -74,7 +77,7 @@ class BoxHead(nn.Layer):
         for layer in (*self.shared_fcs, self.fc_cls, self.fc_reg):
             nn.initializer.Constant(0.0)(layer.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """x: [N, C, 7, 7] -> float32 logits [N, classes + 1], deltas [N, classes * 4]."""
         # N may be 0, which ONNX cannot flatten
         x = x.reshape([-1, self.shared_fcs[0].weight.shape[0]])
@@ -86,7 +89,7 @@ class BoxHead(nn.Layer):
 class MaskHead(nn.Layer):
     """Convolutions, twice the size, one logit per class and cell. Reference: FCNMaskHead."""
 
-    def __init__(self, in_channels, channels, num_convs, num_classes):
+    def __init__(self, in_channels: int, channels: int, num_convs: int, num_classes: int):
         super().__init__()
         # by fan-out, for ReLU
         kaiming = nn.initializer.Normal(std=math.sqrt(2 / (9 * channels)))
@@ -103,7 +106,7 @@ class MaskHead(nn.Layer):
         for layer in (self.upsample, self.conv_logits):
             nn.initializer.Constant(0.0)(layer.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [N, C, 14, 14] -> float32 logits [N, classes, 28, 28]."""
         for conv in self.convs:
             x = F.relu(conv(x))
@@ -117,28 +120,47 @@ class RoIHead(nn.Layer):
     """
 
     def __init__(
-        self, in_channels, hidden, mask_channels, mask_convs, num_classes, strides, samples
+        self,
+        in_channels: int,
+        hidden: int,
+        mask_channels: int,
+        mask_convs: int,
+        num_classes: int,
+        strides: Sequence[int],
+        samples: int,
     ):
         super().__init__()
         self.strides, self.samples, self.num_classes = strides, samples, num_classes
         self.bbox_head = BoxHead(in_channels, hidden, num_classes)
         self.mask_head = MaskHead(in_channels, mask_channels, mask_convs, num_classes)
 
-    def boxes(self, maps, proposals, counts):
+    def boxes(
+        self, maps: Sequence[Tensor], proposals: Tensor, counts: List[int]
+    ) -> Tuple[Tensor, Tensor]:
         """Class logits [N, classes + 1] and deltas [N, classes * 4] of proposals [N, 4]; counts:
         how many are of each image.
         """
         return self.bbox_head(align(maps, self.strides, proposals, counts, BOX_CELLS))
 
-    def masks(self, maps, boxes, counts, labels):
+    def masks(
+        self, maps: Sequence[Tensor], boxes: Tensor, counts: List[int], labels: Tensor
+    ) -> Tensor:
         """Logits [N, 28, 28] of the masks of boxes [N, 4] of classes `labels` int64 [N]."""
         logits = self.mask_head(align(maps, self.strides, boxes, counts, MASK_CELLS))
         numbers = paddle.arange(paddle.shape(labels)[0], dtype="int64")
         return logits.flatten(0, 1)[numbers * self.num_classes + labels]
 
     def detect(
-        self, logits, deltas, proposals, limit, scale, score_threshold, nms_threshold, count
-    ):
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        proposals: Tensor,
+        limit: Tensor,
+        scale: Tensor,
+        score_threshold: float,
+        nms_threshold: float,
+        count: int,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """(boxes [n, 4], scores [n], labels int64 [n]) of one image, best first, n at most `count`.
 
         limit: float32 [4], (w, h, w, h) of the image that was seen. scale: float32 [4], its (x, y,
@@ -153,7 +175,14 @@ class RoIHead(nn.Layer):
         kept = batched_nms(boxes, scores, labels, nms_threshold)[:count]
         return boxes[kept], scores[kept], labels[kept]
 
-    def losses(self, maps, proposals, objects, labels, masks):
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        objects: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> Tuple[Dict[str, Tensor], Tensor, int]:
         """({cls, box, mask}, right, seen): the losses, and how many of the sampled proposals the
         box head classifies right.
 
@@ -201,7 +230,9 @@ class _Sample:
     objects int64 [P], deltas [P, 4].
     """
 
-    def __init__(self, proposals, objects, labels, samples, num_classes):
+    def __init__(
+        self, proposals: Tensor, objects: Tensor, labels: Tensor, samples: int, num_classes: int
+    ):
         known = objects.shape[0]
         assigned = assign(proposals, objects, IOU, IOU, IOU)
         # the objects themselves are proposals too
@@ -218,7 +249,7 @@ class _Sample:
             self.deltas = encode(proposals[positives], objects[self.objects], STDS)
 
 
-def mask_targets(masks, boxes, objects):
+def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor) -> Tensor:
     """float32 [P, 28, 28] of 0 and 1: the mask of object objects[i] inside boxes[i], resampled.
     masks: uint8 [K, H, W], boxes: [P, 4].
     """

@@ -6,12 +6,17 @@ no part (its `ignore_iof_thr` is -1 in the recipes). Samples are drawn by Paddle
 the training loop seeds by the step.
 """
 
+from typing import Tuple
+
 import paddle
+from paddle import Tensor
 
 from .boxes import pairwise_iou
 
 
-def assign(boxes, objects, positive, negative, lowest):
+def assign(
+    boxes: Tensor, objects: Tensor, positive: float, negative: float, lowest: float
+) -> Tensor:
     """int64 [N]: 1 + index of the object that each box stands for, 0 for background, -1 for
     neither.
 
@@ -33,7 +38,7 @@ def assign(boxes, objects, positive, negative, lowest):
     return paddle.where(rescued > 0, rescued, assigned)
 
 
-def sample(assigned, count, positive_share):
+def sample(assigned: Tensor, count: int, positive_share: float) -> Tuple[Tensor, Tensor]:
     """(positives, negatives): indices into `assigned`, together at most `count`, of which at most
     `positive_share` are positives.
     """

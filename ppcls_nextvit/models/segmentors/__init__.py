@@ -1,1 +1,5 @@
-"""Segmentors and their parts."""
+"""Segmentors and their parts: importing this enters every segmentor into MODELS."""
+
+from . import encoder_decoder
+
+__all__ = ["encoder_decoder"]

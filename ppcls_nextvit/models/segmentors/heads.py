@@ -8,9 +8,10 @@ answer at the size of their finest map.
 """
 
 import math
+from typing import Any, Sequence
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..layers import Conv2D, PointwiseConv2D
@@ -18,36 +19,33 @@ from ..layers import Conv2D, PointwiseConv2D
 NORM_EPS = 1e-5
 
 
-def resize(x, size):
+def resize(x: Tensor, size: Any) -> Tensor:
     """[B, C, ...] -> [B, C, *size]; size: two numbers or a tensor of two, unknown while an export
     is traced.
     """
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def resize_like(x, other):
+def resize_like(x: Tensor, other: Tensor) -> Tensor:
     """x: [B, C, ...] -> [B, C, H, W], the height and width of `other`."""
     return resize(x, paddle.shape(other)[2:])
 
 
-def adaptive_average(x, bins):
+def adaptive_average(x: Tensor, bins: int) -> Tensor:
     """[B, C, H, W] -> [B, C, bins, bins], equal to F.adaptive_avg_pool2d, as two products, which
     ONNX can express for any H and W.
     """
     height, width = paddle.shape(x)[2], paddle.shape(x)[3]
-    return paddle.matmul(
-        paddle.matmul(_bin_weights(height, bins), x), _bin_weights(width, bins), transpose_y=True
-    )
+    rows = paddle.matmul(_bin_weights(height, bins), x)
+    return paddle.matmul(rows, _bin_weights(width, bins), transpose_y=True)
 
 
-def _bin_weights(length, bins):
+def _bin_weights(length: Tensor, bins: int) -> Tensor:
     """float32 [bins, length]: row i averages the positions from floor(i * length / bins) to ceil((i
     + 1) * length / bins).
     """
-    index, position = (
-        paddle.arange(bins, dtype="int64").unsqueeze(1),
-        paddle.arange(length, dtype="int64").unsqueeze(0),
-    )
+    index = paddle.arange(bins, dtype="int64").unsqueeze(1)
+    position = paddle.arange(length, dtype="int64").unsqueeze(0)
     start, end = index * length // bins, ((index + 1) * length + bins - 1) // bins
     inside = paddle.logical_and(position >= start, position < end).astype("float32")
     return inside / (end - start).astype("float32")
@@ -56,7 +54,7 @@ def _bin_weights(length, bins):
 class ConvModule(nn.Layer):
     """Convolution without bias (`conv`), BatchNorm (`bn`), ReLU; the size stays."""
 
-    def __init__(self, in_channels, out_channels, kernel_size):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
         if kernel_size == 1:
             self.conv = PointwiseConv2D(in_channels, out_channels, bias_attr=False)
@@ -68,21 +66,18 @@ class ConvModule(nn.Layer):
         # He's, of the fan out
         nn.initializer.Normal(std=math.sqrt(2 / (out_channels * kernel_size**2)))(self.conv.weight)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, H, W]. ValueError in training if BatchNorm has one value
         per channel, as torch.
         """
         x = self.conv(x)
-        if (
-            self.bn.training
-            and type(self.bn) is nn.BatchNorm2D
-            and x.shape[0] * x.shape[2] * x.shape[3] == 1
-        ):
+        # of a synchronised one the others have values too
+        alone = self.bn.training and type(self.bn) is nn.BatchNorm2D
+        if alone and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             raise ValueError(
                 "a batch of one image leaves BatchNorm a single value per channel, which Paddle "
-                "would pass on as it is: train "
-                "with batch_size 2 or more and drop_last: True, or with use_sync_bn in several "
-                "processes"
+                "would pass on as it is: train with batch_size 2 or more and drop_last: True, or "
+                "with use_sync_bn in several processes"
             )
         return F.relu(self.bn(x))
 
@@ -90,14 +85,14 @@ class ConvModule(nn.Layer):
 class DecodeHead(nn.Layer):
     """What all heads end in: dropout of whole channels, then a 1x1 convolution to the classes."""
 
-    def __init__(self, channels, num_classes, dropout):
+    def __init__(self, channels: int, num_classes: int, dropout: float):
         super().__init__()
         self.dropout = nn.Dropout2D(dropout)
         self.conv_seg = PointwiseConv2D(channels, num_classes)
         nn.initializer.Normal(std=0.01)(self.conv_seg.weight)
         nn.initializer.Constant(0.0)(self.conv_seg.bias)
 
-    def classify(self, x):
+    def classify(self, x: Tensor) -> Tensor:
         """x: [B, channels, H, W] -> logits [B, num_classes, H, W]."""
         return self.conv_seg(self.dropout(x))
 
@@ -107,7 +102,7 @@ class Doubling(nn.Layer):
     (2.1) ends the process.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, C, 2 * H, 2 * W]."""
         return resize(x, paddle.shape(x)[2:] * 2)
 
@@ -117,7 +112,14 @@ class FPNHead(DecodeHead):
     stride; all are added.
     """
 
-    def __init__(self, in_channels, channels, num_classes, strides, dropout):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        strides: Sequence[int],
+        dropout: float,
+    ):
         super().__init__(channels, num_classes, dropout)
         self.scale_heads = nn.LayerList()
         for stride in strides:
@@ -128,7 +130,7 @@ class FPNHead(DecodeHead):
                     layers.append(Doubling())
             self.scale_heads.append(nn.Sequential(*layers))
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """maps: one per stride, finest first -> logits [B, num_classes, H, W] at the finest map's
         size.
         """
@@ -144,7 +146,14 @@ class UPerHead(DecodeHead):
     at the finest size.
     """
 
-    def __init__(self, in_channels, channels, num_classes, pool_scales, dropout):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        pool_scales: Sequence[int],
+        dropout: float,
+    ):
         super().__init__(channels, num_classes, dropout)
         self.pool_scales = tuple(pool_scales)
         *finer, last = in_channels
@@ -157,7 +166,7 @@ class UPerHead(DecodeHead):
         self.fpn_convs = nn.LayerList([ConvModule(channels, channels, 3) for _ in finer])
         self.fpn_bottleneck = ConvModule(len(in_channels) * channels, channels, 3)
 
-    def pool_pyramid(self, x):
+    def pool_pyramid(self, x: Tensor) -> Tensor:
         """The last map [B, C, H, W] beside itself averaged in s x s bins, for every s of
         pool_scales -> [B, channels, H, W].
         """
@@ -167,7 +176,7 @@ class UPerHead(DecodeHead):
         ]
         return self.bottleneck(paddle.concat([x, *pools], axis=1))
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """maps: finest first -> logits [B, num_classes, H, W] at the finest map's size."""
         levels = [conv(x) for conv, x in zip(self.lateral_convs, maps)] + [
             self.pool_pyramid(maps[-1])
@@ -182,11 +191,13 @@ class UPerHead(DecodeHead):
 class FCNHead(DecodeHead):
     """One 3x3 convolution on one of the maps: the auxiliary head, of use in training only."""
 
-    def __init__(self, in_channels, channels, num_classes, in_index, dropout):
+    def __init__(
+        self, in_channels: int, channels: int, num_classes: int, in_index: int, dropout: float
+    ):
         super().__init__(channels, num_classes, dropout)
         self.in_index = in_index
         self.convs = nn.Sequential(ConvModule(in_channels, channels, 3))
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """maps: finest first -> logits [B, num_classes, H, W] at the size of map `in_index`."""
         return self.classify(self.convs(maps[self.in_index]))

@@ -3,16 +3,18 @@ mirrored; as in mmsegmentation.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Tuple
+from typing import Any, Iterable, List, Literal, Sequence, Tuple
 
 import paddle
+from paddle import Tensor
 from paddle.nn import functional as F
 
 from ...schema import ConfigError, Registry
-from ..backbones.nextvit import MIN_INPUT_SIZE
 from .heads import resize
 
-__all__ = ["Inference", "best_class", "segment", "window_starts"]
+__all__ = ["Inference", "best_class", "segment", "view_logits", "window_starts"]
+
+Size = Tuple[int, int]  # (height, width)
 
 _INFERENCE = Registry("inference")
 
@@ -44,19 +46,29 @@ class Inference:
         if not self.ratios or min(self.ratios) <= 0:
             raise ValueError(f"ratios must be positive numbers; got {self.ratios}")
 
+    @property
+    def averages(self) -> bool:
+        """Whether an image has more than one view."""
+        return len(self.ratios) > 1 or self.flip
+
     @classmethod
-    def from_yaml(cls, section, where="Arch.inference"):
-        """The Inference of a YAML mapping, or of None. ConfigError names the key below `where`."""
+    def from_yaml(
+        cls, section: Any, min_size: int = 1, where: str = "Arch.inference"
+    ) -> "Inference":
+        """The Inference of a YAML mapping, or of None. ConfigError names the key below `where`.
+
+        min_size: the smallest height and width that the model takes, and so of a window.
+        """
         inference = _INFERENCE.build("Inference", section, where)
-        if inference.mode == "slide" and min(inference.crop_size) < MIN_INPUT_SIZE:
+        if inference.mode == "slide" and min(inference.crop_size) < min_size:
             raise ConfigError(
-                f"{where}.crop_size: the model needs {MIN_INPUT_SIZE} pixels or more, got "
+                f"{where}.crop_size: the model needs {min_size} pixels or more, got "
                 f"{list(inference.crop_size)}"
             )
         return inference
 
 
-def window_starts(length, size, stride):
+def window_starts(length: int, size: int, stride: int) -> List[int]:
     """Where the windows of a side begin: every `stride`, the last one moved back to end with the
     image.
     """
@@ -64,7 +76,7 @@ def window_starts(length, size, stride):
     return [max(min(i * stride + size, length) - size, 0) for i in range(count)]
 
 
-def view_logits(model, images, inference):
+def view_logits(model: Any, images: Tensor, inference: Inference) -> Tensor:
     """images: [B, C, H, W] -> logits [B, num_classes, H, W], float32, of the whole images or
     averaged over the windows.
     """
@@ -81,7 +93,7 @@ def view_logits(model, images, inference):
     return total / count
 
 
-def mirrored(images, shapes):
+def mirrored(images: Tensor, shapes: Iterable[Size]) -> Tensor:
     """Images [B, C, H, W] flipped left to right within their shapes (height, width); what is padded
     stays at the right and bottom.
     """
@@ -91,7 +103,7 @@ def mirrored(images, shapes):
     return out
 
 
-def best_class(logits, padded, shape, original):
+def best_class(logits: Tensor, padded: Sequence[int], shape: Size, original: Size) -> Tensor:
     """The class of every pixel: logits [num_classes, h, w] resized to `padded`, cut to `shape`,
     resized to `original`, all (height, width); returns int64 `original`.
 
@@ -104,40 +116,48 @@ def best_class(logits, padded, shape, original):
         )
         return paddle.matmul(rows, paddle.matmul(logits, columns, transpose_y=True)).argmax(axis=0)
     scores = resize(logits.unsqueeze(0), padded)[:, :, : shape[0], : shape[1]]
-    return (scores if tuple(shape) == tuple(original) else resize(scores, original))[0].argmax(
-        axis=0
-    )
+    if tuple(shape) != tuple(original):
+        scores = resize(scores, original)
+    return scores[0].argmax(axis=0)
 
 
-def _resizing(length, padded, kept, original):
+def _resizing(length: int, padded: int, kept: int, original: int) -> Tensor:
     """float32 [original, length]: the matrix of what `best_class` does along an axis."""
     matrix = resize(paddle.eye(length).reshape([1, length, length, 1]), [padded, 1])[:, :, :kept]
     return resize(matrix, [original, 1])[0, :, :, 0].T
 
 
-def segment(model, views, originals, inference):
+def segment(
+    model: Any,
+    views: Iterable[Tuple[Tensor, Sequence[Size]]],
+    originals: Sequence[Size],
+    inference: Inference,
+) -> List[Tensor]:
     """The label of every pixel: for each of B images int64 [H, W], in its original size.
 
     model: a Segmentor in eval mode. originals: B times (height, width). inference: an Inference.
     views: per ratio of it (images [B, C, H, W], and B times the (height, width) that is image, not
     padding).
     """
-    average = len(inference.ratios) > 1 or inference.flip
-    if inference.mode == "whole" and not average:
+    if inference.mode == "whole" and not inference.averages:
         [(images, shapes)] = views
         logits = model.decode(images).astype("float32")
         return [
             best_class(one, images.shape[2:], shape, original)
             for one, shape, original in zip(logits, shapes, originals)
         ]
-    totals = [0.0] * len(originals)
+    totals: List[Any] = [0.0] * len(originals)
     for images, shapes in views:
         for flip in (False, True)[: 1 + inference.flip]:
             logits = view_logits(model, mirrored(images, shapes) if flip else images, inference)
-            for i, ((height, width), original) in enumerate(zip(shapes, originals)):
-                scores = logits[i : i + 1, :, :height, :width]
-                if (height, width) != tuple(original):
-                    scores = resize(scores, original)
-                scores = F.softmax(scores, axis=1) if average else scores
+            for i, (shape, original) in enumerate(zip(shapes, originals)):
+                scores = _at_original(logits[i : i + 1], shape, original)
+                scores = F.softmax(scores, axis=1) if inference.averages else scores
                 totals[i] = totals[i] + (scores.flip(-1) if flip else scores)
     return [total[0].argmax(axis=0) for total in totals]
+
+
+def _at_original(logits: Tensor, shape: Size, original: Size) -> Tensor:
+    """logits [1, num_classes, H, W], cut to `shape`, resized to `original`."""
+    scores = logits[:, :, : shape[0], : shape[1]]
+    return scores if tuple(shape) == tuple(original) else resize(scores, original)

@@ -3,11 +3,15 @@
 import contextlib
 import io
 import json
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import paddle
 
-from ...data.datasets.coco import coco_index, mask_tools
+from ...data.datasets.coco import COCODataset
+from ...data.datasets.coco_json import coco_index
+from ...data.rle import mask_tools
+from ...engine.distributed import Processes
 
 __all__ = ["coco_map", "gathered", "result_records"]
 
@@ -15,40 +19,45 @@ __all__ = ["coco_map", "gathered", "result_records"]
 FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
 
-def result_records(dataset, index, boxes, scores, labels, masks=None):
+def result_records(
+    dataset: COCODataset,
+    index: int,
+    boxes: Any,
+    scores: Any,
+    labels: Any,
+    masks: Optional[Sequence[Dict[str, Any]]] = None,
+) -> List[Dict[str, Any]]:
     """What was found in image `index` of a COCODataset, as COCO's result records: a list of dicts
     that json can write.
 
     boxes: [n, 4], (left, top, right, bottom) in pixels of the original image; scores: [n]; labels:
-    [n], class indices; masks: n run
-    lengths {size, counts: str}, or None.
+    [n], class indices; masks: n run lengths {size, counts: str}, or None.
     """
-    records = []
-    for i, ((left, top, right, bottom), score, label) in enumerate(
-        zip(*(np.asarray(part).tolist() for part in (boxes, scores, labels)))
-    ):
-        records.append(
-            {
-                "image_id": dataset.image_ids[index],
-                "category_id": dataset.category_ids[label],
-                "bbox": [left, top, right - left, bottom - top],
-                "score": score,
-            }
-        )
-        if masks is not None:
-            records[-1]["segmentation"] = masks[i]
+    columns = (np.asarray(part).tolist() for part in (boxes, scores, labels))
+    records = [
+        {
+            "image_id": dataset.image_ids[index],
+            "category_id": dataset.category_ids[label],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": score,
+        }
+        for (left, top, right, bottom), score, label in zip(*columns)
+    ]
+    for record, mask in zip(records, masks or ()):
+        record["segmentation"] = mask
     return records
 
 
-def gathered(records, processes):
+def gathered(records: List[Dict[str, Any]], processes: Processes) -> List[Dict[str, Any]]:
     """The records of all processes, in the order of their ranks, in every process."""
     if not processes.many:
         return records
     text = np.frombuffer(json.dumps(records).encode(), np.uint8)
     sizes = processes.sum(np.eye(processes.world_size)[processes.rank] * len(text)).astype(int)
     # int32: not every backend gathers bytes
-    padded, parts = np.zeros(sizes.max(), np.int32), []
+    padded = np.zeros(sizes.max(), np.int32)
     padded[: len(text)] = text
+    parts: List[paddle.Tensor] = []
     paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
     return [
         record
@@ -57,7 +66,7 @@ def gathered(records, processes):
     ]
 
 
-def coco_map(dataset, records):
+def coco_map(dataset: COCODataset, records: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """{box_map, box_map_50, box_map_75, box_map_small, ..._medium, ..._large, class_box_map} of
     COCO's result records as shares, and {mask_map, ...} if they have masks.
 
@@ -65,42 +74,50 @@ def coco_map(dataset, records):
     class_mask_map: {class name: share}. A size or a class without objects has None. ValueError if
     there is no object at all.
     """
-    tools = mask_tools()
-    from pycocotools.cocoeval import COCOeval
-
-    truth, result = dataset.ground_truth(), {}
+    truth = dataset.ground_truth()
     if all(annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
         raise ValueError(
             f"{dataset.annotation_path}: no object to find, so there is no average precision"
         )
-    for name, kind in (("box", "bbox"), ("mask", "segm")):
-        if kind == "bbox":
-            areas = [record["bbox"][2] * record["bbox"][3] for record in records]
-        elif all("segmentation" in record for record in records):
-            areas = [float(tools.area(record["segmentation"])) for record in records]
-        else:
-            break
-        found = [
-            {**record, "id": i, "area": area, "iscrowd": 0}
-            for i, (record, area) in enumerate(zip(records, areas), 1)
-        ]
-        # pycocotools prints its progress and its table
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(truth, coco_index({**truth.dataset, "annotations": found}), kind)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        result.update(
-            {f"{name}_{figure}": share(value) for figure, value in zip(FIGURES, evaluation.stats)}
-        )
-        # [IoU thresholds, recalls, classes], all sizes, most detections
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]
-        result[f"class_{name}_map"] = {
-            label: share(precision[:, :, i].mean()) for i, label in enumerate(dataset.class_names)
-        }
+    areas = [record["bbox"][2] * record["bbox"][3] for record in records]
+    result = _figures(truth, records, areas, "box", "bbox", dataset.class_names)
+    if all("segmentation" in record for record in records):
+        tools = mask_tools()
+        areas = [float(tools.area(record["segmentation"])) for record in records]
+        result.update(_figures(truth, records, areas, "mask", "segm", dataset.class_names))
     return result
 
 
-def share(value):
+def _figures(
+    truth: Any,
+    records: Sequence[Dict[str, Any]],
+    areas: Sequence[float],
+    name: str,
+    kind: str,
+    class_names: Sequence[str],
+) -> Dict[str, Any]:
+    """The figures NAME_map, ..., class_NAME_map. truth: a pycocotools COCO. kind: pycocotools' name
+    for what is compared. areas: of the records, by which the sizes are told apart.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    found = [
+        {**record, "id": i, "area": area, "iscrowd": 0}
+        for i, (record, area) in enumerate(zip(records, areas), 1)
+    ]
+    # pycocotools prints its progress and its table
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, coco_index({**truth.dataset, "annotations": found}), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    figures = {f"{name}_{key}": share(value) for key, value in zip(FIGURES, evaluation.stats)}
+    # [IoU thresholds, recalls, classes], all sizes, most detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    of_class = {label: share(precision[:, :, i].mean()) for i, label in enumerate(class_names)}
+    return {**figures, f"class_{name}_map": of_class}
+
+
+def share(value: float) -> Optional[float]:
     """pycocotools' figure, which is -1 where nothing was to be found, then None."""
     return None if value < 0 else float(value)

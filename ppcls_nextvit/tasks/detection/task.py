@@ -1,76 +1,58 @@
-"""The detection task: what the loop needs to know about images, boxes and masks. See
-classification.py for the interface.
+"""The detection task: what the loop needs to know about images, boxes and masks. See tasks/base.py
+for the contract.
 """
 
 import contextlib
+from itertools import islice
 from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple, Union
 
 import numpy as np
 import paddle
 
+from ...config import Config
+from ...data.rle import encode_mask
 from ...data.transforms.joint import fixed_pipeline
+from ...engine.distributed import Processes
 from ...engine.log import logger
-from ...models.detectors.masks import encode_rle
+from ...models.api import Instances
 from ...schema import ConfigError
+from ..base import Step
 from ..common import build_loaders, build_model, class_names
+from ..joint import IMAGES_IN_REPORT, shares, step_of
+from .benchmark import measure
+from .export import export
 from .metrics import coco_map, gathered, result_records
 from .pictures import comparison_sheet
-from .predict import check_post_process, pasted
+from .predict import SCORE_SHOWN, check_post_process, predict
 
-IMAGES_IN_REPORT = 4
-
-
-class ProposalAccuracy:
-    """Share of the sampled proposals whose class, or background, the box head tells; mmdetection's
-    `acc`. Counts of one batch at a time.
-    """
-
-    def __init__(self):
-        self._counts = np.zeros(3, dtype=np.int64)
-
-    def set(self, counts):
-        """The counts of one batch: images, proposals told right, proposals."""
-        self._counts = np.array([int(count) for count in counts], dtype=np.int64)
-
-    def counts(self):
-        """int64 [3]: images, proposals told right, proposals."""
-        return self._counts.copy()
-
-    def result(self, counts):
-        """{'acc': share} of a (summed) count vector."""
-        return {"acc": float(counts[1]) / max(float(counts[2]), 1.0)}
+__all__ = ["DetectionTask"]
 
 
 class DetectionTask:
-    """Images in, boxes with classes and masks out."""
+    """Images in, boxes with classes, and masks, out."""
 
-    def __init__(self, config, processes, training=True):
+    predict_outputs = ("json", "out")
+    predict, export = staticmethod(predict), staticmethod(export)
+    quantize = None  # there is no int8 export
+    measure = staticmethod(measure)
+    best_metric = "box_map"
+
+    def __init__(self, config: Config, processes: Processes, training: bool = True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
+        self.shown = self.model.shown
+        self.train_loader: Any
+        self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
         if training and config.Infer and config.Infer.class_id_map_file:
-            self._compare_names(class_names(config), self.train_loader.dataset.class_names)
-        self.train_metric = ProposalAccuracy()
+            names = class_names(config), self.train_loader.dataset.class_names
+            _compare_names(config.Infer.class_id_map_file, *names)
         # or a context factory, to evaluate in low precision
-        self.eval_autocast = contextlib.nullcontext
-
-    def _compare_names(self, names, known):
-        """Warn if predictions will name the classes differently from the annotations, whose order
-        is that of their ids.
-        """
-        for label, pair in enumerate(zip(names, known)):
-            if pair[0] != pair[1]:
-                logger.warning(
-                    "%s names class %d %r, the annotations name it %r; predictions follow the "
-                    "former",
-                    self.config.Infer.class_id_map_file,
-                    label,
-                    *pair,
-                )
-                return
+        self.eval_autocast: Any = contextlib.nullcontext
 
     @staticmethod
-    def check(config):
+    def check(config: Config) -> None:
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
         """
@@ -84,67 +66,71 @@ class DetectionTask:
             fixed_pipeline(config.Infer.transforms, "Infer.transforms")
             check_post_process(config.Infer.PostProcess)
 
-    def losses(self, batch):
-        """(total loss, {name: part}, counts of `train_metric`) of one training batch."""
+    def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
+        """The Step of one training batch."""
         parts, counts = self.model.losses(batch)
-        self.train_metric.set(counts)
-        return sum(parts.values()), parts, self.train_metric.counts()
+        return step_of(parts, counts, len(batch["image"]))
 
-    def evaluate(self):
-        """{box_map, ..., mask_map, ..., images}: COCO's averages over the whole evaluation set,
+    def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
+        """{name: share} of the summed counts of `losses`."""
+        return shares(counts)
+
+    def evaluate(self) -> Dict[str, Any]:
+        """{box_map, ..., mask_map, ..., images}: COCO's averages over the whole evaluation dataset,
         every image once over all processes.
         """
         return self.summary([result for _, result in self.results()])
 
-    def results(self, first_step=0):
-        """(index in the set, COCO's result records) of the evaluation images of this process, from
-        batch `first_step` on.
+    def results(self, first_step: int = 0) -> Iterator[Tuple[int, List[Dict[str, Any]]]]:
+        """(index in the dataset, COCO's result records) of the evaluation images of this process,
+        from batch `first_step` on.
         """
-        for index, size, found in self.predictions(first_step):
-            *found, masks = pasted(found, *size)
-            yield (
-                index,
-                result_records(
-                    self.eval_loader.dataset,
-                    index,
-                    *found,
-                    [encode_rle(mask, *size) for mask in masks],
-                ),
-            )
+        dataset = self.eval_loader.dataset
+        for index, _, found in self.predictions(first_step):
+            masks = None if found.masks is None else [encode_mask(mask) for mask in found.masks]
+            yield index, result_records(dataset, index, *found[:3], masks)
 
-    def summary(self, results):
-        """What evaluate() returns, of the list of `results` of all images of this process."""
-        records = gathered([record for records in results for record in records], self.processes)
-        return {
-            **coco_map(self.eval_loader.dataset, records),
-            "images": int(self.processes.sum([len(results)])[0]),
-        }
+    def summary(self, results: Iterable[List[Dict[str, Any]]]) -> Dict[str, Any]:
+        """What evaluate() returns, of the `results` of all images of this process."""
+        of_image = list(results)
+        own = [record for records in of_image for record in records]
+        figures = coco_map(self.eval_loader.dataset, gathered(own, self.processes))
+        return {**figures, "images": int(self.processes.sum([len(of_image)])[0])}
 
-    def predictions(self, first_step=0):
-        """(index in the set, (height, width), Detections) of evaluation images of this process, at
-        their original sizes.
+    def predictions(self, first_step: int = 0) -> Iterator[Tuple[int, Tuple[int, int], Instances]]:
+        """(index in the dataset, (height, width), what was found) of the evaluation images of this
+        process, at their original sizes.
         """
         self.model.eval()
         for batch in self.eval_loader.epoch(0, first_step):
             # left before each yield: both are the whole process's
             with paddle.no_grad(), self.eval_autocast():
-                found = self.model(batch["image"], batch["shape"], batch["scale"])
+                found = self.model.predict(batch)
             yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
 
-    def report(self, directory):
+    def report(self, directory: Union[str, Path]) -> None:
         """Evaluation images with their true and their predicted objects, drawn into
         `directory`/predictions.png.
         """
-        dataset, rows = self.eval_loader.dataset, []
-        for index, size, found in self.predictions():
-            rows.append((dataset.image(index), dataset.truth(index, size), found))
-            if len(rows) == IMAGES_IN_REPORT:
-                break
-        threshold = (
-            {"threshold": check_post_process(self.config.Infer.PostProcess)}
-            if self.config.Infer
-            else {}
-        )
-        comparison_sheet(rows, dataset.class_names, **threshold).save(
-            Path(directory) / "predictions.png"
-        )
+        dataset, infer = self.eval_loader.dataset, self.config.Infer
+        threshold = check_post_process(infer.PostProcess) if infer else SCORE_SHOWN
+        rows = [
+            (dataset.image(index), dataset.truth(index, size), found)
+            for index, size, found in islice(self.predictions(), IMAGES_IN_REPORT)
+        ]
+        comparison_sheet(rows, threshold).save(Path(directory) / "predictions.png")
+
+
+def _compare_names(path: str, names: List[str], known: List[str]) -> None:
+    """Warn if predictions will name the classes otherwise, as the file `path` does, than the
+    annotations, whose order is that of their ids.
+    """
+    for label, pair in enumerate(zip(names, known)):
+        if pair[0] != pair[1]:
+            logger.warning(
+                "%s names class %d %r, the annotations name it %r; predictions follow the former",
+                path,
+                label,
+                *pair,
+            )
+            return

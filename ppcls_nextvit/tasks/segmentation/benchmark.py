@@ -2,21 +2,28 @@
 and postprocessing.
 """
 
-import time
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import paddle
 
 from ...engine.log import peak_memory_mb
-from ...models.segmentors.heads import resize
 from ...models.segmentors.inference import Inference, best_class
+from ..common import milliseconds
 from .losses import CrossEntropyLoss
 from .views import Views
 
 __all__ = ["measure"]
 
 
-def measure(model, size=(512, 683), original=(480, 640), runs=5, train=False, batch=2):
+def measure(
+    model: Any,
+    size: Tuple[int, int] = (512, 683),
+    original: Tuple[int, int] = (480, 640),
+    runs: int = 5,
+    train: bool = False,
+    batch: int = 2,
+) -> Dict[str, Any]:
     """{name: [milliseconds of each run], 'peak_memory_mb': number} of `model` on random images of
     `size` (height, width).
 
@@ -26,57 +33,54 @@ def measure(model, size=(512, 683), original=(480, 640), runs=5, train=False, ba
     which UPerNet needs two. The first run warms up and is not counted.
     """
     measured = _train(model, size, batch, runs) if train else _infer(model, size, original, runs)
-    return {
-        **measured,
-        "peak_memory_mb": peak_memory_mb(paddle.device.get_device().partition(":")[0]),
-    }
+    memory = peak_memory_mb(paddle.device.get_device().partition(":")[0])
+    return {**measured, "peak_memory_mb": memory}
 
 
-def _infer(model, size, original, runs):
-    picture, inference = (
-        np.random.default_rng(0).integers(0, 256, (*original, 3)).astype(np.uint8),
-        Inference(),
-    )
-    views = Views(
-        [{"Resize": {"scale": list(size[::-1]), "keep_ratio": False}}, {"Normalize": {}}],
-        inference,
-        "measure",
-    )
-    times = {"preprocessing": [], "network": [], "postprocessing": []}
+def _infer(
+    model: Any, size: Tuple[int, int], original: Tuple[int, int], runs: int
+) -> Dict[str, List[float]]:
+    picture = np.random.default_rng(0).integers(0, 256, (*original, 3)).astype(np.uint8)
+    transforms: List[Dict[str, Any]] = [
+        {"Resize": {"scale": list(size[::-1]), "keep_ratio": False}},
+        {"Normalize": {}},
+    ]
+    views = Views(transforms, Inference(), "measure")
+    made: Dict[str, Any] = {}
+
+    def prepare():
+        ((made["image"], _),) = views(picture, "random")
+
+    def answer():
+        made["logits"] = model.decode(made["image"])
+
+    def finish():
+        best_class(made["logits"][0], size, size, original)
+
     model.eval()
-
+    parts = {"preprocessing": prepare, "network": answer, "postprocessing": finish}
     with paddle.no_grad():
-        for _ in range(runs + 1):
-            made = _timed(times["preprocessing"], lambda: list(views(picture, "random")))
-            logits = _timed(times["network"], model.decode, made[0][0])
-            _timed(times["postprocessing"], best_class, logits[0], size, size, original)
-    return {name: values[1:] for name, values in times.items()}
+        times = [
+            {name: milliseconds(part) for name, part in parts.items()} for _ in range(runs + 1)
+        ]
+    return {name: [run[name] for run in times[1:]] for name in parts}
 
 
-def _train(model, size, batch, runs):
-    rng, loss, times = np.random.default_rng(0), CrossEntropyLoss(), []
-    images = paddle.to_tensor(
-        rng.standard_normal((batch, model.in_channels, *size), dtype=np.float32)
-    )
-    labels = paddle.to_tensor(rng.integers(0, model.num_classes, (batch, *size)).astype(np.uint8))
+def _train(model: Any, size: Tuple[int, int], batch: int, runs: int) -> Dict[str, List[float]]:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch, model.in_channels, *size), dtype=np.float32)
+    labels = rng.integers(0, model.num_classes, (batch, *size)).astype(np.uint8)
+    data = {"image": paddle.to_tensor(images), "segmentation": paddle.to_tensor(labels)}
     optimizer = paddle.optimizer.AdamW(1e-6, parameters=model.parameters())
+    if not model.brings_losses:
+        loss = CrossEntropyLoss()
+        model.criterion = lambda maps, label: (loss(maps, label), {})
     model.train()
 
     def step():
-        total, _ = loss([resize(logits, size) for logits in model(images)], labels)
-        total.backward()
+        parts, _ = model.losses(data)
+        sum(parts.values()).backward()
         optimizer.step()
         optimizer.clear_grad()
 
-    for _ in range(runs + 1):
-        _timed(times, step)
-    return {"step": times[1:]}
-
-
-def _timed(times, function, *arguments):
-    start = time.perf_counter()
-    result = function(*arguments)
-    if paddle.device.get_device() != "cpu":  # which Paddle's synchronize refuses
-        paddle.device.synchronize()
-    times.append(1000 * (time.perf_counter() - start))
-    return result
+    return {"step": [milliseconds(step) for _ in range(runs + 1)][1:]}

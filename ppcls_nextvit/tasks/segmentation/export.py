@@ -1,23 +1,27 @@
 """A segmentor as exported files: the label of every pixel, and the class scores they come from."""
 
 from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
-from paddle import nn
+import numpy as np
+from paddle import Tensor, nn
 
+from ...config import Config
 from ...data.images import decode_image
 from ...export import TARGETS
-from ...models.forms import export_form
-from ...export.target import Signature
-from ...weights.digest import sha256_of
+from ...export.target import Exported, Target
 from ...export.target import export as export_layer
-from ...export.verify import image_batches, relative_difference
-from ...models.backbones.nextvit import MIN_INPUT_SIZE
+from ...export.verify import Signature, image_batches, relative_difference
+from ...models import export_form
 from ...models.segmentors.heads import resize_like
 from ...models.segmentors.inference import Inference
-from ..common import class_names, trained_model
+from ...weights.digest import sha256_of
+from ..base import ExportRequest
+from ..common import PHOTOS, class_names, list_images, trained_model
+from ..joint import check_request
 from .views import Views
 
-__all__ = ["LabelMap", "export", "export_segmentor"]
+__all__ = ["LabelMap", "difference", "export", "export_segmentor"]
 
 INPUT_NAME = "x"
 OUTPUTS = ("labels", "logits")
@@ -28,55 +32,51 @@ class LabelMap(nn.Layer):
     the whole image, not mirrored.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Layer):
         super().__init__()
         self.model = model
         self.eval()
 
-    def forward(self, image):
+    def forward(self, image: Tensor) -> Tuple[Tensor, Tensor]:
         """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, H / 4, W / 4]."""
         logits = self.model.decode(image)
         return resize_like(logits, image).argmax(axis=1).astype("int32"), logits
 
 
-def difference(output, expected):
+def difference(output: np.ndarray, expected: np.ndarray) -> float:
     """Of labels [B, H, W] the share of pixels that differ, of logits their relative difference."""
-    return (
-        float((output != expected).mean())
-        if expected.ndim == 3
-        else relative_difference(output, expected)
-    )
+    if expected.ndim == 3:
+        return float((output != expected).mean())
+    return relative_difference(output, expected)
 
 
 def export_segmentor(
-    model,
-    target,
-    directory,
-    description,
-    image_size=(512, 512),
-    batch=None,
-    size=None,
-    photos=(),
-    **options,
-):
-    """`model`, a Segmentor with its weights, as `target`'s files in `directory`; returns Exported.
-    See export.target.export for the rest.
+    model: nn.Layer,
+    target: Target,
+    directory: Union[str, Path],
+    description: Dict[str, Any],
+    image_size: Sequence[int] = (512, 512),
+    batch: Optional[int] = None,
+    size: Optional[Tuple[int, int]] = None,
+    photos: Sequence[np.ndarray] = (),
+    **options: Any,
+) -> Exported:
+    """`model`, a Segmentor with its weights, as `target`'s files in `directory`. See
+    export.target.export for the rest.
 
     description: what export.json shall hold beside what is known here. image_size: (height, width)
-    meant for use. batch: a number, or None
-    for any. size: (height, width), or None for any. photos: float32 [3, H, W], on which the files
-    are checked too. `model` is left in eval mode. ValueError, ExportError, ImportError (a missing
-    extra): nothing was written.
+    meant for use. batch: a number, or None for any. size: (height, width), or None for any. photos:
+    float32 [3, H, W], on which the files are checked too. `model` is left in eval mode. ValueError,
+    ExportError, ImportError (a missing extra): nothing was written.
     """
-    if size and min(size) < MIN_INPUT_SIZE:
+    least = model.min_size
+    if size and min(size) < least:
         raise ValueError(
-            f"the size must be at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels; got {size[0]} "
-            f"x {size[1]}"
+            f"the size must be at least {least} x {least} pixels; got {size[0]} x {size[1]}"
         )
     model.eval()
-    signature = Signature(
-        {INPUT_NAME: (batch, model.in_channels, *(size or (None, None)))}, OUTPUTS, MIN_INPUT_SIZE
-    )
+    shape = (batch, model.in_channels, *(size or (None, None)))
+    signature = Signature({INPUT_NAME: shape}, OUTPUTS, least)
     description = {
         **description,
         "Model": {
@@ -84,19 +84,19 @@ def export_segmentor(
             "input": {
                 "name": INPUT_NAME,
                 "dtype": "float32",
-                "shape": list(signature.inputs[INPUT_NAME]),
+                "shape": list(shape),
                 "image_size": list(size or image_size),
-                "min_size": MIN_INPUT_SIZE,
+                "min_size": least,
             },
         },
     }
-    batches = image_batches(signature, image_size, photos)
+    height, width = image_size
     return export_layer(
         LabelMap(export_form(model)),
         target,
         directory,
         signature,
-        batches,
+        image_batches(signature, (height, width), photos),
         description,
         reference=LabelMap(model),
         compare=difference,
@@ -105,16 +105,18 @@ def export_segmentor(
     )
 
 
-def export(config, to="paddle", batch=None, size=None, photos=(), **options):
-    """The segmentor of `config` with its weights, written into Global.save_inference_dir; returns
-    Exported.
+def export(config: Config, request: ExportRequest) -> Exported:
+    """The segmentor of `config` with its weights, written into Global.save_inference_dir.
 
-    to: a name of export.TARGETS. photos: image files. Windows, scales and mirroring
-    (Arch.inference) are left to the program that uses the files.
+    Windows, scales and mirroring (Arch.inference) are left to the program that uses the files.
+    ConfigError, ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was
+    written.
     """
+    check_request(config, request)
+    photos = list_images(request.photos or PHOTOS)
     model, weights = trained_model(config)
     names, transforms = class_names(config), config.section("Infer").transforms
-    views = Views(transforms, Inference(), "Infer.transforms")
+    views = Views(transforms, Inference(), "Infer.transforms", model.min_size)
     prepared = [
         image[0].numpy()
         for path in photos
@@ -126,14 +128,15 @@ def export(config, to="paddle", batch=None, size=None, photos=(), **options):
         "PostProcess": {"label_list": names},
         "Weights": {"file": Path(weights).name, "sha256": sha256_of(weights)},
     }
+    options: Dict[str, Any] = {"format": request.format} if request.format else {}
     return export_segmentor(
         model,
-        TARGETS[to],
+        TARGETS[request.to],
         config.Global.save_inference_dir,
         description,
         config.Global.image_shape[1:],
-        batch,
-        size,
+        request.batch,
+        request.size,
         prepared,
         **options,
     )

@@ -1,4 +1,8 @@
-"""Losses of the segmentors: `loss(maps, label)` -> (scalar, {head: part})."""
+"""Losses of the encoder-decoders: `loss(maps, label)` -> {head: part}, scalars whose sum is the
+loss.
+"""
+
+from typing import Any, Callable, Dict, Sequence
 
 import paddle
 
@@ -11,7 +15,9 @@ LOSSES = Registry("segmentation loss")
 HEADS = ("decode", "auxiliary")
 
 
-def build_loss(items, where="Loss.Train"):
+def build_loss(
+    items: Any, where: str = "Loss.Train"
+) -> Callable[[Sequence[paddle.Tensor], paddle.Tensor], Dict[str, paddle.Tensor]]:
     """The loss of a YAML list with one entry, such as [{CrossEntropyLoss: {auxiliary_weight:
     0.4}}].
     """
@@ -36,22 +42,20 @@ class CrossEntropyLoss:
         ignore_index: int = IGNORE,
         avg_non_ignore: bool = False,
     ):
-        self.weights, self.ignore_index, self.avg_non_ignore = (
-            (weight, auxiliary_weight),
-            ignore_index,
-            avg_non_ignore,
-        )
+        self.weights = (weight, auxiliary_weight)
+        self.ignore_index, self.avg_non_ignore = ignore_index, avg_non_ignore
 
-    def __call__(self, maps, label):
+    def __call__(
+        self, maps: Sequence[paddle.Tensor], label: paddle.Tensor
+    ) -> Dict[str, paddle.Tensor]:
         """maps: the heads' logits, float32 [B, C, H, W]. label: [B, H, W], below C or 255."""
         label = label.astype("int64")
         counted = counted_pixels(label, self.ignore_index)
         label = paddle.where(counted, label, paddle.zeros_like(label)).unsqueeze(1)
-        parts = {
+        return {
             name: weight * self._mean(logits, label, counted)
             for name, weight, logits in zip(HEADS, self.weights, maps)
         }
-        return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
     def _mean(self, logits, label, counted):
         # by hand: Paddle's own cross entropy on CPU (3.3.1) cuts log-probabilities below -64 off,

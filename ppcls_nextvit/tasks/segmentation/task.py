@@ -1,63 +1,84 @@
-"""The segmentation task: what the loop needs to know about images and label maps. See
-classification.py for the interface.
+"""The segmentation task: what the loop needs to know about images and label maps. See tasks/base.py
+for the contract.
 """
 
 import contextlib
+from itertools import islice
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
 
-from ...config import check_entries, check_mapping
+from ...config import Config
 from ...data.images import ImageError
 from ...data.transforms.joint import fixed_pipeline
-from ...models.backbones.nextvit import MIN_INPUT_SIZE
-from ...models.segmentors.heads import resize
+from ...engine.distributed import Processes
+from ...models import variant_of
 from ...models.segmentors.inference import Inference, segment
-from ...schema import coerce
+from ...schema import ConfigError, check_entries, check_mapping, coerce
+from ..base import Step
 from ..common import build_loaders, build_model, class_names
+from ..joint import IMAGES_IN_REPORT, check_size, shares, step_of
+from .benchmark import measure
+from .export import export
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric
+from .pictures import comparison_sheet
+from .predict import predict
 from .views import Views
 
-IMAGES_IN_REPORT = 4
+__all__ = ["SegmentationTask"]
 
 
 class SegmentationTask:
     """Images in, a class for every pixel out."""
 
-    def __init__(self, config, processes, training=True):
-        self.config, self.processes, num_classes = config, processes, config.Arch.class_num
+    predict_outputs = ("json", "out")
+    predict, export = staticmethod(predict), staticmethod(export)
+    quantize = None  # there is no int8 export
+    measure = staticmethod(measure)
+
+    def __init__(self, config: Config, processes: Processes, training: bool = True):
+        self.config, self.processes = config, processes
+        num_classes = config.Arch.class_num
         # before the work: a file of names that does not fit is an error
         self.class_names = class_names(config)
         self.model = build_model(config, training)
+        self.train_loader: Any
+        self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
-        self.criterion = (
-            build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
-        )
-        self.metric = build_metric(
-            config.Metric.get("Eval") or [{"MeanIoU": {}}], num_classes, "Metric.Eval"
-        )
-        self.train_metric = build_metric(
-            config.Metric.get("Train") or [{"PixelAccuracy": {}}], num_classes, "Metric.Train"
-        )
-        self.inference, self.views = self.model.inference, None
-        # a batch holds one view of each image; these make all
-        if self.eval_loader is not None and self.inference.ratios != (1.0,):
-            place = "DataLoader.Eval.dataset.transform_ops"
-            self.views = Views(config.section(place), self.inference, place)
+        metric = config.Metric.get("Eval") or [{"MeanIoU": {}}]
+        self.metric = build_metric(metric, num_classes, "Metric.Eval")
+        metric = config.Metric.get("Train") or [{"PixelAccuracy": {}}]
+        self.train_metric = build_metric(metric, num_classes, "Metric.Train")
+        self.best_metric = self.metric.names[0]
+        self.shown = self.model.shown
+        if not self.model.brings_losses:
+            self.shown = tuple(self.train_metric.names)
+            if training:
+                loss = build_loss(config.section("Loss.Train"), "Loss.Train")
+                self.model.criterion = Criterion(loss, self.train_metric)
+        self.views = self._views()
         # or a context factory, to evaluate in low precision
-        self.eval_autocast = contextlib.nullcontext
+        self.eval_autocast: Any = contextlib.nullcontext
+
+    def _views(self) -> Optional[Views]:
+        """What makes the views of an image; None where a batch holds the only one."""
+        inference = self.model.inference
+        if self.eval_loader is None or inference.ratios == (1.0,):
+            return None
+        place = "DataLoader.Eval.dataset.transform_ops"
+        return Views(self.config.section(place), inference, place, self.model.min_size)
 
     @staticmethod
-    def check(config):
+    def check(config: Config) -> None:
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
         """
-        check_entries(config.Loss, "Loss", LOSSES)
+        _check_losses(config)
         check_entries(config.Metric, "Metric", METRICS)
-        Inference.from_yaml(config.Arch.arguments.get("inference"))
+        Inference.from_yaml(config.Arch.arguments.get("inference"), _min_size(config))
         if config.Infer is not None:
             fixed_pipeline(config.Infer.transforms, "Infer.transforms")
             post = check_mapping(
@@ -67,20 +88,19 @@ class SegmentationTask:
                 post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file"
             )
 
-    def losses(self, batch):
-        """(total loss, {head: part}, counts of `train_metric`) of one training batch."""
-        label = batch["segmentation"]
-        maps = [
-            resize(logits.astype("float32"), label.shape[1:])
-            for logits in self.model(batch["image"])
-        ]
-        total, parts = self.criterion(maps, label)
-        self.train_metric.reset()
-        self.train_metric.update(maps[0].argmax(axis=1).numpy(), label.numpy())
-        return total, parts, self.train_metric.counts()
+    def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
+        """The Step of one training batch."""
+        parts, counts = self.model.losses(batch)
+        return step_of(parts, counts, len(batch["image"]))
 
-    def evaluate(self):
-        """{mIoU, mAcc, aAcc, class_iou, class_acc, images} over the whole evaluation set, every
+    def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
+        """{'aAcc': share, ...} of the summed counts of `losses`."""
+        if self.model.brings_losses:
+            return shares(counts)
+        return self.train_metric.result(counts["metric"])
+
+    def evaluate(self) -> Dict[str, Any]:
+        """{mIoU, mAcc, aAcc, class_iou, class_acc, images} over the whole evaluation dataset, every
         image exactly once over all processes.
 
         The labels are compared at the images' original sizes. class_iou, class_acc: {class name:
@@ -88,9 +108,9 @@ class SegmentationTask:
         """
         return self.summary(counts for _, counts in self.results())
 
-    def results(self, first_step=0):
-        """(index in the set, its counts of the metric as a list) of the evaluation images of this
-        process, from batch `first_step` on.
+    def results(self, first_step: int = 0) -> Iterator[Tuple[int, List[int]]]:
+        """(index in the dataset, its counts of the metric as a list) of the evaluation images of
+        this process, from batch `first_step` on.
         """
         dataset = self.eval_loader.dataset
         for index, prediction in self.predictions(first_step):
@@ -98,14 +118,13 @@ class SegmentationTask:
             if label.shape != prediction.shape:
                 raise ImageError(
                     f"{dataset.name(index)}: {prediction.shape[1]} x {prediction.shape[0]} "
-                    f"pixels, but its labels are "
-                    f"{label.shape[1]} x {label.shape[0]}"
+                    f"pixels, but its labels are {label.shape[1]} x {label.shape[0]}"
                 )
             self.metric.reset()
             self.metric.update(prediction, label)
             yield index, self.metric.counts().tolist()
 
-    def summary(self, results):
+    def summary(self, results: Iterable[List[int]]) -> Dict[str, Any]:
         """What evaluate() returns, of the `results` of all images of this process."""
         self.metric.reset()
         counts = self.processes.sum(sum(map(np.array, results), self.metric.counts()))
@@ -115,51 +134,74 @@ class SegmentationTask:
         }
         return {**result, "images": int(counts[0])}
 
-    def predictions(self, first_step=0):
-        """(index in the set, labels int64 [H, W] at the original size) of the evaluation images of
-        this process.
+    def predictions(self, first_step: int = 0) -> Iterator[Tuple[int, np.ndarray]]:
+        """(index in the dataset, labels int64 [H, W] at the original size) of the evaluation images
+        of this process.
         """
         self.model.eval()
-        dataset = self.eval_loader.dataset
         for batch in self.eval_loader.epoch(0, first_step):
-            indices, originals = batch["index"].tolist(), batch["original"].tolist()
+            indices = batch["index"].tolist()
             # left before each yield: both are the whole process's
             with paddle.no_grad(), self.eval_autocast():
-                if self.views is None:
-                    height, width = batch["image"].shape[2:]
-                    if min(height, width) < MIN_INPUT_SIZE:
-                        raise ImageError(
-                            f"{dataset.name(indices[0])}: {height} x {width} pixels when "
-                            f"transformed; the model needs "
-                            f"{MIN_INPUT_SIZE} or more"
-                        )
-                    labels = segment(
-                        self.model,
-                        [(batch["image"], batch["shape"].tolist())],
-                        originals,
-                        self.inference,
-                    )
-                else:
-                    labels = [
-                        segment(
-                            self.model,
-                            self.views(dataset.image(i), dataset.name(i)),
-                            [original],
-                            self.inference,
-                        )[0]
-                        for i, original in zip(indices, originals)
-                    ]
+                labels = self._labels(batch, indices, batch["original"].tolist())
             yield from ((i, label.numpy()) for i, label in zip(indices, labels))
 
-    def report(self, directory):
+    def _labels(
+        self, batch: Mapping[str, Any], indices: Sequence[int], originals: Sequence[Any]
+    ) -> List[paddle.Tensor]:
+        """Labels int64 [H, W] of the images of a batch, at their original sizes."""
+        dataset, model = self.eval_loader.dataset, self.model
+        if self.views is None:
+            check_size(batch["image"].shape[2:], model.min_size, dataset.name(indices[0]))
+            whole = [(batch["image"], batch["shape"].tolist())]
+            return segment(model, whole, originals, model.inference)
+        labels = []
+        for i, original in zip(indices, originals):
+            views = self.views(dataset.image(i), dataset.name(i))
+            labels += segment(model, views, [original], model.inference)
+        return labels
+
+    def report(self, directory: Union[str, Path]) -> None:
         """Evaluation images beside their truth and prediction, drawn into
         `directory`/predictions.png.
         """
-        from .pictures import comparison_sheet
-
-        dataset, rows = self.eval_loader.dataset, []
-        for index, prediction in self.predictions():
-            rows.append((dataset.image(index), dataset.label(index), prediction))
-            if len(rows) == IMAGES_IN_REPORT:
-                break
+        dataset = self.eval_loader.dataset
+        rows = [
+            (dataset.image(index), dataset.label(index), prediction)
+            for index, prediction in islice(self.predictions(), IMAGES_IN_REPORT)
+        ]
         comparison_sheet(rows, self.class_names).save(Path(directory) / "predictions.png")
+
+
+class Criterion:
+    """What a model that brings no losses learns by: of its logit maps and the label, the loss's
+    parts, and the counts of a metric on the decode head's.
+    """
+
+    def __init__(self, loss: Any, metric: Any):
+        self.loss, self.metric = loss, metric
+
+    def __call__(
+        self, maps: Sequence[paddle.Tensor], label: paddle.Tensor
+    ) -> Tuple[Dict[str, paddle.Tensor], Dict[str, np.ndarray]]:
+        """maps: float32 [B, C, H, W], the decode head's first. label: [B, H, W]."""
+        parts = self.loss(maps, label)
+        self.metric.reset()
+        self.metric.update(maps[0].argmax(axis=1).numpy(), label.numpy())
+        return parts, {"metric": self.metric.counts()}
+
+
+def _check_losses(config: Config) -> None:
+    """ConfigError for a section Loss that cannot be meant, or that a model with its own has no use
+    for.
+    """
+    if not getattr(variant_of(config.Arch.name).family, "brings_losses", False):
+        check_entries(config.Loss, "Loss", LOSSES)
+    elif config.Loss:
+        raise ConfigError(f"Loss: {config.Arch.name} brings its own losses; leave the section out")
+
+
+def _min_size(config: Config) -> int:
+    """The smallest height and width that the model's backbone takes, as far as its class says."""
+    backbone = config.Arch.arguments.get("backbone")
+    return getattr(variant_of(backbone["name"]).family, "min_size", 1) if backbone else 1

@@ -1,0 +1,133 @@
+"""What detection and segmentation share: an image as their models take it, the images of a
+configuration drawn one by one, training steps of models that bring their losses, and what they can
+be exported to.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import paddle
+
+from ..config import Config
+from ..data.images import ImageError, decode_image
+from ..data.transforms.joint import JointPipeline
+from ..engine.logger import logger
+from ..schema import ConfigError
+from .base import ExportRequest, Step
+from .common import write_json
+
+__all__ = [
+    "IMAGES_IN_REPORT",
+    "OUT",
+    "ModelInput",
+    "check_request",
+    "check_size",
+    "draw_images",
+    "model_input",
+    "shares",
+    "step_of",
+]
+
+OUT = "output/infer"  # where pictures go if the user does not say
+IMAGES_IN_REPORT = 4
+TARGETS = ("paddle", "onnx")  # where detectors and segmentors were shown to be right
+
+
+class ModelInput(NamedTuple):
+    """One image as a model takes it."""
+
+    image: np.ndarray  # float32 [1, 3, H, W]
+    shape: Tuple[int, int]  # (height, width) before padding
+    scale: Tuple[float, float]  # (y, x): the factors of its resize
+
+
+def model_input(
+    image: np.ndarray, transforms: JointPipeline, name: str, min_size: int
+) -> ModelInput:
+    """`image`, uint8 [H, W, 3], transformed. ImageError, beginning with `name`, for what a
+    transform cannot take, and for one that is then too small for the model.
+    """
+    sample = transforms(
+        {"image": image, "scale": (1.0, 1.0), "flip": False}, np.random.default_rng(0), name
+    )
+    pixels = sample["image"]
+    check_size(pixels.shape[:2], min_size, name)
+    array = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+    return ModelInput(array, sample.get("shape", pixels.shape[:2]), sample["scale"])
+
+
+def check_size(size: Sequence[int], min_size: int, name: str) -> None:
+    """ImageError, beginning with `name`, for an image of `size` (height, width) that is too small
+    for the model.
+    """
+    if min(size) < min_size:
+        raise ImageError(
+            f"{name}: {size[0]} x {size[1]} pixels when transformed; the model needs {min_size} "
+            f"or more"
+        )
+
+
+def draw_images(
+    paths: Sequence[Path],
+    draw: Callable[[np.ndarray, Path, str], Dict[str, Any]],
+    directory: Union[str, Path],
+    json_file: Optional[str] = None,
+) -> int:
+    """Call `draw(image, path, stem)` for every image file; returns the exit status, 1 if one could
+    not be read.
+
+    draw: draws into `directory`, which is made if need be, files whose names begin with `stem`, and
+    returns what the JSON tells of the image. json_file: gets a list of {file_name, height, width}
+    with that, or {file_name, error} for an image that could not be read.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    stems = Counter(path.stem for path in paths)
+    results: List[Dict[str, Any]] = []
+    for path in paths:
+        # a.jpg and a.png each keep their own
+        stem = path.stem if stems[path.stem] == 1 else path.name
+        try:
+            image = decode_image(str(path))
+            told = draw(image, path, stem)
+        except ImageError as error:
+            logger.error("%s", error)
+            results.append({"file_name": str(path), "error": str(error)})
+            continue
+        height, width = image.shape[:2]
+        results.append({"file_name": str(path), "height": height, "width": width, **told})
+    if json_file:
+        write_json(json_file, results)
+    return int(any("error" in result for result in results))
+
+
+def step_of(parts: Mapping[str, paddle.Tensor], counts: Mapping[str, Any], images: int) -> Step:
+    """The Step of what a model's `losses` gave of a batch of so many `images`."""
+    return Step(
+        sum(parts.values()),
+        {name: part.detach() for name, part in parts.items()},
+        images,
+        {name: np.asarray(count, np.int64) for name, count in counts.items()},
+    )
+
+
+def shares(counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
+    """{name: share} of summed counts (right, seen)."""
+    return {name: float(right) / max(float(seen), 1.0) for name, (right, seen) in counts.items()}
+
+
+def check_request(config: Config, request: ExportRequest) -> None:
+    """ConfigError for a target, precision or format in which these models were not shown to be
+    right.
+    """
+    if request.to not in TARGETS or request.features:
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} goes to {' and '.join(TARGETS)}, whole; "
+            f"--to {request.to}{' --features' if request.features else ''} is for classifiers"
+        )
+    if request.precision != "fp32" or request.format == "pdmodel":
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} is exported in fp32, for --to paddle as pir; "
+            f"other precisions and formats are for classifiers"
+        )

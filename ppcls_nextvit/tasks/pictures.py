@@ -1,0 +1,44 @@
+"""What the pictures of detection and segmentation share: one colour for each class, and sheets that
+compare predictions with the truth.
+"""
+
+import colorsys
+from typing import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["LINE", "comparison_sheet", "palette"]
+
+# of a turn: hues of neighbouring classes lie far apart, whatever their number
+GOLDEN_ANGLE = 0.381966
+LINE, GAP = 18, 4  # of text, and between pictures, in pixels
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """uint8 [num_classes, 3]: one RGB colour a class, the same for the same class whatever the
+    number of classes.
+    """
+    rows = [
+        colorsys.hls_to_rgb(
+            i * GOLDEN_ANGLE % 1.0, (0.5, 0.35, 0.68)[i // 7 % 3], (0.9, 0.6)[i // 21 % 2]
+        )
+        for i in range(num_classes)
+    ]
+    return np.round(255 * np.array(rows)).astype(np.uint8)
+
+
+def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    """One picture of rows of pictures, a title over each column; those of a row are of one size."""
+    width = max(row[0].width for row in rows) + GAP
+    height = sum(row[0].height + GAP for row in rows)
+    sheet = Image.new("RGB", (len(titles) * width - GAP, LINE + height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, title in enumerate(titles):
+        draw.text((column * width, 1), title, "black", font)
+    top = LINE
+    for row in rows:
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * width, top))
+        top += row[0].height + GAP
+    return sheet
