@@ -5,7 +5,6 @@ users may ask of them.
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from helpers import (
     GOLDEN,
     assert_loads,
@@ -19,6 +18,7 @@ from paddle import nn
 from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.models.backbones.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 from ppcls_nextvit.models.layers import BATCH_NORMS, LARGE_MAP, Conv2D, DropPath, PointwiseConv2D
+from scripts import seeded
 
 CONV_NORMS = ("patch_embed.norm", "projection.norm", "mhca.norm")
 TINY = {"depths": (1, 1, 5, 1), "num_classes": 5}
@@ -580,3 +580,20 @@ def test_what_is_held_still_stays_still():
 def test_bad_backbone_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_model("NextViT_small", **arguments)
+
+
+def test_the_norms_after_the_stages_belong_to_them():
+    """And are frozen with them; a classifier's only norm is its head's."""
+    with paddle.LazyGuard():
+        model = create_model("NextViT_small", **{**TINY, "num_classes": None}, extra_norms=True)
+        classifier = create_model("NextViT_small", **TINY)
+    stages = dict(model.stages())
+    assert stages["stage1"] == ("features.0.", "extra_norm_list.0.")
+    assert stages["stage3"] == (*(f"features.{i}." for i in range(2, 7)), "extra_norm_list.2.")
+    assert (stages["stage4"], stages["head"]) == (("features.7.", "norm."), ("proj_head.",))
+    assert dict(classifier.stages())["head"] == ("norm.", "proj_head.")
+    frozen = create_model(
+        "NextViT_small", depths=(1, 1, 5, 1), num_classes=None, extra_norms=True, frozen_stages=4
+    )
+    assert all(parameter.stop_gradient for parameter in frozen.parameters())
+    assert not any(layer.training for layer in frozen.train().sublayers())
