@@ -596,4 +596,5 @@ def test_the_norms_after_the_stages_belong_to_them():
         "NextViT_small", depths=(1, 1, 5, 1), num_classes=None, extra_norms=True, frozen_stages=4
     )
     assert all(parameter.stop_gradient for parameter in frozen.parameters())
-    assert not any(layer.training for layer in frozen.train().sublayers())
+    norms = [layer for layer in frozen.train().sublayers() if isinstance(layer, BATCH_NORMS)]
+    assert frozen.training and not any(norm.training for norm in norms)
