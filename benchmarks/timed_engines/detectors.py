@@ -1,6 +1,7 @@
 """Detectors and segmentors, ours and the suites', part by part."""
 
 import importlib.util
+from functools import partial
 
 from .memory import peak_memory
 
@@ -19,6 +20,7 @@ def create_dense(name, **backbone):
 def create_paddleseg_upernet(variant):
     """PaddleSeg's own UPerNet on our backbone, with the parts that our measurement asks for."""
     from ppcls_nextvit.hosts import paddleseg
+    from ppcls_nextvit.models.segmentors.encoder_decoder import EncoderDecoder
 
     paddleseg.register()
     import paddleseg as suite
@@ -33,8 +35,9 @@ def create_paddleseg_upernet(variant):
     )
     model.num_classes, model.in_channels, model.suite = 150, 3, f"paddleseg {suite.__version__}, "
     model.decode = lambda images: model.head(model.backbone(images))[0]
-    # logits at the heads' size, as ours
+    # logits at the heads' size, as ours, and so our losses
     model.forward = lambda images: model.head(model.backbone(images))
+    model.brings_losses, model.losses = False, partial(EncoderDecoder.losses, model)
     return model
 
 
