@@ -20,6 +20,7 @@ from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.export import static
 from ppcls_nextvit.export.verify import Signature
 from ppcls_nextvit.models import MODELS, api, backbone_names, export_form, variant_of
+from ppcls_nextvit.models.complexity import count_macs
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.registry import TASKS
@@ -419,6 +420,18 @@ def test_forms_of_a_backbone(backbone, kind, form):
         assert close(outputs(made, kind, x), expected)
         # it is not that nothing happens
         assert not close(outputs(made, kind, 2 * x), expected)
+
+
+@every_backbone
+@every_kind
+def test_multiply_adds_are_counted(backbone, kind):
+    """Of any model; more for more pixels, fewer without norms, and the model stays as it was."""
+    model = built(backbone, kind)
+    count = count_macs(model, 64)
+    assert 0 < count < count_macs(model, (64, 96))
+    if kind in ("classifier", "features"):
+        assert 0 < count_macs(fuse_bn(model), 64) < count
+    assert not model.training and count_macs(model, 64) == count
 
 
 @every_backbone
