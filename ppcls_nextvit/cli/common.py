@@ -23,7 +23,13 @@ __all__ = [
     "sibling",
 ]
 
-Main = Callable[[Optional[Sequence[str]]], int]
+
+class Main(Protocol):
+    """The main of a program: of the words after its name, by default those of the command line;
+    returns the exit status.
+    """
+
+    def __call__(self, argv: Optional[Sequence[str]] = None) -> int: ...
 
 
 class Command(Protocol):
@@ -106,7 +112,7 @@ def sibling(parser: argparse.ArgumentParser, command: str) -> str:
     return f"nextvit {command}" if parser.prog.startswith("nextvit ") else f"tools/{command}.py"
 
 
-def program(main: Main) -> Main:
+def program(main: Callable[[Optional[Sequence[str]]], int]) -> Main:
     """Decorator for `main(argv=None) -> int`: what the library raises on purpose becomes `error:
     ...` and status 1, Ctrl-C status 130.
 

@@ -8,9 +8,12 @@ is kept.
 """
 
 import argparse
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from .common import add_config, load, sibling
+
+if TYPE_CHECKING:
+    from ..export.verify import Report
 
 __all__ = ["add_arguments", "run"]
 
@@ -120,7 +123,7 @@ def _size(numbers: Optional[list]) -> Optional[tuple]:
     return numbers[0], numbers[-1]
 
 
-def _compared(report, target: str) -> str:
+def _compared(report: Optional["Report"], target: str) -> str:
     if report is None:
         return f"not compared with the model: the engine of {target} does not run on this machine"
     top1 = ""

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Optional
 
 __all__ = ["find", "folder", "locate", "named_files", "names"]
 
@@ -61,7 +61,7 @@ def _packaged_paths(recipe: Path) -> Iterator[str]:
     """An override for the file of class names that a recipe has beside it, if it is not here."""
     from ..config.reading import read_yaml
 
-    value = read_yaml(recipe)
+    value: Any = read_yaml(recipe)
     for key in KEPT_BY_RECIPES:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, str) and not Path(value).exists():
