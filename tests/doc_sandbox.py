@@ -9,7 +9,7 @@ downloaded, what would be is checked.
 
 A page is one session of bash -e and, for its Python blocks, one interpreter. Comments above a block
 say otherwise:
-    <!-- not run: REASON -->    what cannot run here: its programs' options, keys and paths are checked (`check_commands`)
+    <!-- not run: REASON -->    what cannot run here is checked: options, keys, paths (check_commands)
     <!-- needs: MODULE ... -->  run where these modules are installed, else as not run
     <!-- file: PATH -->         the block is written to PATH in the sandbox
 """
@@ -31,6 +31,7 @@ import tarfile
 import textwrap
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -380,7 +381,7 @@ class Session:
         self.log = open(f"{sandbox}.log", "w+", encoding="utf-8")
         programs = Path(f"{sandbox}.bin")
         programs.mkdir()
-        for name in ("python", "python3", "pip", "pip3", "git", *NOT_EXECUTED):
+        for name in ("python", "python3", "nextvit", "pip", "pip3", "git", *NOT_EXECUTED):
             (programs / name).write_text(
                 f"#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {name} "
                 f'"$@"\n'
@@ -481,6 +482,8 @@ def stand_in(name, arguments):
     """Run `name` as the sandbox does. Returns the exit status."""
     if name in ("python", "python3"):
         return python(arguments)
+    if name == "nextvit":
+        return python(["-m", "ppcls_nextvit", *arguments])
     if name in ("pip", "pip3"):
         return check_pip(arguments)
     if name == "git" and arguments[:1] != ["clone"]:
@@ -658,6 +661,8 @@ def check_commands(text, sandbox, page, name):
             assert check_pip(arguments, page.parent) == 0, f"{name}: {' '.join(words)}"
         elif words and re.fullmatch(r"(.*/)?python(3[\d.]*)?", words[0]):
             check_python(words[1:], sandbox, page, name)
+        elif words[:1] == ["nextvit"]:
+            check_python(["-m", "ppcls_nextvit", *words[1:]], sandbox, page, name)
 
 
 def check_python(words, sandbox, page, name):
@@ -670,7 +675,8 @@ def check_python(words, sandbox, page, name):
         return
     if words[0] == "-m":
         if words[1].partition(".")[0] in ("weight_conversion", "ppcls_nextvit"):
-            stop_at_parser(lambda: runpy.run_module(words[1], run_name="__main__"), words[2:], name)
+            run = partial(runpy.run_module, words[1], run_name="__main__")
+            check_config(stop_at_parser(run, words[2:], name), sandbox)
         return
     program = next(
         (folder / words[0] for folder in (sandbox, page.parent) if (folder / words[0]).is_file()),
@@ -679,18 +685,25 @@ def check_python(words, sandbox, page, name):
     assert program, f"{name}: no program {words[0]}"
     sys.path.insert(0, str(program.parent))
     try:
-        args = stop_at_parser(
-            lambda: runpy.run_path(str(program), run_name="__main__"), words[1:], name
-        )
+        run = partial(runpy.run_path, str(program), run_name="__main__")
+        check_config(stop_at_parser(run, words[1:], name), sandbox)
     finally:
         sys.path.remove(str(program.parent))
-    if getattr(args, "config", None) and hasattr(args, "override"):
-        from ppcls_nextvit.config import dialect_of
-        from ppcls_nextvit.tasks import load_config
 
-        config = sandbox / args.config
-        if dialect_of(config) == "PaddleClas":
-            load_config(config, args.override)  # ConfigError: a wrong key
+
+def check_config(args, sandbox):
+    """ConfigError for a wrong key in what a program was given with -c and -o."""
+    if not getattr(args, "config", None) or not hasattr(args, "override"):
+        return
+    from ppcls_nextvit.cli.recipes import find
+    from ppcls_nextvit.config import dialect_of
+    from ppcls_nextvit.tasks import load_config
+
+    config = sandbox / args.config
+    if not config.exists():
+        config = find(args.config)
+    if dialect_of(config) == "PaddleClas":
+        load_config(config, args.override)
 
 
 def stop_at_parser(run, arguments, name):

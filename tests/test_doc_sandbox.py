@@ -58,6 +58,9 @@ def test_what_fails_in_a_block(block, words, tmp_path):
         f"python -m paddle.distributed.launch --nnodes=2 --rank=0 {TRAIN.removeprefix('python ')}",
         f"cd / && {TRAIN} \\\n    -o Global.seed=1",
         "python -m weight_conversion a.pth b.pdparams --model NextViT_small",
+        "nextvit convert a.pth b.pdparams --model NextViT_small",
+        "nextvit train -c NextViT_small_224.yaml -o Global.epochs=3",
+        "nextvit configs list small",
         "python -m pip install 'ppcls_nextvit[onnx]' paddlepaddle-gpu==3.3.1",
     ],
 )
@@ -79,6 +82,9 @@ def test_what_is_not_run_and_right(command):
             "unknown key|refuses",
         ),
         ("python -m weight_conversion a.pth", "refuses"),
+        ("nextvit convert a.pth", "refuses"),
+        ("nextvit train -c NextViT_small_224.yaml -o Global.epoch=3", "unknown key"),
+        ("nextvit trian", "refuses"),
         ("pip install paddlepaddle-gpu==3.4.0", "pip install"),
     ],
 )

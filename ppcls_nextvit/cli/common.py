@@ -97,13 +97,12 @@ def imported(argv: Sequence[str]) -> Sequence[str]:
     """`argv`, after the modules of its `--import` options were imported: what they register may be
     a choice of another option.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_imports(parser)
-    given, _ = parser.parse_known_args(argv)
-    if given.imports:
+    modules = [after for word, after in zip(argv, argv[1:]) if word == "--import"]
+    modules += [word.partition("=")[2] for word in argv if word.startswith("--import=")]
+    if modules:
         from ..tasks import import_parts
 
-        import_parts(given.imports)
+        import_parts(modules)
     return argv
 
 
