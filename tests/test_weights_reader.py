@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import pickle
+import pickletools
 import random
 import struct
 import zipfile
@@ -18,8 +19,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from torch_writer import Global, Instance, Storage, Tensor, write_legacy, write_zip
 
-from ppcls_nextvit.weights import WeightFileError, read_file, unpickle
-from ppcls_nextvit.weights.convert import _write_safetensors
+from ppcls_nextvit.weights import WeightFileError, read_file
+from ppcls_nextvit.weights.formats import unpickler
+from ppcls_nextvit.weights.formats.errors import FormatError, PickleError
+from ppcls_nextvit.weights.formats.safetensors import write_safetensors
 
 FLOATS = np.array([1.5, -2.25, 3e-3, 65504.0], np.float32)
 
@@ -163,7 +166,7 @@ def test_the_safetensors_that_we_write_are_read_by_the_format_s_own_library(tmp_
         "count": np.array(5),
         "w": np.arange(6, dtype=np.float32).reshape(2, 3),
     }
-    _write_safetensors(arrays, tmp_path / "a.safetensors")
+    write_safetensors(arrays, tmp_path / "a.safetensors")
     read = load_file(tmp_path / "a.safetensors")
     assert_same({key: read[key] for key in arrays}, arrays)
 
@@ -356,6 +359,29 @@ def test_refused_with_one_line_that_names_file_and_reason(tmp_path, name):
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["objects in npz", "other zip", "storage missing", "script", "overlap", "wrong shape", "tar"],
+)
+def test_damage_outside_a_pickle_is_no_pickle_s_error(tmp_path, name):
+    path = tmp_path / "weights.bin"
+    path.write_bytes(REFUSED[name][0])
+    with pytest.raises(WeightFileError) as error:
+        read_file(path)
+    assert isinstance(error.value.__cause__, FormatError)
+    in_pickle = name == "storage missing"  # the pickle asks for it
+    assert isinstance(error.value.__cause__, PickleError) == in_pickle
+
+
+def test_the_machine_s_opcodes():
+    """Protocols 2 to 5 without what would import, extend or leave the file."""
+    names = {op.name for op in pickletools.opcodes if ord(op.code) in unpickler.OPCODES}
+    assert len(names) == len(unpickler.OPCODES)
+    assert not names & {"INST", "OBJ", "PERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "EVAL"}
+    refused = {op.name for op in pickletools.opcodes if op.proto >= 2} - names
+    assert refused == {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
+
+
 def test_no_file_and_a_directory(tmp_path):
     with pytest.raises(WeightFileError, match="nothing.pth: no such file"):
         read_file(tmp_path / "nothing.pth")
@@ -377,7 +403,7 @@ def test_nothing_of_the_file_is_run(tmp_path):
 
 
 def test_a_pickle_of_endless_operations(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpickle, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(unpickler, "MAX_OPCODES", 1000)
     (tmp_path / "long.pdparams").write_bytes(b"\x80\x04" + b"N0" * 1000 + b"N.")
     with pytest.raises(WeightFileError, match="more than 1000 operations"):
         read_file(tmp_path / "long.pdparams")
@@ -464,7 +490,7 @@ def random_pickle(rng):
     """Opcodes that the machine knows, in an order that makes no sense."""
     code = bytearray(b"\x80\x04")
     for _ in range(rng.randrange(1, 60)):
-        code.append(rng.choice(list(unpickle._OPCODES)))
+        code.append(rng.choice(list(unpickler.OPCODES)))
         if rng.random() < 0.5:
             names = (
                 b"builtins\nlist\n",

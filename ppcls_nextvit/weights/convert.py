@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 from collections.abc import Mapping
 from typing import Any, Dict, Optional, Tuple
 
@@ -14,8 +13,9 @@ from ..models.registry import variant_of
 from ..schema import yaml_parameters
 from .checkpoint import unwrap
 from .families.base import PADDLE, REFERENCE, Format, all_formats, family_for, heads_for
+from .formats.safetensors import write_safetensors
 from .load import Path, check, resolve, typed
-from .reader import SAFETENSORS_TYPES, read_file
+from .reader import read_file
 from .rules import head_classes, to_torch, translate
 from .translation import LoadError, Translation
 
@@ -132,7 +132,7 @@ def _write(arrays: Mapping[str, np.ndarray], destination: Path, form: Format) ->
     os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
     try:
         if form.torch:
-            _write_safetensors(arrays, temporary)
+            write_safetensors(arrays, temporary)
         else:
             # arrays load as tensors, and need no second copy here
             paddle.save(arrays, temporary)
@@ -140,27 +140,3 @@ def _write(arrays: Mapping[str, np.ndarray], destination: Path, form: Format) ->
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
-
-
-def _write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """The format is a length, a JSON header and the tensors; written one by one, so that nothing is
-    held twice.
-    """
-    names = {kind: name for name, kind in SAFETENSORS_TYPES.items()}
-    header: Dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    # wide types first, so that all are aligned
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
-    for key, array in arrays.items():
-        header[key] = {
-            "dtype": names[array.dtype.str[1:]],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array).data)

@@ -5,8 +5,9 @@ import mmap
 import struct
 import zipfile
 import zlib
+from typing import Any, Dict
 
-from .unpickle import PickleError
+from .errors import FormatError
 
 __all__ = ["MAX_UNPACKED", "member", "zip_members"]
 
@@ -16,37 +17,38 @@ MAX_UNPACKED = 4 << 30  # bytes to which compressed members may unpack
 class _View(io.RawIOBase):
     """A memoryview as a file, for `zipfile`."""
 
-    def __init__(self, view):
-        self.view, self.position = view, 0
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.position = 0
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def seek(self, offset, whence=io.SEEK_SET):
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self.position = max(0, offset + (0, self.position, len(self.view))[whence])
         return self.position
 
-    def tell(self):
+    def tell(self) -> int:
         return self.position
 
-    def readinto(self, target):
+    def readinto(self, target: Any) -> int:
         part = self.view[self.position : self.position + len(target)]
         target[: len(part)] = part
         self.position += len(part)
         return len(part)
 
 
-def member(buffer, info):
-    """The bytes of a zip member, a view where it is stored; its checksum is compared. PickleError
+def member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a zip member, a view where it is stored; its checksum is compared. FormatError
     where it is damaged.
     """
     start = info.header_offset
     local = buffer[start : start + 30]
     if bytes(local[:4]) != b"PK\x03\x04":
-        raise PickleError(f"member {info.filename[:80]!r} is not where the archive says")
+        raise FormatError(f"member {info.filename[:80]!r} is not where the archive says")
     name_length, extra_length = struct.unpack("<HH", local[26:30])
     start += 30 + name_length + extra_length
     data = buffer[start : start + info.compress_size]
@@ -55,24 +57,24 @@ def member(buffer, info):
         or info.flag_bits & 1
         or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     ):
-        raise PickleError(
+        raise FormatError(
             f"member {info.filename[:80]!r} reaches beyond the file, is encrypted or compressed "
             f"in a way that is not read"
         )
     if info.compress_type == zipfile.ZIP_DEFLATED:
         if info.file_size > MAX_UNPACKED:
-            raise PickleError(
+            raise FormatError(
                 f"member {info.filename[:80]!r} unpacks to {info.file_size} bytes; the limit is "
                 f"{MAX_UNPACKED}"
             )
         data = memoryview(zlib.decompressobj(-15).decompress(data, info.file_size + 1))
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
-        raise PickleError(f"member {info.filename[:80]!r} is damaged (its checksum differs)")
+        raise FormatError(f"member {info.filename[:80]!r} is damaged (its checksum differs)")
     _release(buffer, info.header_offset, start + info.compress_size)
     return data
 
 
-def _release(buffer, start, end):
+def _release(buffer: memoryview, start: int, end: int) -> None:
     """Let the system take back the pages read for the checksum: most tensors of a training
     checkpoint are never looked at again.
     """
@@ -81,12 +83,12 @@ def _release(buffer, start, end):
         buffer.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
-def zip_members(buffer):
-    """{name: zipfile.ZipInfo} of the archive in `buffer`. PickleError where it is damaged."""
+def zip_members(buffer: memoryview) -> Dict[str, zipfile.ZipInfo]:
+    """{name: zipfile.ZipInfo} of the archive in `buffer`. FormatError where it is damaged."""
     try:
         with zipfile.ZipFile(io.BufferedReader(_View(buffer))) as archive:
             return {info.filename: info for info in archive.infolist()}
     except zipfile.BadZipFile:
-        raise PickleError(
+        raise FormatError(
             "a damaged or incomplete zip archive (a download that broke off?)"
         ) from None

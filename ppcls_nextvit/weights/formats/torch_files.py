@@ -2,8 +2,17 @@
 pickles before it.
 """
 
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
 from .archive import member
-from .unpickle import BFLOAT16, Inert, PickleError, Unpickler, numpy_dtype, strided_array, widen
+from .arrays import BFLOAT16, itemsize, strided_array, widen
+from .errors import FormatError, PickleError
+from .pickled import Inert
+from .unpickler import Globals, Unpickler
 
 __all__ = ["TORCH_MAGIC", "read_legacy_torch", "read_torch_zip"]
 
@@ -64,29 +73,38 @@ REFUSED = {  # by name, with the reason
 }
 
 
+Find = Callable[[str, int], Optional[memoryview]]
+
+
 class _Storage:
     """A torch storage: raw bytes (None while they are not found yet) and, in typed ones, the type
     of an element.
     """
 
-    def __init__(self, kind, data):
-        self.kind, self.data = kind, data
+    def __init__(self, kind: Optional[str], data: Optional[memoryview]) -> None:
+        self.kind = kind
+        self.data = data
 
 
 class _Torch:
     """torch's part of a pickle: storages by persistent id, and the functions that rebuild tensors
     as views of them.
+
+    find: (storage key, bytes) -> its data, None while they are not found yet. limit: the most
+    elements of a tensor, the file's bytes.
     """
 
-    def __init__(self, find, limit):
-        self.find, self.limit, self.storages = find, limit, {}
+    def __init__(self, find: Find, limit: int) -> None:
+        self.find = find
+        self.limit = limit
+        self.storages: Dict[str, Tuple[int, Optional[memoryview]]] = {}
         # elements that are copied, to widen bfloat16
         self.budget = 8 * limit
 
-    def unpickler(self, buffer, position=0):
-        return Unpickler(buffer, position, self.globals(), self.persistent)
+    def unpickler(self, buffer: memoryview, position: int = 0) -> Unpickler:
+        return Unpickler(buffer, position, self.constructors(), self.persistent)
 
-    def globals(self):
+    def constructors(self) -> Globals:
         names_only = [
             ("torch", "Tensor"),
             ("torch.nn.parameter", "Parameter"),
@@ -108,7 +126,7 @@ class _Torch:
             ("torch", "Size"): lambda numbers=(): tuple(numbers),
         }
 
-    def persistent(self, key):
+    def persistent(self, key: Any) -> _Storage:
         """('storage', type, key, device, number of elements[, view]) -> _Storage."""
         if (
             not isinstance(key, tuple)
@@ -121,10 +139,11 @@ class _Torch:
         kind = TORCH_TYPES.get(name.removeprefix("torch.").removesuffix("Storage"))
         if kind is None and not name.endswith(".UntypedStorage"):
             raise PickleError(f"a storage of type {name[:60]!r}")
-        count, view = key[4], key[5] if len(key) > 5 else None
+        count = key[4]
+        view = key[5] if len(key) > 5 else None
         if type(count) is not int or count < 0 or view is not None:
             raise PickleError("a storage that is a view of another, or of a negative size")
-        size = count * (1 if kind is None else _itemsize(kind))
+        size = count * (1 if kind is None else itemsize(kind))
         if key[2] not in self.storages:
             self.storages[key[2]] = size, self.find(key[2], size)
         known, data = self.storages[key[2]]
@@ -132,32 +151,37 @@ class _Torch:
             raise PickleError(f"storage {key[2][:40]!r} has two sizes, {known} and {size} bytes")
         return _Storage(kind, data)
 
-    def rebuild(self, storage, offset, shape, strides, *_):
+    def rebuild(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
         return self.view(storage, storage.kind, offset, shape, strides)
 
-    def rebuild_typed(self, storage, offset, shape, strides, requires_grad, hooks, dtype, *_):
-        return self.view(
-            storage, TORCH_DTYPES.get(dtype.name.removeprefix("torch.")), offset, shape, strides
-        )
+    def rebuild_typed(
+        self,
+        storage: Any,
+        offset: Any,
+        shape: Any,
+        strides: Any,
+        requires_grad: Any,
+        hooks: Any,
+        dtype: Any,
+        *_: Any,
+    ) -> Any:
+        kind = TORCH_DTYPES.get(dtype.name.removeprefix("torch."))
+        return self.view(storage, kind, offset, shape, strides)
 
-    def rebuild_subclass(self, function, kind, args, state):
+    def rebuild_subclass(self, function: Any, kind: Any, args: Any, state: Any) -> Any:
         if kind.name not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
             raise PickleError(f"a tensor of class {kind.name[:80]!r}, which is not read")
         return function.make(*args)
 
-    def view(self, storage, kind, offset, shape, strides):
+    def view(
+        self, storage: Any, kind: Optional[str], offset: Any, shape: Any, strides: Any
+    ) -> Optional[np.ndarray]:
+        """The tensor in `storage`; None while its bytes are not found yet."""
         if kind is None:
             raise PickleError("a tensor of a type that is not read")
         if storage.data is None:
             return None
-        array = strided_array(
-            storage.data,
-            numpy_dtype("u2" if kind == BFLOAT16 else kind),
-            offset,
-            shape,
-            strides,
-            self.limit,
-        )
+        array = strided_array(storage.data, kind, offset, shape, strides, self.limit)
         if kind == BFLOAT16:
             self.budget -= array.size
             if self.budget < 0:
@@ -169,31 +193,27 @@ class _Torch:
         return array
 
 
-def _itemsize(kind):
-    return 2 if kind == BFLOAT16 else numpy_dtype(kind).itemsize
-
-
-def read_torch_zip(buffer, members, root):
-    """data.pkl, whose tensors refer to the members data/0, data/1, ... PickleError for a program,
+def read_torch_zip(buffer: memoryview, members: Mapping[str, zipfile.ZipInfo], root: str) -> Any:
+    """data.pkl, whose tensors refer to the members data/0, data/1, ... FormatError for a program,
     or what is damaged.
     """
     if root + "constants.pkl" in members:
-        raise PickleError(
+        raise FormatError(
             "a TorchScript program (torch.jit.save); save the model's state_dict() instead"
         )
     if (
         root + "byteorder" in members
         and bytes(member(buffer, members[root + "byteorder"])) != b"little"
     ):
-        raise PickleError("written on a big-endian machine, which is not read")
+        raise FormatError("written on a big-endian machine, which is not read")
 
-    def find(key, size):
+    def find(key: str, size: int) -> memoryview:
         name = f"{root}data/{key}"
         if name not in members:
-            raise PickleError(f"its member {name[:80]!r} is missing")
+            raise FormatError(f"its member {name[:80]!r} is missing")
         data = member(buffer, members[name])
         if len(data) != size:
-            raise PickleError(
+            raise FormatError(
                 f"member {name[:80]!r} has {len(data)} bytes, the pickle declares {size}"
             )
         return data
@@ -206,14 +226,16 @@ def read_torch_zip(buffer, members, root):
     return tree
 
 
-def read_legacy_torch(buffer):
+def read_legacy_torch(buffer: memoryview) -> Any:
     """torch.save before 1.6: pickles of magic, version, system, content, storage keys; then the
-    storages. PickleError if not.
+    storages. FormatError if not.
     """
     machine = Unpickler(buffer)
-    _, version, system = machine.load(), machine.load(), machine.load()
+    machine.load()  # the magic number
+    version = machine.load()
+    system = machine.load()
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise PickleError("a legacy torch file of an unknown version, or of a big-endian machine")
+        raise FormatError("a legacy torch file of an unknown version, or of a big-endian machine")
     start = machine.position
     # tells which storages there are; their data come after it
     first = _Torch(lambda key, size: None, len(buffer))
@@ -227,16 +249,16 @@ def read_legacy_torch(buffer):
         or len(set(keys)) != len(keys)
         or set(keys) != set(first.storages)
     ):
-        raise PickleError("its list of storages differs from its content")
+        raise FormatError("its list of storages differs from its content")
     data = {}
     for key in keys:
         size, _ = first.storages[key]
         count = machine.number("<q")
         if count < 0 or count > size or (size % count if count else size):
-            raise PickleError(
+            raise FormatError(
                 f"storage {str(key)[:40]!r} declares {count} elements, the pickle {size} bytes"
             )
         data[key] = machine.take(size)
     if machine.position != len(buffer):
-        raise PickleError(f"{len(buffer) - machine.position} bytes after its last storage")
+        raise FormatError(f"{len(buffer) - machine.position} bytes after its last storage")
     return _Torch(lambda key, size: data[key], len(buffer)).unpickler(buffer, start).load()

@@ -1,0 +1,121 @@
+"""Arrays as views of a file's bytes, whose declared types and sizes are checked against the bytes
+that are there.
+"""
+
+import math
+from typing import Any, Sequence, Union
+
+import numpy as np
+
+from .errors import FormatError
+
+__all__ = ["BFLOAT16", "filling", "from_bytes", "itemsize", "numpy_dtype", "strided_array", "widen"]
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+NUMBERS = {"b1", "f2", "f4", "f8", "c8", "c16", *(kind + size for kind in "iu" for size in "1248")}
+BFLOAT16 = "bfloat16"  # numpy has no such type: read as uint16, widened to float32 without loss
+MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
+
+
+def numpy_dtype(text: Any, order: str = "=") -> np.dtype:
+    """The dtype that `text` ('f4', '<i8', ...) names; little-endian booleans and numbers only, else
+    FormatError.
+    """
+    if not isinstance(text, str) or text.lstrip("<=|") not in NUMBERS or order not in ("<", "="):
+        raise FormatError(
+            f"an array of type {text!r} (byte order {order!r}); only little-endian numbers are read"
+        )
+    return np.dtype(text)
+
+
+def _stored(kind: str) -> np.dtype:
+    """The dtype in which numbers of type `kind`, which may be BFLOAT16, lie in a file."""
+    return numpy_dtype("u2" if kind == BFLOAT16 else kind)
+
+
+def itemsize(kind: str) -> int:
+    """Bytes of a number of type `kind`, which may be BFLOAT16."""
+    return _stored(kind).itemsize
+
+
+def _are_counts(numbers: Sequence[Any]) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)
+
+
+def from_bytes(data: Any, dtype: np.dtype, shape: Any, order: Any = "C") -> np.ndarray:
+    """The array of `shape` in the byte string `data`, without a copy where the machine's byte order
+    allows it. FormatError where they do not fit each other.
+    """
+    if not isinstance(shape, tuple) or not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+        raise FormatError(f"an array of shape {str(shape)[:60]}")
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise FormatError(f"an array whose data is a {type(data).__name__}")
+    needed = dtype.itemsize * math.prod(shape)
+    if needed != len(data):
+        raise FormatError(
+            f"an array of shape {shape} and type {dtype} needs {needed} bytes, the file has "
+            f"{len(data)} for it"
+        )
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def filling(data: Buffer, kind: str, shape: Sequence[int]) -> np.ndarray:
+    """The array of type `kind`, which may be BFLOAT16, and `shape` that fills `data` exactly; else
+    FormatError.
+    """
+    dtype = _stored(kind)
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != len(data):
+        raise FormatError(
+            f"shape {list(shape)} of {kind} needs {needed} bytes, the file declares {len(data)}"
+        )
+    array = np.frombuffer(data, dtype).reshape(shape)
+    return widen(array) if kind == BFLOAT16 else array
+
+
+def strided_array(
+    data: Buffer,
+    kind: str,
+    offset: Any,
+    shape: Sequence[Any],
+    strides: Sequence[Any],
+    limit: int,
+) -> np.ndarray:
+    """A view of the 1-D array-like storage `data` of numbers of type `kind` (BFLOAT16: its bits):
+    `shape`, with `strides` and `offset` counted in elements.
+
+    Raises FormatError when it would reach outside, or spread (stride 0) to more than `limit`
+    elements.
+    """
+    dtype = _stored(kind)
+    if (
+        not _are_counts((offset, *shape, *strides))
+        or len(shape) != len(strides)
+        or len(shape) > MAX_DIMENSIONS
+    ):
+        raise FormatError(
+            f"a tensor of shape {str(shape)[:60]}, strides {str(strides)[:60]}, offset "
+            f"{str(offset)[:20]}"
+        )
+    count = math.prod(shape)
+    if count == 0:
+        return np.zeros(shape, dtype)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
+    stored = len(data) // dtype.itemsize
+    if last >= stored or count > limit:
+        raise FormatError(
+            f"a tensor of shape {str(shape)[:60]} at offset {offset} does not fit its storage of "
+            f"{stored} elements"
+        )
+    flat = np.frombuffer(data, dtype, count=stored)
+    return np.lib.stride_tricks.as_strided(
+        flat[offset:], shape, [n * dtype.itemsize for n in strides], writeable=False
+    )
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 bits (uint16) -> float32: the upper half of a float32 of the same value."""
+    array = (bits.astype(np.uint32) << 16).view(np.float32)
+    array.flags.writeable = False
+    return array
