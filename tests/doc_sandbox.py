@@ -9,7 +9,7 @@ downloaded, what would be is checked.
 
 A page is one session of bash -e and, for its Python blocks, one interpreter. Comments above a block
 say otherwise:
-    <!-- not run: REASON -->    what cannot run here is checked: options, keys, paths (check_commands)
+    <!-- not run: REASON -->    checked, not run: options, keys, paths (check_commands)
     <!-- needs: MODULE ... -->  run where these modules are installed, else as not run
     <!-- file: PATH -->         the block is written to PATH in the sandbox
 """

@@ -136,7 +136,7 @@ def test_train_evaluate_export_predict(run):
         "transform_ops": [
             {"DecodeImage": {"to_rgb": True}},
             {"ResizeImage": {"size": 32}},
-            {"NormalizeImage": {}},
+            {"NormalizeImage": {"order": ""}},
         ],
     }
     settings = {
@@ -156,8 +156,8 @@ def test_train_evaluate_export_predict(run):
     assert done.returncode == 0, done.stderr
     assert "recipes/quickstart/fashion_mnist.yaml (no fashion_mnist.yaml here)" in done.stderr
     trained = run.here / "output" / "quickstart" / "NextViT_small"
-    log = [json.loads(line) for line in (trained / "train.jsonl").read_text().splitlines()]
-    assert max(line.get("step", 0) for line in log) >= 1
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["update"]) for line in log] == [("train", 2), ("eval", 2)]
 
     config += ["-o", f"Global.pretrained_model={trained / 'latest'}"]
     done = run("nextvit", "eval", *config)
