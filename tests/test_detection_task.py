@@ -39,6 +39,7 @@ from ppcls_nextvit.tasks.detection.task import DetectionTask
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
 NUCLEI = ROOT / "dataset" / "nuclei"
+SHOWN = "Infer.PostProcess.score_threshold=0.3"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +81,7 @@ def run(tmp_path_factory):
     threshold that lets objects pass).
     """
     folder = tmp_path_factory.mktemp("run")
-    assert train(config_of(folder)) == 0
+    assert train(config_of(folder, SHOWN)) == 0
     weights = folder / "output" / "MaskRCNN" / "latest.pdparams"
     return folder, config_of(
         folder, f"Global.pretrained_model={weights}", "Infer.PostProcess.score_threshold=0.1"
@@ -109,8 +110,32 @@ def test_training_logs_every_loss_and_measures_boxes_first(run):
         and {"box_map_50", "mask_map", "mask_map_50"} <= set(metrics)
         and evaluated["images"] == 4
     )
-    for name in ("best_model.pdparams", "curves.png", "predictions.png"):
-        assert (folder / "output" / "MaskRCNN" / name).exists()
+    where = folder / "output" / "MaskRCNN"
+    assert (where / "best_model.pdparams").exists()
+    curves = np.asarray(Image.open(where / "curves.png").convert("RGB"))
+    assert curves.shape[:2] == (360, 1350) and len(np.unique(curves.reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_run_s_sheet_shows_images_truths_and_predictions(run):
+    folder, config = run
+    weights = f"Global.pretrained_model={folder / 'output' / 'MaskRCNN' / 'latest'}"
+    task = DetectionTask(load_config(config.path, [weights]), Processes(), training=False)
+    sheet = np.asarray(Image.open(folder / "output" / "MaskRCNN" / "predictions.png"))
+    assert sheet.shape == (18 + 4 * 260, 3 * 260 - 4, 3)
+    for row, (index, size, found) in enumerate(task.predictions()):
+        dataset = task.eval_loader.dataset
+        image, truth = dataset.image(index), dataset.truth(index, size)
+        shown = found.scoring(0.3)
+        assert len(shown.boxes)
+        pictures = (
+            image.repeat(2, 0).repeat(2, 1),
+            draw_boxes(image, truth["boxes"], truth["masks"], smallest=256),
+            draw_boxes(image, shown.boxes, [m.full() for m in shown.masks], smallest=256),
+        )
+        for column, picture in enumerate(pictures):
+            left, top = 260 * column, 18 + 260 * row
+            part = sheet[top : top + 256, left : left + 256]
+            np.testing.assert_array_equal(part, np.asarray(picture))
 
 
 @pytest.mark.slow

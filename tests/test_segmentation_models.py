@@ -7,7 +7,6 @@ import json
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from helpers import GOLDEN, assert_loads, paddle_state_dict
 from paddle.nn import functional as F
 
@@ -19,9 +18,11 @@ from ppcls_nextvit.models.segmentors.heads import (
     adaptive_average,
     resize,
 )
+from ppcls_nextvit.models.segmentors.inference import Inference
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.losses import build_loss
 from ppcls_nextvit.tasks.segmentation.metrics import PixelAccuracy
+from scripts import seeded
 
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 NARROW = {
@@ -96,9 +97,8 @@ def test_loss_accuracy_and_gradients_of_a_training_step_equal_the_reference(name
         .astype(np.uint8)
     )
     logits = resize(head(maps), [66, 90])
-    loss, _ = build_loss([{"CrossEntropyLoss": {"weight": 0.4 if name == "fcn" else 1.0}}])(
-        [logits], paddle.to_tensor(label)
-    )
+    criterion = build_loss([{"CrossEntropyLoss": {"weight": 0.4 if name == "fcn" else 1.0}}])
+    loss = criterion([logits], paddle.to_tensor(label))["decode"]
     loss.backward()
     assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
     accuracy = PixelAccuracy(7)
@@ -202,6 +202,41 @@ def test_any_size_of_image(name):
     model.eval()
     with paddle.no_grad():
         assert model(paddle.randn([1, 3, 45, 70])).shape == [1, 5, 45, 70]
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_the_criterion_gets_the_heads_at_the_labels_size(name):
+    model, seen = tiny(name), []
+
+    def criterion(maps, label):
+        seen.extend(maps)
+        return {"one": maps[0].sum(), "two": maps[-1].sum()}, {"right": (1, label.size)}
+
+    model.criterion = criterion
+    model.train()
+    label = paddle.zeros([2, 61, 90], "uint8")
+    parts, counts = model.losses({"image": paddle.randn([2, 3, 64, 96]), "segmentation": label})
+    assert list(parts) == ["one", "two"] and counts == {"right": (1, 2 * 61 * 90)}
+    assert [m.shape for m in seen] == [[2, 5, 61, 90]] * (1 + (name == "UPerNet"))
+
+
+def test_predictions_are_logits_whole_or_of_windows():
+    windows = {"mode": "slide", "crop_size": [48, 48], "stride": [48, 48]}
+    model, images = tiny("SemanticFPN", inference=windows), paddle.randn([1, 3, 48, 96])
+    model.eval()
+    with paddle.no_grad():
+        logits = model.predict({"image": images})
+        for left in (0, 48):
+            part = model(images[:, :, :, left : left + 48])
+            np.testing.assert_allclose(logits[:, :, :, left : left + 48], part, atol=1e-6)
+        model.inference = Inference()
+        np.testing.assert_array_equal(model.predict({"image": images}), model(images))
+
+
+def test_what_images_it_takes_its_backbone_says():
+    backbone = {**TINY, "in_channels": 4}
+    model = create_model("SemanticFPN", num_classes=5, backbone=backbone, **NARROW["SemanticFPN"])
+    assert model.in_channels == 4 and model.min_size == model.backbone.min_size == 32
 
 
 def test_the_backbone_holds_still_what_it_is_told_to():

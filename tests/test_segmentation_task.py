@@ -13,7 +13,6 @@ import paddle
 import pytest
 import yaml
 from PIL import Image
-from ppcls_nextvit.tasks.palette import palette
 from test_distributed import launch
 from tiny import ROOT
 
@@ -24,8 +23,12 @@ from ppcls_nextvit.engine.distributed import Processes, SyncBatchNorm2D, synchro
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.export import TARGETS
+from ppcls_nextvit.models import MODELS
+from ppcls_nextvit.models.segmentors.encoder_decoder import SemanticFPN
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import evaluate, load_config, train
+from ppcls_nextvit.tasks.base import ExportRequest
+from ppcls_nextvit.tasks.pictures import palette
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
 from ppcls_nextvit.tasks.segmentation.export import LabelMap, difference, export, export_segmentor
 from ppcls_nextvit.tasks.segmentation.metrics import MeanIoU
@@ -105,11 +108,57 @@ def test_a_run_logs_losses_pixel_accuracy_and_every_class(trained):
     assert evaluation["images"] == 4 and set(evaluation["class_iou"]) == {"background", "nucleus"}
     known = [value for value in evaluation["class_iou"].values() if value is not None]
     assert evaluation["mIoU"] == pytest.approx(np.mean(known))
-    assert (where / "curves.png").exists()
-    sheet = Image.open(where / "predictions.png")
-    assert sheet.width > 3 * 128 and sheet.height > 4 * 128
+    curves = np.asarray(Image.open(where / "curves.png").convert("RGB"))
+    assert curves.shape[:2] == (360, 1350) and len(np.unique(curves.reshape(-1, 3), axis=0)) > 100
     result = evaluate(load_config(config.path, [f"Global.pretrained_model={where / 'best_model'}"]))
     assert result["mIoU"] == evaluation["mIoU"] and result["class_iou"] == evaluation["class_iou"]
+
+
+def test_a_run_s_sheet_shows_images_truths_and_predictions(trained):
+    config, where = trained
+    weights = f"Global.pretrained_model={where / 'latest'}"
+    task = SegmentationTask(load_config(config.path, [weights]), Processes(), training=False)
+    sheet = np.asarray(Image.open(where / "predictions.png"))
+    assert sheet.shape == (18 + 4 * 132, 3 * 132 - 4, 3)
+    for row, (index, found) in enumerate(task.predictions()):
+        dataset, top = task.eval_loader.dataset, 18 + 132 * row
+        image = dataset.image(index)
+        truth, prediction = (
+            overlay(image, labels, task.class_names) for labels in (dataset.label(index), found)
+        )
+        assert (truth != image).any()
+        for column, picture in enumerate((image, truth, prediction)):
+            shown = sheet[top : top + 128, 132 * column : 132 * column + 128]
+            np.testing.assert_array_equal(shown, picture)
+
+
+class Matched(SemanticFPN):
+    """A segmentor with losses, and a count, of its own."""
+
+    brings_losses, shown = True, ("matched",)
+
+    def losses(self, batch):
+        logits = self.decode_head(self.neck(self.backbone(batch["image"])))
+        parts = {"masks": logits.square().mean(), "classes": logits.abs().mean()}
+        return parts, {"matched": (1, len(batch["image"]))}
+
+
+def test_a_segmentor_with_losses_of_its_own_needs_no_edit_of_the_task(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS._items, "Matched", Matched)
+    path = Path(config_of(tmp_path).path)
+    content = yaml.safe_load(path.read_text())
+    content["Arch"]["name"] = "Matched"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="Loss: Matched brings its own losses; leave the section"):
+        load_config(path)
+    del content["Loss"]
+    path.write_text(yaml.safe_dump(content))
+    config = load_config(path)
+    assert train(config) == 0
+    trained, evaluated = read_figures(config.output_dir)
+    assert trained["loss"] == pytest.approx(trained["masks"] + trained["classes"], rel=1e-5)
+    assert trained["matched"] == 0.5 and "aAcc" not in trained and 0 <= evaluated["mIoU"] <= 1
+    assert "matched 0.5000 lr" in (config.output_dir / "train.log").read_text()
 
 
 def balance(model, height, width):
@@ -201,6 +250,7 @@ def test_predictions_leave_gradients_on_between_images(tmp_path):
 
 def test_evaluation_by_pixel_accuracy_alone(tmp_path):
     task = SegmentationTask(config_of(tmp_path, "Metric.Eval=[{PixelAccuracy: {}}]"), Processes())
+    assert task.best_metric == "aAcc"
     result = task.evaluate()
     assert list(result) == ["aAcc", "images"] and result["images"] == 4 and 0 < result["aAcc"] < 1
 
@@ -374,11 +424,12 @@ def test_infer_draws_writes_labels_and_goes_on_after_a_bad_image(trained, tmp_pa
         and "needs 32 or more" in results["small.png"]["error"]
     )
     labels = Image.open(tmp_path / "out" / "wide.png_labels.png")
-    assert (
-        labels.mode == "P"
-        and labels.size == (90, 40)
-        and (tmp_path / "out" / "wide.jpg_overlay.png").exists()
-    )
+    assert labels.mode == "P" and labels.size == (90, 40)
+    overlaid = np.asarray(Image.open(tmp_path / "out" / "wide.png_overlay.png"))
+    picture = np.asarray(Image.open(tmp_path / "in" / "wide.png"))
+    names = ["background", "nucleus"]
+    assert np.array_equal(overlaid[:40, :90], overlay(picture, np.asarray(labels), names))
+    assert overlaid.shape[1] > 90 + 8, "the legend is beside it"
     areas = results["wide.png"]["classes"]
     assert (
         areas == class_areas(np.array(labels), ["background", "nucleus"])
@@ -488,7 +539,7 @@ def test_export_from_a_configuration_describes_its_preprocessing(trained, tmp_pa
         "Global.image_shape=[3, 64, 64]",
     )
     photo = ROOT / "dataset/nuclei/images/validation/3_0.png"
-    exported = export(config, photos=[photo])
+    exported = export(config, ExportRequest(photos=photo))
     description = json.loads((tmp_path / "inference" / "export.json").read_text())
     assert description["PreProcess"]["transform_ops"] == [{"Normalize": None}]
     assert (
@@ -527,6 +578,10 @@ def test_labels_and_scores_are_each_compared_in_their_way():
     "override, message",
     [
         ("Arch.inference={mode: sliding}", "Arch.inference.mode"),
+        (
+            "Arch.inference={mode: slide, crop_size: [64, 31], stride: [16, 16]}",
+            "Arch.inference.crop_size: the model needs 32 pixels or more, got",
+        ),
         ("Arch.backbone.depth=3", "Did you mean 'depths'"),
         ("Loss.Train=[{CELoss: {}}]", "unknown segmentation loss 'CELoss'"),
         ("Metric.Eval=[{TopkAcc: {}}]", "unknown segmentation metric"),
