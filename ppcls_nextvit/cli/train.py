@@ -3,8 +3,8 @@
     nextvit train -c NextViT_small_224.yaml -o Global.device=gpu
 
 An interrupted run goes on with -o Global.checkpoints=output/NextViT_small_224/latest. In several
-processes: python -m paddle.distributed.launch --nproc_per_node=2 -m ppcls_nextvit train
--c ... A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trainer.
+processes: python -m paddle.distributed.launch --nproc_per_node=2 $(which nextvit) train -c ...
+A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trainer.
 """
 
 import argparse
