@@ -11,16 +11,23 @@ import numpy as np
 import paddle
 
 from ..config import Config
-from ..data import Loader
+from ..engine.distributed import Processes
 from ..export.target import Exported
 
-__all__ = ["ExportRequest", "PredictOutputs", "QuantizeRequest", "Step", "Task"]
+__all__ = [
+    "ExportRequest",
+    "PredictOutputs",
+    "QuantizeRequest",
+    "ResumableTask",
+    "Step",
+    "Task",
+]
 
 
 @dataclass
 class Step:
-    """One training batch: the loss (a scalar to go backward from), its parts for the log, the number
-    of images, and integer counts by name, which are summed over batches and processes.
+    """One training batch: the loss (a scalar to go backward from), its parts for the log, the
+    number of images, and integer counts by name, which are summed over batches and processes.
     """
 
     loss: paddle.Tensor
@@ -57,7 +64,8 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """What to write in int8. to: a name of export.TARGETS. calibration: a folder or a list of images,
+    """What to write in int8. to: a name of export.TARGETS. calibration: a folder or a list of
+    images,
     or None for those of DataLoader.Train, of which `images` are drawn. keep_float: so many layers
     stay in float. threads: of the CPU, while latencies are measured.
     """
@@ -75,20 +83,27 @@ class Task(Protocol):
     model: an nn.Layer. best_metric: the key of evaluate()'s result that chooses best_model.
     shown: the training figures that the bar and the curves show, the first of them drawn.
     eval_autocast: a context factory, to evaluate in low precision.
-    predict_outputs: the fields of PredictOutputs that `predict` heeds.
+    predict: predicts the images of Infer.infer_imgs and returns the exit status; predict_outputs:
+    the
+    fields of PredictOutputs that it heeds. export: the model with its weights, written into
+    Global.save_inference_dir.
     quantize: writes the int8 export, prints how it compares and returns the exit status; None where
     there is none. measure: see `nextvit benchmark`.
     """
 
     predict_outputs: ClassVar[Tuple[str, ...]]
-    quantize: ClassVar[Optional[Callable[[Config, QuantizeRequest], int]]]
-    measure: ClassVar[Optional[Callable[..., Dict[str, Any]]]]
+    predict: Callable[[Config, PredictOutputs], int]
+    export: Callable[[Config, ExportRequest], Exported]
+    quantize: Optional[Callable[[Config, QuantizeRequest], int]]
+    measure: Callable[..., Dict[str, Any]]
     model: paddle.nn.Layer
-    train_loader: Optional[Loader]
-    eval_loader: Optional[Loader]
+    train_loader: Any  # a Loader; None where there is no training
+    eval_loader: Any
     eval_autocast: Callable[[], Any]
     best_metric: str
     shown: Tuple[str, ...]
+
+    def __init__(self, config: Config, processes: Processes, training: bool = True): ...
 
     @staticmethod
     def check(config: Config) -> None:
@@ -107,21 +122,17 @@ class Task(Protocol):
         over all processes.
         """
 
+    def report(self, directory: Any) -> None:
+        """Pictures of what was learnt, drawn into `directory`."""
+
+
+class ResumableTask(Task, Protocol):
+    """A task whose evaluation can be interrupted between two images."""
+
     def results(self, first_step: int = 0) -> Iterator[Tuple[int, Any]]:
-        """(index in the dataset, what json can write of it) of this process's evaluation images, from
-        batch `first_step` on, so that an interrupted evaluation can go on.
+        """(index in the dataset, what json can write of it) of this process's evaluation images,
+        from batch `first_step` on, so that an interrupted evaluation can go on.
         """
 
     def summary(self, results: Any) -> Dict[str, Any]:
         """What evaluate() returns, of the `results` of all images of this process."""
-
-    def report(self, directory: Any) -> None:
-        """Pictures of what was learnt, drawn into `directory`."""
-
-    @staticmethod
-    def predict(config: Config, outputs: PredictOutputs) -> int:
-        """Predict the images of Infer.infer_imgs; returns the exit status."""
-
-    @staticmethod
-    def export(config: Config, request: ExportRequest) -> Exported:
-        """The model of `config` with its weights, written into Global.save_inference_dir."""

@@ -84,5 +84,5 @@ def _checked_arch(arch):
     require_keys(arch.arguments, sorted(own | keywords), "Arch")
     arguments = MODELS.check(arch.name, arch.arguments, "Arch")
     if "backbone" in keywords:
-        check_backbone(arguments.get("backbone"))
+        check_backbone(arguments["backbone"])
     return replace(arch, arguments=arguments)

@@ -57,7 +57,7 @@ def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
                 f"{config.path}: no weights for {config.Arch.name}'s heads; give -o "
                 f"Global.pretrained_model=FILE"
             )
-    source = whole or config.Arch.pretrained or config.Global.checkpoints
+    source: Any = whole or config.Arch.pretrained or config.Global.checkpoints
     if source:
         report = load_weights(
             model,
@@ -110,7 +110,7 @@ def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:
     Arch.pretrained of a detector or segmentor is its backbone's, and not enough. ConfigError
     without weights: an untrained model predicts noise.
     """
-    source = config.Global.pretrained_model or (
+    source: Any = config.Global.pretrained_model or (
         "backbone" not in config.Arch.arguments and config.Arch.pretrained
     )
     if not source:

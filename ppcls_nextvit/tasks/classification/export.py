@@ -3,15 +3,16 @@ build detectors on it.
 """
 
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ...config import Config
 from ...data.transforms.pipeline import Preprocess
 from ...export import TARGETS
-from ...export.target import Exported, Signature
+from ...export.target import Exported, Signature, Target
 from ...export.target import export as export_layer
 from ...export.verify import image_batches, log_probability_difference, relative_difference
 from ...models.forms import export_form
@@ -109,24 +110,27 @@ def describe_config(
         "Global": {"model_name": config.Arch.name},
         "PreProcess": {"transform_ops": preprocess.describe()},
         "PostProcess": {
-            "Topk": {"topk": min(config.Infer.topk, len(names)), "label_list": list(names)}
+            "Topk": {
+                "topk": min(config.section("Infer").topk, len(names)),
+                "label_list": list(names),
+            }
         },
         "Weights": {"file": Path(weights).name, "sha256": sha256_of(weights)},
     }
 
 
 def export_classifier(
-    model,
-    target,
-    directory,
-    description,
-    image_size=(224, 224),
-    softmax=True,
-    batch=None,
-    size=None,
-    photos=(),
-    **options,
-):
+    model: nn.Layer,
+    target: Target,
+    directory: Union[str, Path],
+    description: Dict[str, Any],
+    image_size: Tuple[int, int] = (224, 224),
+    softmax: bool = True,
+    batch: Optional[int] = None,
+    size: Optional[Tuple[int, int]] = None,
+    photos: Sequence[np.ndarray] = (),
+    **options: Any,
+) -> Exported:
     """`model`, a NextViT with its weights, as `target`'s files in `directory`; returns Exported.
     See `target.export` for the rest.
 
@@ -163,16 +167,16 @@ def export_classifier(
 
 
 def export_features(
-    model,
-    target,
-    directory,
-    description,
-    image_size=(224, 224),
-    batch=None,
-    size=None,
-    photos=(),
-    **options,
-):
+    model: nn.Layer,
+    target: Target,
+    directory: Union[str, Path],
+    description: Dict[str, Any],
+    image_size: Tuple[int, int] = (224, 224),
+    batch: Optional[int] = None,
+    size: Optional[Tuple[int, int]] = None,
+    photos: Sequence[np.ndarray] = (),
+    **options: Any,
+) -> Exported:
     """As export_classifier, with four outputs, stage1 to stage4: maps of strides 4, 8, 16, 32."""
     model.eval()
     signature = _signature(model, batch, size, STAGES)

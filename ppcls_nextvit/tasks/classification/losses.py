@@ -5,9 +5,10 @@ int64 [B] and `lam` float32 [B], the share of `label`; or `soft_label` float32 [
 all three; with a distillation loss also `teacher_logits` [B, C].
 """
 
-from typing import Literal, Optional
+from typing import Any, Dict, Literal, Mapping, Optional, Sequence, Tuple
 
 import paddle
+from paddle import Tensor
 from paddle.nn import functional as F
 
 from ...schema import ConfigError, Registry, named_entries
@@ -24,7 +25,7 @@ __all__ = [
 LOSSES = Registry("loss")
 
 
-def build_loss(items, where="Loss.Train"):
+def build_loss(items: Any, where: str = "Loss.Train") -> "CombinedLoss":
     """The CombinedLoss of a YAML list such as [{CELoss: {weight: 1.0, epsilon: 0.1}}, ...].
     ConfigError below `where`.
     """
@@ -51,20 +52,24 @@ class CombinedLoss:
     teacher: the Arch-like section of the model that must fill batch["teacher_logits"], or None.
     """
 
-    def __init__(self, named_losses):
-        self.losses = {}
+    def __init__(self, named_losses: Sequence[Tuple[str, Any]]):
+        self.losses: Dict[str, Any] = {}
         for name, loss in named_losses:
             self.losses[name if name not in self.losses else f"{name}_{len(self.losses)}"] = loss
         self.teachers = [loss.teacher for loss in self.losses.values() if hasattr(loss, "teacher")]
         self.teacher = self.teachers[0] if self.teachers else None
 
-    def __call__(self, logits, batch):
+    def __call__(
+        self, logits: Tensor, batch: Mapping[str, Tensor]
+    ) -> Tuple[Tensor, Dict[str, Tensor]]:
         parts = {name: loss.weight * loss(logits, batch) for name, loss in self.losses.items()}
         total = sum(parts.values())
         return total, {name: part.detach() for name, part in parts.items()}
 
 
-def target_distribution(batch, num_classes, epsilon=0.0):
+def target_distribution(
+    batch: Mapping[str, Tensor], num_classes: int, epsilon: float = 0.0
+) -> Tensor:
     """What the batch's labels mean as probabilities, float32 [B, C].
 
     One-hot, mixed by `lam` where the images are, then smoothed: (1 - epsilon) * target + epsilon /
@@ -83,12 +88,12 @@ def target_distribution(batch, num_classes, epsilon=0.0):
     return (1 - epsilon) * target + epsilon / num_classes if epsilon else target
 
 
-def soft_cross_entropy(logits, target):
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over the batch of -sum(target * log softmax(logits))."""
     return -paddle.sum(target * log_softmax(logits), axis=-1).mean()
 
 
-def log_softmax(logits):
+def log_softmax(logits: Tensor) -> Tensor:
     """In float32. Paddle's own kernel on CPU (3.3.1) cuts values below -64 off, and their gradients
     with them.
     """
@@ -104,7 +109,7 @@ class CELoss:
             raise ValueError(f"epsilon (label smoothing) must be in [0, 1); got {epsilon}")
         self.weight, self.epsilon = weight, epsilon or 0.0
 
-    def __call__(self, logits, batch):
+    def __call__(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         return soft_cross_entropy(
             logits, target_distribution(batch, logits.shape[-1], self.epsilon)
         )
@@ -116,7 +121,7 @@ LOSSES.register(CELoss, name="MixCELoss")
 
 
 @LOSSES.register
-def SoftTargetCrossEntropy(*, weight: float = 1.0):
+def SoftTargetCrossEntropy(*, weight: float = 1.0) -> CELoss:
     """PaddleClas's and timm's name for cross entropy with soft labels as they are."""
     return CELoss(weight=weight)
 
@@ -147,7 +152,7 @@ class DistillationLoss:
             raise ValueError(f"temperature must be above 0; got {temperature}")
         self.teacher, self.temperature, self.weight, self.kind = teacher, temperature, weight, kind
 
-    def __call__(self, logits, batch):
+    def __call__(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         student = logits.astype("float32")
         teacher = batch["teacher_logits"].astype("float32").detach()
         if student.shape != teacher.shape:

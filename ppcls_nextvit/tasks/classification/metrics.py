@@ -2,10 +2,11 @@
 or the number of processes.
 
 A metric has reset(), update(logits, label), counts() -> int64 vector, result(summed counts) ->
-{name: share}, and `names`, those of its results in order, of which the first chooses the best model.
+{name: share}, and `names`, those of its results in order, of which the first chooses the best
+model.
 """
 
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 import paddle
@@ -35,7 +36,7 @@ class TopkAcc:
     is not a number makes its image wrong.
     """
 
-    def __init__(self, *, topk: Union[int, List[int]] = (1, 5)):
+    def __init__(self, *, topk: Union[int, List[int], Tuple[int, ...]] = (1, 5)):
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk or min(self.topk) < 1 or len(set(self.topk)) != len(self.topk):
             raise ValueError(f"topk must be different numbers of 1 or more; got {self.topk}")

@@ -1,5 +1,8 @@
 """Pictures of a classifier's run: confusion matrix, predictions."""
 
+from pathlib import Path
+from typing import Sequence, Union
+
 import numpy as np
 
 from ...engine.curves import pyplot
@@ -7,7 +10,9 @@ from ...engine.curves import pyplot
 MAX_CONFUSION_CLASSES = 50
 
 
-def draw_confusion(path, labels, predictions, names):
+def draw_confusion(
+    path: Union[str, Path], labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]
+) -> None:
     """Row-normalised confusion matrix; labels and predictions are int64 [N]. Skipped above
     MAX_CONFUSION_CLASSES classes.
     """
@@ -45,7 +50,12 @@ def draw_confusion(path, labels, predictions, names):
     plt.close(figure)
 
 
-def draw_predictions(path, pictures, truths, guesses):
+def draw_predictions(
+    path: Union[str, Path],
+    pictures: Sequence[np.ndarray],
+    truths: Sequence[str],
+    guesses: Sequence[str],
+) -> None:
     """A sheet of pictures (uint8 HWC), titled with the predicted name: green where right, red with
     the true name where wrong.
     """

@@ -4,7 +4,7 @@ sheet.
 
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -36,15 +36,16 @@ def predict(config: Config, outputs: PredictOutputs) -> int:
     """
     paths, names, preprocess = images_of(config), class_names(config), preprocess_of(config)
     model, _ = trained_model(config)
-    topk, results = min(config.Infer.topk, len(names)), []
-    for result in predict_files(model, paths, preprocess, config.Infer.batch_size, topk, names):
+    infer, results = config.section("Infer"), []
+    topk = min(infer.topk, len(names))
+    for result in predict_files(model, paths, preprocess, infer.batch_size, topk, names):
         results.append(result)
         if "error" in result:
             print("error:", result["error"], file=sys.stderr)
             continue
-        best = zip(result["label_names"], result["scores"])
-        best = ", ".join(f"{name} {score:.4f}" for name, score in best)
-        print(f"{result['file_name']}: {best}", flush=True)
+        best = zip(result["label_names"], result["scores"], strict=True)
+        line = ", ".join(f"{name} {score:.4f}" for name, score in best)
+        print(f"{result['file_name']}: {line}", flush=True)
     if outputs.json:
         write_json(outputs.json, results)
     if outputs.sheet:
@@ -70,7 +71,8 @@ def predict_files(
     topk: how many classes. No ImageError leaves it: that is the `error`.
     """
     for start in range(0, len(paths), batch_size):
-        results, by_shape = {}, {}
+        results: Dict[Path, Dict[str, Any]] = {}
+        by_shape: Dict[Tuple[int, ...], list] = {}
         for path in paths[start : start + batch_size]:
             try:
                 image = preprocess(str(path))

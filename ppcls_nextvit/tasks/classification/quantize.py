@@ -8,23 +8,23 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import paddle
 
 from ...config import Config
 from ...data.datasets.registry import DATASETS
 from ...data.loader import build_loader
 from ...data.transforms.pipeline import Pipeline
 from ...export import TARGETS
-from ...export.graph import Classifier
 from ...export.quantize import quantize_onnx
-from ...export.target import DESCRIPTION, STEM, Signature
+from ...export.target import DESCRIPTION, STEM, Signature, Target
 from ...export.target import export as export_layer
 from ...export.verify import log_probability_difference, relative_difference
 from ..base import QuantizeRequest
 from ..common import class_names, list_images, trained_model
-from .export import describe_config, export_classifier
+from .export import Classifier, describe_config, export_classifier
 from .predict import preprocess_of
 
 __all__ = [
@@ -42,16 +42,31 @@ REPORT = "accuracy.json"
 CHECKED = 8
 
 
-def quantize(config: Config, request: QuantizeRequest) -> Dict[str, Any]:
-    """Write the int8 export that `request` asks for and compare it with float32; see export_int8.
+def quantize(config: Config, request: QuantizeRequest) -> int:
+    """Write the int8 export that `request` asks for, compare it with float32, and print how they
+    compare; see export_int8.
 
-    Returns its report. ConfigError, FileNotFoundError, ImageError for images that cannot be read.
+    Returns the exit status. ConfigError, FileNotFoundError, ImageError for images that cannot be
+    read.
     """
     images = calibration_images(config, request.calibration, request.images)
-    return export_int8(config, TARGETS[request.to], images, request.keep_float, request.threads)
+    report = export_int8(config, TARGETS[request.to], images, request.keep_float, request.threads)
+    print(
+        f"{config.Global.save_inference_dir}: int8 for {request.to}, calibrated on {len(images)} "
+        f"images\n\n{table(report)}"
+    )
+    if report["kept_float"]:
+        print("kept in float:", ", ".join(report["kept_float"]))
+    return 0
 
 
-def export_int8(config, target, images, keep_float=0, threads=1):
+def export_int8(
+    config: Config,
+    target: Target,
+    images: Sequence[np.ndarray],
+    keep_float: int = 0,
+    threads: int = 1,
+) -> Dict[str, Any]:
     """Write the int8 export of Global.pretrained_model to Global.save_inference_dir, with
     `accuracy.json`; returns that report.
 
@@ -75,17 +90,18 @@ def export_int8(config, target, images, keep_float=0, threads=1):
             softmax,
             keep_float,
         )
-        programs = [
+        float_program, int8_program = (
             target.load(path, pair.signature, precision, threads)
             for precision, path in folders.items()
-        ]
-        report = {
+        )
+        (name,) = pair.signature.inputs
+        report: Dict[str, Any] = {
             "target": target.name,
             "calibrated_on": len(images),
             "kept_float": pair.kept_float,
             "threads": threads,
             **compare_precisions(
-                *programs, config, *pair.signature.inputs, *pair.signature.outputs
+                float_program, int8_program, config, name, pair.signature.outputs[0]
             ),
         }
         for precision in folders:
@@ -105,7 +121,16 @@ class Pair:
     kept_float: list
 
 
-def export_pair(model, target, folders, description, size, images, softmax=True, keep_float=0):
+def export_pair(
+    model: paddle.nn.Layer,
+    target: Target,
+    folders: Mapping[str, Union[str, Path]],
+    description: Dict[str, Any],
+    size: Tuple[int, int],
+    images: Sequence[np.ndarray],
+    softmax: bool = True,
+    keep_float: int = 0,
+) -> Pair:
     """`model`'s float32 and int8 exports to `target`, any batch of `size` = (height, width);
     returns Pair.
 
@@ -114,7 +139,7 @@ def export_pair(model, target, folders, description, size, images, softmax=True,
     keep_float: so many layers stay in float (see quantize_onnx); ValueError for a target without
     int8_engine.
     """
-    engine = target.int8_engine
+    engine: Any = target.int8_engine
     if keep_float and engine is None:
         able = [name for name, other in TARGETS.items() if other.int8_engine]
         raise ValueError(
@@ -166,7 +191,9 @@ def export_pair(model, target, folders, description, size, images, softmax=True,
     return Pair(exported, signature, kept)
 
 
-def calibration_images(config, source=None, count=300, seed=0):
+def calibration_images(
+    config: Config, source: Optional[str] = None, count: int = 300, seed: int = 0
+) -> List[np.ndarray]:
     """At most `count` images, float32 [C, H, W], preprocessed as for evaluation (DataLoader.Eval),
     drawn by `seed`.
 
@@ -205,8 +232,14 @@ def _drawn(total, count, seed):
 
 
 def compare_precisions(
-    float_program, int8_program, config, input_name, output_name, rounds=20, runs=3
-):
+    float_program: Any,
+    int8_program: Any,
+    config: Config,
+    input_name: str,
+    output_name: str,
+    rounds: int = 20,
+    runs: int = 3,
+) -> Dict[str, Any]:
     """{images, fp32: {top1, latency_ms}, int8: {top1, latency_ms}, agreement, top1_loss,
     latency_ratio} on DataLoader.Eval.
 
@@ -224,7 +257,7 @@ def compare_precisions(
         ]
         correct += [(classes == labels).sum() for classes in best]
         same, images, one = same + int((best[0] == best[1]).sum()), images + len(labels), pixels[:1]
-    taken = {"fp32": [], "int8": []}
+    taken: Dict[str, List[float]] = {"fp32": [], "int8": []}
     for _ in range(rounds):
         for name, program in (("fp32", float_program), ("int8", int8_program)):
             # the other has had the caches
@@ -249,7 +282,7 @@ def _milliseconds(program, batch):
     return 1e3 * (time.perf_counter() - start)
 
 
-def table(report):
+def table(report: Dict[str, Any]) -> str:
     """The report of `compare_precisions`, with `bytes` beside each latency, as a Markdown table."""
     lines = ["| | top-1 % | MB | ms, 1 image |", "|---|---|---|---|"]
     for name in ("fp32", "int8"):

@@ -17,7 +17,7 @@ from ...engine.logger import logger
 from ...models import create_model
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ...weights import load_weights
-from ..base import Step
+from ..base import Step, Task
 from ..common import build_loaders, build_model, class_names
 from .benchmark import measure
 from .export import export
@@ -32,7 +32,7 @@ __all__ = ["ClassificationTask"]
 IMAGES_IN_REPORT = 40
 
 
-class ClassificationTask:
+class ClassificationTask(Task):
     """Images in, class logits out."""
 
     predict_outputs = ("json", "sheet")
@@ -42,10 +42,12 @@ class ClassificationTask:
     def __init__(self, config: Config, processes: Processes, training: bool = True):
         self.config, self.processes = config, processes
         self.model = build_model(config, training)
+        self.train_loader: Any
+        self.eval_loader: Any
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
-        self.criterion = (
-            build_loss(config.section("Loss.Train"), "Loss.Train") if training else None
-        )
+        self.criterion: Any = None
+        if training:
+            self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train")
         self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
         self.metric = build_metric(
             config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval"

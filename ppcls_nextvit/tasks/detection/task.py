@@ -17,7 +17,7 @@ from ...engine.distributed import Processes
 from ...engine.log import logger
 from ...models.api import Instances
 from ...schema import ConfigError
-from ..base import Step
+from ..base import ResumableTask, Step
 from ..common import build_loaders, build_model, class_names
 from ..joint import IMAGES_IN_REPORT, shares, step_of
 from .benchmark import measure
@@ -29,7 +29,7 @@ from .predict import SCORE_SHOWN, check_post_process, predict
 __all__ = ["DetectionTask"]
 
 
-class DetectionTask:
+class DetectionTask(ResumableTask):
     """Images in, boxes with classes, and masks, out."""
 
     predict_outputs = ("json", "out")

@@ -17,7 +17,7 @@ from ...engine.distributed import Processes
 from ...models import variant_of
 from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
-from ..base import Step
+from ..base import ResumableTask, Step
 from ..common import build_loaders, build_model, class_names
 from ..joint import IMAGES_IN_REPORT, check_size, shares, step_of
 from .benchmark import measure
@@ -31,7 +31,7 @@ from .views import Views
 __all__ = ["SegmentationTask"]
 
 
-class SegmentationTask:
+class SegmentationTask(ResumableTask):
     """Images in, a class for every pixel out."""
 
     predict_outputs = ("json", "out")
