@@ -4,11 +4,14 @@
 
 import argparse
 import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Optional
 
 from ppcls_nextvit import zoo
 from ppcls_nextvit.cli.common import program
-from ppcls_nextvit.zoo import nextvit
+from ppcls_nextvit.zoo.records import Table, Weights
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "model_zoo.md"
 HEADER = f"""\
@@ -40,109 +43,68 @@ Figures in % are as published; **measured** ones are this project's own, and the
 The three sources give the same networks in other files, but evaluate them differently: compare figures within one table only. The official
 384 px figures are for crop ratio 0.875, PaddleClas's and timm's for 1.0, which alone is worth about 0.2 to 0.5 points.
 """
-NOTES = {
-    nextvit.OFFICIAL: "GFLOPs are multiply-adds as fvcore counts them. Of SSLD-6M only weights were "
-    "published: no recipe, no list of the 6 M "
-    "images, which were mined in the way of SSLD. Files whose names the source does not state are "
-    "named here in its manner.",
-    nextvit.PADDLECLAS: "Converted by PaddleClas from the official files. Its parameters include "
-    "BatchNorm's running statistics, its GFLOPs "
-    "(`paddle.flops`) leave out the attention products.",
-    nextvit.TIMM: "Top-1 on ImageNet, -A and -R (among the 200 classes of each), -Sketch, -V2 "
-    "(matched frequency) and by the ReaL labels, from "
-    "timm's tables of results. `tools/reproduce.py --set a|r|sketch|v2|real|c` evaluates these "
-    "sets, and ImageNet-C.",
-    "detection": f"{nextvit.DETECTION_PROTOCOL}. Parameters as the source counts them: trainable "
-    f"ones, with the classification head that a "
-    "detector does not use.",
-    "segmentation": f"{nextvit.SEGMENTATION_PROTOCOL}; ms: scales 0.5 to 1.75, and flipped. "
-    f"Parameters as the source counts them, with the "
-    "classification head that a segmentor does not use. Its 331 G for Semantic FPN with the large "
-    "model do not fit the "
-    "other two; about 312 would.",
-}
 
 
-def table(records, figures, first_columns):
-    """A Markdown table of `records`. figures: {title of a column: metric}. first_columns: {title:
-    function of a record}.
-    """
-    columns = {
-        "name": lambda r: f"`{r.name}`",
-        **first_columns,
-        "params (M)": lambda r: f"{r.params_m:.2f}".removesuffix("0"),
-        "GFLOPs": lambda r: "-" if r.gflops is None else f"{r.gflops}",
-        **{
-            title: (lambda r, metric=metric: str(r.published.get(metric, "-")))
-            for title, metric in figures.items()
-        },
-        "measured": lambda r: (
-            ", ".join(f"{metric} {value}" for metric, value in r.measured.items())
-            if r.measured
-            else "not yet"
-        ),
-        "file": lambda r: (
-            f"[{r.file}]({r.where})" if r.where.startswith("https:") else f"{r.file} ({r.where})"
-        ),
-    }
-    lines = [
-        " | ".join(columns),
-        "|".join("---" for _ in columns),
-        *(" | ".join(column(record) for column in columns.values()) for record in records),
-    ]
-    return "".join(
-        f"| {line} |\n" if not line.startswith("---") else f"|{line}|\n" for line in lines
+def pretraining(record: Weights) -> str:
+    """What a model learned from before it learned its task, in a column's words."""
+    return zoo.PRETRAINING_IN_SHORT.get(record.pretraining, record.pretraining)
+
+
+def preprocessing(record: Weights) -> str:
+    """Pixels of the shorter side, and of the crop."""
+    assert record.preprocess is not None
+    return f"{record.preprocess.resize_short}, {record.preprocess.crop}"
+
+
+def published(metric: str, record: Weights) -> str:
+    """The source's figure."""
+    return str(record.published.get(metric, "-"))
+
+
+def measured(record: Weights) -> str:
+    """This project's own figures."""
+    if not record.measured:
+        return "not yet"
+    return ", ".join(f"{metric} {value}" for metric, value in record.measured.items())
+
+
+def source_file(record: Weights) -> str:
+    """The file's name, with the way to it."""
+    if record.where.startswith("https:"):
+        return f"[{record.file}]({record.where})"
+    return f"{record.file} ({record.where})"
+
+
+def rows(table: Table) -> str:
+    """The records of a table, in Markdown."""
+    columns: dict[str, Callable[[Weights], str]] = {"name": lambda r: f"`{r.name}`"}
+    if all(record.preprocess for record in table.records):
+        columns["weights of"] = pretraining
+        columns["resize, crop"] = preprocessing
+    else:
+        columns["backbone of"] = pretraining
+    columns["params (M)"] = lambda r: f"{r.params_m:.2f}".removesuffix("0")
+    columns["GFLOPs"] = lambda r: "-" if r.gflops is None else f"{r.gflops}"
+    for title, metric in table.metrics.items():
+        columns[title] = partial(published, metric)
+    columns["measured"] = measured
+    columns["file"] = source_file
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join('---' for _ in columns)}|"]
+    for record in table.records:
+        lines.append(f"| {' | '.join(column(record) for column in columns.values())} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def page() -> str:
+    """The text of docs/model_zoo.md."""
+    tables = [table for family in zoo.FAMILIES for table in family.TABLES]
+    return HEADER + "".join(
+        f"\n## {table.title}\n\n{table.note}\n\n{rows(table)}" for table in tables
     )
 
 
-def page():
-    """The text of docs/model_zoo.md."""
-    records = list(zoo.WEIGHTS.values())
-    classification = {
-        "weights of": lambda r: (
-            "ImageNet-1K" if r.pretraining == nextvit.PRETRAINING["in1k"] else "SSLD-6M first"
-        ),
-        "resize, crop": lambda r: f"{r.preprocess.resize_short}, {r.preprocess.crop}",
-    }
-    backbone = {
-        "backbone of": lambda r: (
-            "ImageNet-1K" if r.pretraining == nextvit.PRETRAINING["in1k"] else "SSLD-6M first"
-        )
-    }
-    sections = []
-    for source in (nextvit.OFFICIAL, nextvit.PADDLECLAS, nextvit.TIMM):
-        metrics = {"top-1": "imagenet/top1"}
-        if source == nextvit.TIMM:
-            metrics.update(
-                {
-                    title: f"imagenet{title.lower()}/top1"
-                    for title in ("-A", "-R", "-Sketch", "-V2", "-ReaL")
-                }
-            )
-        chosen = [r for r in records if r.source == source and r.task == "classification"]
-        sections.append(
-            (f"Classification: {source}", NOTES[source], table(chosen, metrics, classification))
-        )
-    for title, task, metrics in (
-        (
-            "Detection: bytedance/Next-ViT, Mask R-CNN on COCO",
-            "detection",
-            {"box mAP": "coco/box_map", "mask mAP": "coco/mask_map"},
-        ),
-        (
-            "Segmentation: bytedance/Next-ViT, Semantic FPN and UPerNet on ADE20K",
-            "segmentation",
-            {"mIoU": "ade20k/miou", "mIoU ms": "ade20k/miou_ms"},
-        ),
-    ):
-        sections.append(
-            (title, NOTES[task], table([r for r in records if r.task == task], metrics, backbone))
-        )
-    return HEADER + "".join(f"\n## {title}\n\n{note}\n\n{rows}" for title, note, rows in sections)
-
-
 @program
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--write", action="store_true", help="write the page")

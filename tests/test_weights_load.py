@@ -8,10 +8,10 @@ import re
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 
 from ppcls_nextvit import create_model, fuse_bn
 from ppcls_nextvit.weights import LoadError, WeightFileError, load_weights, to_torch
+from scripts import seeded
 
 TINY = {"depths": (1, 1, 5, 1), "num_classes": 5}
 

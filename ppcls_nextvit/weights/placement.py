@@ -102,9 +102,10 @@ class Placement:
         self.family = family_of(model)
         self.heads: Optional[Heads] = heads_for(type(model)) if has_heads(model) else None
         self.prefix = BACKBONE if has_heads(model) else ""
+        self.bodies = {key: self._body(key) for key in source.keys.values()}
         self.pairing = Pairing(
             backbone_of(model),
-            {self._body(key) for key in source.keys.values()},
+            frozenset(self.bodies.values()),
             {key.removeprefix(self.prefix) for key in wanted if key.startswith(self.prefix)},
             source.has_heads,
             backbone_only,
@@ -116,7 +117,7 @@ class Placement:
             return None, "Paddle's BatchNorm keeps no step counter"
         if self.source.has_heads and not key.startswith(BACKBONE):
             return self._head(key, key_of_file)
-        body, why = self.family.place(self._body(key), self.pairing)
+        body, why = self.family.place(self.bodies[key], self.pairing)
         return (None if body is None else self.prefix + body), why
 
     def must_fill(self, key: str) -> bool:

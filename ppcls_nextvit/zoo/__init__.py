@@ -18,6 +18,7 @@ from .records import Preprocessing, Weights
 
 __all__ = [
     "FAMILIES",
+    "PRETRAINING_IN_SHORT",
     "WEIGHTS",
     "Preprocessing",
     "Weights",
@@ -34,6 +35,12 @@ FILE_ENDINGS = (".pdparams", ".pth", ".pt", ".safetensors", ".npz")
 
 FAMILIES = (nextvit,)
 _NAME = re.compile(r"([a-z][a-z0-9]*)\w*\.\w+\.[a-z]+")  # group 1: the family
+# pretraining of a record: a table's word for it
+PRETRAINING_IN_SHORT = {
+    pretraining: short
+    for family in FAMILIES
+    for pretraining, short in family.PRETRAINING_IN_SHORT.items()
+}
 _records: dict[str, Weights] = {}
 WEIGHTS: Mapping[str, Weights] = MappingProxyType(_records)
 

@@ -3,14 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .records import Preprocessing, Weights
+from .records import Preprocessing, Table, Weights
 
 SIZES = ("small", "base", "large")
 PRETRAINING = {
     "in1k": "ImageNet-1K",
     "in1k6m": "ImageNet-1K, first 6 M images mined in the way of SSLD",
 }
-OFFICIAL, PADDLECLAS, TIMM = "bytedance/Next-ViT", "PaddleClas", "timm"
+PRETRAINING_IN_SHORT = {
+    PRETRAINING["in1k"]: "ImageNet-1K",
+    PRETRAINING["in1k6m"]: "SSLD-6M first",
+}
+OFFICIAL = "bytedance/Next-ViT"
+PADDLECLAS = "PaddleClas"
+TIMM = "timm"
 
 # Tables of the README of bytedance/Next-ViT: parameters (M), GFLOPs, then the figures in %, then
 # the id of its Google Drive link.
@@ -264,10 +270,63 @@ def _timm() -> Iterator[Weights]:
             )
 
 
+CLASSIFICATION = tuple(_official_classification())
+DETECTION = tuple(_official_detection())
+SEGMENTATION = tuple(_official_segmentation())
+CLASSIFICATION_PADDLECLAS = tuple(_paddleclas())
+CLASSIFICATION_TIMM = tuple(_timm())
 RECORDS = (
-    *_official_classification(),
-    *_official_detection(),
-    *_official_segmentation(),
-    *_paddleclas(),
-    *_timm(),
+    *CLASSIFICATION,
+    *DETECTION,
+    *SEGMENTATION,
+    *CLASSIFICATION_PADDLECLAS,
+    *CLASSIFICATION_TIMM,
+)
+TOP1 = {"top-1": "imagenet/top1"}
+TABLES = (
+    Table(
+        f"Classification: {OFFICIAL}",
+        "GFLOPs are multiply-adds as fvcore counts them. Of SSLD-6M only weights were published: "
+        "no recipe, no list of the 6 M images, which were mined in the way of SSLD. Files whose "
+        "names the source does not state are named here in its manner.",
+        CLASSIFICATION,
+        TOP1,
+    ),
+    Table(
+        f"Classification: {PADDLECLAS}",
+        "Converted by PaddleClas from the official files. Its parameters include BatchNorm's "
+        "running statistics, its GFLOPs (`paddle.flops`) leave out the attention products.",
+        CLASSIFICATION_PADDLECLAS,
+        TOP1,
+    ),
+    Table(
+        f"Classification: {TIMM}",
+        "Top-1 on ImageNet, -A and -R (among the 200 classes of each), -Sketch, -V2 (matched "
+        "frequency) and by the ReaL labels, from timm's tables of results. `tools/reproduce.py "
+        "--set a|r|sketch|v2|real|c` evaluates these sets, and ImageNet-C.",
+        CLASSIFICATION_TIMM,
+        {
+            **TOP1,
+            "-A": "imagenet-a/top1",
+            "-R": "imagenet-r/top1",
+            "-Sketch": "imagenet-sketch/top1",
+            "-V2": "imagenet-v2/top1",
+            "-ReaL": "imagenet-real/top1",
+        },
+    ),
+    Table(
+        f"Detection: {OFFICIAL}, Mask R-CNN on COCO",
+        f"{DETECTION_PROTOCOL}. Parameters as the source counts them: trainable ones, with the "
+        "classification head that a detector does not use.",
+        DETECTION,
+        {"box mAP": "coco/box_map", "mask mAP": "coco/mask_map"},
+    ),
+    Table(
+        f"Segmentation: {OFFICIAL}, Semantic FPN and UPerNet on ADE20K",
+        f"{SEGMENTATION_PROTOCOL}; ms: scales 0.5 to 1.75, and flipped. Parameters as the source "
+        "counts them, with the classification head that a segmentor does not use. Its 331 G for "
+        "Semantic FPN with the large model do not fit the other two; about 312 would.",
+        SEGMENTATION,
+        {"mIoU": "ade20k/miou", "mIoU ms": "ade20k/miou_ms"},
+    ),
 )

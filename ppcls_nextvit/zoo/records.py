@@ -5,9 +5,9 @@ published, what was measured here.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
-__all__ = ["Preprocessing", "Weights"]
+__all__ = ["Preprocessing", "Table", "Weights"]
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -97,3 +97,15 @@ class Weights:
     def variant(self) -> str:
         """The name of the backbone: of a classifier the model's own."""
         return self.arguments.get("backbone", {}).get("name", self.model)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records that are shown together, on docs/model_zoo.md. metrics: {title of a column: key of
+    `published`}.
+    """
+
+    title: str
+    note: str
+    records: Tuple[Weights, ...]
+    metrics: Mapping[str, str]
