@@ -12,6 +12,7 @@ import difflib
 import inspect
 import types
 import typing
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
 
 __all__ = [
     "ConfigError",
@@ -22,8 +23,86 @@ __all__ = [
     "named_entries",
     "nearest",
     "require_keys",
+    "shown",
+    "shown_text",
     "yaml_parameters",
 ]
+
+SHOWN = 200  # characters of a value in a message
+SHOWN_TEXT = 1000  # of a name, or of another program's message
+DEEPEST = 20  # lists in lists that a message shows
+BRACKETS: Dict[type, str] = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
+
+
+def shown(value: Any, limit: int = SHOWN) -> str:
+    """`value` as a message shows it: its repr, of at most about `limit` characters, with nothing in
+    it that a terminal obeys.
+
+    Made from the front and only as far as it is shown, so that lists that hold each other millions
+    of times over cost no more than others.
+    """
+    parts, length = [], 0
+    for part in _pieces(value, limit, DEEPEST):
+        parts.append(part)
+        length += len(part)
+        if length > limit + 50:  # room for what says how long a text is
+            return "".join(parts)[:limit] + "..."
+    return "".join(parts)
+
+
+def shown_text(text: Any, limit: int = SHOWN_TEXT) -> str:
+    """A name or another program's message, `text`, as a message shows it: control characters,
+    line breaks and halves of characters as Python writes them, and of a long one both ends.
+    """
+    text = str(text)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
+    """The repr of `value`, piece by piece."""
+    if isinstance(value, (str, bytes)):
+        unit = "characters" if isinstance(value, str) else "bytes"
+        more = f"... ({len(value)} {unit})" if len(value) > limit else ""
+        yield repr(value[:limit]) + more
+    elif type(value) is int and value.bit_length() > 4 * limit:
+        yield f"an integer of {value.bit_length()} bits"
+    elif type(value) in BRACKETS:
+        yield from _pieces_of_many(value, limit, depth)
+    else:
+        yield _own_repr(value)
+
+
+def _pieces_of_many(values: Any, limit: int, depth: int) -> Iterator[str]:
+    """`_pieces` of a dict, list, tuple or set."""
+    if not values:
+        yield repr(values)
+        return
+    brackets = BRACKETS[type(values)]
+    if depth == 0:
+        yield f"{brackets[0]}...{brackets[1]}"
+        return
+    yield brackets[0]
+    for number, item in enumerate(values):
+        yield ", " if number else ""
+        yield from _pieces(item, limit, depth - 1)
+        if type(values) is dict:
+            yield ": "
+            yield from _pieces(values[item], limit, depth - 1)
+    yield f",{brackets[1]}" if type(values) is tuple and len(values) == 1 else brackets[1]
+
+
+def _own_repr(value: Any) -> str:
+    """The repr of an object of another type, on one line."""
+    try:
+        return shown_text(repr(value))
+    except Exception:  # of the object's own __repr__, whatever it is
+        return f"a {type(value).__name__}"
 
 
 class ConfigError(ValueError):
@@ -31,18 +110,21 @@ class ConfigError(ValueError):
     and what to do.
     """
 
+    def __init__(self, message: Any = ""):
+        super().__init__(shown_text(message, 4 * SHOWN_TEXT))
 
-def nearest(name, options):
+
+def nearest(name: Any, options: Iterable[Any]) -> str:
     """' Did you mean ...?' for a name with close relatives among `options`, then the list of all
     options.
     """
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(str(name), options, n=1)
+    close = difflib.get_close_matches(shown_text(name, 100), options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{hint} Expected one of: {', '.join(options) or '(nothing)'}."
 
 
-def require_keys(given, allowed, where):
+def require_keys(given: Iterable[Any], allowed: Iterable[Any], where: Any) -> None:
     """Raise ConfigError for the first key of `given` which is not in `allowed`."""
     for key in given:
         if key not in allowed:
@@ -55,7 +137,7 @@ def _quotient(text):
     return float(numerator) / float(denominator) if slash else float(numerator)
 
 
-def coerce(value, annotation, where):
+def coerce(value: Any, annotation: Any, where: str) -> Any:
     """`value` as the type that `annotation` declares.
 
     Handles bool, int, float (also written '1e-3' or '1.0/255.0'), str, Optional, Union, Literal,
@@ -78,18 +160,18 @@ def coerce(value, annotation, where):
             except ConfigError:
                 if option is options[-1] and len(options) == 1:
                     raise
-        raise ConfigError(f"{where}: expected {_describe(annotation)}, got {value!r}")
+        raise ConfigError(f"{where}: expected {_describe(annotation)}, got {shown(value)}")
     if origin is typing.Literal:
         if value in args and type(value) in {type(arg) for arg in args}:
             return value
-        raise ConfigError(f"{where}: got {value!r}.{nearest(value, args)}")
+        raise ConfigError(f"{where}: got {shown(value)}.{nearest(value, args)}")
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         if origin is tuple and args and args[-1] is not Ellipsis:
             if len(value) != len(args):
                 raise ConfigError(
-                    f"{where}: expected {len(args)} values, got {len(value)}: {value!r}"
+                    f"{where}: expected {len(args)} values, got {len(value)}: {shown(value)}"
                 )
             return tuple(
                 coerce(item, arg, f"{where}.{i}") for i, (item, arg) in enumerate(zip(value, args))
@@ -98,7 +180,7 @@ def coerce(value, annotation, where):
         return origin(coerce(item, element, f"{where}.{i}") for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+            raise ConfigError(f"{where}: expected a mapping, got {shown(value)}")
         return {
             coerce(k, args[0], where): coerce(v, args[1], f"{where}.{k}") for k, v in value.items()
         }
@@ -120,7 +202,7 @@ def coerce(value, annotation, where):
         and isinstance(value, annotation)
     ):
         return value
-    raise ConfigError(f"{where}: expected {_describe(annotation)}, got {value!r}")
+    raise ConfigError(f"{where}: expected {_describe(annotation)}, got {shown(value)}")
 
 
 def _describe(annotation):
@@ -129,24 +211,26 @@ def _describe(annotation):
     return str(annotation).replace("typing.", "")
 
 
-def named_entries(ops, where):
+def named_entries(ops: Any, where: str) -> Iterator[Tuple[str, Optional[dict], str]]:
     """(name, arguments, place) of every entry of a list in PaddleClas's dialect, [{name: {...} or
     null}, ...]. Else ConfigError.
     """
     if ops is not None and not isinstance(ops, (list, tuple)):
-        raise ConfigError(f"{where}: expected a list, got {ops!r}")
+        raise ConfigError(f"{where}: expected a list, got {shown(ops)}")
     for i, entry in enumerate(ops or []):
         if not isinstance(entry, dict) or len(entry) != 1:
             raise ConfigError(
-                f"{where}.{i}: expected one entry, `- Name: {{key: value}}`, got {entry!r}"
+                f"{where}.{i}: expected one entry, `- Name: {{key: value}}`, got {shown(entry)}"
             )
         ((name, arguments),) = entry.items()
         if arguments is not None and not isinstance(arguments, dict):
-            raise ConfigError(f"{where}.{i}.{name}: expected a mapping of keys, got {arguments!r}")
+            raise ConfigError(
+                f"{where}.{i}.{name}: expected a mapping of keys, got {shown(arguments)}"
+            )
         yield name, arguments, f"{where}.{i}.{name}"
 
 
-def yaml_parameters(factory):
+def yaml_parameters(factory: Callable[..., Any]) -> Dict[str, inspect.Parameter]:
     """The keyword-only parameters of `factory`: what a user may write in YAML, as {name:
     inspect.Parameter}.
     """
@@ -157,11 +241,11 @@ def yaml_parameters(factory):
 class Registry:
     """A dict of named factories. Duplicates are refused; a miss names its neighbours."""
 
-    def __init__(self, kind):
+    def __init__(self, kind: str):
         self.kind = kind
-        self._items = {}
+        self._items: Dict[str, Any] = {}
 
-    def register(self, factory=None, *, name=None):
+    def register(self, factory: Any = None, *, name: Optional[str] = None) -> Any:
         """Decorator, bare or with `name=`: adds the factory under its own or the given name.
         ValueError for one that is taken.
         """
@@ -175,26 +259,28 @@ class Registry:
         self._items[key] = factory
         return factory
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._items
 
-    def get(self, name, where=None):
+    def get(self, name: Any, where: Optional[str] = None) -> Any:
         """The factory called `name`. ConfigError (a ValueError) for an unknown name."""
         if not isinstance(name, str) or name not in self._items:
             prefix = f"{where}: " if where else ""
-            raise ConfigError(f"{prefix}unknown {self.kind} {name!r}.{nearest(name, self._items)}")
+            raise ConfigError(
+                f"{prefix}unknown {self.kind} {shown(name)}.{nearest(name, self._items)}"
+            )
         return self._items[name]
 
-    def check(self, name, arguments, where):
+    def check(self, name: Any, arguments: Any, where: str) -> Dict[str, Any]:
         """The typed keyword arguments of entry `name`, validated against its signature. ConfigError
         names the key.
         """
         schema = yaml_parameters(self.get(name, where))
         if not isinstance(arguments, (dict, type(None))):
-            raise ConfigError(f"{where}: expected keys and values, got {arguments!r}")
+            raise ConfigError(f"{where}: expected keys and values, got {shown(arguments)}")
         arguments = dict(arguments or {})
         require_keys(arguments, schema, where)
         for key, parameter in schema.items():
@@ -207,7 +293,7 @@ class Registry:
             for key, value in arguments.items()
         }
 
-    def build(self, name, arguments, where, *given):
+    def build(self, name: Any, arguments: Any, where: str, *given: Any) -> Any:
         """Entry `name`, called with the program's positional `given` and the user's checked
         `arguments`. Its errors become ConfigErrors.
         """
@@ -219,30 +305,30 @@ class Registry:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {name}: {error}") from error
 
-    def build_only(self, items, where, noun, example, *given):
+    def build_only(self, items: Any, where: str, noun: str, example: str, *given: Any) -> Any:
         """The entry of a YAML list which must have just one. ConfigError says what was expected: a
         list of one `noun` such as `example`.
         """
         entries = list(named_entries(items, where))
         if len(entries) != 1:
             raise ConfigError(
-                f"{where}: expected a list of one {noun} such as {example}, got {items!r}"
+                f"{where}: expected a list of one {noun} such as {example}, got {shown(items)}"
             )
         ((name, arguments, place),) = entries
         return self.build(name, arguments, place, *given)
 
 
-def check_mapping(content, where, allowed):
+def check_mapping(content: Any, where: str, allowed: Iterable[str]) -> Dict[str, Any]:
     """`content`, if it is a mapping with no other keys than `allowed`; else ConfigError that begins
     with `where`.
     """
     if not isinstance(content, dict):
-        raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+        raise ConfigError(f"{where}: expected keys and values, got {shown(content)}")
     require_keys(content, allowed, where)
     return content
 
 
-def check_entries(content, where, registry):
+def check_entries(content: Any, where: str, registry: "Registry") -> None:
     """Verify a section {Train: [...], Eval: [...]} whose entries `registry` builds, e.g. Loss and
     Metric. ConfigError below `where`.
     """
