@@ -6,10 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+from paddle import nn
 from tiny import ROOT, write_config
 
+from ppcls_nextvit import create_model
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
+from ppcls_nextvit.engine.distributed import (
+    SyncBatchNorm1D,
+    SyncBatchNorm2D,
+    synchronise_batch_norms,
+)
 from ppcls_nextvit.engine.log import read_figures
+from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks import evaluate, load_config
 
 
@@ -43,6 +51,25 @@ def launch(path, processes, *overrides):
     return config.output_dir
 
 
+def test_synchronising_changes_neither_weights_nor_keys():
+    """New layers on the same tensors, in the same order and mode; the norm itself may be the
+    model.
+    """
+    model = create_model("NextViT_small", num_classes=3, depths=(1, 1, 5, 1), frozen_stages=1)
+    model.train()
+    before = dict(model.named_parameters())
+    modes = [layer.training for layer in model.sublayers()]
+    norms = [name for name, layer in model.named_sublayers() if isinstance(layer, BATCH_NORMS)]
+    synchronised = synchronise_batch_norms(model, "cpu")
+    after = dict(synchronised.named_parameters())
+    assert list(after) == list(before) and all(after[key] is before[key] for key in after)
+    assert [layer.training for layer in synchronised.sublayers()] == modes and not all(modes)
+    layers = dict(synchronised.named_sublayers())
+    assert {type(layers[name]) for name in norms} == {SyncBatchNorm1D, SyncBatchNorm2D}
+    lone = nn.BatchNorm2D(3)
+    assert synchronise_batch_norms(lone, "cpu").weight is lone.weight
+
+
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     """Synchronised BatchNorm makes the mathematics equal; what is left is the order of float32
@@ -71,17 +98,19 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     one = launch(
         path, 1, "DataLoader.Train.sampler.batch_size=16", f"Global.output_dir={tmp_path / 'one'}"
     )
-    for ours, theirs in zip(read_figures(two), read_figures(one)):
+    for ours, theirs in zip(read_figures(two), read_figures(one), strict=True):
         assert ours["kind"] == theirs["kind"] and ours["update"] == theirs["update"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), ours
+        # after three updates the sums' order shows: up to 1.2e-4 on the CPUs tried
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-4), ours
         assert ours["top1"] == theirs["top1"]
         assert ours.get("images", 27) == 27, (
             "every image counts once, also when the processes have unequal shares"
         )
     weights = [load_checkpoint(where / "latest")[".pdparams"] for where in (one, two)]
+    assert list(weights[0]) == list(weights[1])
     for key in weights[0]:
         np.testing.assert_allclose(
-            weights[0][key], weights[1][key], atol=2e-5, rtol=2e-3, err_msg=key
+            weights[0][key], weights[1][key], atol=5e-5, rtol=2e-3, err_msg=key
         )
 
 

@@ -1,5 +1,5 @@
-"""Next-ViT inside PaddleClas. Needs PaddleClas (pip install --no-deps paddleclas==2.6.0 and what it
-imports); skipped without it.
+"""Our models inside PaddleClas. Needs PaddleClas (pip install --no-deps paddleclas==2.6.0 and what
+it imports); skipped without it.
 """
 
 import copy
@@ -8,13 +8,15 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from helpers import GOLDEN, max_difference, torch_state_dict
+from plain_backbone import PlainConv
 from torch_writer import tensors, write_zip
 
 from ppcls_nextvit import create_model, list_models, load_weights
 from ppcls_nextvit.hosts import paddleclas
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
+from scripts import seeded
 
 SMALL = {"depths": [1, 1, 5, 1], "class_num": 7}
 OWN_OF_PADDLECLAS = [
@@ -184,6 +186,35 @@ def test_its_export_hook_folds_the_norms(arch):
     with paddle.no_grad():
         expected = network(image).numpy()
         assert max_difference(holder(image).numpy(), expected) < 1e-5 * max(1, abs(expected).max())
+
+
+def test_a_family_from_outside(arch, monkeypatch):
+    """What it answers comes from the family's contract: stages, head, smaller norms."""
+    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
+    MODELS.register(PlainConv)
+    try:
+        assert "PlainConv" in paddleclas.register()
+        section = {"name": "PlainConv", "width": 8, "class_num": 7, "return_stages": [0, 3]}
+        network = arch.build_model({"Arch": section, "Global": {"device": "cpu"}})
+    finally:
+        del arch.PlainConv
+    network.eval()
+    image = paddle.to_tensor(seeded.image((2, 3, 64, 64)))
+    out = network(image)
+    assert {name: list(value.shape) for name, value in out.items()} == {
+        "logits": [2, 7],
+        "features[0]": [2, 8, 16, 16],
+        "features[3]": [2, 64, 2, 2],
+    }
+    network.re_parameterize()
+    assert not [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    assert max_difference(network(image)["logits"].numpy(), out["logits"].numpy()) < 1e-5
+    network.returned_stages = ()
+    with pytest.raises(
+        ConfigError, match=r"PlainConv stops after 'avgpool' \(features \[B, 64\]\)"
+    ):
+        network.stop_after("blocks")
+    assert network.stop_after("flatten") and network(image).shape == [2, 64]
 
 
 def test_without_paddleclas_the_message_is_one_line(monkeypatch):

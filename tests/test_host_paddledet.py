@@ -1,4 +1,4 @@
-"""Next-ViT inside PaddleDetection. Needs it (pip install --no-deps paddledet==2.6.0, and what it
+"""Our models inside PaddleDetection. Needs it (pip install --no-deps paddledet==2.6.0, and what it
 imports); skipped without it.
 
 Tests marked `ppdet` run its detectors: they need a checkout of its develop branch on PYTHONPATH, as
@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from PIL import Image
+from plain_backbone import PlainConv
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.hosts import paddledet
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.layers import BATCH_NORMS
+from scripts import seeded
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddledetection"
 MASK_RCNN = CONFIGS / "mask_rcnn_nextvit_small_1x_coco.yml"
@@ -146,6 +148,24 @@ def test_some_of_the_maps(fresh):
         paddledet.load(MASK_RCNN, [f"NextViT.{key}={value}"])
         with pytest.raises(ConfigError, match=message):
             fresh.create("NextViT")
+
+
+def test_a_family_from_outside(fresh, monkeypatch):
+    """A section of its own, with its own keys; the FPN takes the channels that it has."""
+    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
+    MODELS.register(PlainConv)
+    monkeypatch.setattr(paddledet, "PlainConv", None, raising=False)
+    paddledet.register()
+    plain = ["MaskRCNN.backbone=PlainConv", "PlainConv.width=8", "PlainConv.frozen_stages=2"]
+    config = paddledet.load(MASK_RCNN, plain)
+    assert config["PlainConv"].schema["norm_eval"].default is True
+    detector = fresh.create("MaskRCNN")
+    assert isinstance(detector.backbone, PlainConv) and detector.backbone.frozen_stages == 2
+    assert [shape.channels for shape in detector.backbone.out_shape] == [8, 16, 32, 64]
+    maps = detector.neck(detector.backbone({"image": paddle.zeros([1, 3, 64, 96])}))
+    assert maps[0].shape == [1, 256, 16, 24]
+    with pytest.raises(ConfigError, match="PlainConv.depths: unknown key"):
+        paddledet.load(MASK_RCNN, [*plain, "PlainConv.depths=[1,1,5,1]"])
 
 
 def test_what_is_frozen_stays_frozen_in_its_detectors(fresh):

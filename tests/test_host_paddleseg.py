@@ -1,4 +1,4 @@
-"""Next-ViT inside PaddleSeg. Needs it (pip install --no-deps paddleseg==2.8.0, and what it
+"""Our models inside PaddleSeg. Needs it (pip install --no-deps paddleseg==2.8.0, and what it
 imports); skipped without it.
 """
 
@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from PIL import Image
+from plain_backbone import PlainConv
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
+from scripts import seeded
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddleseg"
 TINY = {"depths": [1, 1, 5, 1], "extra_norms": True}
@@ -45,8 +47,8 @@ def manager():
 
 
 def test_the_benchmark_measures_the_suite_s_own_upernet(manager, monkeypatch):
-    monkeypatch.syspath_prepend(CONFIGS.parents[1] / "tools")
-    from benchmark_worker import create_paddleseg_upernet
+    monkeypatch.syspath_prepend(CONFIGS.parents[1] / "benchmarks")
+    from timed_engines.detectors import create_paddleseg_upernet
 
     measured = measure(
         create_paddleseg_upernet("NextViT_small"), size=(64, 64), original=(70, 80), runs=1
@@ -56,8 +58,8 @@ def test_the_benchmark_measures_the_suite_s_own_upernet(manager, monkeypatch):
 
 @pytest.fixture
 def squares(tmp_path, manager):
-    """(YAML file, folder) of a set of four pictures of 64 x 64: a bright square is class 1, a line
-    beside it is ignored.
+    """(YAML file, folder) of a dataset of four pictures of 64 x 64: a bright square is class 1, a
+    line beside it is ignored.
     """
     random = np.random.default_rng(0)
     for index in range(4):
@@ -143,6 +145,28 @@ def test_its_own_head_takes_the_backbone(manager):
         name for name, parameter in backbone.named_parameters() if parameter.grad is not None
     }
     assert trained and not [name for name in trained if name.startswith(("stem.", "features.0."))]
+
+
+def test_a_family_from_outside(manager, monkeypatch):
+    """Our heads and PaddleSeg's own take it: each asks for the channels that it has."""
+    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
+    MODELS.register(PlainConv)
+    try:
+        assert "PlainConv" in paddleseg.register()
+        make = manager.BACKBONES["PlainConv"]
+    finally:
+        manager.BACKBONES.components_dict.pop("PlainConv")
+    image = paddle.to_tensor(seeded.image((1, 3, 64, 96)))
+    for name, arguments in (
+        ("NextViTUPerNet", NARROW["UPerNet"]),
+        ("NextViTSemanticFPN", NARROW["SemanticFPN"]),
+        ("UPerNet", {"backbone_indices": [0, 1, 2, 3], "channels": 16}),
+    ):
+        backbone = make(width=8)
+        assert backbone.feat_channels == [8, 16, 32, 64]
+        model = manager.MODELS[name](num_classes=3, backbone=backbone, **arguments)
+        model.eval()
+        assert model(image)[0].shape == [1, 3, 64, 96]
 
 
 def test_pretrained_of_a_backbone_and_of_a_head(manager, tmp_path):

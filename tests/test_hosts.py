@@ -1,5 +1,5 @@
-"""Which suite's dialect our YAMLs are written in, and a suite's program run with Next-ViT
-registered. Needs none of the suites.
+"""Which suite's dialect our YAMLs are written in, and a suite's program run with our
+models registered. Needs none of the suites.
 """
 
 import sys
@@ -37,6 +37,12 @@ def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["paddleseg", str(tmp_path / "none.py")])
     assert stop.value.code == 2 and "none.py: no such file" in capsys.readouterr().err
+
+    (tmp_path / "my_parts.py").write_text("import sys\nsys.registered = 'imported first'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", lambda: print(sys.registered))
+    assert main(["--import", "my_parts", "paddleseg", "tool.py"]) == 0
+    assert capsys.readouterr().out.startswith("imported first\n__main__")
 
     def missing():
         raise ImportError("PaddleSeg is not installed")

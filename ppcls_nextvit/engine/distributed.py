@@ -7,14 +7,17 @@ because that one way serves gradient accumulation, recomputed blocks and frozen 
 
 import os
 from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Sequence
 
 import numpy as np
 import paddle
+from paddle import Tensor, nn
 from paddle import distributed as dist
-from paddle import nn
 from paddle.autograd import PyLayer
 
 from .logger import logger
+
+__all__ = ["Processes", "start_processes", "synchronise_batch_norms"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,16 @@ class Processes:
     device: str = "cpu"
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
     @property
-    def many(self):
+    def many(self) -> bool:
         """Whether there are others."""
         return self.world_size > 1
 
-    def sum(self, values):
+    def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Element-wise sum over the processes of a float64 vector (exact for counts)."""
         if not self.many:
             return np.asarray(values, dtype=np.float64)
@@ -43,16 +46,16 @@ class Processes:
         dist.all_reduce(total)
         return total.numpy()
 
-    def any(self, flag):
+    def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process."""
         return bool(flag) if not self.many else bool(self.sum([float(flag)])[0] > 0)
 
-    def barrier(self):
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if self.many:
             self.sum([0.0])
 
-    def broadcast(self, model, statistics_only=False):
+    def broadcast(self, model: nn.Layer, statistics_only: bool = False) -> None:
         """Give every process rank 0's weights and BatchNorm statistics (or the statistics
         alone).
         """
@@ -61,7 +64,7 @@ class Processes:
                 if not statistics_only or name.endswith(("._mean", "._variance")):
                     dist.broadcast(tensor, src=0)
 
-    def average_gradients(self, parameters):
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes."""
         if self.many:
             from paddle.distributed.fleet.utils.hybrid_parallel_util import (
@@ -71,7 +74,7 @@ class Processes:
             fused_allreduce_gradients(parameters, None)
 
 
-def start_processes(device="auto"):
+def start_processes(device: str = "auto") -> Processes:
     """Choose the device and join the processes that `paddle.distributed.launch` started.
 
     device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced
@@ -109,28 +112,35 @@ class _SumOverProcesses(PyLayer):
     """All-reduce whose gradient is the all-reduce of the gradients."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.clone()
         dist.all_reduce(total)
         return total
 
 
-class _SyncOverProcesses:
+class _SyncOverProcesses(nn.Layer):
     """BatchNorm over the batches of all processes, for devices where Paddle's SyncBatchNorm has no
-    kernel (the CPU).
+    kernel (the CPU), mixed into a BatchNorm.
 
-    x is [B, C, ...]; B may differ between processes. Parameters and keys are those of the BatchNorm
-    it is mixed into.
+    norm: the BatchNorm in whose place it comes; it shares weights, statistics and keys with it.
     """
 
-    def forward(self, x):
-        """x: [B, C, ...] -> the same shape."""
+    def __init__(self, norm: nn.Layer) -> None:
+        super().__init__(norm._num_features, norm._momentum, norm._epsilon)
+        self.weight = norm.weight
+        self.bias = norm.bias
+        self._mean = norm._mean
+        self._variance = norm._variance
+        self.training = norm.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, ...] -> the same shape; B may differ between processes."""
         if not self.training:
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -156,13 +166,18 @@ class SyncBatchNorm2D(_SyncOverProcesses, nn.BatchNorm2D):
     """BatchNorm2D of maps [B, C, H, W] over all processes."""
 
 
-SYNCHRONISED = {nn.BatchNorm1D: SyncBatchNorm1D, nn.BatchNorm2D: SyncBatchNorm2D}
+SYNCHRONISED: Dict[type, type] = {
+    nn.BatchNorm1D: SyncBatchNorm1D,
+    nn.BatchNorm2D: SyncBatchNorm2D,
+}
 
 
-def synchronise_batch_norms(model, device):
+def synchronise_batch_norms(model: nn.Layer, device: str) -> nn.Layer:
     """`model` with every BatchNorm seeing the batches of all processes; weights and keys stay."""
     if device != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for layer in model.sublayers(include_self=True):
-        layer.__class__ = SYNCHRONISED.get(type(layer), type(layer))
+    if type(model) in SYNCHRONISED:
+        return SYNCHRONISED[type(model)](model)
+    for name, child in list(model.named_children()):
+        model.add_sublayer(name, synchronise_batch_norms(child, device))
     return model

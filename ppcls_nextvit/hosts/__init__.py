@@ -1,16 +1,18 @@
-"""Next-ViT inside PaddleClas, PaddleDetection and PaddleSeg: one adapter for each, which imports
-its suite when it is called.
+"""Our models inside PaddleClas, PaddleDetection and PaddleSeg: one adapter for each, made from the
+registry of models. It imports its suite when it is called.
 
     from ppcls_nextvit.hosts import paddleclas
     paddleclas.register()
 """
 
 import importlib
+from types import ModuleType
+from typing import Sequence
 
 __all__ = ["import_suite"]
 
 
-def import_suite(suite, modules, install):
+def import_suite(suite: str, modules: Sequence[str], install: str) -> ModuleType:
     """The first of `modules` that is there; ImportError with the command `install` if none is, or
     naming what the suite itself lacks.
     """

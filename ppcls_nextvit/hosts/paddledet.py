@@ -1,20 +1,23 @@
-"""Next-ViT in PaddleDetection: the backbone `NextViT` for its YAML dialect
+"""Our backbones in PaddleDetection: each family a module of its YAML dialect, such as `NextViT`
 (configs/paddledetection/), and its Trainer behind our tools.
 
 The wheel 2.6.0 registers and builds, but its detectors cannot run on Paddle 3; a checkout of the
 develop branch on PYTHONPATH can.
 """
 
+import inspect
 import logging
+import os
 import re
-from dataclasses import replace
+import sys
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import paddle
 import yaml
+from paddle import Tensor, nn
 
-from ..models.backbones.nextvit import VARIANTS
-from ..models.backbones.nextvit import NextViT as Network
-from ..schema import ConfigError, nearest, require_keys
+from ..models import MODELS, backbone_names, variant_of
+from ..schema import ConfigError, nearest, require_keys, yaml_parameters
 from ..weights import load_weights
 from . import import_suite
 
@@ -98,59 +101,18 @@ READER_KEYS = (  # that its readers, which take any key in silence, heed beside 
 )
 
 
-class NextViT(Network):
-    """The backbone, as a module of PaddleDetection once register() was called; its arguments are
-    the keys of `NextViT:` in a YAML.
+# of a module, where they differ from the family's own: published detectors freeze so much
+DEFAULTS = {"frozen_stages": 1, "norm_eval": True}
 
-    variant: NextViT_small, NextViT_base or NextViT_large. out_indices: which of the maps of strides
-    4, 8, 16, 32 come out.
-    frozen_stages: 0 freezes nothing, 1 the stem and the first stage, ... pretrained: any file of
-    load_weights; its backbone is taken. The rest as in models.nextvit.NextViT.
-    """
 
-    def __init__(
-        self,
-        variant="NextViT_small",
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_eval=True,
-        drop_path_rate=None,
-        extra_norms=False,
-        recompute=False,
-        in_channels=3,
-        depths=None,
-        pretrained=None,
-    ):
-        if variant not in VARIANTS:
-            raise ConfigError(f"NextViT.variant: unknown {variant!r}.{nearest(variant, VARIANTS)}")
-        if not out_indices or not all(index in range(4) for index in out_indices):
-            raise ConfigError(
-                f"NextViT.out_indices: expected numbers from 0 to 3, got {out_indices!r}"
-            )
-        given = {"drop_path_rate": drop_path_rate, "depths": depths and tuple(depths)}
-        config = replace(
-            VARIANTS[variant], **{key: value for key, value in given.items() if value is not None}
-        )
-        super().__init__(
-            config,
-            None,
-            in_channels,
-            recompute=recompute,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            extra_norms=extra_norms,
-        )
-        self.out_indices = tuple(out_indices)
-        if pretrained:
-            logger.info(
-                "backbone from %s: %s",
-                pretrained,
-                load_weights(self, pretrained, backbone_only=True),
-            )
+class Hosted(nn.Layer):
+    """What PaddleDetection asks of a backbone, mixed into a family of ours; the keys stay."""
+
+    out_indices: Tuple[int, ...]
 
     # traced as it is: the source transformation of an export would make tensors of sizes
     @paddle.jit.not_to_static
-    def forward(self, inputs):
+    def forward(self, inputs: Dict[str, Tensor]) -> List[Tensor]:
         """inputs: the detector's dict with `image` [B, C, H, W] -> list of maps."""
         if self.training:
             # the detector sets training mode without calling this train(), which holds still what
@@ -160,7 +122,7 @@ class NextViT(Network):
         return [maps[index] for index in self.out_indices]
 
     @property
-    def out_shape(self):
+    def out_shape(self) -> List[Any]:
         """A ShapeSpec (channels, stride) for each map, as PaddleDetection's necks ask for them."""
         from ppdet.modeling.shape_spec import ShapeSpec
 
@@ -170,18 +132,75 @@ class NextViT(Network):
         ]
 
 
-def register():
-    """Make `NextViT` a module of PaddleDetection's registry; a second call changes nothing.
-    ImportError without PaddleDetection.
+def backbone_module(family: type, names: Sequence[str]) -> type:
+    """The class that PaddleDetection builds the backbones `names` of `family` with, under the
+    family's own name. Its arguments are the keys of that section in a YAML:
+
+    variant: one of `names`, the first if none is given. out_indices: which of the maps come out,
+    the finest is 0. pretrained: any file of load_weights; its backbone is taken. The rest are the
+    family's own (see create_model).
+    """
+    where = family.__name__
+    outs = range(len(family.stage_strides))  # type: ignore[attr-defined]
+    keys = {key: parameter.default for key, parameter in _parameters(names[0]).items()}
+    own = {**keys, **{key: DEFAULTS[key] for key in DEFAULTS if key in keys}}
+
+    def __init__(
+        self: Any,
+        variant: str = names[0],
+        out_indices: Sequence[int] = tuple(outs),
+        pretrained: Optional[str] = None,
+        **arguments: Any,
+    ) -> None:
+        if variant not in names:
+            raise ConfigError(f"{where}.variant: unknown {variant!r}.{nearest(variant, names)}")
+        if not out_indices or not all(index in outs for index in out_indices):
+            raise ConfigError(
+                f"{where}.out_indices: expected numbers from 0 to {outs[-1]}, got {out_indices!r}"
+            )
+        checked = MODELS.check(variant, {**own, **arguments}, where)
+        family.__init__(self, *variant_of(variant).given, **checked, num_classes=None)  # type: ignore[misc]
+        self.out_indices = tuple(out_indices)
+        if pretrained:
+            report = load_weights(self, pretrained, backbone_only=True)
+            logger.info("backbone from %s: %s", pretrained, report)
+
+    # its schema is the signature: names and defaults, of types it knows less than we do
+    defaults = {"variant": names[0], "out_indices": tuple(outs), **own, "pretrained": None}
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("self", kind)]
+    parameters += [inspect.Parameter(key, kind, default=value) for key, value in defaults.items()]
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    members = {"__init__": __init__, "__doc__": family.__doc__, "__module__": __name__}
+    return type(family.__name__, (Hosted, family), members)
+
+
+def _parameters(name: str) -> Dict[str, inspect.Parameter]:
+    """What a YAML may say of the backbone `name`."""
+    found = yaml_parameters(MODELS.get(name))
+    return {key: parameter for key, parameter in found.items() if key != "num_classes"}
+
+
+def register() -> None:
+    """Make every family of backbones a module of PaddleDetection's registry, `NextViT` among them,
+    and a class of this module; a second call changes nothing. ImportError without PaddleDetection.
     """
     import_suite("PaddleDetection", ("ppdet.modeling",), INSTALL)
     from ppdet.core import workspace
 
-    if NextViT.__name__ not in workspace.global_config:
-        workspace.serializable(workspace.register(NextViT))
+    families: Dict[type, List[str]] = {}
+    for name in backbone_names():
+        families.setdefault(variant_of(name).family, []).append(name)
+    for family, names in families.items():
+        # one of its own of that name stays
+        if family.__name__ not in workspace.global_config:
+            module = backbone_module(family, names)
+            # where PaddleDetection looks for the class
+            setattr(sys.modules[__name__], family.__name__, module)
+            workspace.serializable(workspace.register(module))
 
 
-def load(config_path, overrides=()):
+def load(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> Any:
     """PaddleDetection's global config from a YAML in its dialect; overrides as 'section.key=value'.
 
     Raises ConfigError for a section or a section's key that it does not know, which PaddleDetection
@@ -193,35 +212,44 @@ def load(config_path, overrides=()):
 
     config = load_config(str(config_path))
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"-o {override}: expected KEY=VALUE")
-        value = yaml.safe_load(value)
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        merge_config(value)
+        merge_config(_nested(override))
     modules = get_registered_modules()
     known = {*SETTINGS, *modules, *(key for module in modules.values() for key in module.shared)}
     for name, section in config.items():
         if name not in known:
             # of hundreds
-            raise ConfigError(
-                f"{config_path}: {name}: unknown "
-                f"section.{nearest(name, known).partition(' Expected')[0]}"
-            )
+            hint = nearest(name, known).partition(" Expected")[0]
+            raise ConfigError(f"{config_path}: {name}: unknown section.{hint}")
         if isinstance(section, SchemaDict):
-            if name.endswith("Reader"):
-                require_keys(section, [*section.schema, *READER_KEYS], f"{config_path}: {name}")
-            elif name.endswith("Dataset") and section.get("name") in modules:
-                require_keys(
-                    section, ["name", *modules[section["name"]].schema], f"{config_path}: {name}"
-                )
-            elif section.strict:
-                require_keys(section, section.schema, f"{config_path}: {name}")
+            keys = _known_keys(name, section, modules)
+            if keys is not None:
+                require_keys(section, keys, f"{config_path}: {name}")
     return config
 
 
-def _trainer(config_path, overrides, mode):
+def _nested(override: str) -> Dict[str, Any]:
+    """{'section': {'key': value}} of 'section.key=value'."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"-o {override}: expected KEY=VALUE")
+    value = yaml.safe_load(text)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _known_keys(name: str, section: Any, modules: Dict[str, Any]) -> Optional[List[str]]:
+    """What the section `name` may hold; None if its module takes any key."""
+    if name.endswith("Reader"):
+        return [*section.schema, *READER_KEYS]
+    if name.endswith("Dataset") and section.get("name") in modules:
+        return ["name", *modules[section["name"]].schema]
+    return list(section.schema) if section.strict else None
+
+
+def _trainer(
+    config_path: os.PathLike | str, overrides: Sequence[str], mode: str
+) -> Tuple[Any, Any]:
     """PaddleDetection's Trainer for that config. ImportError for a PaddleDetection whose detectors
     do not run on this Paddle.
     """
@@ -233,9 +261,8 @@ def _trainer(config_path, overrides, mode):
     if re.match(r"2\.[0-6]\b", version):
         raise ImportError(
             f"PaddleDetection {version} cannot run on Paddle {paddle.__version__}, whose 0-D "
-            f"tensors it does not know: put a "
-            "checkout of its develop branch on PYTHONPATH, or use configs/detection/, which need "
-            "no PaddleDetection"
+            f"tensors it does not know: put a checkout of its develop branch on PYTHONPATH, or "
+            "use configs/detection/, which need no PaddleDetection"
         )
     config["use_gpu"] = config.get("use_gpu", False) and paddle.is_compiled_with_cuda()
     for device in ("use_xpu", "use_npu", "use_mlu"):
@@ -245,7 +272,11 @@ def _trainer(config_path, overrides, mode):
     return config, Trainer(config, mode=mode)
 
 
-def train(config_path, overrides=(), resume=None):
+def train(
+    config_path: os.PathLike | str,
+    overrides: Sequence[str] = (),
+    resume: Optional[str] = None,
+) -> int:
     """Train by PaddleDetection's Trainer, evaluating where the config has an EvalDataset. resume: a
     checkpoint of it. Returns 0.
     """
@@ -258,7 +289,7 @@ def train(config_path, overrides=(), resume=None):
     return 0
 
 
-def evaluate(config_path, overrides=()):
+def evaluate(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> int:
     """Evaluate `weights` on EvalDataset; PaddleDetection prints the figures and writes bbox.json
     and mask.json. Returns 0.
     """
@@ -268,7 +299,7 @@ def evaluate(config_path, overrides=()):
     return 0
 
 
-def export(config_path, directory, overrides=()):
+def export(config_path: os.PathLike | str, directory: str, overrides: Sequence[str] = ()) -> int:
     """Write Paddle Inference files of `weights` below `directory`, by PaddleDetection's export.
     Returns 0.
     """

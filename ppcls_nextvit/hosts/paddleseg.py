@@ -1,4 +1,4 @@
-"""Next-ViT in PaddleSeg, wheel 2.8.0 or checkout: backbones for its heads, our heads, and `train`
+"""Our models in PaddleSeg, wheel 2.8.0 or checkout: backbones for its heads, our heads, and `train`
 and `evaluate` by its own core.
 
 In its YAML dialect (configs/paddleseg/), with one section more, `run`, for what its own program
@@ -12,13 +12,14 @@ takes on the command line:
 import importlib
 import inspect
 import logging
+import os
 from types import SimpleNamespace
-from typing import Literal, Optional
+from typing import Any, Callable, Dict, List, Literal, Optional, Sequence, Tuple
 
 import paddle
+from paddle import Tensor, nn
 
-from ..models import MODELS, build_backbone
-from ..models.backbones.nextvit import VARIANTS, NextViT
+from ..models import MODELS, backbone_names, build_backbone, list_models
 from ..models.segmentors.heads import resize_like
 from ..schema import ConfigError, Registry, require_keys
 from ..weights import load_weights
@@ -43,13 +44,14 @@ SECTIONS = (
     "distill_loss",
     "to_static_training",
 )
-HEADS = ("SemanticFPN", "UPerNet")
+PREFIX = "NextViT"  # of our heads' names there, where it has heads of the same names
 RUN = Registry("section")
 
 
-def register():
-    """Add BACKBONES NextViT_{small,base,large} and MODELS NextViT{SemanticFPN,UPerNet}; returns
-    their names. ImportError without PaddleSeg.
+def register() -> List[str]:
+    """Add our backbones to BACKBONES, NextViT_{small,base,large} among them, and our segmentors
+    whose losses are PaddleSeg's to MODELS, NextViT{SemanticFPN,UPerNet}; returns their names.
+    ImportError without PaddleSeg.
 
     A backbone takes in_channels, pretrained (any file of load_weights: its backbone is taken) and
     the keys of a `backbone` mapping here (see create_model); it has feat_channels and returns four
@@ -62,9 +64,10 @@ def register():
 
     if suite.__version__ == "2.8.0":
         _shim_0d_tensors()
-    made = {
-        **{name: (manager.BACKBONES, _backbone(name)) for name in VARIANTS},
-        **{f"NextViT{name}": (manager.MODELS, _head(name)) for name in HEADS},
+    heads = [name for name in list_models("segmentation") if not MODELS.get(name).brings_losses]
+    made: Dict[str, Tuple[Any, Any]] = {
+        **{name: (manager.BACKBONES, _backbone(name)) for name in backbone_names()},
+        **{f"{PREFIX}{name}": (manager.MODELS, _head(name)) for name in heads},
     }
     for name, (components, component) in made.items():
         if name not in components.components_dict:
@@ -73,14 +76,13 @@ def register():
     return list(made)
 
 
-def _shim_0d_tensors():
+def _shim_0d_tensors() -> None:
     """PaddleSeg 2.8.0 is older than Paddle's 0-D tensors and strict types: what three of its
     modules expect, put into these alone.
     """
-    core, metrics, loss = (
-        importlib.import_module(f"paddleseg.{name}")
-        for name in ("core.train", "utils.metrics", "models.losses.cross_entropy_loss")
-    )
+    core: Any = importlib.import_module("paddleseg.core.train")
+    metrics: Any = importlib.import_module("paddleseg.utils.metrics")
+    loss: Any = importlib.import_module("paddleseg.models.losses.cross_entropy_loss")
     if metrics.paddle is not paddle:
         return  # done before
     losses = core.loss_computation
@@ -96,77 +98,74 @@ def _shim_0d_tensors():
     )
 
 
-class Backbone(NextViT):
-    """NextViT as PaddleSeg knows a backbone; the model that holds it sets training mode without
-    calling train(), so forward does.
+class Hosted(nn.Layer):
+    """What PaddleSeg asks of a backbone, mixed into a family of ours; the model that holds it sets
+    training mode without calling train(), so forward does.
     """
 
     @property
-    def feat_channels(self):
+    def feat_channels(self) -> List[int]:
         """Channels of the four maps, as PaddleSeg's heads ask for them."""
         return list(self.stage_channels)
 
     # traced as it is: the source transformation of an export would make tensors of sizes
     @paddle.jit.not_to_static
-    def forward(self, x):
+    def forward(self, x: Tensor) -> List[Tensor]:
+        """x: [B, C, H, W] -> four maps."""
         if self.training:
             self.train()
         return super().forward(x)
 
 
-def _backbone(name):
-    def build(in_channels=3, pretrained=None, **arguments):
-        network = build_backbone(
-            {"name": name, "in_channels": in_channels, **arguments}, where="model.backbone"
-        )
-        network.__class__ = Backbone
+def _backbone(name: str) -> Callable[..., nn.Layer]:
+    def build(in_channels: int = 3, pretrained: Optional[str] = None, **arguments: Any) -> nn.Layer:
+        section = {"name": name, "in_channels": in_channels, **arguments}
+        network = build_backbone(section, "model.backbone", Hosted)
         if pretrained:
-            logger.info(
-                "backbone from %s: %s",
-                pretrained,
-                load_weights(network, pretrained, backbone_only=True),
-            )
+            report = load_weights(network, pretrained, backbone_only=True)
+            logger.info("backbone from %s: %s", pretrained, report)
         return network
 
     return build
 
 
-def _head(name):
-    class Head(MODELS.get(name)):
-        def __init__(self, num_classes, backbone, pretrained=None, **arguments):
-            # built around a placeholder: the suite makes the backbone first
-            super().__init__(
-                num_classes=num_classes,
-                backbone={"name": "NextViT_small", "depths": (1, 1, 5, 1)},
-                **arguments,
-            )
-            self.backbone, self.in_channels = backbone, backbone.in_channels
-            if isinstance(self.neck, paddle.nn.Identity):
+def _head(name: str) -> type:
+    class Head(MODELS.get(name)):  # type: ignore[misc]
+        """The segmentor on a backbone that the suite has made already."""
+
+        neck: Any
+
+        def __init__(
+            self,
+            num_classes: int,
+            backbone: nn.Layer,
+            pretrained: Optional[str] = None,
+            **arguments: Any,
+        ) -> None:
+            super().__init__(num_classes=num_classes, backbone=backbone, **arguments)
+            if isinstance(self.neck, nn.Identity):
                 del self.neck
                 # the suite calls paddle.flops, which takes no Layer whose input is a list
                 self.neck = list
             if pretrained:
-                logger.info(
-                    "weights from %s: %s",
-                    pretrained,
-                    load_weights(self, pretrained, head="fresh_on_mismatch"),
-                )
+                report = load_weights(self, pretrained, head="fresh_on_mismatch")
+                logger.info("weights from %s: %s", pretrained, report)
 
         @paddle.jit.not_to_static
-        def forward(self, image):
+        def forward(self, image: Tensor) -> List[Tensor]:
             """[B, C, H, W] -> the list of logits [B, num_classes, H, W] that PaddleSeg expects; in
             evaluation of the decode head alone.
             """
-            return (
-                [resize_like(logits, image) for logits in self.forward_heads(image)]
-                if self.training
-                else [super().forward(image)]
-            )
+            if not self.training:
+                return [super().forward(image)]
+            return [resize_like(logits, image) for logits in self.forward_heads(image)]
 
     return Head
 
 
-def _build(config_path, overrides):
+def _build(
+    config_path: os.PathLike | str, overrides: Sequence[str]
+) -> Tuple[Any, Any, Dict[str, Any]]:
     """(Config, SegBuilder, checked arguments of `run`) of a YAML in PaddleSeg's dialect."""
     register()
     from paddleseg.core import evaluate as evaluation
@@ -187,7 +186,7 @@ def _build(config_path, overrides):
     return config, SegBuilder(config), run
 
 
-def _made(builder, *parts):
+def _made(builder: Any, *parts: str) -> List[Any]:
     """Those parts of the builder; what it says about a key or value that it does not know as a
     ConfigError.
     """
@@ -197,7 +196,7 @@ def _made(builder, *parts):
         raise ConfigError(str(error)) from error
 
 
-def train(config_path, overrides=()):
+def train(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> int:
     """Train by PaddleSeg's core.train from a YAML in its dialect; overrides as 'section.key=value'.
     Returns the exit status 0.
 
@@ -210,8 +209,8 @@ def train(config_path, overrides=()):
 
 @RUN.register(name="run")
 def _train(
-    config,
-    builder,
+    config: Any,
+    builder: Any,
     *,
     device: Literal["cpu", "gpu", "xpu", "npu", "mlu"] = "cpu",
     seed: Optional[int] = None,
@@ -226,7 +225,7 @@ def _train(
     use_ema: bool = False,
     precision: Literal["fp32", "fp16"] = "fp32",
     amp_level: Literal["O1", "O2"] = "O1",
-):
+) -> int:
     from paddleseg.core import train as fit
     from paddleseg.utils import utils
 
@@ -258,7 +257,11 @@ def _train(
     return 0
 
 
-def evaluate(config_path, weights=None, overrides=()):
+def evaluate(
+    config_path: os.PathLike | str,
+    weights: os.PathLike | str | None = None,
+    overrides: Sequence[str] = (),
+) -> Dict[str, float]:
     """{'miou', 'accuracy'} on val_dataset, by PaddleSeg's core.evaluate.
 
     weights: a segmentor's, any file of load_weights; None: those of `model.pretrained`. ConfigError

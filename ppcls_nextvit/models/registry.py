@@ -4,7 +4,7 @@ segmentor registers itself where it is defined.
 
 import inspect
 from functools import partial
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from paddle import nn
 
@@ -16,6 +16,7 @@ __all__ = [
     "Variant",
     "backbone_names",
     "build_backbone",
+    "build_variant",
     "check_backbone",
     "register_variants",
     "variant_of",
@@ -130,14 +131,27 @@ def check_backbone(
     return backbone["name"], MODELS.check(backbone["name"], arguments, where)
 
 
-def build_backbone(
-    backbone: Mapping[str, Any], where: str = "Arch.backbone", mixin: Optional[type] = None
+def build_variant(
+    name: str, arguments: Mapping[str, Any], where: str, mixin: Optional[type] = None
 ) -> nn.Layer:
-    """The backbone that the mapping describes: its forward returns four maps. mixin: see
-    Variant.mixed_with. ConfigError as check_backbone.
+    """The model `name` with the user's `arguments`. mixin: see Variant.mixed_with. ConfigError for
+    what cannot be meant.
     """
-    name, arguments = check_backbone(backbone, where)
-    variant = variant_of(name)
+    variant = variant_of(name, where)
     models = Registry(MODELS.kind)
     models.register(variant if mixin is None else variant.mixed_with(mixin), name=name)
-    return models.build(name, {**arguments, "num_classes": None}, where)
+    return models.build(name, arguments, where)
+
+
+def build_backbone(
+    backbone: Union[Mapping[str, Any], nn.Layer],
+    where: str = "Arch.backbone",
+    mixin: Optional[type] = None,
+) -> nn.Layer:
+    """The backbone that the mapping describes: its forward returns four maps; or `backbone` itself,
+    if it is one already. mixin: see Variant.mixed_with. ConfigError as check_backbone.
+    """
+    if isinstance(backbone, nn.Layer):
+        return backbone
+    name, arguments = check_backbone(backbone, where)
+    return build_variant(name, {**arguments, "num_classes": None}, where, mixin)
