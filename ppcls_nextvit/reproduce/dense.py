@@ -14,7 +14,7 @@ from ..config.sections import ArchSection, Config, GlobalSection
 from ..engine.logger import logger
 from ..schema import ConfigError
 from ..tasks import task_of
-from ..tasks.base import Task
+from ..tasks.base import ResumableTask
 from ..weights import read_file
 from ..weights.digest import sha256_of
 from ..weights.load import resolve
@@ -155,7 +155,7 @@ def _comparison(
     }
 
 
-def _results(task: Task, path: Path, settings: Dict[str, Any], start: float) -> List[Any]:
+def _results(task: ResumableTask, path: Path, settings: Dict[str, Any], start: float) -> List[Any]:
     """The results of all images of this process, in its order: those that are in the file `path`,
     then the others, written there.
     """
