@@ -1,0 +1,19 @@
+"""The package `my_parts` that docs/extending.md builds: a family of backbones, a detector, a
+segmentor, a transform and a target, none of which the project knows.
+"""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+FILES = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.M | re.S)
+
+
+def write_my_parts(folder):
+    """Write the page's files below `folder`, as a reader would."""
+    found = FILES.findall(PAGE.read_text(encoding="utf-8"))
+    assert found, f"{PAGE} has no files"
+    for name, text in found:
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
