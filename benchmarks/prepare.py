@@ -101,8 +101,8 @@ def prepare_exports(model, target, precisions, size, folder):
                 )
             except ExportError as error:  # int8 of random weights
                 missing[target, "int8"] = str(error)
-        # Paddle's int8 has a format of its own
-        if target == "paddle" or "int8" not in precisions:
+        # the pair's float32 files are in the format that int8 needs, such as Paddle's
+        if TARGETS[target].int8_options or "int8" not in precisions:
             export_classifier(
                 model,
                 TARGETS[target],

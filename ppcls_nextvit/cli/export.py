@@ -20,7 +20,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..export import TARGETS
-    from ..export.static import SUFFIXES
+    from ..export.verify import TOLERANCES
 
     add_config(parser)
     parser.set_defaults(refuse=parser.error, quantize=sibling(parser, "quantize"))
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
+        choices=list(TOLERANCES),
         default="fp32",
         help="default: %(default)s; int8 of --to lite stores weights, that of the others is "
         f"{sibling(parser, 'quantize')}'s",
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=list(SUFFIXES),
+        choices=[name for target in TARGETS.values() for name in target.formats],
         help="of --to paddle: pir (default), or pdmodel for older runtimes",
     )
     parser.add_argument(
@@ -101,8 +101,9 @@ def _check(args: argparse.Namespace) -> None:
     size = args.size or ()
     if len(size) > 2 or (len(size) == 2 and None in size):
         args.refuse("--size takes a height and a width, one number for both, or 'dynamic'")
-    if args.format and args.to != "paddle":
-        args.refuse(f"--format is of --to paddle; --to {args.to} has one format")
+    if args.format and not TARGETS[args.to].formats:
+        able = " and ".join(name for name, target in TARGETS.items() if target.formats)
+        args.refuse(f"--format is of --to {able}; --to {args.to} has one format")
     if args.precision == "int8" and TARGETS[args.to].calibrates:
         args.refuse(
             f"int8 of --to {args.to} is calibrated on images: {args.quantize} --to {args.to}"
