@@ -13,6 +13,8 @@ import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional, Sequence
 
 from generated import write_generated
 
@@ -33,7 +35,7 @@ missing extra, or a FloatingPointError.
 """
 
 
-def modules():
+def modules() -> list[ModuleType]:
     """The package and all its modules, as a reader meets them: outer before inner."""
     names = [
         info.name
@@ -46,7 +48,7 @@ def modules():
     ]
 
 
-def public():
+def public() -> dict[ModuleType, dict[str, Any]]:
     """{module: {name: object}}: every public object once, where it is met first, and the
     dataclasses that are fields of public ones.
     """
@@ -68,7 +70,7 @@ def public():
                 kind.__name__: kind
                 for hint in sections
                 for kind in (hint, *typing.get_args(hint))
-                if dataclasses.is_dataclass(kind)
+                if isinstance(kind, type) and dataclasses.is_dataclass(kind)
             }
         )
         found[module] = {name: value for name, value in own.items() if id(value) not in seen}
@@ -164,7 +166,7 @@ def fields(cls):
 class _Shown:
     """A function as a default: its name, not its address."""
 
-    value: object
+    value: Any  # with a __name__
 
     def __repr__(self):
         return self.value.__name__
@@ -174,7 +176,7 @@ def markdown(doc, indent=""):
     """A docstring as Markdown: its lines kept, `name: ...` and what is indented on lines of their
     own, the rest as it is.
     """
-    lines = []
+    lines: list[str] = []
     for line in doc.splitlines():
         after_text = lines and lines[-1] and not lines[-1].startswith("    ")
         if not after_text and (line.startswith("    ") or re.search(r"\S {3}", line)):
@@ -220,7 +222,7 @@ def entry(level, names, value):
 
 def entries(registry):
     """[(names, factory)] of a registry, names that mean the same together."""
-    same = {}
+    same: dict[tuple[str, str], tuple[list[str], Any]] = {}
     for name in registry:
         factory = registry.get(name)
         same.setdefault((signature("", factory), docstring(factory)), ([], factory))[0].append(name)
@@ -245,7 +247,7 @@ def constant(name, value):
     )
 
 
-def page():
+def page() -> str:
     """The text of docs/api.md."""
     found, registered = public(), set()
     text = (
@@ -282,7 +284,7 @@ def page():
 
 
 @program
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     return write_generated(
         "scripts/make_api_page.py", __doc__.partition("\n")[0], lambda: {PAGE: page()}, argv
     )

@@ -7,6 +7,7 @@ The lines and their order are those of SECTIONS in test_tipc/chains/params.py.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 
 from generated import write_generated
 
@@ -36,7 +37,7 @@ class Variant:
         return f"-c configs/{self.config}.yaml{self.overrides}"
 
 
-def variants():
+def variants() -> Iterator[Variant]:
     """NextViT_{small,base,large}_{224,384}, and NextViT_small at a small size."""
     ends = "DataLoader.Eval.dataset.transform_ops", "Infer.transforms"
     small = {
@@ -59,7 +60,7 @@ def variants():
             yield Variant(f"NextViT_{letter}_{size}", f"NextViT_{letter}_{size}", size, epochs)
 
 
-def section(name, values, without=()):
+def section(name: str, values: Mapping[str, Any], without: Collection[str] = ()) -> str:
     """The lines of the section `name`, with `values` for its keys in place of SECTIONS' own, but
     for the keys `without`.
     """
@@ -206,7 +207,7 @@ FILES = {
 }
 
 
-def all_files():
+def all_files() -> dict[Path, str]:
     """{path: text} of every variant's files."""
     return {
         CONFIGS / name.format(model=variant.model): write(variant)
@@ -215,7 +216,7 @@ def all_files():
     }
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     CONFIGS.mkdir(parents=True, exist_ok=True)
     return write_generated("scripts/make_tipc_configs.py", __doc__.splitlines()[0], all_files, argv)
 

@@ -97,7 +97,8 @@ def prepare(source: Union[str, Path], target: Union[str, Path]) -> dict[str, tup
     for split, part in (("training", range(rows - 1)), ("validation", range(rows - 1, rows))):
         for kind in ("images", "annotations"):
             (Path(target) / kind / split).mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for row, column in ((row, column) for row in part for column in range(columns)):
             tile = np.s_[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
             name = f"{row}_{column}.png"

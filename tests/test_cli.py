@@ -287,7 +287,7 @@ def test_benchmark_of_a_model(tmp_path, capsys, arguments, part):
     config = write_config(tmp_path)
     assert main(["benchmark", "-c", str(config), "--device", "cpu", "--runs", "1", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "NextViT_small on cpu, 1 runs"
+    assert lines[0] == "NextViT_small on cpu, 1 run"
     assert lines[1].startswith(f"{part}: median ") and lines[2].startswith("peak memory: ")
 
 

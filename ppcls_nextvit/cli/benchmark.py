@@ -13,8 +13,6 @@ from typing import Any, Dict, Tuple
 
 from .common import add_config, load
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a model, e.g. NextViT_small; or give -c")
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     sizes |= {"batch": args.batch} if args.batch else {}
     measured = measure(create_model(name, **arguments), runs=args.runs, train=args.train, **sizes)
     memory = measured.pop("peak_memory_mb")
-    print(f"{name} on {device}, {args.runs} runs")
+    print(f"{name} on {device}, {args.runs} run{'s' * (args.runs > 1)}")
     for part, times in measured.items():
         print(f"{part}: median {statistics.median(times):.1f} ms, least {min(times):.1f} ms")
     print(f"peak memory: {memory:.0f} MB")

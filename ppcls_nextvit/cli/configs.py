@@ -14,8 +14,6 @@ from pathlib import Path
 
 from .recipes import CHECKOUT, find, folder, named_files, names
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|copy")

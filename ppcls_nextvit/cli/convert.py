@@ -9,8 +9,6 @@ import argparse
 
 from .common import add_imports
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..weights.convert import targets

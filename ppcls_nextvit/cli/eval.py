@@ -12,8 +12,6 @@ import json
 from .common import add_config, load
 from .dialects import suite_of
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)

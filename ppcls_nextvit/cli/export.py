@@ -15,8 +15,6 @@ from .common import add_config, load, sibling
 if TYPE_CHECKING:
     from ..export.verify import Report
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..export import TARGETS

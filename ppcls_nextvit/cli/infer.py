@@ -12,8 +12,6 @@ from pathlib import Path
 
 from .common import add_config, load
 
-__all__ = ["add_arguments", "run"]
-
 DEFAULT_OUT = "output/infer"
 
 

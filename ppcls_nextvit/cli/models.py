@@ -12,7 +12,7 @@ from typing import List, NamedTuple
 
 from .common import add_imports
 
-__all__ = ["Cost", "add_arguments", "cost_of", "run"]
+__all__ = ["Cost", "cost_of"]
 
 
 class Cost(NamedTuple):

@@ -10,8 +10,6 @@ import argparse
 
 from .common import add_config, load
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..export import TARGETS

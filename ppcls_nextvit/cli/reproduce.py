@@ -13,8 +13,6 @@ from pathlib import Path
 
 from .common import add_imports
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..reproduce import PUBLISHED_DATASETS
