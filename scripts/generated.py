@@ -1,4 +1,6 @@
-"""Files that a program writes and a test compares: `--check` writes nothing and names those that differ."""
+"""Files that a program writes and a test compares: `--check` writes nothing and names those that
+differ.
+"""
 
 import argparse
 import sys

@@ -1,4 +1,6 @@
-"""Writes the recipes of configs/ from the tables in recipes/, one module a family; `--check` only compares."""
+"""Writes the recipes of configs/ from the tables in recipes/, one module a family; `--check` only
+compares.
+"""
 
 import importlib
 import pkgutil

@@ -42,7 +42,9 @@ ImageNet-1K, and on 6 million images first; crop ratio 0.875). The `_window_pool
 
 
 def official(tag: str, size: int) -> dict[str, zoo.Weights]:
-    """{model: record} of its authors' classification weights of that kind at that size, in pixels."""
+    """{model: record} of its authors' classification weights of that kind at that size, in
+    pixels.
+    """
     found = (zoo.get(name) for name in zoo.list_weights(f"*.{tag}_{size}.official"))
     return {record.model: record for record in found}
 

@@ -1,11 +1,12 @@
-"""Fashion-MNIST's four IDX files -> images.zip, train_list.txt, test_list.txt and labels.txt in
+r"""Fashion-MNIST's four IDX files -> images.zip, train_list.txt, test_list.txt and labels.txt in
 PaddleClas's list format.
 
-    python scripts/prepare_fashion_mnist.py /usr/share/datasets/fashion-mnist dataset/fashion_mnist_full
+    python scripts/prepare_fashion_mnist.py IDX_DIR dataset/fashion_mnist_full
 
 The dataset in this repository is made by
 
-    python scripts/prepare_fashion_mnist.py IDX_DIR OUT_DIR --train-per-class 500 --test-per-class 100
+    python scripts/prepare_fashion_mnist.py IDX_DIR dataset/fashion_mnist \
+        --train-per-class 500 --test-per-class 100
 
 The zip holds `train/NNNNN.png` and `test/NNNNN.png`, where NNNNN is the image's number in its IDX
 file. The output is a function of the input and the options (with one version of zlib): no dates, no

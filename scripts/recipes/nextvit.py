@@ -1,5 +1,5 @@
-"""Next-ViT's published recipes: ImageNet-1K from scratch, fine-tuned and from the SSLD-6M weights; COCO;
-ADE20K.
+"""Next-ViT's published recipes: ImageNet-1K from scratch, fine-tuned and from the SSLD-6M weights;
+COCO; ADE20K.
 
 Each file is complete, because users copy one; the tables keep them in step.
 """
@@ -26,8 +26,8 @@ class Classification(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """AP and AP50 of boxes and masks, %. memory: MB of a GPU. hours: from the log's first line to its
-    last.
+    """AP and AP50 of boxes and masks, %. memory: MB of a GPU. hours: from the log's first line to
+    its last.
     """
 
     box: str

@@ -1,4 +1,6 @@
-"""A classifier on ImageNet-1K: the published augmentation, mixing and evaluation of the DeiT line of recipes."""
+"""A classifier on ImageNet-1K: the published augmentation, mixing and evaluation of the DeiT line
+of recipes.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""Mask R-CNN on COCO 2017 by mmdetection's two schedules: 1x at one size, 3x at many sizes with crops."""
+"""Mask R-CNN on COCO 2017 by mmdetection's two schedules: 1x at one size, 3x at many sizes with
+crops.
+"""
 
 import textwrap
 
