@@ -1,104 +1,88 @@
 """Image files to pixels: decoding, with one exception for whatever is wrong with a file."""
 
+import functools
 import io
+import logging
 import os
-import struct
-import zlib
-from typing import Optional, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
-__all__ = ["ImageError", "MAX_PIXELS", "decode_image", "open_image"]
+from ..files import IMAGE_BYTES, MAX_PIXELS, UnreadableError, parsing, read_file
+from ..schema import shown_text
+from .notes import ORIENTATION, exif_block, orientation_of, without_notes
+
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS",
+    "MAX_PIXELS",
+    "ImageError",
+    "Upright",
+    "decode_image",
+    "decode_upright",
+    "open_image",
+    "use_picture",
+]
+
+log = logging.getLogger(__name__)
 
 # an image between transforms: in mode RGB, or an array [H, W, 3]
 Picture = Union[Image.Image, np.ndarray]
 Source = Union[str, os.PathLike, bytes, bytearray, memoryview]  # a path, or a file's bytes
+Result = TypeVar("Result")
 
-# 256 MiB of RGB, where Pillow begins to warn: a larger image is a decompression bomb or a mistake
-MAX_PIXELS = 89_478_485
-
-# What Pillow's decoders raise on damaged files, by its own fuzzing and ours.
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    Image.DecompressionBombError,
+# What is read, of all that Pillow knows: decoders that work within the process (EPS starts
+# Ghostscript). The programs of deploy/ have the same list.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+# Endings of such files, by which they are found in folders.
+EXTENSIONS = tuple(
+    ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif "
+    ".tiff .webp".split()
 )
+
+UPRIGHT = {  # by EXIF's orientation: what turns the pixels as stored upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
-    """An image that cannot be read or transformed. The message begins with its path."""
+    """An image that cannot be read or transformed. The message begins with its path, and is one
+    line of bounded length whatever the path and the file hold.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(shown_text(message, 4000))
+
+
+class Upright(NamedTuple):
+    """An image as it is to be seen. turned: EXIF's orientation, by which it was turned or mirrored;
+    1 if it was not.
+    """
+
+    image: Image.Image
+    turned: int
 
 
 def open_image(source: Source, name: Optional[str] = None) -> Image.Image:
     """The image in a file or in bytes, as a PIL image in mode RGB. Arguments, conventions and
     ImageErrors are `decode_image`'s.
     """
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name = name or "image in memory"
-        data = bytes(source)
-    else:
-        name = name or os.fspath(source)
-        try:
-            with open(source, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            raise ImageError(f"{name}: no such file") from None
-        except OSError as error:
-            raise ImageError(f"{name}: cannot be read: {error.strerror}") from error
-    if not data:
-        raise ImageError(f"{name}: the file is empty (0 bytes)")
-    try:
-        image = Image.open(io.BytesIO(data))
-    except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: not an image, or of a format that Pillow does not read (it begins with "
-            f"{data[:8]!r})"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: more pixels than the limit of {MAX_PIXELS} ({error})") from error
-    except DECODER_ERRORS as error:
-        raise ImageError(f"{name}: damaged image header: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}"
-        )
-    if image.mode == "F":
-        raise ImageError(
-            f"{name}: 32-bit floating point pixels have no defined range; store it with 8 or 16 "
-            f"bits"
-        )
-    # importing PaddleDetection sets it
-    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image)
-    except DECODER_ERRORS as error:
-        raise ImageError(f"{name}: truncated or damaged image: {error}") from error
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+    return decode_upright(source, name).image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB."""
-    # 16 bits in I;16 or, with older Pillow, in I: keep the high byte
-    if image.mode.startswith("I"):
-        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        image = Image.fromarray(high.astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+def decode_upright(source: Source, name: Optional[str] = None) -> Upright:
+    """The image in a file or in bytes, in mode RGB, and how it was turned. Arguments, conventions
+    and ImageErrors are `decode_image`'s.
+    """
+    data, name = _bytes_of(source, name)
+    return use_picture(data, name, lambda image: _upright(image, name))
 
 
 def decode_image(source: Source, to_rgb: bool = True, name: Optional[str] = None) -> np.ndarray:
@@ -108,12 +92,137 @@ def decode_image(source: Source, to_rgb: bool = True, name: Optional[str] = None
     Conventions: the EXIF orientation is applied (PaddleClas does so too, since OpenCV's decoder
     does; torchvision does not). Grey and palette images become RGB. Alpha is dropped, not composed,
     as in PaddleClas and torchvision. CMYK is converted without a colour profile. 16-bit grey keeps
-    its high byte. Of an animation the first frame is taken. `name` is what error messages call an
-    image given as bytes. Raises ImageError, beginning with the path, for a file that is missing,
-    unreadable, empty, truncated, damaged, not an image, or larger than MAX_PIXELS.
+    its high byte; where that leaves next to nothing of an image, a warning says so. Of an animation
+    the first frame is taken. `name` is what error messages call an image given as bytes. Raises
+    ImageError, beginning with the path, for a file that is missing, unreadable, no regular file,
+    empty, truncated, damaged, not of one of the FORMATS, or larger than MAX_PIXELS.
     """
     rgb = np.asarray(open_image(source, name))
     return rgb if to_rgb else np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def _bytes_of(source: Source, name: Optional[str]) -> Tuple[bytes, str]:
+    """(the file's bytes, what messages call it)."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), name or "image in memory"
+    name = name or os.fspath(source)
+    try:
+        return read_file(source, IMAGE_BYTES), name
+    except UnreadableError as error:
+        raise ImageError(f"{name}: {error}") from error.__cause__
+
+
+def use_picture(data: bytes, name: str, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
+    """`use(image)` of the image file in the bytes `data`, opened by Pillow and not loaded yet.
+
+    A file on which opening or `use` fails is tried again without the notes beside its pixels, of
+    which only EXIF is left, in `image.info`. ImageError, beginning with `name`, for what is wrong
+    with the file as it came.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    # importing PaddleDetection sets it
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        return _used(data, name, use, {})
+    except ImageError as error:
+        plain = without_notes(data)
+        if plain == data:
+            raise
+        try:
+            return _used(plain, name, use, {"exif": exif_block(data)})
+        except ImageError:
+            raise error from error.__cause__
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _used(
+    data: bytes, name: str, use: Callable[[ImageFile.ImageFile], Result], notes: Dict[str, bytes]
+) -> Result:
+    with parsing(f"{name}: damaged image header", ImageError):
+        image = _opened(data, name)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}"
+        )
+    with parsing(f"{name}: truncated or damaged image", ImageError):
+        image.info.update(notes)
+        return use(image)
+
+
+def _opened(data: bytes, name: str) -> ImageFile.ImageFile:
+    try:
+        return Image.open(io.BytesIO(data), formats=_readable())
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: not an image, or of a format that is not read (it begins with "
+            f"{data[:8]!r}); read are {', '.join(_readable())}"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more pixels than the limit of {MAX_PIXELS} ({error})") from error
+
+
+@functools.cache
+def _readable() -> List[str]:
+    """Those of the FORMATS that the installed Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _upright(image: ImageFile.ImageFile, name: str) -> Upright:
+    """The opened `image`, loaded, turned upright and in mode RGB."""
+    if image.mode == "F":
+        raise ImageError(
+            f"{name}: 32-bit floating point pixels have no defined range; store it with 8 or 16 "
+            f"bits"
+        )
+    # of a TIFF: loading turns it and forgets the tag
+    stored = getattr(image, "tag_v2", {}).get(ORIENTATION)
+    image.load()
+    if image.format == "TIFF":
+        return Upright(_rgb(image, name), stored if stored in UPRIGHT else 1)
+    turned = orientation_of(image.info)
+    method = UPRIGHT.get(turned)
+    return Upright(_rgb(image if method is None else image.transpose(method), name), turned)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """`image` in mode RGB."""
+    # 16 bits in I;16 or, with older Pillow, in I: keep the high byte
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        _warn_of_range(int(values.min()), int(values.max()), name)
+        image = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_told: Set[str] = set()  # what this process has warned of
+
+
+def _warn_of_range(low: int, high: int, name: str) -> None:
+    """Warn, once of each kind, of grey values from `low` to `high` that 16 bits do not hold, or of
+    which the high byte holds next to nothing.
+    """
+    if low < 0:
+        kind, told = "signed", f"grey values from {low} on; those below 0 become black"
+    elif high > 65535:
+        kind, told = "long", f"grey values up to {high}; those above 65535 become white"
+    elif 0 < high < 1 << 14:
+        bits = high.bit_length()
+        kind, told = (
+            "low",
+            (
+                f"its 16-bit grey values use {bits} bits, up to {high}; their high byte is kept, "
+                f"which is almost black. Stretch such images to 16 bits, or store them with 8"
+            ),
+        )
+    else:
+        return
+    if kind not in _told:
+        _told.add(kind)
+        log.warning("%s: %s", shown_text(name), told)
 
 
 def as_pil(image: Picture) -> Image.Image:

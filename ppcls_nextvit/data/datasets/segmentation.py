@@ -1,14 +1,13 @@
 """Images with a label for every pixel, stored as PNG files."""
 
-import io
 import os
 from typing import List, Literal, Optional, Tuple
 
 import numpy as np
-from PIL import Image
+from PIL import ImageFile
 
 from ...schema import ConfigError
-from ..images import DECODER_ERRORS, MAX_PIXELS, ImageError
+from ..images import ImageError, use_picture
 from ..lists import read_pair_list
 from ..transforms.joint import IGNORE
 from .annotated import AnnotatedDataset, thinned
@@ -93,24 +92,18 @@ def decode_labels(data: bytes, path: str) -> np.ndarray:
     """The label PNG in the bytes `data` as uint8 [H, W]: pixel values of a grey image of up to 8
     bits, indices of a palette image. ImageError for anything else.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{path}: more than {MAX_PIXELS} pixels")
-            if image.format != "PNG" or image.mode not in ("1", "L", "P"):
-                raise ImageError(
-                    f"{path}: labels must be a PNG of 8-bit grey or palette values, not "
-                    f"{image.format} of mode {image.mode}{_why_no_colours(image.mode)}"
-                )
-            # Pillow stretches 2 and 4 bits to 0..255
-            stretched = {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)
-            return np.array(image).astype(np.uint8) // np.uint8(stretched)
-    except ImageError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: not a readable image: it begins with {data[:8]!r}") from None
-    except DECODER_ERRORS as error:
-        raise ImageError(f"{path}: not a readable image: {error}") from error
+
+    def labels(image: ImageFile.ImageFile) -> np.ndarray:
+        if image.format != "PNG" or image.mode not in ("1", "L", "P"):
+            raise ImageError(
+                f"{path}: labels must be a PNG of 8-bit grey or palette values, not "
+                f"{image.format} of mode {image.mode}{_why_no_colours(image.mode)}"
+            )
+        # Pillow stretches 2 and 4 bits to 0..255
+        stretched = {"L;2": 85, "L;4": 17}.get(str(image.tile[0][3]), 1)
+        return np.array(image).astype(np.uint8) // np.uint8(stretched)
+
+    return use_picture(data, path, labels)
 
 
 def _why_no_colours(mode: str) -> str:
