@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from plain_backbone import PlainConv
+from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.config import ConfigError
@@ -150,17 +150,20 @@ def test_some_of_the_maps(fresh):
             fresh.create("NextViT")
 
 
-def test_a_family_from_outside(fresh, monkeypatch):
+def test_a_family_from_outside(fresh, monkeypatch, tmp_path):
     """A section of its own, with its own keys; the FPN takes the channels that it has."""
     monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
-    MODELS.register(PlainConv)
+    register_models(tmp_path)
     monkeypatch.setattr(paddledet, "PlainConv", None, raising=False)
     paddledet.register()
     plain = ["MaskRCNN.backbone=PlainConv", "PlainConv.width=8", "PlainConv.frozen_stages=2"]
     config = paddledet.load(MASK_RCNN, plain)
     assert config["PlainConv"].schema["norm_eval"].default is True
     detector = fresh.create("MaskRCNN")
-    assert isinstance(detector.backbone, PlainConv) and detector.backbone.frozen_stages == 2
+    assert (
+        isinstance(detector.backbone, MODELS.get("PlainConv"))
+        and detector.backbone.frozen_stages == 2
+    )
     assert [shape.channels for shape in detector.backbone.out_shape] == [8, 16, 32, 64]
     maps = detector.neck(detector.backbone({"image": paddle.zeros([1, 3, 64, 96])}))
     assert maps[0].shape == [1, 256, 16, 24]

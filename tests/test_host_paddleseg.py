@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from plain_backbone import PlainConv
+from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
@@ -147,10 +147,10 @@ def test_its_own_head_takes_the_backbone(manager):
     assert trained and not [name for name in trained if name.startswith(("stem.", "features.0."))]
 
 
-def test_a_family_from_outside(manager, monkeypatch):
+def test_a_family_from_outside(manager, monkeypatch, tmp_path):
     """Our heads and PaddleSeg's own take it: each asks for the channels that it has."""
     monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
-    MODELS.register(PlainConv)
+    register_models(tmp_path)
     try:
         assert "PlainConv" in paddleseg.register()
         make = manager.BACKBONES["PlainConv"]

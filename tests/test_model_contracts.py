@@ -1,5 +1,6 @@
 """Every backbone of the registry keeps the contracts of models/api.py, as a classifier, as maps,
-and within every detector and segmentor. So does PlainConv, which is none of the package's.
+and within every detector and segmentor. So do those of docs/extending.md, which are none of the
+package's.
 
 A family added to the package is found by walking the registry; its `toy` arguments make it small.
 """
@@ -14,7 +15,7 @@ import pytest
 from helpers import max_difference
 from paddle import nn
 from paddle.nn import functional as F
-from plain_backbone import PlainConv
+from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.export import static
@@ -25,21 +26,23 @@ from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.registry import TASKS
 
+FROM_THE_PAGE = ["PlainConv", "CentreDetector", "ThinSegmentor"]
 CLASSES = 3
 SIZE = (64, 64)
 STATISTICS = ("._mean", "._variance")
 
 
 def one_name_per_family():
-    """The first name of every family of backbones, then PlainConv."""
+    """The first name of every family of backbones, then the page's."""
     first = {}
     for name in backbone_names():
         first.setdefault(variant_of(name).family, name)
-    return [*first.values(), PlainConv.__name__]
+    return [*first.values(), "PlainConv"]
 
 
 BACKBONES = one_name_per_family()
-DETECTORS, SEGMENTORS = list_models("detection"), list_models("segmentation")
+DETECTORS = [*list_models("detection"), "CentreDetector"]
+SEGMENTORS = [*list_models("segmentation"), "ThinSegmentor"]
 KINDS = ("classifier", "features", *DETECTORS, *SEGMENTORS)
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -47,11 +50,11 @@ every_head = pytest.mark.parametrize("kind", [*DETECTORS, *SEGMENTORS])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def registered():
-    """PlainConv is a model while these tests run, and no longer."""
+def registered(tmp_path_factory):
+    """The models of docs/extending.md are known while these tests run, and no longer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODELS, "_items", dict(MODELS._items))
-        MODELS.register(PlainConv)
+        assert register_models(tmp_path_factory.mktemp("page")) == FROM_THE_PAGE
         yield
 
 

@@ -2,8 +2,11 @@
 segmentor, a transform and a target, none of which the project knows.
 """
 
+import importlib.util
 import re
 from pathlib import Path
+
+from ppcls_nextvit.models import MODELS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 FILES = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.M | re.S)
@@ -17,3 +20,19 @@ def write_my_parts(folder):
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def register_models(folder):
+    """Write the page's files below `folder` and enter its backbone, its detector and its segmentor
+    into MODELS; their names.
+    """
+    write_my_parts(folder)
+    names = []
+    for part in ("backbone", "detector", "segmentor"):
+        spec = importlib.util.spec_from_file_location(
+            f"extending_{part}", Path(folder, "my_parts", f"{part}.py")
+        )
+        before = set(MODELS)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        names += [name for name in MODELS if name not in before]
+    return names
