@@ -7,13 +7,13 @@ import json
 import numpy as np
 import paddle
 import pytest
-from golden import seeded
 from helpers import GOLDEN, max_difference, seeded_model
 
 from ppcls_nextvit.engine.optim import build_optimizer, gradient_norm
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks.classification.losses import build_loss
+from scripts import seeded
 
 STEPS, SEED = 10, 0
 DECAY = {"no_weight_decay_name": ".bias norm ", "one_dim_param_no_weight_decay": True}
@@ -73,8 +73,11 @@ def trained(golden):
 
 @pytest.mark.slow
 def test_losses_and_gradient_norms_follow_at_every_step(golden, trained):
-    """Measured: losses to 1.1e-4, norms to 2.5e-4 relative; float32 rounding grows with the steps
-    (3e-7 and 2e-6 at the first).
+    """Measured: losses to 1.1e-4, norms to 2.5e-4 relative; float32 rounding grows with the steps.
+
+    At the first step losses agree to 3e-7. The reference's gradient norm, made in float32, is
+    2.85e-5 off the double-precision one, 59.1799230, so that ours can only be held to that: it is
+    within 2e-6 of the reference's on one processor, within 4e-7 of the true one on another.
     """
     model, losses, gradient_norms, _, _ = trained
     assert [len(group) for group in split_by_decay(model, **DECAY)] == [
@@ -83,7 +86,7 @@ def test_losses_and_gradient_norms_follow_at_every_step(golden, trained):
     ]
     assert losses[0] == pytest.approx(golden["loss"][0], rel=1e-5)
     assert losses == pytest.approx(golden["loss"], rel=1e-3)
-    assert gradient_norms[0] == pytest.approx(golden["grad_norm_before_clip"][0], rel=1e-5)
+    assert gradient_norms[0] == pytest.approx(golden["grad_norm_before_clip"][0], rel=3.5e-5)
     assert gradient_norms == pytest.approx(golden["grad_norm_before_clip"], rel=1e-3)
 
 
