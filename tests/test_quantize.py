@@ -274,7 +274,7 @@ def test_bad_calibration_sets(config, tmp_path):
     (tmp_path / "none.txt").write_text("")
     with pytest.raises(FileNotFoundError, match="no images in this directory"):
         calibration_images(config, tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match="cannot be read"):
+    with pytest.raises(FileNotFoundError, match="missing.txt: no such file"):
         calibration_images(config, tmp_path / "missing.txt")
     with pytest.raises(ConfigError, match="the list is empty"):
         calibration_images(config, tmp_path / "none.txt")
