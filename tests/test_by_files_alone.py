@@ -218,11 +218,9 @@ def test_the_exported_detector_finds_what_the_model_finds(folder, detected):
     (objects,) = session.run(None, dict(zip(names, inputs.values(), strict=True)))
     expected = json.loads((folder / "objects.json").read_text())
     (tile,) = [one["objects"] for one in expected if one["file_name"].endswith(TILE.name)]
-    assert len(objects) == len(tile) == 50
-    np.testing.assert_allclose(objects[:, 1], [one["score"] for one in tile], atol=1e-4)
-    best = [one["box"] for one in tile if one["score"] > 0]
-    assert best
-    np.testing.assert_allclose(objects[: len(best), 2:], best, atol=1e-2)
+    assert len(objects) == len(tile) > 0
+    np.testing.assert_allclose(objects[:, 1], [one["score"] for one in tile], atol=1e-5)
+    np.testing.assert_allclose(objects[:, 2:], [one["box"] for one in tile], atol=1e-2)
 
 
 def test_the_detector_draws_what_it_finds(folder, detected):
