@@ -1,9 +1,10 @@
 """What is known of keys, one file a family: importing this registers those of the package."""
 
 from . import mm_heads, nextvit
-from .base import Family, Format, Heads, Pairing, register_family, register_heads
+from .base import PLAIN_HEADS, Family, Format, Heads, Pairing, register_family, register_heads
 
 __all__ = [
+    "PLAIN_HEADS",
     "Family",
     "Format",
     "Heads",

@@ -15,6 +15,7 @@ from paddle import nn
 
 __all__ = [
     "PADDLE",
+    "PLAIN_HEADS",
     "REFERENCE",
     "Family",
     "Format",
@@ -197,6 +198,7 @@ class Heads:
     background: int = 0
 
 
+# heads whose keys no other program writes
 PLAIN_HEADS = Format("heads", "detector or segmentor", lambda state, model: False)
 
 _families: dict[Network, Family] = {}
