@@ -1,42 +1,46 @@
 """Text files beside the images: lists of images with their labels, and class names."""
 
+import codecs
 import os
 from typing import List, Optional, Tuple, Union
 
-import numpy as np
-
-from ..schema import ConfigError
+from ..files import LIST_BYTES, UnreadableError, read_file
+from ..schema import ConfigError, shown, shown_text
 
 __all__ = ["read_class_names", "read_label_list", "read_pair_list", "read_text"]
 
 Path = Union[str, os.PathLike]
 
+MOST_CLASSES = 1 << 24  # labels are below, where the number of classes is not known
 
-def read_text(path: Path, called: Optional[str] = None) -> str:
-    """The text of the file `path`.
 
-    called: what messages call the file, by default its path. FileNotFoundError for one that cannot
-    be read, ConfigError for one that is not UTF-8.
+def read_text(path: Path, called: Optional[str] = None, limit: int = LIST_BYTES) -> str:
+    """The text of the file `path`, without the mark that Windows's programs put at its beginning.
+
+    called: what messages call the file, by default its path. limit: of its bytes. FileNotFoundError
+    for one that cannot be read, ConfigError for one that is not UTF-8.
     """
     called = called or os.fspath(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+        data = read_file(path, limit)
+    except UnreadableError as error:
+        raise FileNotFoundError(f"{shown_text(called)}: {error}") from error.__cause__
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{called}: text in UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{called}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
         ) from error
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{called}: no such file") from None
-    except OSError as error:
-        raise FileNotFoundError(f"{called}: cannot be read: {error.strerror}") from error
 
 
 def numbered_lines(path: Path, called: Optional[str] = None) -> List[Tuple[int, str]]:
     """[(number, line), ...] of all lines that are not blank, numbered from 1. Arguments and errors
     are `read_text`'s.
     """
-    lines = read_text(path, called).splitlines()
+    # not splitlines, to which a name may have the end of a line in it
+    lines = read_text(path, called).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -60,27 +64,37 @@ def read_label_list(
     for number, line in lines:
         name, found, text = line.strip().rpartition(delimiter)
         if not found or not name.strip():
-            raise ConfigError(f"{path}:{number}: expected 'path{delimiter}label', got {line!r}")
+            raise ConfigError(
+                f"{path}:{number}: expected 'path{delimiter}label', got {shown(line)}"
+            )
         try:
-            labels.append(int(text))
+            labels.append(_whole_number(text))
         except ValueError:
             raise ConfigError(
-                f"{path}:{number}: the label must be an integer, got {text!r}"
+                f"{path}:{number}: the label must be an integer, got {shown(text)}"
             ) from None
         names.append(name.strip())
     if not names:
         raise ConfigError(f"{path}: the list is empty; expected lines 'path{delimiter}label'")
     if relabel:
-        labels = np.unique(labels, return_inverse=True)[1].tolist()
+        order = {label: number for number, label in enumerate(sorted(set(labels)))}
+        labels = [order[label] for label in labels]
+    end = MOST_CLASSES if class_num is None else class_num
     for (number, _), label in zip(lines, labels):
-        if label < 0 or (class_num is not None and label >= class_num):
-            upper = (
-                " or more"
-                if class_num is None
-                else f" to {class_num - 1} (the model has {class_num} classes)"
+        if not 0 <= label < end:
+            why = "" if class_num is None else f" (the model has {class_num} classes)"
+            raise ConfigError(
+                f"{path}:{number}: label {shown(label)} is out of range; expected 0 to "
+                f"{end - 1}{why}"
             )
-            raise ConfigError(f"{path}:{number}: label {label} is out of range; expected 0{upper}")
     return names, labels
+
+
+def _whole_number(text: str) -> int:
+    """`text` as an int. ValueError for what is none, for Python's own 1_000 too."""
+    if "_" in text:
+        raise ValueError(text)
+    return int(text)
 
 
 def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[str], List[str]]:
@@ -94,7 +108,7 @@ def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[st
     for number, line in numbered_lines(path, f"list_path: {path}"):
         parts = [part.strip() for part in line.strip().split(delimiter)]
         if len(parts) != 2 or not all(parts):
-            raise ConfigError(f"{path}:{number}: expected {expected}, got {line!r}")
+            raise ConfigError(f"{path}:{number}: expected {expected}, got {shown(line)}")
         images.append(parts[0])
         labels.append(parts[1])
     if not images:
@@ -113,8 +127,11 @@ def read_class_names(path: Path, num_classes: Optional[int] = None) -> List[str]
     names = {}
     for number, line in numbered_lines(path, called):
         index, _, name = line.strip().partition(" ")
-        if not index.isdigit() or not name.strip() or int(index) in names:
-            raise ConfigError(f"{called}, line {number}: expected a new `id name`, got {line!r}")
+        number_like = index.isdecimal() and len(index) < 10
+        if not number_like or not name.strip() or int(index) in names:
+            raise ConfigError(
+                f"{called}, line {number}: expected a new `id name`, got {shown(line)}"
+            )
         names[int(index)] = name.strip()
     if sorted(names) != list(range(len(names))):
         raise ConfigError(f"{called}: the ids must be 0 to {len(names) - 1} without gaps")

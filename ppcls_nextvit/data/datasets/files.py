@@ -4,13 +4,27 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import List, Protocol, Sequence
+from typing import Dict, List, NamedTuple, Protocol, Sequence, Set
 
-from ..images import ImageError
+from ...files import IMAGE_BYTES, UnreadableError, parsing, read_file
+from ...schema import shown_text
+from ..images import EXTENSIONS, ImageError
 
-__all__ = ["EXTENSIONS", "Files", "image_names", "is_image_name", "open_files", "subfolders"]
+__all__ = [
+    "EXTENSIONS",
+    "Files",
+    "FolderFiles",
+    "FoundFiles",
+    "ZipFiles",
+    "files_below",
+    "image_names",
+    "is_image_name",
+    "open_files",
+    "subfolders",
+]
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# what systems leave in folders of their own accord
+LITTER = {"thumbs.db", "desktop.ini"}
 
 
 def is_image_name(name: str) -> bool:
@@ -27,18 +41,45 @@ def subfolders(root: str) -> List[str]:
     )
 
 
-def image_names(root: str, below: str = ".") -> List[str]:
-    """The images under root/below, at any depth, as paths relative to `root`, sorted by folder."""
-    found = []
-    for folder, folders, files in os.walk(os.path.join(root, below)):
-        folders.sort()
+class FoundFiles(NamedTuple):
+    """Files of a folder as paths relative to a root: the images, and what is not taken for one, but
+    for hidden files and what systems leave behind.
+    """
+
+    images: List[str]
+    others: List[str]
+
+
+def files_below(root: str, below: str = ".") -> FoundFiles:
+    """The files under root/below, at any depth, sorted by folder. Links to folders are followed;
+    no folder is read twice.
+    """
+    images: List[str] = []
+    others: List[str] = []
+    seen = {os.path.realpath(os.path.join(root, below))}
+    for folder, folders, files in os.walk(os.path.join(root, below), followlinks=True):
         place = os.path.relpath(folder, root)
-        found += [
-            os.path.normpath(os.path.join(place, name))
-            for name in sorted(files)
-            if is_image_name(name)
-        ]
-    return found
+        folders.sort()
+        folders[:] = [name for name in folders if _is_new(os.path.join(folder, name), seen)]
+        for name in sorted(files):
+            if is_image_name(name):
+                images.append(os.path.normpath(os.path.join(place, name)))
+            elif not name.startswith(".") and name.lower() not in LITTER:
+                others.append(os.path.normpath(os.path.join(place, name)))
+    return FoundFiles(images, others)
+
+
+def _is_new(folder: str, seen: Set[str]) -> bool:
+    """Whether the folder is not among those `seen`, to which it is added."""
+    real = os.path.realpath(folder)
+    new = real not in seen
+    seen.add(real)
+    return new
+
+
+def image_names(root: str, below: str = ".") -> List[str]:
+    """The images under root/below, see `files_below`."""
+    return files_below(root, below).images
 
 
 class Files(Protocol):
@@ -46,6 +87,9 @@ class Files(Protocol):
 
     def path(self, name: str) -> str:
         """Where the file `name` lies, as messages call it."""
+
+    def named(self, names: Sequence[str]) -> List[str]:
+        """`names` as the files have them: with slashes, where a list has Windows's backslashes."""
 
     def check(self, names: Sequence[str]) -> None:
         """FileNotFoundError, before any work starts, where these names cannot be meant."""
@@ -64,23 +108,42 @@ class FolderFiles:
         """Where the file `name` lies."""
         return os.path.join(self.root, name)
 
+    def named(self, names: Sequence[str]) -> List[str]:
+        """`names` with slashes for backslashes, but where a file has such a name."""
+        return [
+            name.replace("\\", "/")
+            if "\\" in name and not os.path.exists(self.path(name))
+            else name
+            for name in names
+        ]
+
     def check(self, names: Sequence[str]) -> None:
         """A wrong root is noticed here, by its first file, and not in a worker; a single missing
         file is noticed when it is read.
         """
-        if not os.path.isfile(self.path(names[0])):
+        if not os.path.exists(self.path(names[0])):
             raise FileNotFoundError(
-                f"{self.path(names[0])}: no such file, and it is the first of the list; is "
-                f"image_root (or dataset_root) right?"
+                f"{shown_text(self.path(names[0]))}: no such file, and it is the first of the "
+                f"list; is image_root (or dataset_root) right?"
             )
 
     def read(self, name: str) -> bytes:
-        """The file's bytes. ImageError if it cannot be read."""
+        """The file's bytes. ImageError if there is no such regular file of at most IMAGE_BYTES."""
         try:
-            with open(self.path(name), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise ImageError(f"{self.path(name)}: cannot be read: {error.strerror}") from error
+            return read_file(self.path(name), IMAGE_BYTES)
+        except UnreadableError as error:
+            raise ImageError(f"{self.path(name)}: {error}") from error.__cause__
+
+
+class Member(NamedTuple):
+    """Where the bytes of a zip file's member lie, and what they must be."""
+
+    offset: int
+    size: int  # as stored
+    method: int
+    crc: int
+    unpacked: int  # bytes
+    locked: bool  # by a password
 
 
 class ZipFiles:
@@ -90,19 +153,21 @@ class ZipFiles:
 
     def __init__(self, root: str):
         self.root = root
-        try:
+        self.members: Dict[str, Member] = {}
+        with parsing(f"{root}: not a whole zip file"):
             with zipfile.ZipFile(root) as archive:
-                self.members = {
-                    member.filename: (
-                        member.header_offset,
-                        member.compress_size,
-                        member.compress_type,
-                        member.CRC,
+                for info in archive.infolist():
+                    self.members[info.filename] = Member(
+                        info.header_offset,
+                        info.compress_size,
+                        info.compress_type,
+                        info.CRC,
+                        info.file_size,
+                        bool(info.flag_bits & 1),
                     )
-                    for member in archive.infolist()
-                }
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{root}: not a whole zip file: {error}") from error
+        # some programs of Windows write their own slashes
+        for name in [name for name in self.members if "\\" in name]:
+            self.members.setdefault(name.replace("\\", "/"), self.members[name])
         self.descriptor = os.open(root, os.O_RDONLY)
 
     def __del__(self) -> None:
@@ -113,34 +178,54 @@ class ZipFiles:
         """The member `name` as messages call it."""
         return f"{self.root}/{name}"
 
+    def named(self, names: Sequence[str]) -> List[str]:
+        """`names` with slashes for backslashes, but where a member has such a name."""
+        return [
+            name.replace("\\", "/") if "\\" in name and name not in self.members else name
+            for name in names
+        ]
+
     def check(self, names: Sequence[str]) -> None:
         """FileNotFoundError, before any work starts, if one of `names` is not in the zip file."""
         missing = [name for name in names if name not in self.members]
         if missing:
             raise FileNotFoundError(
-                f"{self.path(missing[0])}: no such file in the zip ({len(missing)} of "
+                f"{shown_text(self.path(missing[0]))}: no such file in the zip ({len(missing)} of "
                 f"{len(names)} are missing)"
             )
 
     def read(self, name: str) -> bytes:
-        """The member's bytes, their CRC verified. ImageError where the zip file is damaged."""
-        offset, size, method, crc = self.members[name]
-        # the name's length may differ from the directory's
-        header = os.pread(self.descriptor, 30, offset)
-        if len(header) < 30 or header[:4] != b"PK\3\4":
-            raise ImageError(f"{self.path(name)}: the zip file is damaged here")
-        name_length, extra_length = struct.unpack("<HH", header[26:30])
-        data = os.pread(self.descriptor, size, offset + 30 + name_length + extra_length)
-        try:
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
-        except zlib.error as error:
-            raise ImageError(f"{self.path(name)}: the zip file is damaged here: {error}") from error
-        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or zlib.crc32(data) != crc:
+        """The member's bytes, their CRC verified. ImageError where the zip file is damaged, and for
+        more than IMAGE_BYTES, packed or not.
+        """
+        member = self.members[name]
+        if max(member.size, member.unpacked) > IMAGE_BYTES:
             raise ImageError(
-                f"{self.path(name)}: the zip file is damaged here, or packed by another method "
-                f"than store and deflate"
+                f"{self.path(name)}: {max(member.size, member.unpacked)} bytes are more than the "
+                f"limit of {IMAGE_BYTES} bytes"
             )
+        if member.locked or member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ImageError(
+                f"{self.path(name)}: locked by a password, or packed by another method than store "
+                f"and deflate"
+            )
+        with parsing(f"{self.path(name)}: the zip file is damaged here", ImageError):
+            data = self._unpacked(member)
+        if len(data) != member.unpacked or zlib.crc32(data) != member.crc:
+            raise ImageError(f"{self.path(name)}: the zip file is damaged here")
+        return data
+
+    def _unpacked(self, member: Member) -> bytes:
+        """The bytes of a member, at most one more than it must have."""
+        # the name's length may differ from the directory's
+        header = os.pread(self.descriptor, 30, member.offset)
+        if header[:4] != b"PK\3\4":
+            return b""
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        start = member.offset + 30 + name_length + extra_length
+        data = os.pread(self.descriptor, member.size, start)
+        if member.method == zipfile.ZIP_DEFLATED:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.unpacked + 1)
         return data
 
 
@@ -150,4 +235,4 @@ def open_files(image_root: str) -> Files:
         return FolderFiles(image_root)
     if os.path.isfile(image_root):
         return ZipFiles(image_root)
-    raise FileNotFoundError(f"image_root: {image_root}: no such folder or zip file")
+    raise FileNotFoundError(f"image_root: {shown_text(image_root)}: no such folder or zip file")
