@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
 def _list(size: int) -> int:
     from ..models import MODELS
     from ..models.registry import backbone_names
+    from ..schema import yaml_parameters
+    from ..tasks import TASKS
 
     print(f"{'classifier':28}{'parameters':>12}{f'multiply-adds, {size} px':>25}{'fused':>10}")
     for name in backbone_names():
@@ -72,8 +74,11 @@ def _list(size: int) -> int:
             f"{name:28}{cost.parameters:>12,}{_giga(cost.multiply_adds):>25}"
             f"{_giga(cost.fused_multiply_adds):>10}"
         )
-    for task in ("detection", "segmentation"):
-        print(f"{task}: {', '.join(sorted(n for n in MODELS if MODELS.get(n).task == task))}")
+    on_backbones = [name for name in MODELS if "backbone" in yaml_parameters(MODELS.get(name))]
+    for task in TASKS:
+        names = sorted(name for name in on_backbones if MODELS.get(name).task == task)
+        if names:
+            print(f"{task}: {', '.join(names)}")
     return 0
 
 
