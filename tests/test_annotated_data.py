@@ -12,8 +12,9 @@ import zlib
 
 import numpy as np
 import pytest
-from joint_example import NUCLEI
 from PIL import Image
+
+from support.paths import NUCLEI
 
 mask_tools = pytest.importorskip("pycocotools.mask", reason="needs the extra `det`")
 pytest.importorskip("cv2", reason="needs the extra `cv2`")

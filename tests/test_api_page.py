@@ -6,10 +6,10 @@ import re
 
 import pytest
 from paddle import nn
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit.schema import Registry
+from support.paths import ROOT
+from support.programs import program_at
 
 make_api_page = program_at("scripts/make_api_page.py")
 

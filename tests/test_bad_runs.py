@@ -11,7 +11,9 @@ import zipfile
 import numpy as np
 import paddle
 import pytest
-from tiny import DATA, ROOT, write_config
+
+from support.paths import ROOT
+from support.tiny_run import DATA, write_config
 
 SPEC = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
 train_tool = importlib.util.module_from_spec(SPEC)

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-from tiny import ROOT
 
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.tasks.classification import quantize as int8
+from support.paths import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 

@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 import pytest
-from predicting import program_at
-from support.command_line import ROOT, run_commands
-from support.extending_page import write_my_parts
-from torch_writer import tensors, write_zip
 
 from scripts import seeded
+from support.command_line import run_commands
+from support.extending_page import write_my_parts
+from support.paths import ROOT
+from support.programs import program_at
+from support.torch_writer import tensors, write_zip
 
 pytest.importorskip("cv2", reason="needs the extra `det`")
 pytest.importorskip("pycocotools", reason="needs the extra `det`")

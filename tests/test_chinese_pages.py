@@ -5,7 +5,8 @@ names and tables' cells.
 import re
 
 import pytest
-from doc_sandbox import ROOT, blocks
+
+from support.doc_sandbox import ROOT, blocks
 from test_doc_commands import CHINESE, PAGES
 
 README = ROOT / "README.md"

@@ -9,14 +9,15 @@ import sys
 
 import paddle
 import pytest
-from predicting import program_at
-from tiny import ROOT, write_config
 
 from ppcls_nextvit import __version__, list_models
 from ppcls_nextvit.cli import recipes
 from ppcls_nextvit.cli.common import add_config, program
 from ppcls_nextvit.cli.main import COMMANDS, main
 from ppcls_nextvit.schema import ConfigError
+from support.paths import ROOT
+from support.programs import program_at
+from support.tiny_run import write_config
 
 TOOLS = {"export": "export_model"}  # whose program in tools/ has another name
 SCREEN = (24, 80)  # lines, columns

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import ROOT, write_config
 
 from ppcls_nextvit.config import ConfigError, dump_config
 from ppcls_nextvit.data import build_loader  # noqa: F401 - the registries fill on import
 from ppcls_nextvit.schema import Registry, coerce
 from ppcls_nextvit.tasks import load_config
+from support.paths import ROOT
+from support.tiny_run import write_config
 
 DECODE = {"DecodeImage": {"to_rgb": True, "channel_first": False}}
 NORMALIZE = {

@@ -1,13 +1,13 @@
 """The committed recipe files: in step with their table, loadable, and the official recipe."""
 
 import pytest
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification.losses import build_loss
 from ppcls_nextvit.tasks.classification.metrics import build_metric
+from support.paths import ROOT
+from support.programs import program_at
 
 make_configs = program_at("scripts/make_configs.py")
 FILES = {

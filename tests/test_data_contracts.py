@@ -4,9 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from joint_example import NUCLEI, example
 from PIL import Image
-from tiny import ROOT
+
+from support.annotated_example import example
+from support.paths import NUCLEI, ROOT
 
 pytest.importorskip("pycocotools.mask", reason="needs the extra `det`")
 pytest.importorskip("cv2", reason="needs the extra `cv2`")

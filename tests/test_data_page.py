@@ -3,8 +3,9 @@
 import re
 
 import pytest
+
+from support.paths import ROOT
 from test_troubleshooting import occurs
-from tiny import ROOT
 
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 MESSAGES = re.findall(r"^\| `([^`]+)` \|", PAGE.partition("## What the errors say")[2], re.M)

@@ -9,34 +9,37 @@ import shutil
 import struct
 import zlib
 
-import native
 import numpy as np
 import paddle
 import PIL
 import pytest
 import yaml
-from helpers import seeded_model
 from PIL import Image
-from predicting import clothes, program_at, random_weights, varied_pictures
-from test_deploy_python import CHW, DECODE, PIPELINES, resize
-from test_preprocess import encoded, noise, png_of
-from tiny import ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.tasks.classification.export import export_classifier
 from ppcls_nextvit.weights.digest import sha256_of
+from support import cpp_programs
+from support.goldens import seeded_model
+from support.paths import ROOT
+from support.pictures import clothes, varied_pictures
+from support.programs import program_at
+from support.random_models import random_weights
+from support.tiny_run import write_config
+from test_deploy_python import CHW, DECODE, PIPELINES, resize
+from test_preprocess import encoded, noise, png_of
 
 PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 PIXELS = [DECODE, CHW]
 
 
 def programs():
-    return native.build("deploy/cpp", "-DPADDLE_WHEEL=ON")
+    return cpp_programs.build("deploy/cpp", "-DPADDLE_WHEEL=ON")
 
 
 def classify(*arguments):
-    return native.run(f"{programs()}/classify", *arguments)
+    return cpp_programs.run(f"{programs()}/classify", *arguments)
 
 
 def describe(path, transforms, pillow=PIL.__version__, classes=("a", "b"), **model):
@@ -64,7 +67,7 @@ def describe(path, transforms, pillow=PIL.__version__, classes=("a", "b"), **mod
 
 def preprocessed(yml, image, folder=None):
     """The program's output for an image, float32 [3, H, W]."""
-    done = native.run(f"{folder or programs()}/preprocess", yml, image, text=False)
+    done = cpp_programs.run(f"{folder or programs()}/preprocess", yml, image, text=False)
     assert done.returncode == 0, done.stderr
     height, width = map(int, done.stderr.split())
     return np.frombuffer(done.stdout, np.float32).reshape(3, height, width)
@@ -162,7 +165,7 @@ def test_order_of_the_passes_is_that_of_the_exporter_s_pillow(
 @pytest.mark.slow
 def test_opencv_where_a_model_asks_for_it(pictures, tmp_path):
     cv2 = pytest.importorskip("cv2")
-    folder = native.build("deploy/cpp", "-DWITH_OPENCV=ON", optional=True)
+    folder = cpp_programs.build("deploy/cpp", "-DWITH_OPENCV=ON", optional=True)
     for interpolation in ("nearest", "bilinear", "area", "bicubic", "lanczos"):
         transforms = [DECODE, resize("cv2", resize_short=48, interpolation=interpolation), CHW]
         ours, yml = Preprocess(transforms), describe(tmp_path / "i.yml", transforms)
@@ -319,7 +322,7 @@ PNG = encoded(Image.fromarray(noise(64, 64)))
 )
 def test_bad_images_are_one_line(tmp_path, data, message):
     (tmp_path / "bad.jpg").write_bytes(data)
-    done = native.run(
+    done = cpp_programs.run(
         f"{programs()}/preprocess", describe(tmp_path / "i.yml", PIXELS), tmp_path / "bad.jpg"
     )
     assert done.returncode == 1 and done.stdout == ""
@@ -333,15 +336,16 @@ def test_bad_images_are_one_line(tmp_path, data, message):
 def test_missing_file_and_folder(tmp_path):
     yml = describe(tmp_path / "i.yml", PIXELS)
     assert (
-        "No such file" in native.run(f"{programs()}/preprocess", yml, tmp_path / "none.jpg").stderr
+        "No such file"
+        in cpp_programs.run(f"{programs()}/preprocess", yml, tmp_path / "none.jpg").stderr
     )
-    assert "Is a directory" in native.run(f"{programs()}/preprocess", yml, tmp_path).stderr
+    assert "Is a directory" in cpp_programs.run(f"{programs()}/preprocess", yml, tmp_path).stderr
 
 
 def test_one_pixel_wide_image_does_not_fill_the_memory(tmp_path):
     Image.new("L", (1, 400_000)).save(tmp_path / "line.png")
     yml = describe(tmp_path / "i.yml", [DECODE, resize(resize_short=256), CHW])
-    done = native.run(f"{programs()}/preprocess", yml, tmp_path / "line.png")
+    done = cpp_programs.run(f"{programs()}/preprocess", yml, tmp_path / "line.png")
     assert done.returncode == 1 and "the longer side would become 102400000 pixels" in done.stderr
 
 
@@ -356,7 +360,7 @@ def test_damaged_bytes_are_an_error_or_an_image(tmp_path, data):
         for position in rng.integers(0, len(data), 4):
             damaged[position] = rng.integers(256)
         (tmp_path / "a").write_bytes(damaged[: rng.integers(1, len(data) + 1)])
-        done = native.run(f"{programs()}/preprocess", yml, tmp_path / "a", text=False)
+        done = cpp_programs.run(f"{programs()}/preprocess", yml, tmp_path / "a", text=False)
         assert done.returncode in (0, 1), "neither a crash nor a signal"
         refused += done.returncode
     assert refused > 40

@@ -14,21 +14,23 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import native
 import numpy as np
 import pytest
 import yaml
-from helpers import seeded_model
 from PIL import Image
-from predicting import program_at, random_model, random_weights
-from test_deploy_cpp import assert_same, describe, python_predictions
-from test_deploy_python import PIPELINES
-from tiny import ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, lite
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.tasks.classification.export import export_classifier
+from support import cpp_programs
+from support.goldens import seeded_model
+from support.paths import ROOT
+from support.programs import program_at
+from support.random_models import random_model, random_weights
+from support.tiny_run import write_config
+from test_deploy_cpp import assert_same, describe, python_predictions
+from test_deploy_python import PIPELINES
 
 LITE, PHOTOS = ROOT / "deploy" / "lite", ROOT / "ppcls_nextvit" / "export" / "photos"
 TOLERANCE = 1e-5  # of the logits' scale
@@ -101,7 +103,7 @@ def exported(tmp_path_factory):
 
 
 def convert(*arguments, **environment):
-    return native.run(LITE / "convert.sh", *arguments, env={**os.environ, **environment})
+    return cpp_programs.run(LITE / "convert.sh", *arguments, env={**os.environ, **environment})
 
 
 @pytest.mark.slow
@@ -280,7 +282,7 @@ def test_missing_converter_says_how_to_get_it(exported, tmp_path, monkeypatch):
 def _program(opt):
     """The folder of image_classification, built by the phone's own Makefile."""
     if not shutil.which("c++") or not shutil.which("make"):
-        native.unavailable("no make or no C++ compiler")
+        cpp_programs.unavailable("no make or no C++ compiler")
     folder = tempfile.TemporaryDirectory(prefix="lite-build-")
     query = (
         "import paddlelite, sysconfig, os; print(os.path.dirname(paddlelite.__file__), "
@@ -298,7 +300,7 @@ def _program(opt):
         f"-L{libraries} -lpython3.7m "
         f"-Wl,--disable-new-dtags,-rpath,{libraries}:{folder.name},-rpath-link,{folder.name}/libs"
     )
-    done = native.run(
+    done = cpp_programs.run(
         "make",
         "-C",
         LITE,
@@ -310,7 +312,9 @@ def _program(opt):
         f"LDFLAGS={link}",
     )
     if "fatal error" in done.stderr or "cannot find -l" in done.stderr:
-        native.unavailable(re.search(r"fatal error: .*|cannot find -l\S+", done.stderr).group())
+        cpp_programs.unavailable(
+            re.search(r"fatal error: .*|cannot find -l\S+", done.stderr).group()
+        )
     assert done.returncode == 0 and "warning:" not in done.stderr, done.stderr
     return folder
 
@@ -330,7 +334,7 @@ def model(opt, exported, tmp_path):
 def test_phone_s_program_predicts_what_python_does(program, exported, model, tmp_path):
     expected = python_predictions(exported, PHOTOS, tmp_path, "--topk", "5")
     for options in ([], ["--batch-size", "1"], ["--threads", "2", "--batch-size=3"]):
-        done = native.run(
+        done = cpp_programs.run(
             program,
             "--model",
             model,
@@ -349,7 +353,7 @@ def test_phone_s_program_predicts_what_python_does(program, exported, model, tmp
 @pytest.mark.slow
 def test_bad_input_of_the_phone_s_program_is_one_line(program, model, tmp_path):
     def fails(message, *arguments, status=1):
-        done = native.run(program, "--model", model, "--images", PHOTOS, *arguments)
+        done = cpp_programs.run(program, "--model", model, "--images", PHOTOS, *arguments)
         assert (
             done.returncode == status
             and done.stdout == ""
@@ -396,7 +400,7 @@ def test_run_adb_sh(program, model, tmp_path):
     images = tmp_path / "my photos"
     shutil.copytree(PHOTOS, images)
     phone.mkdir()
-    done = native.run(
+    done = cpp_programs.run(
         LITE / "run_adb.sh", model, images, "--topk", "1", cwd=tmp_path, env=environment
     )
     assert done.returncode == 0, done.stderr
@@ -405,9 +409,9 @@ def test_run_adb_sh(program, model, tmp_path):
     )
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 4
     (images / "bad.jpg").write_bytes(b"")
-    done = native.run(LITE / "run_adb.sh", model, images, cwd=tmp_path, env=environment)
+    done = cpp_programs.run(LITE / "run_adb.sh", model, images, cwd=tmp_path, env=environment)
     assert done.returncode == 1 and "bad.jpg: the file is empty" in done.stderr
-    assert native.run(
+    assert cpp_programs.run(
         LITE / "run_adb.sh", model, tmp_path / "none", cwd=tmp_path, env=environment
     ).stderr.endswith("none: no such file\n")
 
@@ -415,7 +419,7 @@ def test_run_adb_sh(program, model, tmp_path):
 def test_makefile_builds_for_the_phone_with_the_ndk(tmp_path):
     """Which is not here: the commands it would run."""
     if not shutil.which("make"):
-        native.unavailable("no make")
+        cpp_programs.unavailable("no make")
     runtime = "ndk/toolchains/llvm/prebuilt/linux-x86_64/sysroot/usr/lib/{}/libc++_shared.so"
     for path in (
         "lite/cxx/lib/libpaddle_light_api_shared.so",
@@ -435,20 +439,23 @@ def test_makefile_builds_for_the_phone_with_the_ndk(tmp_path):
         ("arm64-v8a", "aarch64-linux-android24-clang++"),
         ("armeabi-v7a", "armv7a-linux-androideabi24-clang++"),
     ):
-        done = native.run("make", "-n", "-C", LITE, *given, f"ABI={abi}", env=environment)
+        done = cpp_programs.run("make", "-n", "-C", LITE, *given, f"ABI={abi}", env=environment)
         assert done.returncode == 0, done.stderr
         assert (
             done.stdout.count(f"/bin/{compiler} -std=c++17") == 7
             and "libc++_shared.so" in done.stdout
         )
-    assert "give NDK, LITE and DEPS" in native.run("make", "-n", "-C", LITE, env=environment).stderr
+    assert (
+        "give NDK, LITE and DEPS"
+        in cpp_programs.run("make", "-n", "-C", LITE, env=environment).stderr
+    )
 
 
 def test_sources_compile_against_the_declarations(tmp_path):
     """Also where the wheel is not."""
     if not shutil.which("c++"):
-        native.unavailable("no C++ compiler")
-    done = native.run(
+        cpp_programs.unavailable("no C++ compiler")
+    done = cpp_programs.run(
         "c++",
         "-std=c++17",
         "-Wall",
@@ -516,7 +523,7 @@ def test_android_preprocessing_is_that_of_evaluation(tmp_path):
             "default-jdk-headless libandroid-json-org-java"
         )
     include = Path(shutil.which("javac")).resolve().parents[1] / "include"
-    done = native.run(
+    done = cpp_programs.run(
         "c++",
         "-std=c++17",
         "-O2",
@@ -538,7 +545,7 @@ def test_android_preprocessing_is_that_of_evaluation(tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "Main.kt").write_text(HARNESS)
     sources = [APP / "kotlin/org/nextvit/demo" / name for name in ("Native.kt", "Recipe.kt")]
-    done = native.run(
+    done = cpp_programs.run(
         "kotlinc",
         "-cp",
         json_jar,
@@ -579,7 +586,7 @@ def test_android_preprocessing_is_that_of_evaluation(tmp_path):
                 stem.with_suffix(".f32"),
             ]
             expected.append(Preprocess(PIPELINES[name])(str(PHOTOS / photo)))
-    done = native.run(
+    done = cpp_programs.run(
         "java",
         f"-Djava.library.path={tmp_path}",
         "-cp",

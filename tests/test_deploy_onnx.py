@@ -10,8 +10,12 @@ import sys
 
 import numpy as np
 import pytest
-from predicting import clothes, program_at, random_weights, varied_pictures
-from tiny import ROOT, write_config
+
+from support.paths import ROOT
+from support.pictures import clothes, varied_pictures
+from support.programs import program_at
+from support.random_models import random_weights
+from support.tiny_run import write_config
 
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from predicting import clothes, needs_avx512, program_at, random_weights, varied_pictures
-from tiny import NORMALIZE, ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
+from support.paths import ROOT
+from support.pictures import clothes, varied_pictures
+from support.programs import program_at
+from support.random_models import needs_avx512, random_weights
+from support.tiny_run import NORMALIZE, write_config
 
 FOLDER = ROOT / "deploy" / "python"
 deploy = program_at("deploy/python/predict.py")

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from predicting import clothes, program_at, random_model
 
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.tasks.classification.export import export_classifier
+from support.pictures import clothes
+from support.programs import program_at
+from support.random_models import random_model
 
 build = program_at("deploy/tensorrt/build.py")
 infer = program_at("deploy/tensorrt/infer.py")

@@ -5,8 +5,6 @@ last hyperparameter.
 import paddle
 import pytest
 import yaml
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.data.lists import read_class_names
@@ -14,6 +12,8 @@ from ppcls_nextvit.data.transforms.joint import opencv
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.tasks import load_config
+from support.paths import ROOT
+from support.programs import program_at
 
 FILES = {
     path: text

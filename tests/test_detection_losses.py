@@ -7,13 +7,14 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, assert_loads, paddle_state_dict
 from paddle import nn
 
 from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
 from ppcls_nextvit.models.detectors.roi import RoIHead
 from ppcls_nextvit.models.detectors.rpn import RPNHead
 from scripts import seeded
+from support.goldens import assert_loads, paddle_state_dict
+from support.paths import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "mask_rcnn_losses_seed0.json").read_text())
 EVERY = 10**6  # so many samples that chance has no part

@@ -7,13 +7,14 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, assert_loads, paddle_state_dict
 
 from ppcls_nextvit.models.detectors.boxes import pairwise_iou
 from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
 from ppcls_nextvit.models.detectors.masks import paste
 from ppcls_nextvit.models.detectors.roi import align
 from scripts import seeded
+from support.goldens import assert_loads, paddle_state_dict
+from support.paths import GOLDEN
 
 SIZE = (256, 320)
 MANIFEST = json.loads((GOLDEN / "mask_rcnn_nextvit_small_manifest.json").read_text())

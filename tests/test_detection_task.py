@@ -15,7 +15,6 @@ import yaml
 from paddle import nn
 from paddle.nn import functional as F
 from PIL import Image
-from tiny import ROOT
 
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.transforms.joint import JointPipeline, opencv
@@ -36,6 +35,7 @@ from ppcls_nextvit.tasks.detection.export import ObjectTable, export, set_differ
 from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_boxes, draw_objects
 from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transforms_of
 from ppcls_nextvit.tasks.detection.task import DetectionTask
+from support.paths import ROOT
 
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
 NUCLEI = ROOT / "dataset" / "nuclei"

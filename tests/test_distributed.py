@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from paddle import nn
-from tiny import ROOT, write_config
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
@@ -19,6 +18,8 @@ from ppcls_nextvit.engine.distributed import (
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks import evaluate, load_config
+from support.paths import ROOT
+from support.tiny_run import write_config
 
 
 def launch(path, processes, *overrides):

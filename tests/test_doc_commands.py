@@ -6,7 +6,8 @@ import re
 import shutil
 
 import pytest
-from doc_sandbox import ROOT, blocks, make_template, run_page
+
+from support.doc_sandbox import ROOT, blocks, make_template, run_page
 
 # test_chinese_pages.py: no command of their own
 CHINESE = sorted([*ROOT.glob("README_ch.md"), *ROOT.glob("docs/zh_CN/*.md")])

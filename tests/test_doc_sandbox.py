@@ -1,7 +1,8 @@
 """What runs the pages' commands notices what is wrong with them."""
 
 import pytest
-from doc_sandbox import (
+
+from support.doc_sandbox import (
     ROOT,
     blocks,
     check_commands,

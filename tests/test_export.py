@@ -16,10 +16,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from helpers import seeded_model
 from paddle import nn
-from predicting import needs_avx512, program_at, random_model, random_weights
-from tiny import DATA, ROOT, write_config
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
@@ -33,6 +30,11 @@ from ppcls_nextvit.export.verify import (
     verify,
 )
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from support.goldens import seeded_model
+from support.paths import ROOT
+from support.programs import program_at
+from support.random_models import needs_avx512, random_model, random_weights
+from support.tiny_run import DATA, write_config
 
 export_model = program_at("tools/export_model.py")
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))

@@ -9,17 +9,19 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from helpers import max_difference, seeded_model
 from paddle.nn import functional as F
 from PIL import Image
-from predicting import program_at, random_model, random_weights
-from tiny import DATA, ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, coreml, mil
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from support.goldens import max_difference, seeded_model
+from support.paths import ROOT
+from support.programs import program_at
+from support.random_models import random_model, random_weights
+from support.tiny_run import DATA, write_config
 
 pytest.importorskip("coremltools", reason="needs the extra `coreml`")
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")

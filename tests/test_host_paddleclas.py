@@ -8,15 +8,16 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, max_difference, torch_state_dict
-from support.extending_page import register_models
-from torch_writer import tensors, write_zip
 
 from ppcls_nextvit import create_model, list_models, load_weights
 from ppcls_nextvit.hosts import paddleclas
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
 from scripts import seeded
+from support.extending_page import register_models
+from support.goldens import max_difference, torch_state_dict
+from support.paths import GOLDEN
+from support.torch_writer import tensors, write_zip
 
 SMALL = {"depths": [1, 1, 5, 1], "class_num": 7}
 OWN_OF_PADDLECLAS = [

@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.config import ConfigError
@@ -22,6 +21,7 @@ from ppcls_nextvit.hosts import paddledet
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from scripts import seeded
+from support.extending_page import register_models
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddledetection"
 MASK_RCNN = CONFIGS / "mask_rcnn_nextvit_small_1x_coco.yml"

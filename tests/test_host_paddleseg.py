@@ -9,7 +9,6 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
@@ -18,6 +17,7 @@ from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
 from scripts import seeded
+from support.extending_page import register_models
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "paddleseg"
 TINY = {"depths": [1, 1, 5, 1], "extra_norms": True}

@@ -11,11 +11,14 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from predicting import clothes, program_at, random_model, random_weights
-from tiny import DATA, NORMALIZE, ROOT, write_config
 
 from ppcls_nextvit.tasks.classification.predict import contact_sheet
 from ppcls_nextvit.tasks.common import list_images
+from support.paths import ROOT
+from support.pictures import clothes
+from support.programs import program_at
+from support.random_models import random_model, random_weights
+from support.tiny_run import DATA, NORMALIZE, write_config
 
 infer = program_at("tools/infer.py")
 NAMES = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]

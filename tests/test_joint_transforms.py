@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from joint_example import example
+
+from support.annotated_example import example
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

@@ -12,10 +12,8 @@ from functools import cache
 import numpy as np
 import paddle
 import pytest
-from helpers import max_difference
 from paddle import nn
 from paddle.nn import functional as F
-from support.extending_page import register_models
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.export import static
@@ -25,6 +23,8 @@ from ppcls_nextvit.models.complexity import count_macs
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.registry import TASKS
+from support.extending_page import register_models
+from support.goldens import max_difference
 
 FROM_THE_PAGE = ["PlainConv", "CentreDetector", "ThinSegmentor"]
 CLASSES = 3

@@ -3,13 +3,13 @@ table.
 """
 
 import pytest
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit import create_model, fuse_bn
 from ppcls_nextvit.models.backbones.nextvit import VARIANTS
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
 from ppcls_nextvit.models.layers import BATCH_NORMS
+from support.paths import ROOT
+from support.programs import program_at
 
 model_info = program_at("scripts/model_info.py")
 

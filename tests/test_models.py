@@ -5,20 +5,20 @@ users may ask of them.
 import numpy as np
 import paddle
 import pytest
-from helpers import (
-    GOLDEN,
-    assert_loads,
-    max_difference,
-    paddle_state_dict,
-    seeded_model,
-    torch_state_dict,
-)
 from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.models.backbones.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 from ppcls_nextvit.models.layers import BATCH_NORMS, LARGE_MAP, Conv2D, DropPath, PointwiseConv2D
 from scripts import seeded
+from support.goldens import (
+    assert_loads,
+    max_difference,
+    paddle_state_dict,
+    seeded_model,
+    torch_state_dict,
+)
+from support.paths import GOLDEN
 
 CONV_NORMS = ("patch_embed.norm", "projection.norm", "mhca.norm")
 TINY = {"depths": (1, 1, 5, 1), "num_classes": 5}

@@ -4,14 +4,14 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from test_optim import one_step, toy
-from tiny import write_config
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.engine.optim import build_optimizer, load_optimizer_state, optimizer_state
 from ppcls_nextvit.engine.parameter_groups import parameter_settings, split_by_decay
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
+from support.tiny_run import write_config
+from test_optim import one_step, toy
 
 GROUPS = [
     {"match": r"^norm\.", "weight_decay": 0.0},

@@ -6,9 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from predicting import program_at
 
 from ppcls_nextvit.data.images import decode_image
+from support.programs import program_at
 
 tool = program_at("scripts/prepare_fashion_mnist.py")
 

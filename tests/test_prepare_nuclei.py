@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from predicting import program_at
-from tiny import ROOT
+
+from support.paths import ROOT
+from support.programs import program_at
 
 NUCLEI = ROOT / "dataset" / "nuclei"
 tool = program_at("scripts/prepare_nuclei.py")

@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from predicting import clothes, program_at, random_model, random_weights
-from tiny import DATA, ROOT, write_config
 
 from ppcls_nextvit.export import TARGETS, quantize, static
 from ppcls_nextvit.export.verify import ExportError
@@ -19,6 +17,11 @@ from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.classification import quantize as int8
 from ppcls_nextvit.tasks.classification.quantize import calibration_images, export_pair, table
+from support.paths import ROOT
+from support.pictures import clothes
+from support.programs import program_at
+from support.random_models import random_model, random_weights
+from support.tiny_run import DATA, write_config
 
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "paddle2onnx", "onnxslim"),

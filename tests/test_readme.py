@@ -4,7 +4,7 @@
 
 import re
 
-from tiny import ROOT
+from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()

@@ -9,9 +9,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from figures import keep_figures
 from PIL import Image
-from predicting import program_at, random_model
 
 from ppcls_nextvit import create_model, zoo
 from ppcls_nextvit.data.images import ImageError
@@ -27,6 +25,9 @@ from ppcls_nextvit.reproduce.classification import transforms_for
 from ppcls_nextvit.reproduce.request import MATCH, MISMATCH, NO_COMPARISON, verdict
 from ppcls_nextvit.reproduce.run import find_record
 from ppcls_nextvit.schema import ConfigError
+from support.drawn_figures import keep_figures
+from support.programs import program_at
+from support.random_models import random_model
 
 tool = program_at("tools/reproduce.py")
 CROP, RATIO, SHORT = 48, 0.75, 64

@@ -9,11 +9,12 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from figures import keep_figures
-from joint_example import NUCLEI
 from paddle.nn import functional as F
 from PIL import Image
-from predicting import program_at
+
+from support.drawn_figures import keep_figures
+from support.paths import NUCLEI
+from support.programs import program_at
 
 pytest.importorskip("pycocotools", reason="needs the extra `det`")
 cv2 = pytest.importorskip("cv2", reason="needs the extra `cv2`")

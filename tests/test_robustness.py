@@ -277,8 +277,8 @@ def pipeline():
 
 
 def test_logits_of_absent_classes_are_ignored(tmp_path, synsets, two_folders):
-    """Class 0 always wins and is not in the dataset; of classes 1 and 2 the brightness decides: dark is
-    1.
+    """Class 0 always wins and is not in the dataset; of classes 1 and 2 the brightness decides:
+    dark is 1.
     """
     for name, value in (
         ("n00000007/dark.png", 10),

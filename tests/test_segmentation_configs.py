@@ -5,13 +5,13 @@ last hyperparameter.
 import re
 
 import pytest
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit.data.lists import read_class_names
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.models.segmentors.inference import Inference
 from ppcls_nextvit.tasks import load_config
+from support.paths import ROOT
+from support.programs import program_at
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

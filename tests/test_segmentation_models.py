@@ -7,7 +7,6 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, assert_loads, paddle_state_dict
 from paddle.nn import functional as F
 
 from ppcls_nextvit import create_model
@@ -23,6 +22,8 @@ from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.losses import build_loss
 from ppcls_nextvit.tasks.segmentation.metrics import PixelAccuracy
 from scripts import seeded
+from support.goldens import assert_loads, paddle_state_dict
+from support.paths import GOLDEN
 
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 NARROW = {

@@ -13,8 +13,6 @@ import paddle
 import pytest
 import yaml
 from PIL import Image
-from test_distributed import launch
-from tiny import ROOT
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.data.images import ImageError
@@ -37,6 +35,8 @@ from ppcls_nextvit.tasks.segmentation.predict import infer, predict_image
 from ppcls_nextvit.tasks.segmentation.task import SegmentationTask
 from ppcls_nextvit.tasks.segmentation.views import Views
 from ppcls_nextvit.weights.rules import LoadError
+from support.paths import ROOT
+from test_distributed import launch
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

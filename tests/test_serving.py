@@ -28,11 +28,14 @@ import pytest
 import yaml
 from paddle.nn import functional as F
 from PIL import Image
-from predicting import program_at, random_model, random_weights, varied_pictures
-from test_deploy_python import PIPELINES
-from tiny import ROOT, write_config
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
+from support.paths import ROOT
+from support.pictures import varied_pictures
+from support.programs import program_at
+from support.random_models import random_model, random_weights
+from support.tiny_run import write_config
+from test_deploy_python import PIPELINES
 
 pytest.importorskip("litserve", reason="needs the extra `serving`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serving`")

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 
-import native
 import pytest
-from predicting import program_at
-from tiny import ROOT
-from tipc_checkout import bash, make_checkout, outcomes
 
+from support import cpp_programs
+from support.paths import ROOT
+from support.programs import program_at
+from support.tipc_checkout import bash, make_checkout, outcomes
 from test_tipc.chains import client, cpp, lite, paddle2onnx, serving, status
 
 compare_results = program_at("test_tipc/compare_results.py")
@@ -650,7 +650,7 @@ def variant_of_cpp(checkout, *changes):
 @pytest.mark.chain
 def test_cpp_infer(checkout):
     if not shutil.which("cmake"):
-        native.unavailable("no CMake")
+        cpp_programs.unavailable("no CMake")
     assert_runs(checkout, "test_inference_cpp.sh", cpp, 2 + 8 + 1, "no GPU")
 
     # a broken command
@@ -690,7 +690,7 @@ def test_lite_infer(checkout):
     if "PADDLE_LITE_OPT" not in os.environ and not lite.python37():
         pytest.skip("Paddle Lite's wheel needs Python 3.7, and there is none")
     if not shutil.which("make"):
-        native.unavailable("no make")
+        cpp_programs.unavailable("no make")
     installation = 0 if "PADDLE_LITE_OPT" in os.environ else 2
     assert_runs(
         checkout, "test_lite_arm_cpu_cpp.sh", lite, installation + 4 + 1 + 8 + 2, "run_adb.sh"

@@ -13,10 +13,10 @@ import time
 import zipfile
 
 import pytest
-from predicting import program_at
-from tiny import ROOT
-from tipc_checkout import bash, make_checkout, outcomes
 
+from support.paths import ROOT
+from support.programs import program_at
+from support.tipc_checkout import bash, make_checkout, outcomes
 from test_tipc.chains import benchmark, dy2static, prepare, ptq, run, train
 from test_tipc.chains.params import ParamsError, command_options, read_params
 from test_tipc.chains.train import Inference, Place, Training, places, trainers

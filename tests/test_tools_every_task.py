@@ -7,12 +7,12 @@ import sys
 
 import paddle
 import pytest
-from predicting import program_at
-from tiny import ROOT
 
 from ppcls_nextvit.config import dialect_of
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.common import build_model
+from support.paths import ROOT
+from support.programs import program_at
 
 evaluate, export_model, infer, train = (
     program_at(f"tools/{name}.py") for name in ("eval", "export_model", "infer", "train")

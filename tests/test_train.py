@@ -13,7 +13,6 @@ import time
 import numpy as np
 import paddle
 import pytest
-from tiny import ROOT, write_config
 
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.engine import train as loop
@@ -22,6 +21,8 @@ from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.precision import float32_state
 from ppcls_nextvit.engine.progress import StopSignal
 from ppcls_nextvit.tasks import evaluate, load_config, train
+from support.paths import ROOT
+from support.tiny_run import write_config
 
 # everything random or stateful at once: drop path, dropout, mixing, erasing, EMA, accumulation over
 # an epoch whose last group is short

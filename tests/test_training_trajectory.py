@@ -7,13 +7,14 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, max_difference, seeded_model
 
 from ppcls_nextvit.engine.optim import build_optimizer, gradient_norm
 from ppcls_nextvit.engine.parameter_groups import split_by_decay
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks.classification.losses import build_loss
 from scripts import seeded
+from support.goldens import max_difference, seeded_model
+from support.paths import GOLDEN
 
 STEPS, SEED = 10, 0
 DECAY = {"no_weight_decay_name": ".bias norm ", "one_dim_param_no_weight_decay": True}

@@ -6,10 +6,10 @@ import ast
 import re
 
 import pytest
-from tiny import ROOT
 
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.tasks import load_config
+from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")

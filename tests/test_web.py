@@ -14,12 +14,15 @@ import numpy as np
 import PIL
 import pytest
 from PIL import Image
-from predicting import program_at, random_weights, varied_pictures
-from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
-from tiny import DATA, NORMALIZE, ROOT, write_config
 
 from ppcls_nextvit.data.images import open_image
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
+from support.paths import ROOT
+from support.pictures import varied_pictures
+from support.programs import program_at
+from support.random_models import random_weights
+from support.tiny_run import DATA, NORMALIZE, write_config
+from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 
 FOLDER = ROOT / "deploy" / "web"
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, max_difference, torch_state_dict
 from safetensors.numpy import load_file, save_file
-from torch_writer import Instance, Tensor, tensors, write_legacy, write_zip
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.weights import LoadError, convert, load_weights, read_file
 from scripts import seeded
+from support.goldens import max_difference, torch_state_dict
+from support.paths import GOLDEN
+from support.torch_writer import Instance, Tensor, tensors, write_legacy, write_zip
 from weight_conversion.__main__ import main
 
 SMALL, STAGE_DEPTHS = (

@@ -8,13 +8,14 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers import GOLDEN, max_difference, paddle_state_dict
 from safetensors.numpy import load_file
-from torch_writer import tensors, write_zip
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.weights import LoadError, to_torch
 from scripts import seeded
+from support.goldens import max_difference, paddle_state_dict
+from support.paths import GOLDEN
+from support.torch_writer import tensors, write_zip
 from weight_conversion.__main__ import main
 
 BACKBONE = {"name": "NextViT_small", "depths": (1, 1, 5, 1)}

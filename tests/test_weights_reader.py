@@ -17,12 +17,12 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
-from torch_writer import Global, Instance, Storage, Tensor, write_legacy, write_zip
 
 from ppcls_nextvit.weights import WeightFileError, read_file
 from ppcls_nextvit.weights.formats import unpickler
 from ppcls_nextvit.weights.formats.errors import FormatError, PickleError
 from ppcls_nextvit.weights.formats.safetensors import write_safetensors
+from support.torch_writer import Global, Instance, Storage, Tensor, write_legacy, write_zip
 
 FLOATS = np.array([1.5, -2.25, 3e-3, 65504.0], np.float32)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import setuptools
 from PIL import Image
-from tiny import ROOT
 
 from ppcls_nextvit import __version__
+from support.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from predicting import program_at, random_model
 
 from ppcls_nextvit import create_model, list_weights, load_weights, zoo
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.models.complexity import count_parameters
+from support.programs import program_at
+from support.random_models import random_model
 
 ROOT = Path(__file__).resolve().parents[1]
 model_zoo = program_at("scripts/model_zoo.py")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ppcls_nextvit.models import MODELS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+from .paths import ROOT
+
+PAGE = ROOT / "docs" / "extending.md"
 FILES = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.M | re.S)
 
 

@@ -2,12 +2,11 @@
 detection and segmentation.
 """
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
-NUCLEI = Path(__file__).resolve().parents[1] / "dataset" / "nuclei"
+from .paths import NUCLEI
+
 BOXES = (
     (3.5, 4.25, 30, 20.5),
     (40, 10, 60.75, 50),

@@ -9,7 +9,8 @@ import sys
 import tempfile
 
 import pytest
-from tiny import ROOT
+
+from .paths import ROOT
 
 PACKAGES = "apt-get install cmake g++ libjpeg-dev libpng-dev libyaml-cpp-dev"
 

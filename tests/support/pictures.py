@@ -1,70 +1,11 @@
-"""What the tests of predicting, exporting and deploying share: random weights that matter, pictures
-of every kind, programs by path.
-"""
+"""Image files of every kind, to predict."""
 
-import importlib.util
-import sys
 import zipfile
-from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import paddle
-import pytest
-from scripts import seeded
-from paddle import nn
 from PIL import Image
-from tiny import DATA, ROOT
 
-from ppcls_nextvit import create_model
-
-CPU = Path("/proc/cpuinfo")
-needs_avx512 = pytest.mark.skipif(
-    not CPU.exists() or "avx512bw" not in CPU.read_text(), reason="oneDNN's bfloat16 needs AVX512"
-)
-# logits of a random network hardly depend on the image; this makes top-k differ from image to image
-HEAD_GAIN = 20.0
-
-
-def program_at(path):
-    """The module of a program in tools/ or deploy/, which are no packages. While it is imported its
-    folder is first on the path, as when Python runs it.
-    """
-    spec = importlib.util.spec_from_file_location(
-        path.replace("/", "_").removesuffix(".py"), ROOT / path
-    )
-    module = importlib.util.module_from_spec(spec)
-    with mock.patch.object(sys, "path", [str((ROOT / path).parent), *sys.path]):
-        spec.loader.exec_module(module)
-    return module
-
-
-def random_model(name="NextViT_small", **arguments):
-    """A shallow model in eval mode whose weights and BatchNorm statistics are all random (seeded),
-    with logits of order 1 to 10.
-    """
-    model = create_model(name, num_classes=10, depths=(1, 1, 5, 1), **arguments)
-    linear = {
-        f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)
-    }
-    for key, value in model.state_dict().items():
-        if key.endswith("sr.window"):
-            continue
-        source = key.replace("._mean", ".running_mean").replace("._variance", ".running_var")
-        array = (
-            seeded.tensor(source, value.shape[::-1]).T
-            if key in linear
-            else seeded.tensor(source, value.shape)
-        )
-        value.set_value(array * HEAD_GAIN if key == "proj_head.0.weight" else array)
-    model.eval()
-    return model
-
-
-def random_weights(path):
-    """`random_model`'s weights as a file."""
-    paddle.save(random_model().state_dict(), str(path))
-    return path
+from .tiny_run import DATA
 
 
 def clothes(folder, count=7):

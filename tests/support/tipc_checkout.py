@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from tiny import ROOT
+from .paths import ROOT
 
 OWN = ("test_tipc", "deploy")
 MADE = ("data", "models", "output", "build", "node_modules", "dist", "__pycache__")

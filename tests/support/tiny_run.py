@@ -1,12 +1,13 @@
-"""A run small enough for tests: a shallow Next-ViT, 32 px, a few dozen real images of the
-quickstart set.
+"""A run small enough for tests: a shallow Next-ViT, 32 px, a few dozen real images of
+Fashion-MNIST.
 """
 
 from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from .paths import ROOT
+
 DATA = ROOT / "dataset" / "fashion_mnist"
 NORMALIZE = {
     "NormalizeImage": {
