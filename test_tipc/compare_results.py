@@ -35,10 +35,8 @@ def prediction(record, where):
     malformed; `where` is for its message.
     """
     try:
-        ids, scores = (
-            [int(value) for value in record["class_ids"]],
-            [float(value) for value in record["scores"]],
-        )
+        ids = [int(value) for value in record["class_ids"]]
+        scores = [float(value) for value in record["scores"]]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f'{where}: expected {{"class_ids": [...], "scores": [...]}}, numbers'

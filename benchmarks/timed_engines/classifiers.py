@@ -93,10 +93,8 @@ class PaddleEager:
 
     def train(self, batch):
         self.model.train()
-        images, labels = (
-            self.paddle.to_tensor(self.images(batch)),
-            self.paddle.to_tensor(self.rng.integers(0, 1000, batch)),
-        )
+        images = self.paddle.to_tensor(self.images(batch))
+        labels = self.paddle.to_tensor(self.rng.integers(0, 1000, batch))
         optimizer = self.paddle.optimizer.AdamW(
             1e-4, weight_decay=0.05, parameters=self.model.parameters()
         )
@@ -170,10 +168,8 @@ class TorchEager(PaddleEager):
 
     def train(self, batch):
         self.model.train()
-        images, labels = (
-            self.torch.from_numpy(self.images(batch)),
-            self.torch.from_numpy(self.rng.integers(0, 1000, batch)),
-        )
+        images = self.torch.from_numpy(self.images(batch))
+        labels = self.torch.from_numpy(self.rng.integers(0, 1000, batch))
         optimizer = self.torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05)
 
         def run():

@@ -66,10 +66,8 @@ class TimmPipeline:
         from timm.data import create_transform
 
         torch.set_num_threads(threads)
-        self.open, self.version = (
-            Image.open,
-            f"timm {timm.__version__}, torchvision {torchvision.__version__}",
-        )
+        self.open = Image.open
+        self.version = f"timm {timm.__version__}, torchvision {torchvision.__version__}"
         self.transform = create_transform(
             size,
             is_training=True,

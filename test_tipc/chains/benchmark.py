@@ -82,11 +82,9 @@ def figures(weights):
 @chain_program(("benchmark_train",))
 def main(params, mode, argument=None) -> int:
     section, train = params["train_benchmark_params"], params["train_params"]
-    training, data, todo = (
-        Training(params, mode, section.text("epoch")),
-        data_options(params, mode),
-        combinations(section, argument),
-    )
+    training = Training(params, mode, section.text("epoch"))
+    data = data_options(params, mode)
+    todo = combinations(section, argument)
     programs = {"norm_train": train.text("norm_train")}
     programs["to_static_train"] = f"{programs['norm_train']} {train.text('to_static_train')}"
     flags = variables(section)

@@ -60,11 +60,9 @@ def compare(python, static):
 
 @chain_program(("lite_train_lite_infer",))
 def main(params, mode) -> int:
-    training, section, data = (
-        Training(params, mode),
-        params["train_params"],
-        data_options(params, mode),
-    )
+    training = Training(params, mode)
+    section = params["train_params"]
+    data = data_options(params, mode)
     norm, to_static = section.text("norm_train"), section.text("to_static_train")
     place = next((place for place in training.places if place.lacking() is None), None)
     if place is None:

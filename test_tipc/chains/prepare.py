@@ -180,10 +180,8 @@ def make_model(params, mode, model):
     file of the training chain.
     """
     own = read_params(params.path.parent / f"{model}_train_infer_python.txt")
-    python, export = (
-        interpreter(own["train_params"].text("python")),
-        own["infer_params"].text("norm_export"),
-    )
+    python = interpreter(own["train_params"].text("python"))
+    export = own["infer_params"].text("norm_export")
     weights, data = seeded_weights(model), data_options(params, mode, ("lite", "lite"))
     environment = checkout_environment(ROOT)
     for command in (

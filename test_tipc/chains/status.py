@@ -91,11 +91,9 @@ def record(output):
     records = {identity(old): old for old in read_records()}
     left_out = 0
     for results in sorted(Path(output).glob("*/*/results_*.log")):
-        model, mode, chain = (
-            results.parent.parent.name,
-            results.parent.name,
-            results.stem.removeprefix("results_"),
-        )
+        model = results.parent.parent.name
+        mode = results.parent.name
+        chain = results.stem.removeprefix("results_")
         try:
             counts = outcomes(results)
         except ValueError as error:

@@ -93,10 +93,8 @@ class Training:
         self.model, self.python = section.text("model_name"), section.text("python")
         self.places, self.casts = places(section), section.list("-o Global.auto_cast", of=AUTO_CAST)
         self.trainers = trainers(section)
-        self.epochs, self.weights = (
-            epochs or section.of_mode(mode, "-o Global.epochs"),
-            section.text("train_model_name"),
-        )
+        self.epochs = epochs or section.of_mode(mode, "-o Global.epochs")
+        self.weights = section.text("train_model_name")
         batch = section.key(
             "-o DataLoader.Train.sampler.batch_size", "-o DataLoader.Train.sampler.first_bs"
         )
@@ -175,11 +173,9 @@ class Inference:
         self.exports = {key: section.optional(key) for key in EXPORTS.values()}
         # exported before, or here
         self.models = [] if section.flags("infer_export") == [True] else section.list("infer_model")
-        self.program, self.section, self.quantised = (
-            section.text("inference"),
-            section,
-            section.flags("infer_quant") == [True],
-        )
+        self.program = section.text("inference")
+        self.section = section
+        self.quantised = section.flags("infer_quant") == [True]
         self.devices = section.list(
             "--device", "-o Global.use_gpu", of=("cpu", "gpu", "True", "False")
         )
@@ -299,11 +295,9 @@ def train_and_infer(params, mode):
     """Every place, precision and trainer of the file: train, evaluate, export, predict; what needs
     the step before ends with it.
     """
-    training, inference, evaluation = (
-        Training(params, mode),
-        Inference(params["infer_params"]),
-        params["eval_params"].optional("eval"),
-    )
+    training = Training(params, mode)
+    inference = Inference(params["infer_params"])
+    evaluation = params["eval_params"].optional("eval")
     data = data_options(params, mode)
     kind = next((f"_{kind}" for kind in KINDS if f"_{kind}_" in params.path.stem), "")
     chain = Chain(f"python{kind}", training.model, mode, training.python)
@@ -329,15 +323,11 @@ def infer(params, mode, gpu_id=None):
     ones are compared with those stored.
     """
     use_gpu(gpu_id)
-    section, inference, evaluation = (
-        params["train_params"],
-        Inference(params["infer_params"]),
-        params["eval_params"].optional("eval"),
-    )
-    model, given = (
-        section.text("model_name"),
-        params["infer_params"].optional("-o Global.pretrained_model"),
-    )
+    section = params["train_params"]
+    inference = Inference(params["infer_params"])
+    evaluation = params["eval_params"].optional("eval")
+    model = section.text("model_name")
+    given = params["infer_params"].optional("-o Global.pretrained_model")
     weights = given or prepared(seeded_weights(model), params, mode)
     # the seeded weights have the classes of data/lite
     data = data_options(params, mode, None if given else ("lite", "whole"))

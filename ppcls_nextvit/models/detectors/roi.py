@@ -192,10 +192,8 @@ class RoIHead(nn.Layer):
             _Sample(*of_one, self.samples, self.num_classes)
             for of_one in zip(proposals, objects, labels)
         ]
-        boxes, classes = (
-            paddle.concat([s.boxes for s in chosen]),
-            paddle.concat([s.classes for s in chosen]),
-        )
+        boxes = paddle.concat([s.boxes for s in chosen])
+        classes = paddle.concat([s.classes for s in chosen])
         counts = [s.boxes.shape[0] for s in chosen]
         logits, deltas = self.boxes(maps, boxes, counts)
         parts = {"cls": F.cross_entropy(logits, classes)}
