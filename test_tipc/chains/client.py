@@ -110,10 +110,9 @@ def main(argv=None) -> int:
         server.kill()
         server.wait()
     for found in predictions:
-        print(
-            f"{found['file_name']}: "
-            f"{', '.join(f'{name} {score:.4f}' for name, score in zip(found['label_names'], found['scores']))}"
-        )
+        best = zip(found["label_names"], found["scores"], strict=True)
+        shown = ", ".join(f"{name} {score:.4f}" for name, score in best)
+        print(f"{found['file_name']}: {shown}")
     print(
         f"{len(predictions)} answers, at most "
         f"{max((found['batch_size'] for found in predictions), default=0)} images at once; "

@@ -22,9 +22,9 @@ class ParamsError(ValueError):
     """
 
 
-# Every key that a chain knows, on lines as scripts/make_tipc_configs.py writes them: the suites' keys
-# on the suites' lines, but with our programs' options. Keys that only a suite's file has are in
-# SUITES.
+# Every key that a chain knows, on lines as scripts/make_tipc_configs.py writes them: the suites'
+# keys on the suites' lines, but with our programs' options. Keys that only a suite's file has are
+# in SUITES.
 TRAIN = """\
 model_name:NextViT_small_224
 python:python

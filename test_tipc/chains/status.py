@@ -1,7 +1,7 @@
 """What was shown to run: status.json, and the table in test_tipc/README.md.
 
-python -m test_tipc.chains.status --record test_tipc/output     add the runs in which nothing failed, by the Python that ran them
-python -m test_tipc.chains.status --write | --check             the table of what is recorded
+--record test_tipc/output    add the runs in which nothing failed, by the Python that ran them
+--write | --check            the table of what is recorded
 """
 
 import argparse
