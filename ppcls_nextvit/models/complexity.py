@@ -1,13 +1,13 @@
 """What a model costs: parameters and multiply-adds, by one rule.
 
 Multiply-adds of one image are those of every convolution, Linear and attention product (Q K^T and
-attention V), plus two for each value that a BatchNorm scales and shifts and one for each value that
-the last pool averages. Activations, softmax, additions and strided pools are free. This is how
-fvcore counts, which the Next-ViT paper's "FLOPs" are; `paddle.flops`, PaddleClas's source, leaves
-the attention products out.
+attention V), plus two for each value that a BatchNorm scales and shifts, five for each that a
+LayerNorm does, and one for each that the last pool averages. Activations, softmax, additions and
+strided pools are free. This is how fvcore counts, which the papers' "FLOPs" are; `paddle.flops`,
+PaddleClas's source, leaves the attention products out.
 
-A layer with products of its own beside its parts says how many by a method `macs(x, out)`, of what
-its forward takes and gives.
+A layer with products of its own beside its parts says how many by a method `macs(*inputs, out)`, of
+what its forward takes and gives.
 """
 
 import math
@@ -38,7 +38,7 @@ def count_macs(model: nn.Layer, image_size: Union[int, Tuple[int, int]]) -> int:
     def hook(count: Callable[..., int]) -> Callable[..., None]:
         def add(layer: Any, inputs: Any, output: Any) -> None:
             nonlocal total
-            total += count(layer, inputs[0], output)
+            total += count(layer, *inputs, output)
 
         return add
 
@@ -59,7 +59,7 @@ def count_macs(model: nn.Layer, image_size: Union[int, Tuple[int, int]]) -> int:
 
 
 def _rule(layer: nn.Layer) -> Optional[Callable[..., int]]:
-    """The count(layer, x, out) of what `layer` multiplies itself; None for nothing."""
+    """The count(layer, *inputs, out) of what `layer` multiplies itself; None for nothing."""
     if hasattr(layer, "macs"):
         return type(layer).macs
     return next((count for kind, count in RULES if isinstance(layer, kind)), None)
@@ -71,5 +71,6 @@ RULES: Tuple[Tuple[Any, Callable[..., int]], ...] = (
     # [in, out]
     (nn.Linear, lambda layer, x, y: y.size * layer.weight.shape[0]),
     (BATCH_NORMS, lambda layer, x, y: 2 * y.size),
+    (nn.LayerNorm, lambda layer, x, y: 5 * y.size),
     (nn.AdaptiveAvgPool2D, lambda layer, x, y: x.size),
 )

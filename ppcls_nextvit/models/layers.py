@@ -2,7 +2,7 @@
 statistics once.
 """
 
-from typing import Optional
+from typing import Any, Optional
 
 import paddle
 from paddle import Tensor, nn
@@ -95,25 +95,25 @@ class DropPath(nn.Layer):
         return f"rate={self.rate:.4g}"
 
 
-def recompute_block(block: nn.Layer, x: Tensor) -> Tensor:
-    """`block(x)` whose activations are computed again in backward instead of being kept.
+def recompute_block(block: nn.Layer, x: Tensor, *rest: Any) -> Tensor:
+    """`block(x, *rest)` whose activations are computed again in backward instead of being kept.
 
     Recomputing runs the block twice, first without gradients; the running statistics of its
     BatchNorms must move only once, so in the first pass their momentum is 1 (old statistics kept).
     """
     # after frozen stages: recompute would give the block's parameters no gradients
     if x.stop_gradient:
-        return block(x)
+        return block(x, *rest)
     norms = [layer for layer in block.sublayers() if isinstance(layer, BATCH_NORMS)]
 
     def run(x):
         if paddle.is_grad_enabled():
-            return block(x)
+            return block(x, *rest)
         momenta = [norm._momentum for norm in norms]
         for norm in norms:
             norm._momentum = 1.0
         try:
-            return block(x)
+            return block(x, *rest)
         finally:
             for norm, momentum in zip(norms, momenta):
                 norm._momentum = momentum

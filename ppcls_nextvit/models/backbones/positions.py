@@ -1,0 +1,234 @@
+"""Where the queries and the pooled keys of a TransNeXt stage stand to one another, at any size.
+
+The position bias of a query and a key depends on their distance in height and on that in width. One
+axis knows nothing of the other: the reference's table, every pair of distances that occurs, is the
+outer product of two short lists. All here follows from sizes; nothing is a weight, nothing is
+saved.
+
+Sizes are ints, for which numpy computes constants, or scalar int64 tensors while a program is
+recorded for any size, in which the same lines are computed then.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from .tokens import Size
+
+__all__ = ["Places", "find_places", "pooled_size"]
+
+# axes kept at a time, of less than 1 MB each: a dataset with a thousand image sizes must not fill
+# the memory
+CACHED_AXES = 128
+
+
+class Axis(NamedTuple):
+    """Height or width of a map of Q queries and K keys, as arrays or tensors."""
+
+    # float32 [U]: the distances that occur, in logarithmic units, rising
+    coordinates: Any
+    # shares of a bias, to be added up: (int64 [Q, K] into coordinates, weight float32 [Q, K] or
+    # None for 1)
+    taps: Sequence[Tuple[Any, Any]]
+    # float32 [Q, window]: 1 for a neighbour within the image, 0 outside; None without a window
+    inside: Any
+    distances: Size  # U
+
+
+class Places(NamedTuple):
+    """A map of size[0] x size[1] queries and pool[0] x pool[1] keys, N and P in all."""
+
+    size: Tuple[Size, Size]
+    pool: Tuple[Size, Size]
+    rows: Axis
+    columns: Axis
+    table: Tensor  # float32 [U_rows, U_columns, 2]: every pair of distances
+    mask: Optional[Tensor]  # float32 [N, window**2]: 0 for a neighbour in the image, -inf outside
+    lengths: Tensor  # float32 [N, 1], without a window [1]: ln of the number of a query's keys
+
+    def spread(self, table_bias: Tensor) -> Tensor:
+        """The bias of the table's pairs, [heads, U_rows, U_columns] -> that of every query and key,
+        [heads, N, P].
+        """
+        heads = table_bias.shape[0]
+        parts = []
+        for index, weight in self.rows.taps:
+            part = paddle.gather(table_bias, index.flatten(), axis=1)
+            if weight is not None:
+                part = part * weight.reshape([-1, 1]).astype(part.dtype)
+            parts.append(part)
+        # [heads, H, K_rows * U_columns]
+        by_row = sum(parts[1:], parts[0]).reshape([heads, self.size[0], -1])
+        starts = (paddle.arange(self.pool[0]) * self.columns.distances).unsqueeze(-1)
+        parts = []
+        for index, weight in self.columns.taps:
+            # [W, K_rows, K_columns]
+            place = starts + index.unsqueeze(1)
+            part = paddle.gather(by_row, place.flatten(), axis=2)
+            if weight is not None:
+                weight = weight.unsqueeze(1) + paddle.zeros_like(starts, "float32")
+                part = part * weight.flatten().astype(part.dtype)
+            parts.append(part)
+        return sum(parts[1:], parts[0]).reshape([heads, -1, self.pool[0] * self.pool[1]])
+
+    def as_map(self, x: Tensor) -> Tensor:
+        """[B, N, ...] -> [B, H, W, ...]."""
+        return x.reshape([0, *self.size, *x.shape[2:]])
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Adaptive average pooling: [B, C, N] -> [B, C, P]."""
+        x = x.reshape([0, x.shape[1], *self.size])
+        if isinstance(self.size[0], int):
+            return F.adaptive_avg_pool2d(x, self.pool).flatten(2)
+        down, across = (_averages(*axis) for axis in zip(self.size, self.pool))
+        return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True).flatten(2)
+
+
+def pooled_size(size: Tuple[Size, Size], ratio: int) -> Tuple[Size, Size]:
+    """Of a map whose keys are pooled by `ratio` in height and width; at least 1 x 1."""
+    height, width = (side // ratio for side in size)
+    if isinstance(height, int):
+        return max(height, 1), max(width, 1)
+    return paddle.clip(height, min=1), paddle.clip(width, min=1)
+
+
+def find_places(
+    size: Tuple[Size, Size],
+    pool: Tuple[Size, Size],
+    unit: int,
+    window: int = 0,
+    trained: Optional[Tuple[int, int]] = None,
+) -> Places:
+    """The Places of a map of `size` whose keys are pooled to `pool`.
+
+    unit: the distance from the first token of an axis to the last in pretraining. window: side of
+    the window of neighbours, which are keys too; 0: none are. trained: (queries, keys) along each
+    axis of the map for which the bias is computed, to be interpolated from there (bilinear over
+    keys, then over queries); None: computed for this map.
+    """
+    axes = []
+    for queries, keys in zip(size, pool):
+        known = isinstance(queries, int)
+        make = _known_axis if known else _recorded_axis
+        axes.append(make(queries, keys, unit, window, trained))
+    rows, columns = axes
+    table = paddle.stack(paddle.meshgrid(rows.coordinates, columns.coordinates), axis=-1)
+    keys = pool[0] * pool[1]
+    if isinstance(keys, int):
+        count = paddle.to_tensor([keys], dtype="float32")
+    else:
+        count = keys.astype("float32").reshape([1])
+    if not window:
+        return Places(size, pool, rows, columns, table, None, paddle.log(count))
+    # [H, W, window, window]
+    inside = rows.inside[:, None, :, None] * columns.inside[None, :, None, :]
+    inside = inside.reshape([-1, window**2])
+    lengths = paddle.log(inside.sum(-1, keepdim=True) + count)
+    return Places(size, pool, rows, columns, table, paddle.log(inside), lengths)
+
+
+def _known_axis(*sizes: Any) -> Axis:
+    """_axis as tensors."""
+
+    def tensor(array: Any) -> Any:
+        return None if array is None else paddle.to_tensor(array)
+
+    axis = _constant_axis(*sizes)
+    taps = [(tensor(index), tensor(weight)) for index, weight in axis.taps]
+    return Axis(tensor(axis.coordinates), taps, tensor(axis.inside), axis.distances)
+
+
+@lru_cache(CACHED_AXES)
+def _constant_axis(
+    queries: int, keys: int, unit: int, window: int, trained: Optional[Tuple[int, int]]
+) -> Axis:
+    """_axis as arrays, without the distances that no query and key have."""
+    axis = _axis(np, queries, keys, unit, window, trained)
+    used = np.unique(np.concatenate([index.ravel() for index, _ in axis.taps]))
+    taps = [(np.searchsorted(used, index), weight) for index, weight in axis.taps]
+    return Axis(axis.coordinates[used], taps, axis.inside, len(used))
+
+
+def _recorded_axis(*sizes: Any) -> Axis:
+    """_axis in the program that is recorded."""
+    return _axis(paddle, *sizes)
+
+
+def _axis(
+    xp: Any, queries: Any, keys: Any, unit: int, window: int, trained: Optional[Tuple[int, int]]
+) -> Axis:
+    """The Axis by numpy or by paddle, whichever `xp` is."""
+    inside = _inside(xp, queries, window) if window else None
+    if trained is None or trained == (queries, keys):
+        coordinates, index, distances = _distances(xp, queries, keys, unit)
+        return Axis(coordinates, [(index, None)], inside, distances)
+    coordinates, index, distances = _distances(np, *trained, unit)
+    if xp is paddle:
+        coordinates, index = paddle.to_tensor(coordinates), paddle.to_tensor(index)
+    taps = []
+    for query, query_share in _nearest(xp, queries, trained[0]):
+        for key, key_share in _nearest(xp, keys, trained[1]):
+            place = query[:, None] * trained[1] + key[None, :]
+            taps.append((xp.take(index, place), query_share[:, None] * key_share[None, :]))
+    return Axis(coordinates, taps, inside, distances)
+
+
+def _distances(xp: Any, queries: Any, keys: Any, unit: int) -> Tuple[Any, Any, Any]:
+    """(coordinates, index [Q, K] into them, how many they are) of queries and the keys that
+    adaptive average pooling makes of them: each stands in the middle of its queries.
+    """
+    start, end = _windows(xp, queries, keys)
+    # positions are doubled, and so whole: a key's first query plus its last
+    centres = start + end - 1
+    distances = 2 * xp.arange(queries)[:, None] - centres[None, :]
+    # keys of equally many queries stand a whole number of queries apart
+    uneven = queries % keys
+    step = 2 - (min(uneven, 1) if xp is np else paddle.clip(uneven, max=1))
+    lowest = -centres[-1]
+    count = (2 * (queries - 1) - centres[0] - lowest) // step + 1
+    steps = (lowest + step * xp.arange(count)).astype("float32") / 2 / unit * 8
+    # float64 rounds as the reference does; a program stays in the types that all engines have
+    magnitude = (xp.abs(steps) + 1).astype("float64" if xp is np else "float32")
+    coordinates = xp.sign(steps) * xp.log2(magnitude).astype("float32") / 3
+    return coordinates, (distances - lowest) // step, count
+
+
+def _averages(queries: Tensor, keys: Tensor) -> Tensor:
+    """float32 [K, Q]: the share of each query in each key."""
+    start, end = _windows(paddle, queries, keys)
+    place = paddle.arange(queries).unsqueeze(0)
+    inside = (place >= start.unsqueeze(-1)) & (place < end.unsqueeze(-1))
+    return inside.astype("float32") / (end - start).unsqueeze(-1).astype("float32")
+
+
+def _windows(xp: Any, queries: Any, keys: Any) -> Tuple[Any, Any]:
+    """Adaptive average pooling's first query of each key, and the one after its last: [K], [K]."""
+    key = xp.arange(keys)
+    return key * queries // keys, ((key + 1) * queries + keys - 1) // keys
+
+
+def _nearest(xp: Any, count: Any, trained: int) -> Sequence[Tuple[Any, Any]]:
+    """Bilinear interpolation from `trained` places to `count`: twice (place int64 [count], its
+    share float32 [count]), borders replicated.
+    """
+    if xp is np:
+        scale = np.float32(trained) / np.float32(count)
+    else:
+        scale = trained / count.astype("float32")
+    source = (xp.arange(count).astype("float32") + 0.5) * scale - 0.5
+    source = source.clip(0) if xp is np else paddle.clip(source, min=0)
+    first = xp.floor(source).astype("int64")
+    second = (first + 1).clip(0, trained - 1)
+    share = source - first.astype("float32")
+    return (first, 1 - share), (second, share)
+
+
+def _inside(xp: Any, queries: Any, window: int) -> Any:
+    """float32 [Q, window]: 1 where a neighbour is within the image, 0 outside."""
+    reach = xp.arange(window) - window // 2
+    place = xp.arange(queries)[:, None] + reach[None, :]
+    return ((place >= 0) & (place < queries)).astype("float32")
