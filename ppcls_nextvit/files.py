@@ -18,6 +18,7 @@ __all__ = [
     "IMAGE_BYTES",
     "JSON_BYTES",
     "LIST_BYTES",
+    "MASK_BYTES",
     "MAX_PIXELS",
     "UnreadableError",
     "parsing",
@@ -27,6 +28,7 @@ __all__ = [
 IMAGE_BYTES = 1 << 30  # of an image file, and of an image in a zip file once it is unpacked
 LIST_BYTES = 4 << 30  # of a text file: lists of images, class names
 JSON_BYTES = 16 << 30  # of a COCO json; Objects365's has 6 GB
+MASK_BYTES = 8 << 30  # of the masks of one image, a byte for each pixel
 # 256 MiB of RGB, where Pillow begins to warn: a larger image is a decompression bomb or a mistake
 MAX_PIXELS = 89_478_485
 

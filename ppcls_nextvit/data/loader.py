@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 import numpy as np
 import paddle
 
-from ..schema import ConfigError, require_keys
+from ..schema import ConfigError, require_keys, shown
 from .batches import EpochBatches
 from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
@@ -46,7 +46,7 @@ def _named(section: Dict[str, Any], key: str, where: str) -> Tuple[str, Dict[str
     """(name, other keys, place) of the mapping `section[key]`."""
     entry, place = section.get(key), f"{where}.{key}"
     if not isinstance(entry, dict):
-        raise ConfigError(f"{place}: expected a mapping with a name, got {entry!r}")
+        raise ConfigError(f"{place}: expected a mapping with a name, got {shown(entry)}")
     arguments = dict(entry)
     # PaddleClas's samplers may be nameless
     name = arguments.pop("name", "DistributedBatchSampler" if key == "sampler" else None)
@@ -61,9 +61,9 @@ def check_loader(section: Any, mode: str, where: Optional[str] = None) -> None:
     """
     where = where or f"DataLoader.{mode}"
     if mode not in ("Train", "Eval"):
-        raise ConfigError(f"{where}: the modes are Train and Eval, got {mode!r}")
+        raise ConfigError(f"{where}: the modes are Train and Eval, got {shown(mode)}")
     if not isinstance(section, dict):
-        raise ConfigError(f"{where}: expected a mapping, got {section!r}")
+        raise ConfigError(f"{where}: expected a mapping, got {shown(section)}")
     require_keys(section, ("dataset", "sampler", "loader"), where)
     name, arguments, place = _named(section, "dataset", where)
     arguments = DATASETS.check(name, arguments, place)

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Literal, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
-from ..schema import ConfigError, Registry, named_entries
+from ..schema import ConfigError, Registry, named_entries, shown
 
 __all__ = ["BATCH_TRANSFORMS", "BatchTransform", "cutmix", "cutmix_box", "mixup"]
 
@@ -162,7 +162,7 @@ class OpSampler:
             prob = arguments.pop("prob", None)
             if not isinstance(prob, (int, float)) or isinstance(prob, bool) or not 0 <= prob <= 1:
                 raise ConfigError(
-                    f"OpSampler.{name}.prob: expected a probability from 0 to 1, got {prob!r}"
+                    f"OpSampler.{name}.prob: expected a probability from 0 to 1, got {shown(prob)}"
                 )
             self.ops.append(BATCH_TRANSFORMS.build(name, arguments, f"OpSampler.{name}"))
             self.probs.append(prob)

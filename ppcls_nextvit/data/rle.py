@@ -97,6 +97,8 @@ def decompressed(text: bytes) -> List[int]:
             raise ValueError(f"{text[:20]!r}... is not COCO's compressed form of run lengths")
         value |= (digit & 31) << shift
         shift += 5
+        if shift > 60:  # a number that no image has pixels for
+            raise ValueError(f"{text[:20]!r}... is not COCO's compressed form of run lengths")
         # the last digit, whose highest bit is the sign
         if not digit & 32:
             value -= (digit & 16) << (shift - 4)

@@ -1,18 +1,21 @@
 """What the datasets of detection and segmentation share."""
 
+import functools
+import logging
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Optional, Tuple, TypeVar
 
 import numpy as np
 
-from ...schema import ConfigError
-from ..images import decode_image
+from ...schema import ConfigError, shown_text
+from ..images import ImageError, Upright, decode_upright
 from ..transforms.joint import JointPipeline, fixed_pipeline, padded
 from .files import Files
-from .registry import SECTIONS, BadImages, Batch, Sample
+from .registry import SECTIONS, BadImages, Batch, ClassCounts, Sample
 
 __all__ = ["AnnotatedDataset", "thinned"]
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 # of the arrays that every batch has beside the images
@@ -38,33 +41,70 @@ def thinned(items: List[Item], count: Optional[int]) -> List[Item]:
 
 class AnnotatedDataset(ABC):
     """Images with annotations (boxes, masks, label maps), transformed together. A Dataset but for
-    `truth`, which a subclass has.
+    `truth`, `class_counts` and `annotation_bytes`, which a subclass has.
 
+    Annotations are those of the upright image, as every program shows it.
+    class_num: of the model, None: unknown. source: what says which images there are, for messages.
     files, names: the images. mode: 'train', or 'val' without annotations in the samples.
     """
 
+    class_names: Optional[List[str]] = None
+
     def __init__(
         self,
+        class_num: Optional[int],
+        source: str,
         files: Files,
         names: List[str],
         mode: str,
         transform_ops: Optional[list],
         bad_images: Optional[dict],
     ):
+        names = files.named(names)
         files.check(names)
+        self.class_num = class_num
+        self.source = source
         self.files = files
         self.names = names
         self.training = mode == "train"
         self.transform = JointPipeline(transform_ops)
         self.bad_images: BadImages = SECTIONS.build("BadImages", bad_images, "bad_images")
-        # three channels in float32, eight masks
-        self.sample_bytes = int(self.transform.max_pixels(1 << 20) * 20)
+        self._told_of_exif = False
 
     @abstractmethod
     def truth(self, index: int, shape: Tuple[int, int]) -> Sample:
         """The annotations of an image of `shape` = (height, width), as keys of a sample; see
         ppcls_nextvit.data.transforms.joint. ImageError where they do not fit the image.
         """
+
+    @abstractmethod
+    def class_counts(self) -> ClassCounts:
+        """How much of each class there is; see Dataset."""
+
+    @property
+    @abstractmethod
+    def annotation_bytes(self) -> int:
+        """The bytes of the annotations in a training sample for each pixel, or more."""
+
+    @functools.cached_property
+    def sample_bytes(self) -> int:
+        """The memory of a sample in a batch, or more; see Dataset."""
+        pixels = self.transform.max_pixels(self._largest())
+        # wide and high images in one batch are padded to what holds both
+        pixels *= 2
+        # three channels in float32
+        return int(pixels * (12 + (self.annotation_bytes if self.training else 0)))
+
+    def _largest(self) -> float:
+        """The pixels of the largest image, or of the largest of some."""
+        largest = 0
+        for index in thinned(list(range(len(self))), 8):
+            try:
+                image = self.upright(index).image
+            except ImageError:  # which is told when its turn comes
+                continue
+            largest = max(largest, image.width * image.height)
+        return largest or 1 << 20
 
     @staticmethod
     def check(arguments: Dict[str, Any], mode: str, where: str) -> None:
@@ -86,9 +126,37 @@ class AnnotatedDataset(ABC):
         """The path of an image, for messages."""
         return self.files.path(self.names[index])
 
+    def upright(self, index: int) -> Upright:
+        """An image and how it was turned. ImageError if it cannot be read."""
+        return decode_upright(self.files.read(self.names[index]), self.name(index))
+
     def image(self, index: int) -> np.ndarray:
-        """An image as uint8 [H, W, 3], RGB. ImageError if it cannot be read."""
-        return decode_image(self.files.read(self.names[index]), name=self.name(index))
+        """An image as uint8 [H, W, 3], RGB, upright. ImageError if it cannot be read.
+
+        Warns, once, of one that was turned while its size cannot tell whether the annotations were
+        drawn on the upright image.
+        """
+        image, turned = self.upright(index)
+        if turned != 1 and (turned < 5 or image.width == image.height) and not self._told_of_exif:
+            self._told_of_exif = True
+            log.warning(
+                "%s: EXIF's orientation %d turns it upright, and annotations are those of the "
+                "upright image; its size cannot tell whether they were drawn so. Others may be "
+                "like this",
+                shown_text(self.name(index)),
+                turned,
+            )
+        return np.asarray(image)
+
+    def why_another_size(self, index: int) -> str:
+        """What a message about an image that is of another size than its annotations adds."""
+        turned = self.upright(index).turned
+        if turned == 1:
+            return ""
+        return (
+            f"; EXIF's orientation {turned} turns the image upright, and annotations must be those "
+            f"of the upright image"
+        )
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """One sample as ppcls_nextvit.data.transforms.joint describes it, with `index` and the

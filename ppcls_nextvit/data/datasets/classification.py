@@ -1,30 +1,38 @@
 """Datasets of labelled images, for classification: a list, or one folder per class."""
 
+import functools
+import logging
 import os
+from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from ...schema import ConfigError
+from ...schema import ConfigError, shown, shown_text
 from ..images import ImageError
 from ..lists import read_label_list
 from ..mixing import mixing_op
 from ..transforms.pipeline import Pipeline
-from .files import EXTENSIONS, Files, FolderFiles, image_names, open_files, subfolders
-from .registry import DATASETS, ONCE, SECTIONS, BadImages, Batch, Sample
+from .files import EXTENSIONS, Files, FolderFiles, files_below, open_files, subfolders
+from .registry import DATASETS, ONCE, SECTIONS, BadImages, Batch, ClassCounts, Sample
 
 __all__ = ["ImageFolder", "ImageNetDataset", "LabelledFiles"]
 
 
+log = logging.getLogger(__name__)
+
+
 class LabelledFiles:
     """The images `names` among `files` and one label for each: what the datasets of classification
-    share.
+    share. class_num: of the model, None: unknown. source: what says so, for messages.
     """
 
-    sample_bytes = 3 * 384 * 384 * 4  # the largest that recipes use
+    class_names: Optional[List[str]] = None
 
     def __init__(
         self,
+        class_num: Optional[int],
+        source: str,
         files: Files,
         names: List[str],
         labels: Sequence[int],
@@ -32,7 +40,10 @@ class LabelledFiles:
         batch_transform_ops: Optional[list],
         bad_images: Optional[dict],
     ):
+        names = files.named(names)
         files.check(names)
+        self.class_num = class_num
+        self.source = source
         self.files = files
         self.names = names
         self.labels = np.asarray(labels, np.int64)
@@ -50,6 +61,21 @@ class LabelledFiles:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @functools.cached_property
+    def sample_bytes(self) -> int:
+        """The memory of a sample: all of a batch have one shape, so that of the first image."""
+        for index in range(min(10, len(self))):
+            try:
+                return self.load(index, np.random.default_rng(0))["image"].nbytes
+            except ImageError:  # which is told when its turn comes
+                continue
+        return 3 * 384 * 384 * 4  # the largest of the recipes
+
+    def class_counts(self) -> ClassCounts:
+        """The images of each class."""
+        counts = np.bincount(self.labels, minlength=self.class_num or 0)
+        return ClassCounts(counts, "images", len(self))
 
     def name(self, index: int) -> str:
         """The path of an image, for messages."""
@@ -104,7 +130,14 @@ class ImageNetDataset(LabelledFiles):
             cls_label_path, class_num, " " if delimiter is None else delimiter, relabel
         )
         super().__init__(
-            open_files(image_root), names, labels, transform_ops, batch_transform_ops, bad_images
+            class_num,
+            cls_label_path,
+            open_files(image_root),
+            names,
+            labels,
+            transform_ops,
+            batch_transform_ops,
+            bad_images,
         )
 
 
@@ -128,10 +161,12 @@ class ImageFolder(LabelledFiles):
         self.class_names = subfolders(image_root)
         names: List[str] = []
         labels: List[int] = []
+        others: List[str] = []
         for label, class_name in enumerate(self.class_names):
-            found = image_names(image_root, class_name)
-            names += found
-            labels += [label] * len(found)
+            found = files_below(image_root, class_name)
+            names += found.images
+            others += found.others
+            labels += [label] * len(found.images)
         if not names:
             raise ConfigError(
                 f"{image_root}: no images; expected <class name>/<file> with one of the endings "
@@ -140,8 +175,39 @@ class ImageFolder(LabelledFiles):
         if class_num is not None and class_num != len(self.class_names):
             raise ConfigError(
                 f"{image_root}: {len(self.class_names)} class folders, but the model has "
-                f"{class_num} classes; set Arch.class_num"
+                f"{class_num} classes; set Arch.class_num (of two roots, a folder that is missing "
+                f"in one may be empty there). The folders: {', '.join(self.class_names[:20])}"
+                f"{', ...' if len(self.class_names) > 20 else ''}"
             )
+        _warn_of_what_is_left_out(image_root, others)
+        _warn_of_empty_classes(image_root, self.class_names, labels)
         super().__init__(
-            FolderFiles(image_root), names, labels, transform_ops, batch_transform_ops, bad_images
+            class_num,
+            image_root,
+            FolderFiles(image_root),
+            names,
+            labels,
+            transform_ops,
+            batch_transform_ops,
+            bad_images,
         )
+
+
+def _warn_of_what_is_left_out(root: str, others: List[str]) -> None:
+    if others:
+        endings = Counter(os.path.splitext(name)[1] or "no ending" for name in others)
+        told = ", ".join(f"{shown_text(end, 20)} ({n})" for end, n in endings.most_common(5))
+        log.warning(
+            "%s: %d files are left out by their endings: %s; the first is %s. Images end in %s",
+            shown_text(root),
+            len(others),
+            told,
+            shown_text(others[0]),
+            " ".join(EXTENSIONS),
+        )
+
+
+def _warn_of_empty_classes(root: str, class_names: List[str], labels: List[int]) -> None:
+    empty = [class_names[label] for label in sorted(set(range(len(class_names))) - set(labels))]
+    if empty:
+        log.warning("%s: no image in the class folders %s", shown_text(root), shown(empty))

@@ -1,20 +1,25 @@
 """Images with objects in COCO's json format: boxes, classes and masks."""
 
 import json
-from typing import Any, Iterable, Iterator, List, Literal, Optional, Tuple
+import logging
+from collections import Counter
+from typing import Any, Dict, Iterable, Iterator, List, Literal, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from ...schema import ConfigError
+from ...files import MASK_BYTES
+from ...schema import ConfigError, shown_text
 from ..images import ImageError
 from ..rle import mask_tools, polygons, run_lengths
 from ..transforms.joint import padded
 from .annotated import AnnotatedDataset, thinned
 from .coco_json import Entry, annotations_by_image, coco_index, read_coco, touches
 from .files import open_files
-from .registry import DATASETS, Batch, Sample
+from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["COCODataset"]
+
+log = logging.getLogger(__name__)
 
 
 class Packed:
@@ -46,10 +51,10 @@ class COCODataset(AnnotatedDataset):
     Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images
     without any annotation (filter_empty) and those with a side below `min_size` pixels, and objects
     with a side below one pixel or no mask; crowds become `ignore_boxes`.
-    sample_num: take only so many images, at equal distances.
+    sample_num: take only so many images, at equal distances. A warning says what is left out.
     Raises FileNotFoundError, or ConfigError for a json with another structure, unknown ids, or
     masks, boxes and sizes that contradict each other (in more than 1 % of the annotations; else a
-    warning names the first).
+    warning names the first), and where training would leave out every object.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class COCODataset(AnnotatedDataset):
                 f"{annotation_path}: {len(categories)} categories, but the model has {class_num} "
                 f"classes; set Arch.class_num"
             )
+        _warn_of_equal_names(self.class_names, annotation_path)
         of_image, images = annotations_by_image(content, annotation_path), content["images"]
         if mode == "train":
             images = [
@@ -89,12 +95,31 @@ class COCODataset(AnnotatedDataset):
                     f"(filter_empty, min_size)"
                 )
         images = thinned(images, sample_num)
+        used = [(image, of_image[image["id"]]) for image in images]
+        self.counts = _counts(used, self.category_ids, annotation_path, mode == "train")
         self.image_ids = [image["id"] for image in images]
         self.annotations = Packed(of_image[image["id"]] for image in images)
         self.sizes = np.array([(image["height"], image["width"]) for image in images])
         self.aspect_ratios = self.sizes[:, 1] / self.sizes[:, 0]
         names = [image["file_name"] for image in images]
-        super().__init__(open_files(image_root), names, mode, transform_ops, bad_images)
+        super().__init__(
+            class_num,
+            annotation_path,
+            open_files(image_root),
+            names,
+            mode,
+            transform_ops,
+            bad_images,
+        )
+
+    def class_counts(self) -> ClassCounts:
+        """The objects of each class; in training, those that are learnt."""
+        return ClassCounts(self.counts.of_class, "objects", len(self))
+
+    @property
+    def annotation_bytes(self) -> int:
+        """One for each mask; all but a hundredth of the images have no more."""
+        return int(np.quantile(self.counts.of_image, 0.99, method="higher"))
 
     def image(self, index: int) -> np.ndarray:
         """An image as uint8 [H, W, 3], RGB. ImageError if it cannot be read, or has another size
@@ -105,7 +130,7 @@ class COCODataset(AnnotatedDataset):
         if pixels.shape[:2] != (height, width):
             raise ImageError(
                 f"{self.name(index)}: {pixels.shape[1]} x {pixels.shape[0]} pixels, but "
-                f"{self.annotation_path} says {width} x {height}"
+                f"{self.annotation_path} says {width} x {height}{self.why_another_size(index)}"
             )
         return pixels
 
@@ -127,6 +152,11 @@ class COCODataset(AnnotatedDataset):
                 boxes.append([x, y, x + w, y + h])
                 labels.append(self.category_ids.index(annotation["category_id"]))
                 masks.append(run_lengths(annotation["segmentation"], height, width))
+        if len(masks) * height * width > MASK_BYTES:
+            raise ImageError(
+                f"{self.name(index)}: the masks of {len(masks)} objects in {width} x {height} "
+                f"pixels take more than the limit of {MASK_BYTES} bytes; cut the image into parts"
+            )
         pixels = (
             mask_tools().decode(masks).transpose(2, 0, 1)
             if masks
@@ -164,30 +194,95 @@ class COCODataset(AnnotatedDataset):
         return batch
 
     def ground_truth(self) -> Any:
-        """The annotations of these images as a pycocotools.coco.COCO, for its evaluation."""
+        """The annotations of these images as a pycocotools.coco.COCO, for its evaluation.
+
+        They are numbered anew from 1: its evaluation takes the id 0 for "no object".
+        """
         images = [
             {"id": number, "file_name": name, "height": int(height), "width": int(width)}
             for number, name, (height, width) in zip(self.image_ids, self.names, self.sizes)
         ]
         categories = [
             {"id": number, "name": name}
-            for number, name in zip(self.category_ids, self.class_names)
+            for number, name in zip(self.category_ids, self.class_names or ())
         ]
-        annotations = [annotation for part in self.annotations for annotation in part]
+        parts = [annotation for part in self.annotations for annotation in part]
+        annotations = [{**annotation, "id": i} for i, annotation in enumerate(parts, 1)]
         return coco_index({"images": images, "categories": categories, "annotations": annotations})
 
 
+def _warn_of_equal_names(class_names: List[str], path: str) -> None:
+    name, count = Counter(class_names).most_common(1)[0]
+    if count > 1:
+        log.warning(
+            "%s: %d categories are called %s; of figures by name you see one of theirs",
+            shown_text(path),
+            count,
+            shown_text(name),
+        )
+
+
+class ObjectCounts(NamedTuple):
+    """How many objects there are, crowds apart: of each class int64 [classes], and of each image
+    int64 [images].
+    """
+
+    of_class: np.ndarray
+    of_image: np.ndarray
+
+
+def _counts(
+    images: List[Tuple[Entry, List[Entry]]], category_ids: List[int], path: str, training: bool
+) -> ObjectCounts:
+    """The objects of the images, each with its annotations; in training, of those that are learnt.
+
+    A warning says what is left out of training. ConfigError if that is every object.
+    """
+    classes = {number: label for label, number in enumerate(category_ids)}
+    of_class = np.zeros(len(classes), np.int64)
+    of_image = np.zeros(len(images), np.int64)
+    left_out: Dict[str, List[int]] = {}  # ids by reason
+    for number, (image, annotations) in enumerate(images):
+        for annotation in annotations:
+            if annotation["iscrowd"]:
+                continue
+            why = why_not_learnt(annotation, image["height"], image["width"]) if training else None
+            if why:
+                left_out.setdefault(why, []).append(annotation["id"])
+                continue
+            of_class[classes[annotation["category_id"]]] += 1
+            of_image[number] += 1
+    if left_out:
+        lost, kept = sum(map(len, left_out.values())), int(of_class.sum())
+        reasons = "; ".join(
+            f"{why}: {len(ids)}, the first is annotation {ids[0]}" for why, ids in left_out.items()
+        )
+        told = f"{path}: {lost} of {lost + kept} objects are left out of training ({reasons})"
+        if not kept:
+            raise ConfigError(f"{told}, so there is nothing to learn")
+        log.warning("%s", shown_text(told))
+    return ObjectCounts(of_class, of_image)
+
+
 def is_learnable(annotation: Entry, height: int, width: int) -> bool:
-    """Whether training takes the annotation of an image of that size, as mmdetection does: not one
-    that is marked `ignore`, is smaller than a pixel, lies outside or has no mask.
+    """Whether training takes the annotation of an image of that size, as mmdetection does."""
+    return why_not_learnt(annotation, height, width) is None
+
+
+def why_not_learnt(annotation: Entry, height: int, width: int) -> Optional[str]:
+    """Why training leaves out the annotation of an image of that size, as mmdetection does; None
+    for one that it takes.
     """
     _, _, w, h = annotation["bbox"]
     segmentation = annotation["segmentation"]
-    return not (
-        annotation.get("ignore")
-        or annotation["area"] <= 0
-        or w < 1
-        or h < 1
-        or not touches(annotation["bbox"], width, height)
-        or (isinstance(segmentation, list) and not polygons(segmentation))
-    )
+    if annotation.get("ignore"):
+        return "marked `ignore`"
+    if annotation["area"] <= 0:
+        return "of area 0"
+    if w < 1 or h < 1:
+        return "a box with a side below one pixel"
+    if not touches(annotation["bbox"], width, height):
+        return "a box outside the image"
+    if isinstance(segmentation, list) and not polygons(segmentation):
+        return "no polygon of three points"
+    return None

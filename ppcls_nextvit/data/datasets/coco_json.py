@@ -9,7 +9,9 @@ import logging
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence
 
-from ...schema import ConfigError
+from ...files import JSON_BYTES, MAX_PIXELS, parsing
+from ...schema import ConfigError, shown, shown_text
+from ..lists import read_text
 from ..rle import mask_bounds, mask_tools, polygons
 
 __all__ = ["annotations_by_image", "coco_index", "read_coco"]
@@ -22,6 +24,8 @@ KEYS = {
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation"),
 }
 IDS = ("id", "image_id", "category_id")
+# what comes of a mask that is made of something else than numbers
+NO_NUMBERS = (TypeError, KeyError, AttributeError, OverflowError)
 LARGEST = 1e9  # of a number of a box, an area or a size
 # share of annotations that may contradict their image or themselves: large datasets have some
 TOLERATED = 0.01
@@ -54,7 +58,7 @@ def read_coco(path: str) -> Dict[str, List[Entry]]:
                 f"mappings"
             )
         if not entries and section != "annotations":
-            raise ConfigError(f"{path}: {section!r} is empty")
+            raise ConfigError(f"{path}: {shown(section)} is empty")
         _check_entries(entries, keys, f"{path}: {section}")
     for category in content["categories"]:
         _check_category(category, path)
@@ -64,16 +68,9 @@ def read_coco(path: str) -> Dict[str, List[Entry]]:
 
 
 def _parsed(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"annotation_path: {path}: cannot be read: {error.strerror}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        # of json's and of UTF-8's decoder
-        raise ConfigError(f"{path}: not a JSON file: {error}") from error
+    text = read_text(path, f"annotation_path: {path}", JSON_BYTES)
+    with parsing(f"{path}: not a JSON file"):
+        return json.loads(text)
 
 
 def _check_entries(entries: List[Entry], keys: Sequence[str], where: str) -> None:
@@ -84,11 +81,13 @@ def _check_entries(entries: List[Entry], keys: Sequence[str], where: str) -> Non
     for number, entry in enumerate(entries):
         missing = [key for key in keys if key not in entry]
         if missing:
-            raise ConfigError(f"{where}[{number}] (id {entry.get('id')}) has no {missing[0]!r}")
+            raise ConfigError(
+                f"{where}[{number}] (id {shown(entry.get('id'))}) has no {shown(missing[0])}"
+            )
         for key in ids:
             if not isinstance(entry[key], int):
                 raise ConfigError(
-                    f"{where}[{number}]: the {key} must be an integer, got {entry[key]!r}"
+                    f"{where}[{number}]: the {key} must be an integer, got {shown(entry[key])}"
                 )
     for number, count in Counter(entry["id"] for entry in entries).most_common(1):
         if count > 1:
@@ -98,18 +97,22 @@ def _check_entries(entries: List[Entry], keys: Sequence[str], where: str) -> Non
 def _check_category(category: Entry, path: str) -> None:
     if not isinstance(category["name"], str):
         raise ConfigError(
-            f"{path}: category {category['id']}: expected a name, got {category['name']!r}"
+            f"{path}: category {category['id']}: expected a name, got {shown(category['name'])}"
         )
 
 
 def _check_image(image: Entry, path: str) -> None:
     where = f"{path}: image {image['id']}"
     if not isinstance(image["file_name"], str):
-        raise ConfigError(f"{where}: expected a file_name, got {image['file_name']!r}")
+        raise ConfigError(f"{where}: expected a file_name, got {shown(image['file_name'])}")
     width, height = image["width"], image["height"]
     if not all(isinstance(side, int) and 0 < side < LARGEST for side in (width, height)):
         raise ConfigError(
-            f"{where}: expected width and height in pixels, got {width!r} and {height!r}"
+            f"{where}: expected width and height in pixels, got {shown(width)} and {shown(height)}"
+        )
+    if width * height > MAX_PIXELS:
+        raise ConfigError(
+            f"{where}: {width} x {height} pixels are more than the limit of {MAX_PIXELS}"
         )
 
 
@@ -129,11 +132,12 @@ def annotations_by_image(content: Dict[str, List[Entry]], path: str) -> Dict[int
         where = f"{path}: annotation {annotation['id']}"
         if annotation["image_id"] not in images:
             raise ConfigError(
-                f"{where}: image_id {annotation['image_id']!r} is not among the images"
+                f"{where}: image_id {shown(annotation['image_id'])} is not among the images"
             )
         if annotation["category_id"] not in categories:
             raise ConfigError(
-                f"{where}: category_id {annotation['category_id']!r} is not among the categories"
+                f"{where}: category_id {shown(annotation['category_id'])} is not among the "
+                f"categories"
             )
         _check_values(annotation, where)
         image = images[annotation["image_id"]]
@@ -147,7 +151,8 @@ def annotations_by_image(content: Dict[str, List[Entry]], path: str) -> Dict[int
             f"annotations are like this)"
         )
     if contradictions:
-        log.warning("%s (%d annotations are like this)", contradictions[0], len(contradictions))
+        told = shown_text(contradictions[0])
+        log.warning("%s (%d annotations are like this)", told, len(contradictions))
     return of_image
 
 
@@ -156,11 +161,11 @@ def _check_values(annotation: Entry, where: str) -> None:
     bbox, area = annotation["bbox"], annotation["area"]
     if not _are_numbers(bbox, 4) or not _are_numbers([area], 1):
         raise ConfigError(
-            f"{where}: expected bbox [left, top, width, height] and an area, got {bbox!r} and "
-            f"{area!r}"
+            f"{where}: expected bbox [left, top, width, height] and an area, got {shown(bbox)} and "
+            f"{shown(area)}"
         )
     if annotation.setdefault("iscrowd", 0) not in (0, 1):
-        raise ConfigError(f"{where}: iscrowd must be 0 or 1, got {annotation['iscrowd']!r}")
+        raise ConfigError(f"{where}: iscrowd must be 0 or 1, got {shown(annotation['iscrowd'])}")
 
 
 def _are_numbers(values: Any, count: int) -> bool:
@@ -176,13 +181,13 @@ def _contradiction(annotation: Entry, image: Entry, where: str) -> Optional[str]
     """`disagreement` of the annotation and its image. ConfigError for a malformed mask."""
     try:
         return disagreement(annotation, image)
-    except TypeError as error:
-        raise ConfigError(
-            f"{where}: segmentation: expected polygons [[x, y, x, y, x, y, ...], ...] or run "
-            f"lengths {{size, counts}}, got {annotation['segmentation']!r:.80}"
-        ) from error
     except ValueError as error:
         raise ConfigError(f"{where}: segmentation: {error}") from error
+    except NO_NUMBERS as error:
+        raise ConfigError(
+            f"{where}: segmentation: expected polygons [[x, y, x, y, x, y, ...], ...] or run "
+            f"lengths {{size, counts}}, got {shown(annotation['segmentation'], 80)}"
+        ) from error
 
 
 def disagreement(annotation: Entry, image: Entry) -> Optional[str]:

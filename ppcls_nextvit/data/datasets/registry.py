@@ -1,13 +1,13 @@
 """The registry of datasets, and what every dataset offers."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Literal, Protocol, runtime_checkable
+from typing import Any, Dict, List, Literal, Optional, Protocol, runtime_checkable
 
 import numpy as np
 
 from ...schema import Registry
 
-__all__ = ["BadImages", "DATASETS", "Dataset"]
+__all__ = ["BadImages", "ClassCounts", "DATASETS", "Dataset"]
 
 
 DATASETS = Registry("dataset")
@@ -36,18 +36,35 @@ class BadImages:
             )
 
 
+@dataclass(frozen=True)
+class ClassCounts:
+    """How much of each class a dataset holds. counts: int64 [classes]. unit: what is counted.
+    looked_at: so many of its images were; the others are not known. hint: what to say, beside the
+    numbers, where a class has none.
+    """
+
+    counts: np.ndarray
+    unit: Literal["images", "objects", "pixels"]
+    looked_at: int
+    hint: str = ""
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """What a loader needs of a dataset. An entry of DATASETS builds one from the number of classes
     of the model (None: unknown) and the user's keys.
 
-    bad_images: what to do with an image that cannot be read. sample_bytes: about the memory of one
-    sample, from which the loader tells whether shared memory suffices. A dataset that knows the
-    sizes of its images has `aspect_ratios`, width / height as float [len(dataset)], too.
+    bad_images: what to do with an image that cannot be read. sample_bytes: the memory of one sample
+    in a batch, or more, from which the loader tells whether shared memory suffices; it may load
+    some to know. source: the file or folder that says what is in it, for messages. class_names: in
+    the order of the classes, None where the source has none. A dataset that knows the sizes of its
+    images has `aspect_ratios`, width / height as float [len(dataset)], too.
     """
 
     bad_images: BadImages
     sample_bytes: int
+    source: str
+    class_names: Optional[List[str]]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -62,6 +79,11 @@ class Dataset(Protocol):
 
     def collate(self, samples: List[Sample], rng: np.random.Generator) -> Batch:
         """The samples of a batch as arrays. ImageError for samples that do not fit together."""
+
+    def class_counts(self) -> ClassCounts:
+        """How much of each class there is, as far as a second tells. ImageError for a label file
+        that cannot be read.
+        """
 
     @staticmethod
     def check(arguments: Dict[str, Any], mode: str, where: str) -> None:

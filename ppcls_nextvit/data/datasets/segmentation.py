@@ -12,19 +12,27 @@ from ..lists import read_pair_list
 from ..transforms.joint import IGNORE
 from .annotated import AnnotatedDataset, thinned
 from .files import Files, is_image_name, open_files
-from .registry import DATASETS, Batch, Sample
+from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
 
 
+MOST_CLASSES = IGNORE  # that the pixels of label PNGs, of 8 bits, tell apart
+LABELS_LOOKED_AT = 400  # of which the classes are counted before a run: about a second
+
+
 class LabelledPixels(AnnotatedDataset):
-    """What the datasets of segmentation share. class_num: of the model, or None; labels: names of
-    the label PNGs.
+    """What the datasets of segmentation share. class_num: of the model, None: unknown; source: what
+    says which images there are; labels: names of the label PNGs. ConfigError for more than
+    MOST_CLASSES.
     """
+
+    annotation_bytes = 1
 
     def __init__(
         self,
         class_num: Optional[int],
+        source: str,
         files: Files,
         names: List[str],
         labels: List[str],
@@ -34,11 +42,30 @@ class LabelledPixels(AnnotatedDataset):
         sample_num: Optional[int],
         bad_images: Optional[dict],
     ):
-        super().__init__(files, thinned(names, sample_num), mode, transform_ops, bad_images)
-        self.class_num = class_num
-        self.labels = thinned(labels, sample_num)
+        if class_num is not None and class_num > MOST_CLASSES:
+            raise ConfigError(
+                f"{source}: the model has {class_num} classes, and label PNGs of 8 bits tell "
+                f"{MOST_CLASSES} apart; {IGNORE} is no class"
+            )
+        names = thinned(names, sample_num)
+        super().__init__(class_num, source, files, names, mode, transform_ops, bad_images)
+        self.labels = files.named(thinned(labels, sample_num))
         self.reduce_zero_label = reduce_zero_label
         files.check(self.labels)
+
+    def class_counts(self) -> ClassCounts:
+        """The pixels of each class in the labels of up to LABELS_LOOKED_AT images. ImageError for
+        labels that cannot be read.
+        """
+        looked_at = thinned(list(range(len(self))), LABELS_LOOKED_AT)
+        pixels = np.zeros(IGNORE + 1, np.int64)
+        for index in looked_at:
+            pixels += np.bincount(self.label(index).ravel(), minlength=IGNORE + 1)
+        share = 100 * pixels[IGNORE] / max(pixels.sum(), 1)
+        hint = f"{share:.3g} % of the pixels are no class; stored as {IGNORE}"
+        hint += ", or as 0 (reduce_zero_label is True)" if self.reduce_zero_label else ""
+        last = MOST_CLASSES if self.class_num is None else self.class_num
+        return ClassCounts(pixels[:last], "pixels", len(looked_at), hint)
 
     def label(self, index: int) -> np.ndarray:
         """The labels of an image: uint8 [H, W], IGNORE where nothing is labelled. ImageError for a
@@ -69,6 +96,7 @@ class LabelledPixels(AnnotatedDataset):
             raise ImageError(
                 f"{self.files.path(self.labels[index])}: {labels.shape[1]} x {labels.shape[0]} "
                 f"labels for an image of {shape[1]} x {shape[0]} pixels, {self.name(index)}"
+                f"{self.why_another_size(index)}"
             )
         return {"segmentation": labels}
 
@@ -135,6 +163,7 @@ class SegmentationDataset(LabelledPixels):
         names, labels = read_pair_list(list_path, delimiter)
         super().__init__(
             class_num,
+            list_path,
             open_files(dataset_root),
             names,
             labels,
@@ -166,6 +195,7 @@ class ADE20KDataset(LabelledPixels):
         names, labels = _images_and_labels(dataset_root, split)
         super().__init__(
             class_num,
+            dataset_root,
             open_files(dataset_root),
             names,
             labels,
