@@ -57,6 +57,8 @@ class COCODataset(AnnotatedDataset):
     warning names the first), and where training would leave out every object.
     """
 
+    class_names: List[str]
+
     def __init__(
         self,
         class_num: Optional[int],
@@ -204,7 +206,7 @@ class COCODataset(AnnotatedDataset):
         ]
         categories = [
             {"id": number, "name": name}
-            for number, name in zip(self.category_ids, self.class_names or ())
+            for number, name in zip(self.category_ids, self.class_names)
         ]
         parts = [annotation for part in self.annotations for annotation in part]
         annotations = [{**annotation, "id": i} for i, annotation in enumerate(parts, 1)]
