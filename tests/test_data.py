@@ -74,7 +74,7 @@ def arrays(batches):
 
 def assert_same(a, b):
     assert len(a) == len(b)
-    for x, y in zip(a, b):
+    for x, y in zip(a, b, strict=True):
         assert x.keys() == y.keys() and all(
             np.array_equal(x[key], y[key]) and x[key].dtype == y[key].dtype for key in x
         )
@@ -402,7 +402,7 @@ def test_bad_images_are_replaced_and_counted_up_to_the_limit(images):
     seen = [
         (int(v), int(label))
         for batch in batches
-        for v, label in zip(batch["image"][:, 0, 0, 0], batch["label"])
+        for v, label in zip(batch["image"][:, 0, 0, 0], batch["label"], strict=True)
     ]
     assert (
         len(seen) == 20

@@ -186,7 +186,7 @@ def test_samplers(name, world):
         # of the epoch alone
         assert all(map(np.array_equal, (indices, occurrences), sampler.order(1)))
         assert not np.array_equal(indices, sampler.order(2)[0])
-        places += zip(indices.tolist(), occurrences.tolist())
+        places += zip(indices.tolist(), occurrences.tolist(), strict=True)
     # all processes take as many steps, and none repeats the augmentation of another
     assert len({len(sampler) for sampler in ranks}) == 1
     assert len(set(places)) == len(places)

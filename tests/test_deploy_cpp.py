@@ -642,7 +642,8 @@ def test_bad_images_are_named_and_the_others_done(exported, tmp_path):
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
     errors = done.stderr.splitlines()
     assert len(errors) == 3 and all(
-        error.startswith(f"error: {folder / name}: ") for error, name in zip(errors, bad)
+        error.startswith(f"error: {folder / name}: ")
+        for error, name in zip(errors, bad, strict=True)
     )
     assert ["error" in result for result in json.loads((tmp_path / "out.json").read_text())] == [
         False,

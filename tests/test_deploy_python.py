@@ -277,7 +277,10 @@ def test_pdmodel_of_a_fixed_batch_and_bfloat16(exported, pictures, tmp_path):
         results = json.loads((tmp_path / "out.json").read_text())
         scores[name] = np.array(
             [
-                [score for _, score in sorted(zip(result["class_ids"], result["scores"]))]
+                [
+                    score
+                    for _, score in sorted(zip(result["class_ids"], result["scores"], strict=True))
+                ]
                 for result in results
             ]
         )

@@ -86,10 +86,16 @@ def test_losses_and_gradients_equal_the_references(heads, case):
         )
         for s in STRIDES
     ]
-    boxes, labels, masks = zip(*(truth(objects, height, width) for objects in case["objects"]))
+    boxes, labels, masks = zip(
+        *(truth(objects, height, width) for objects in case["objects"]), strict=True
+    )
     logits, deltas, anchors = heads.rpn_head.flat(*heads.rpn_head(maps))
     parts = dict(
-        zip(("rpn_cls", "rpn_box"), heads.rpn_head.losses(logits, deltas, anchors, boxes, shapes))
+        zip(
+            ("rpn_cls", "rpn_box"),
+            heads.rpn_head.losses(logits, deltas, anchors, boxes, shapes),
+            strict=True,
+        )
     )
     with paddle.no_grad():
         proposals = [
@@ -117,7 +123,7 @@ def test_losses_and_gradients_equal_the_references(heads, case):
     norms = {name: float(p.grad.norm()) for name, p in heads.named_parameters()}
     heads.clear_gradients()
     assert norms == pytest.approx(case["gradients"], rel=1e-4, abs=1e-7)
-    for x, expected_norm, stride in zip(maps, case["map_gradients"], STRIDES):
+    for x, expected_norm, stride in zip(maps, case["map_gradients"], STRIDES, strict=True):
         # boxes below one cell of the finest map have another gradient in Paddle; the others' is
         # equal
         assert float(x.grad.norm()) == pytest.approx(

@@ -138,7 +138,7 @@ def test_detections(model, image, golden):
         boxes
     ) == len(expected)
     np.testing.assert_allclose(scores, golden["det_scores"], atol=5e-4)
-    areas = [paste(mask, box, *SIZE).part.sum() for mask, box in zip(masks, boxes)]
+    areas = [paste(mask, box, *SIZE).part.sum() for mask, box in zip(masks, boxes, strict=True)]
     np.testing.assert_allclose(sorted(areas), sorted(golden["det_mask_areas"]), rtol=5e-3, atol=8)
 
 

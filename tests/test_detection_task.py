@@ -222,7 +222,7 @@ def test_a_perfect_detector_scores_one(run, monkeypatch):
         )
         truth = dataset.truth(index, (128, 128))
         grids = []
-        for (x1, y1, x2, y2), mask in zip(truth["boxes"].astype(int), truth["masks"]):
+        for (x1, y1, x2, y2), mask in zip(truth["boxes"].astype(int), truth["masks"], strict=True):
             part = Image.fromarray(255 * mask[y1:y2, x1:x2]).resize(
                 (28, 28), Image.Resampling.BILINEAR
             )
@@ -434,7 +434,7 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to):
         expected = ObjectTable(model)(*map(paddle.to_tensor, inputs.values()))
     outputs = program(inputs)
     assert len(found.boxes) and outputs["objects"].shape == (len(found.boxes), 6)
-    for name, tensor in zip(signature.outputs, expected):
+    for name, tensor in zip(signature.outputs, expected, strict=True):
         assert set_difference(outputs[name], tensor.numpy()) < 1e-3
     np.testing.assert_allclose(
         sorted(outputs["objects"][:, 2]), sorted(found.boxes.numpy()[:, 0]), atol=0.05

@@ -576,7 +576,7 @@ def test_batches_have_every_photo_and_several_sizes(photos):
         (1, 3, 35, 36),
         (1, 3, 35, 36),
     ]
-    assert all((a == b[:, :64, :48]).all() for a, b in zip(batches[1], photos))
+    assert all((a == b[:, :64, :48]).all() for a, b in zip(batches[1], photos, strict=True))
     larger = [
         batch["x"]
         for batch in image_batches(Signature({"x": (3, 3, 256, 230)}, ()), (256, 230), photos)

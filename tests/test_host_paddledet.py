@@ -118,7 +118,8 @@ def test_maps_reach_its_fpn(fresh):
     load_weights(plain, detector.backbone.state_dict())
     plain.eval()
     assert all(
-        np.array_equal(ours.numpy(), theirs.numpy()) for ours, theirs in zip(maps, plain(image))
+        np.array_equal(ours.numpy(), theirs.numpy())
+        for ours, theirs in zip(maps, plain(image), strict=True)
     )
     sizes = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
     assert [tuple(level.shape) for level in detector.neck(maps)] == [

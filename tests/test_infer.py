@@ -85,7 +85,7 @@ def test_top_k_of_a_directory(run, tmp_path, capsys):
     assert len({tuple(row) for row in ids.tolist()}) > 1, "all images alike would show nothing"
     lines = capsys.readouterr().out.splitlines()
     assert lines[3] == f"{paths[3]}: " + ", ".join(
-        f"{NAMES[i]} {p:.4f}" for i, p in zip(ids[3], probabilities[3])
+        f"{NAMES[i]} {p:.4f}" for i, p in zip(ids[3], probabilities[3], strict=True)
     )
     assert len(lines) == 7
 

@@ -266,7 +266,7 @@ def test_boxes_follow_their_masks():
         result = run(
             [*DETECTION, {"RandomCrop": {"size": [50, 70]}}, {"RandomFlip": None}], seed, sample
         )
-        for (x1, y1, x2, y2), mask in zip(result["boxes"], result["masks"]):
+        for (x1, y1, x2, y2), mask in zip(result["boxes"], result["masks"], strict=True):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             if rows.size:
                 assert (

@@ -422,18 +422,19 @@ def test_forms_of_a_backbone(backbone, kind, form):
         expected = outputs(model, kind, x)
         assert close(outputs(made, kind, x), expected)
         # it is not that nothing happens
-        assert not close(outputs(made, kind, 2 * x), expected)
+        assert not close(outputs(made, kind, x.square()), expected)
 
 
 @every_backbone
 @every_kind
 def test_multiply_adds_are_counted(backbone, kind):
-    """Of any model; more for more pixels, fewer without norms, and the model stays as it was."""
+    """Of any model; more for more pixels, fewer without BatchNorms, and the model stays as it was."""
     model = built(backbone, kind)
     count = count_macs(model, 64)
     assert 0 < count < count_macs(model, (64, 96))
     if kind in ("classifier", "features"):
-        assert 0 < count_macs(fuse_bn(model), 64) < count
+        fused = count_macs(fuse_bn(model), 64)
+        assert 0 < fused < count if norms_of(model) else fused == count
     assert not model.training and count_macs(model, 64) == count
 
 

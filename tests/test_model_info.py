@@ -43,7 +43,7 @@ def batch_norm_macs(model, size):
     ends = [*model.stage_ends]
     total = sum(
         2 * channels * (size // stride) ** 2
-        for channels, stride in zip((64, 32, 64, 64, 1024), (2, 2, 2, 4, 32))
+        for channels, stride in zip((64, 32, 64, 64, 1024), (2, 2, 2, 4, 32), strict=True)
     )
     for name, layer in model.features.named_sublayers():
         if isinstance(layer, BATCH_NORMS):
@@ -139,12 +139,12 @@ def test_the_languages_tables_differ_in_words_alone():
 def test_write_then_check(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(model_info, "rows", lambda: [["new"]])
     pages = [tmp_path / "page.md", tmp_path / "page_ch.md"]
-    for page, start in zip(pages, model_info.STARTS):
+    for page, start in zip(pages, model_info.STARTS, strict=True):
         page.write_text(f"above\n{start}\nold\n{model_info.END}\nbelow\n", encoding="utf-8")
     assert model_info.main(["--check", *map(str, pages)]) == 1
     assert capsys.readouterr().out.count("\n-old\n") == 2
     assert model_info.main(["--write", *map(str, pages)]) == 0
-    for page, (start, language) in zip(pages, model_info.STARTS.items()):
+    for page, (start, language) in zip(pages, model_info.STARTS.items(), strict=True):
         block = model_info.table([["new"]], language)
         assert (
             page.read_text(encoding="utf-8") == f"above\n{start}\n{block}{model_info.END}\nbelow\n"

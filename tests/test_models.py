@@ -151,7 +151,9 @@ def test_fused_equals_unfused_in_float32(name):
     model, images = tiny_model(name), image(2, 3, 70, 45)
     fused = fuse_bn(model)
     assert max_difference(fused(images), model(images)) < 1e-5
-    for ours, theirs in zip(fused.forward_features(images), model.forward_features(images)):
+    for ours, theirs in zip(
+        fused.forward_features(images), model.forward_features(images), strict=True
+    ):
         assert max_difference(ours, theirs) < 1e-5
 
 
@@ -389,7 +391,7 @@ def test_any_size_from_32_on(size):
     maps = model.forward_features(image(1, 3, *size))
     assert [m.shape for m in maps] == [
         [1, c, *(-(-side // stride) for side in size)]
-        for c, stride in zip((96, 256, 512, 1024), (4, 8, 16, 32))
+        for c, stride in zip((96, 256, 512, 1024), (4, 8, 16, 32), strict=True)
     ]
     assert (model.stage_channels, model.stage_strides) == ((96, 256, 512, 1024), (4, 8, 16, 32))
     assert model(image(1, 3, *size)).shape == [1, 5]
@@ -464,7 +466,7 @@ def test_convolutions_equal_paddles_own(batch, size, bias):
         nn.Conv2D(8, 12, 1, bias_attr=bias),
         nn.Conv2D(8, 12, 3, stride=2, padding=1, groups=4, bias_attr=bias),
     )
-    for ours, paddles in zip((pointwise, grouped), plain):
+    for ours, paddles in zip((pointwise, grouped), plain, strict=True):
         for number, parameter in enumerate(ours.parameters()):
             parameter.set_value(
                 image(*parameter.shape, seed=number)

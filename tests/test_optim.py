@@ -277,12 +277,12 @@ def test_state_round_trip_is_bit_exact(section, steps_before):
     # Paddle's counters have moved on: nothing has the same name as before
     resumed = toy()
     assert {p.name for p in resumed.parameters()}.isdisjoint(p.name for p in whole.parameters())
-    for parameter, value in zip(resumed.parameters(), weights):
+    for parameter, value in zip(resumed.parameters(), weights, strict=True):
         parameter.set_value(value)
     second = build_optimizer(section, resumed)
     load_optimizer_state(second, resumed, state)
     train(resumed, second, range(steps_before, 6))
-    for a, b in zip(whole.parameters(), resumed.parameters()):
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert np.array_equal(a.numpy(), b.numpy())
     after, again = optimizer_state(optimizer, whole), optimizer_state(second, resumed)
     assert after.keys() == again.keys() and all(

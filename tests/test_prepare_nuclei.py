@@ -128,7 +128,7 @@ def test_small_enough_to_commit():
     ],
 )
 def test_bad_sources(tmp_path, capsys, shapes, values, message):
-    for name, shape in zip(("img2d.tif", "mask2d.tif"), shapes):
+    for name, shape in zip(("img2d.tif", "mask2d.tif"), shapes, strict=True):
         Image.fromarray(np.full(shape, values, np.uint8 if len(shape) == 3 else np.uint16)).save(
             tmp_path / name
         )

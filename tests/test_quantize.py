@@ -162,7 +162,7 @@ def two_branches(path):
         "g",
         values[:1],
         values[1:],
-        [numpy_helper.from_array(v, n) for n, v in zip("abc", (a, b, factor))],
+        [numpy_helper.from_array(v, n) for n, v in zip("abc", (a, b, factor), strict=True)],
     )
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
@@ -261,7 +261,10 @@ def test_calibration_images_are_evaluations(config, tmp_path):
     assert len(images) == 5 and {(image.shape, image.dtype.name) for image in images} == {
         ((3, 32, 32), "float32")
     }
-    assert all(np.array_equal(a, b) for a, b in zip(images, calibration_images(config, count=5)))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(images, calibration_images(config, count=5), strict=True)
+    )
     assert not np.array_equal(images[0], calibration_images(config, count=5, seed=1)[0])
     folder = clothes(tmp_path / "clothes", 3)
     from_folder = calibration_images(config, folder, 10)
@@ -269,7 +272,7 @@ def test_calibration_images_are_evaluations(config, tmp_path):
     listed.write_text("\n".join((DATA / "test_list.txt").read_text().splitlines()[:3]) + "\n")
     from_list = calibration_images(config, listed, 10)
     assert len(from_folder) == len(from_list) == 3
-    assert all(np.array_equal(a, b) for a, b in zip(from_folder, from_list))
+    assert all(np.array_equal(a, b) for a, b in zip(from_folder, from_list, strict=True))
 
 
 def test_bad_calibration_sets(config, tmp_path):

@@ -245,7 +245,7 @@ def test_an_interrupted_run_continues(network, data, expected, tmp_path):
         file.write('{"image": "n00000004/0.JPEG", "cla')
     second = Counting(network)
     result = predictions.predict_images(second, images, ops, path, {"weights": 1}, batch_size=5)
-    assert second.seen == 18 and dict(zip(images.names, result)) == expected
+    assert second.seen == 18 and dict(zip(images.names, result, strict=True)) == expected
     third, content = Counting(network, stop=0), path.read_text()
     assert (
         predictions.predict_images(third, images, ops, path, {"weights": 1}, batch_size=5) == result

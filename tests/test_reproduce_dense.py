@@ -238,7 +238,9 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
                 scale=paddle.full([1, 2], 0.75),
             )
         boxes, masks = found.boxes.numpy(), found.masks.numpy()
-        codes = [encode_mask(paste(mask, box, 128, 128)) for mask, box in zip(masks, boxes)]
+        codes = [
+            encode_mask(paste(mask, box, 128, 128)) for mask, box in zip(masks, boxes, strict=True)
+        ]
         records += result_records(data, i, boxes, found.scores.numpy(), found.labels.numpy(), codes)
     expected = coco_map(data, records)
     assert len(records) > 20  # though untrained, it answers

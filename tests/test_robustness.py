@@ -28,7 +28,7 @@ def touch(root, *names):
 
 
 def pairs(images):
-    return {name: labels for name, labels in zip(images.names, images.labels)}
+    return {name: labels for name, labels in zip(images.names, images.labels, strict=True)}
 
 
 def validation(number):
@@ -397,7 +397,7 @@ def test_mean_corruption_error_by_hand(tmp_path):
     50) / 5 / 0.819324, CE(snow) = 100 / 5 / 0.866816."""
     images = open_dataset("c", str(corrupted(tmp_path)), 2)
     predictions = [list(labels) for labels in images.labels]
-    for index, (group, labels) in enumerate(zip(images.groups, images.labels)):
+    for index, (group, labels) in enumerate(zip(images.groups, images.labels, strict=True)):
         if group == "snow/5" or (group in ("fog/3", "fog/4") and labels == (0,)):
             predictions[index] = [1 - labels[0]]
     figures = score(images, predictions)
@@ -443,6 +443,7 @@ def test_alexnet_normalisers():
         zip(
             (f"{c}/{s}" for c in CORRUPTIONS for s in SEVERITIES),
             (100 * float(value) for value in severities.split()),
+            strict=True,
         )
     )
     ce, mce = corruption_errors(errors)

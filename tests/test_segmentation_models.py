@@ -56,7 +56,7 @@ def test_logits_equal_the_reference(name, golden):
         heads, full = model.forward_heads(image), model(image)
     keys = [key for key in ("logits", "aux_logits") if f"{key}.sample" in expected]
     assert len(heads) == len(keys)
-    for key, logits in zip(keys, heads):
+    for key, logits in zip(keys, heads, strict=True):
         sample = expected[f"{key}.sample"]
         assert list(logits.shape) == expected[f"{key}.shape"].tolist()
         assert np.abs(seeded.sample(logits.numpy()) - sample).max() < 1e-4 * np.abs(sample).max()
@@ -90,7 +90,7 @@ def test_loss_accuracy_and_gradients_of_a_training_step_equal_the_reference(name
         paddle.to_tensor(
             seeded.image((2, 16 if name == "fpn" else channels, *size), i), stop_gradient=False
         )
-        for i, (channels, size) in enumerate(zip(CHANNELS, SIZES))
+        for i, (channels, size) in enumerate(zip(CHANNELS, SIZES, strict=True))
     ]
     label = (
         np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_loss_accuracy_and_gradients_of_a_training_step_equal_the_reference(name
                 third, rel=1e-2, abs=1e-4 * norm + 1e-7
             ), key
     assert not gradients
-    for x, norm in zip(maps, expected["map_gradients"]):
+    for x, norm in zip(maps, expected["map_gradients"], strict=True):
         assert (x.grad is None and norm is None) or float(x.grad.norm()) == pytest.approx(
             norm, rel=1e-3
         )

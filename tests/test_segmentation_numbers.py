@@ -118,7 +118,7 @@ def test_a_batch_counts_as_its_images(name):
     prediction, label = rng.integers(0, 3, (4, 5, 6)), rng.choice([0, 1, 2, 255], (4, 5, 6))
     batch, images = (build_metric([{name: {}}], 3) for _ in range(2))
     batch.update(prediction, label)
-    for pair in zip(prediction, label):
+    for pair in zip(prediction, label, strict=True):
         images.update(*pair)
     assert batch.counts()[0] == 4 and batch.counts().tolist() == images.counts().tolist()
 
@@ -183,7 +183,7 @@ def test_sliding_a_pixelwise_model_changes_nothing():
     ]
     # 2 rows, 3 columns
     assert whole.shapes == [(5, 9)] and slide.shapes == [(4, 4)] * 6
-    for one, other, shape in zip(*labels, originals):
+    for one, other, shape in zip(*labels, originals, strict=True):
         assert one.shape == list(shape) and np.array_equal(one.numpy(), other.numpy())
     # padding cut off
     assert np.array_equal(labels[0][1].numpy(), (image[1, 0, :4, :7] < 0).astype("int64").numpy())

@@ -321,7 +321,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
         )
         figures.append([line for line in read_figures(where) if line["kind"] == "train"])
         weights.append(load_checkpoint(where / "latest")[".pdparams"])
-    for one, two in zip(*figures):
+    for one, two in zip(*figures, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4) and two["aAcc"] == pytest.approx(
             one["aAcc"], abs=1e-3
         )

@@ -673,7 +673,7 @@ def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
     rows = classifier.Classifier(tmp_path / "onnx", description)(
         [preprocess(photo.read_bytes()) for photo in PHOTOS]
     )
-    for photo, row in zip(PHOTOS, rows):
+    for photo, row in zip(PHOTOS, rows, strict=True):
         assert np.allclose(row, expected[photo], atol=1e-5)
 
 

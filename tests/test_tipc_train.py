@@ -938,5 +938,5 @@ def test_lite_train_lite_infer(checkout):
     found = [[json.loads(line.partition("\t")[2]) for line in lines] for lines in predictions]
     assert len(found) == 8
     for other in found[1:]:
-        for ours, theirs in zip(found[0], other):
+        for ours, theirs in zip(found[0], other, strict=True):
             assert theirs["scores"] == pytest.approx(ours["scores"], rel=1e-3, abs=1e-5)

@@ -63,7 +63,7 @@ def run_node(folder, cases):
     assert done.returncode == 0, done.stderr
     return [
         (None if "refused" in answer else np.fromfile(case["out"], np.float32), answer)
-        for case, answer in zip(listed, json.loads(done.stdout))
+        for case, answer in zip(listed, json.loads(done.stdout), strict=True)
     ]
 
 
@@ -84,7 +84,7 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path):
         for file in files
     ]
     expected = [transforms(str(file)) for transforms in ours for file in files]
-    for (got, _), wanted in zip(run_node(tmp_path, cases), expected):
+    for (got, _), wanted in zip(run_node(tmp_path, cases), expected, strict=True):
         assert got.tobytes() == wanted.tobytes()
 
 
@@ -138,7 +138,7 @@ def test_what_the_model_sees_of_the_picture_and_what_is_refused(tmp_path):
         {"x": 0, "y": 0, "width": 120, "height": 60},
         {"x": -20, "y": 0, "width": 160, "height": 60},
     ]
-    for answer, reason in zip(answers[3:], ("nearest", "cv2", "Sharpen")):
+    for answer, reason in zip(answers[3:], ("nearest", "cv2", "Sharpen"), strict=True):
         assert reason in answer["refused"]
 
 
@@ -337,7 +337,9 @@ def test_the_page_in_a_browser(page, expected, tmp_path):
         tmp_path / "empty.png",
         tmp_path / "noise.png",
     ]
-    for path, data in zip(bad, (b"no picture", PHOTOS[0].read_bytes()[:2000], b"", bytes(5000))):
+    for path, data in zip(
+        bad, (b"no picture", PHOTOS[0].read_bytes()[:2000], b"", bytes(5000)), strict=True
+    ):
         path.write_bytes(data)
     seen = use(page, list(expected), bad)
     assert seen["status"] == "NextViT_small is ready: 10 classes." and seen["problems"] == []

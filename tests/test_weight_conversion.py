@@ -300,7 +300,9 @@ def test_the_backbone_of_mm_checkpoints(tmp_path, capsys, small, program, head, 
     model.eval(), reference.eval()
     image = paddle.to_tensor(seeded.image((1, 3, 64, 64)))
     with paddle.no_grad():
-        for ours, theirs in zip(model.forward_features(image), reference.forward_features(image)):
+        for ours, theirs in zip(
+            model.forward_features(image), reference.forward_features(image), strict=True
+        ):
             assert np.array_equal(ours.numpy(), theirs.numpy())
 
 

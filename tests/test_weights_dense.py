@@ -128,7 +128,10 @@ def outputs(name, model):
     image = paddle.to_tensor(seeded.image((1, 3, 256, 320)))
     with paddle.no_grad():
         if name != "MaskRCNN":
-            return dict(zip(("logits", "aux_logits"), model.forward_heads(image)))
+            heads = model.forward_heads(image)
+            return dict(
+                zip(("logits", "aux_logits"), heads, strict=False)
+            )  # one may have no second
         maps = model.neck(model.backbone(image))
         logits, deltas = model.rpn_head(maps)
         rois = paddle.to_tensor(

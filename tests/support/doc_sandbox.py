@@ -243,7 +243,7 @@ def make_archives(folder):
     data = archives / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     synsets = [*SYNSETS.values(), *(f"n1{number:07d}" for number in range(996))]
-    rows = list(zip(range(1, 1001), synsets))
+    rows = list(zip(range(1, 1001), synsets, strict=True))
     savemat(
         data / "meta.mat",
         {"synsets": numpy.array(rows, dtype=[("ILSVRC2012_ID", "u2"), ("WNID", "O")])},
