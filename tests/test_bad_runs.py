@@ -180,6 +180,7 @@ def test_a_failed_resume_leaves_the_checkpoint_as_it_was(tmp_path, capfd):
         == 0
     )
     before = {file.name: file.read_bytes() for file in where.glob("latest.*")}
+    assert set(before) == {"latest.pdparams", "latest.pdopt", "latest.pdstates"}
     assert (
         train_tool.main(
             ["-c", str(path), "-o", f"Global.checkpoints={where / 'latest'}", "-o", "EMA.decay=0.9"]

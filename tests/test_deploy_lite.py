@@ -505,10 +505,12 @@ def test_android_names_fit_together():
         != []
     )
     resources = "".join(path.read_text() for path in (APP / "res").rglob("*.xml"))
-    for kind, name in set(
+    named = set(
         re.findall(r"R\.(string|id)\.(\w+)", "".join(kotlin.values()))
         + re.findall(r"@(string)/(\w+)", resources)
-    ):
+    )
+    assert {kind for kind, _ in named} == {"string", "id"}
+    for kind, name in named:
         assert (f'<string name="{name}">' if kind == "string" else f'"@+id/{name}"') in resources, (
             name
         )

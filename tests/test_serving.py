@@ -758,7 +758,10 @@ def test_triton_configurations_are_what_triton_reads(repository):
     )
     from google.protobuf import text_format
 
-    for path in repository.glob("*/config.pbtxt"):
+    paths = sorted(repository.glob("*/config.pbtxt"))
+    models = ["nextvit", "nextvit_model", "nextvit_preprocess"]
+    assert [path.parent.name for path in paths] == models
+    for path in paths:
         parsed = text_format.Parse(path.read_text(), configuration.ModelConfig())
         assert parsed.name == path.parent.name and parsed.max_batch_size == 16
 

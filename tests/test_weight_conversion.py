@@ -401,7 +401,10 @@ def test_the_command_runs_as_a_module_without_torch(tmp_path, small):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.pdparams").exists() and "17  transposed" in done.stdout
+    assert "17  transposed" in done.stdout
+    written = read_file(tmp_path / "a.pdparams")
+    np.testing.assert_array_equal(written["stem.0.conv.weight"], small["stem.0.conv.weight"])
+    np.testing.assert_array_equal(written["proj_head.0.weight"], small["proj_head.0.weight"].T)
 
 
 # ---------------------------------------------------------------- against torch and timm themselves
