@@ -1,38 +1,16 @@
 """Text files beside the images: lists of images with their labels, and class names."""
 
-import codecs
 import os
 from typing import List, Optional, Tuple, Union
 
-from ..files import LIST_BYTES, UnreadableError, read_file
-from ..schema import ConfigError, shown, shown_text
+from ..files import read_text
+from ..schema import ConfigError, shown
 
-__all__ = ["read_class_names", "read_label_list", "read_pair_list", "read_text"]
+__all__ = ["read_class_names", "read_label_list", "read_pair_list"]
 
 Path = Union[str, os.PathLike]
 
 MOST_CLASSES = 1 << 24  # labels are below, where the number of classes is not known
-
-
-def read_text(path: Path, called: Optional[str] = None, limit: int = LIST_BYTES) -> str:
-    """The text of the file `path`, without the mark that Windows's programs put at its beginning.
-
-    called: what messages call the file, by default its path. limit: of its bytes. FileNotFoundError
-    for one that cannot be read, ConfigError for one that is not UTF-8.
-    """
-    called = called or os.fspath(path)
-    try:
-        data = read_file(path, limit)
-    except UnreadableError as error:
-        raise FileNotFoundError(f"{shown_text(called)}: {error}") from error.__cause__
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(f"{called}: text in UTF-16; save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{called}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
 
 
 def numbered_lines(path: Path, called: Optional[str] = None) -> List[Tuple[int, str]]:

@@ -10,7 +10,7 @@ import re
 from typing import Dict, List, Optional
 
 from ..data.datasets.files import subfolders
-from ..data.lists import read_text
+from ..files import read_text
 from ..schema import ConfigError
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..data.datasets.files import EXTENSIONS, FolderFiles, image_names, subfolders
-from ..data.lists import read_label_list, read_text
+from ..data.lists import read_label_list
+from ..files import read_text
 from ..schema import ConfigError
 from .classes import (
     GROUND_TRUTH,

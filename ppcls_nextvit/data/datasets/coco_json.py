@@ -9,9 +9,8 @@ import logging
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence
 
-from ...files import JSON_BYTES, MAX_PIXELS, parsing
+from ...files import JSON_BYTES, MAX_PIXELS, parsing, read_text
 from ...schema import ConfigError, shown, shown_text
-from ..lists import read_text
 from ..rle import mask_bounds, mask_tools, polygons
 
 __all__ = ["annotations_by_image", "coco_index", "read_coco"]
