@@ -1,8 +1,7 @@
-"""The API page is what the docstrings say, and these say what they should."""
+"""The API page is what the docstrings say, and none of its entries is empty."""
 
 import importlib
 import inspect
-import re
 
 import pytest
 from paddle import nn
@@ -12,27 +11,6 @@ from support.paths import ROOT
 from support.programs import program_at
 
 make_api_page = program_at("scripts/make_api_page.py")
-
-ARRAYS = {
-    "x",
-    "image",
-    "images",
-    "logits",
-    "label",
-    "maps",
-    "boxes",
-    "masks",
-    "scores",
-    "prediction",
-    "probabilities",
-    "anchors",
-    "deltas",
-    "originals",
-}
-# [B, C, H, W], [n, 4], [B, num_classes], [height, width, 3]; the other two have shapes of their own
-SHAPE = re.compile(
-    r"\[[^\]{}:]*\b([A-Z]|[A-Z]_\w+|n|num_classes|height)\b[^\]{}:]*\]|\bPIL image\b|\bImageSet\b"
-)
 
 
 def public_objects():
@@ -45,74 +23,22 @@ def public_objects():
                 yield f"{module.__name__}.{name}", value
 
 
-def public_functions():
-    """(place, function, its docstring, that of its class)."""
+def public_methods():
+    """(place, docstring) of every method that the page shows."""
     for place, value in public_objects():
         if inspect.isclass(value):
             for name in make_api_page.methods(value):
-                yield (
-                    f"{place}.{name}",
-                    make_api_page.function_of(vars(value)[name]),
-                    make_api_page.docstring(name, value),
-                    value,
-                )
-        else:
-            yield place, value, make_api_page.docstring(value), None
+                yield f"{place}.{name}", make_api_page.docstring(name, value)
 
 
 def test_the_page_is_current(capsys):
     assert make_api_page.main(["--check"]) == 0, "run: python scripts/make_api_page.py"
 
 
-def test_every_module_and_every_public_name_has_a_docstring():
+def test_no_entry_is_empty():
     assert [module.__name__ for module in make_api_page.modules() if not module.__doc__] == []
     assert [place for place, value in public_objects() if not make_api_page.docstring(value)] == []
-    assert [place for place, _, text, _ in public_functions() if not text] == []
-
-
-def test_who_takes_arrays_states_their_shapes():
-    lacking = [
-        place
-        for place, function, text, owner in public_functions()
-        if ARRAYS & set(inspect.signature(function).parameters)
-        and not SHAPE.search(text + (make_api_page.docstring(owner) if owner else ""))
-    ]
-    assert lacking == []
-
-
-def test_who_raises_says_so():
-    """What an entry of a registry raises is a ConfigError of the registry's."""
-    lacking = [
-        place
-        for place, function, text, owner in public_functions()
-        if not place.endswith("]")
-        and re.search(r"^ +raise \w", inspect.getsource(function), re.MULTILINE)
-        and "Error" not in text + (make_api_page.docstring(owner) if owner else "")
-    ]
-    assert lacking == []
-
-
-def test_every_layer_states_the_shapes_of_what_it_takes_and_gives():
-    layers = {
-        value
-        for module in make_api_page.modules()
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, nn.Layer)
-        and value.__module__.startswith("ppcls_nextvit")
-        and "forward" in vars(value)
-    }
-    assert len(layers) > 30
-    assert (
-        sorted(
-            f"{layer.__module__}.{layer.__qualname__}"
-            for layer in layers
-            if not SHAPE.search(
-                make_api_page.docstring("forward", layer) + make_api_page.docstring(layer)
-            )
-        )
-        == []
-    )
+    assert [place for place, text in public_methods() if not text] == []
 
 
 def test_the_page_on_extending_tells_where_every_registry_is():
@@ -150,7 +76,7 @@ def test_docstrings_become_markdown(doc, text):
 
 
 def test_a_dataclass_or_function_without_docstring_is_noticed():
-    config = importlib.import_module("ppcls_nextvit.config")
+    config = importlib.import_module("ppcls_nextvit.config.sections")
     plain = make_api_page.dataclasses.make_dataclass("Plain", ["a"])
     assert make_api_page.docstring(plain) == "" and make_api_page.docstring(config.EMASection)
     # not Paddle's
