@@ -58,6 +58,7 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 @program
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command, by default the one that the program was called with; the exit status."""
     words = imported(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         _complete()
