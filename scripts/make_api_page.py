@@ -105,12 +105,21 @@ def methods(cls):
     """The names of the public methods and properties that `cls` itself defines; `__call__` is one
     where it has something to say.
     """
+    data = (
+        {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else ()
+    )
     return [
         name
         for name, value in vars(cls).items()
         if function_of(value)
+        and name not in data
         and (not name.startswith("_") or name == "__call__" and docstring(name, cls))
     ]
+
+
+def is_code(value) -> bool:
+    """Whether `value` is a class or a function, not data or the name of a type."""
+    return callable(value) and typing.get_origin(value) is None
 
 
 def function_of(value):
@@ -270,7 +279,7 @@ def page() -> str:
         data = {
             name: value
             for name, value in names.items()
-            if not callable(value) and not isinstance(value, Registry)
+            if not is_code(value) and not isinstance(value, Registry)
         }
         if data:
             text += "\n" + "\\\n".join(constant(name, value) for name, value in data.items()) + "\n"
@@ -278,7 +287,7 @@ def page() -> str:
             if isinstance(value, Registry):
                 text += f"\n### `{name}`: what can be named as a {value.kind}\n"
                 text += "".join(entry("####", *pair) for pair in entries(value))
-            elif callable(value) and id(value) not in registered:
+            elif is_code(value) and id(value) not in registered:
                 text += entry("###", [name], value)
     return text
 

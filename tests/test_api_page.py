@@ -19,7 +19,7 @@ def public_objects():
         for name, value in names.items():
             if isinstance(value, Registry):
                 yield from ((f"{module.__name__}.{name}[{key!r}]", value.get(key)) for key in value)
-            elif callable(value):
+            elif make_api_page.is_code(value):
                 yield f"{module.__name__}.{name}", value
 
 

@@ -128,6 +128,7 @@ class Family:
 
     @property
     def classifier_parts(self) -> Tuple[str, ...]:
+        """Prefixes of what a classifier has behind its body."""
         return tuple(self.model.head_prefixes)
 
     def recognise(self, state: State, backbone: nn.Layer) -> Optional[Format]:
