@@ -428,7 +428,7 @@ def test_forms_of_a_backbone(backbone, kind, form):
 @every_backbone
 @every_kind
 def test_multiply_adds_are_counted(backbone, kind):
-    """Of any model; more for more pixels, fewer without BatchNorms, and the model stays as it was."""
+    """More for more pixels, fewer without BatchNorms; and the model stays as it was."""
     model = built(backbone, kind)
     count = count_macs(model, 64)
     assert 0 < count < count_macs(model, (64, 96))
