@@ -18,6 +18,7 @@ PAGES = sorted(
         *ROOT.glob("deploy/*/README.md"),
         *ROOT.glob("weight_conversion/*.md"),
         *ROOT.glob("dataset/*/README.md"),
+        *ROOT.glob("tests/golden/README.md"),
     }
     - set(CHINESE)
 )
