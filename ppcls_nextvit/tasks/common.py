@@ -10,6 +10,7 @@ import paddle
 from .. import export
 from ..config import Config
 from ..data import Loader, build_loader
+from ..data.agreement import NamesFile, check_data
 from ..data.datasets.files import EXTENSIONS, is_image_name
 from ..data.lists import read_class_names
 from ..engine.distributed import Processes
@@ -88,7 +89,8 @@ def class_names(config: Config) -> List[str]:
 
 def build_loaders(config: Config, processes: Processes, training: bool) -> List[Optional[Loader]]:
     """(Loader of DataLoader.Train, Loader of DataLoader.Eval), for this one of the `processes`;
-    None for one that is not needed.
+    None for one that is not needed. ConfigError where the data and the class names contradict each
+    other.
     """
     place = {
         "num_classes": config.Arch.class_num,
@@ -97,10 +99,16 @@ def build_loaders(config: Config, processes: Processes, training: bool) -> List[
         "seed": config.Global.seed,
     }
     needed = {"Train": training, "Eval": not training or config.Global.eval_during_train}
-    return [
+    loaders = [
         build_loader(config.section(f"DataLoader.{mode}"), mode, **place) if wanted else None
         for mode, wanted in needed.items()
     ]
+    train, evaluation = (None if loader is None else loader.dataset for loader in loaders)
+    path = config.Infer.class_id_map_file if config.Infer else None
+    compared = train is not None and train.class_names and path
+    names_file = NamesFile(path, class_names(config)) if path and compared else None
+    check_data(train, evaluation, names_file, speaks=processes.is_main)
+    return loaders
 
 
 def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:

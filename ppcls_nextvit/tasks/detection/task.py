@@ -14,11 +14,10 @@ from ...config import Config
 from ...data.rle import encode_mask
 from ...data.transforms.joint import fixed_pipeline
 from ...engine.distributed import Processes
-from ...engine.log import logger
 from ...models.api import Instances
 from ...schema import ConfigError
 from ..base import ResumableTask, Step
-from ..common import build_loaders, build_model, class_names
+from ..common import build_loaders, build_model
 from ..joint import IMAGES_IN_REPORT, shares, step_of
 from .benchmark import measure
 from .export import export
@@ -45,9 +44,6 @@ class DetectionTask(ResumableTask):
         self.train_loader: Any
         self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
-        if training and config.Infer and config.Infer.class_id_map_file:
-            names = class_names(config), self.train_loader.dataset.class_names
-            _compare_names(config.Infer.class_id_map_file, *names)
         # or a context factory, to evaluate in low precision
         self.eval_autocast: Any = contextlib.nullcontext
 
@@ -119,18 +115,3 @@ class DetectionTask(ResumableTask):
             for index, size, found in islice(self.predictions(), IMAGES_IN_REPORT)
         ]
         comparison_sheet(rows, threshold).save(Path(directory) / "predictions.png")
-
-
-def _compare_names(path: str, names: List[str], known: List[str]) -> None:
-    """Warn if predictions will name the classes otherwise, as the file `path` does, than the
-    annotations, whose order is that of their ids.
-    """
-    for label, pair in enumerate(zip(names, known)):
-        if pair[0] != pair[1]:
-            logger.warning(
-                "%s names class %d %r, the annotations name it %r; predictions follow the former",
-                path,
-                label,
-                *pair,
-            )
-            return

@@ -12,7 +12,7 @@ import paddle
 
 from ...config import Config
 from ...data.images import ImageError
-from ...data.transforms.joint import fixed_pipeline
+from ...data.transforms.joint import IGNORE, fixed_pipeline
 from ...engine.distributed import Processes
 from ...models import variant_of
 from ...models.segmentors.inference import Inference, segment
@@ -76,6 +76,11 @@ class SegmentationTask(ResumableTask):
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
         """
+        if config.Arch.class_num > IGNORE:
+            raise ConfigError(
+                f"Arch.class_num: label PNGs of 8 bits tell {IGNORE} classes apart ({IGNORE} is no "
+                f"class); got {config.Arch.class_num}"
+            )
         _check_losses(config)
         check_entries(config.Metric, "Metric", METRICS)
         Inference.from_yaml(config.Arch.arguments.get("inference"), _min_size(config))

@@ -1,0 +1,146 @@
+"""Before the first step: what the data of a run hold, and whether their sources say the same.
+
+The training data, the evaluation data and the file of class names each say which class has which
+number. Where they differ nothing fails, and every figure is that of another class.
+"""
+
+import logging
+from typing import NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from ..schema import ConfigError, shown, shown_text
+from .datasets.registry import ClassCounts, Dataset
+
+__all__ = ["NamesFile", "check_data"]
+
+log = logging.getLogger(__name__)
+
+NAMED = 5  # classes that a message names
+
+
+class NamesFile(NamedTuple):
+    """The file of class names that predictions follow: its path, and the names in order."""
+
+    path: str
+    names: Sequence[str]
+
+
+def check_data(
+    train: Optional[Dataset],
+    evaluation: Optional[Dataset],
+    names_file: Optional[NamesFile] = None,
+    speaks: bool = True,
+) -> None:
+    """Compare the sources of a run's classes, and say what the data hold.
+
+    speaks: whether this process logs; errors are raised in all. ConfigError, naming both sources
+    and the first class, where they number classes differently, and for data of which nothing can be
+    learnt or measured; ImageError for labels that cannot be read. Warnings name a class of which
+    there is nothing to train on, and other names in the names' file.
+    """
+    if train is not None and evaluation is not None:
+        _compare_splits(train, evaluation)
+    with_names = train if train is not None else evaluation
+    if names_file is not None and with_names is not None:
+        _compare_with_file(with_names, names_file, speaks)
+    for dataset, verb in ((train, "learn"), (evaluation, "measure")):
+        if dataset is not None:
+            _say_what_is_there(dataset, dataset.class_counts(), verb, speaks)
+
+
+def _compare_splits(train: Dataset, evaluation: Dataset) -> None:
+    ours, theirs = train.class_names, evaluation.class_names
+    if ours is None or theirs is None or ours == theirs:
+        return
+    label = _first_difference(ours, theirs)
+    alone = [
+        f"only {dataset.source} has {shown(sorted(only))}"
+        for dataset, only in ((train, {*ours} - {*theirs}), (evaluation, {*theirs} - {*ours}))
+        if only
+    ]
+    raise ConfigError(
+        f"class {label} is {_name(ours, label)} in {train.source}, but {_name(theirs, label)} in "
+        f"{evaluation.source}; both must have the same classes in the same order"
+        + "".join(f"; {text}" for text in alone)
+    )
+
+
+def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    pairs = enumerate(zip(ours, theirs))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return shown(names[label]) if label < len(names) else "not there"
+
+
+def _compare_with_file(dataset: Dataset, file: NamesFile, speaks: bool) -> None:
+    """ConfigError where the file has the dataset's names in another order; a warning for others."""
+    names = dataset.class_names
+    if names is None:
+        return
+    differ = [i for i, pair in enumerate(zip(file.names, names)) if not _mean_the_same(*pair)]
+    if not differ:
+        return
+    numbers = {name: number for number, name in enumerate(file.names)}
+    moved = [label for label in differ if names[label] in numbers]
+    if moved:
+        label = moved[0]
+        raise ConfigError(
+            f"{dataset.source} names class {label} {shown(names[label])}, which is class "
+            f"{numbers[names[label]]} in {file.path}; both must have the classes in the same order"
+        )
+    if speaks:
+        log.warning(
+            "%s names class %d %r, the annotations name it %r; predictions follow the former",
+            shown_text(file.path),
+            differ[0],
+            file.names[differ[0]],
+            names[differ[0]],
+        )
+
+
+def _mean_the_same(in_file: str, in_data: str) -> bool:
+    """Whether a line of a names' file, which may hold synonyms, stands for a name in the data."""
+    meant = in_data.strip().casefold()
+    return meant in [part.strip().casefold() for part in (in_file, *in_file.split(","))]
+
+
+def _say_what_is_there(dataset: Dataset, found: ClassCounts, verb: str, speaks: bool) -> None:
+    """One line of what there is, a warning of a class without anything; ConfigError for nothing."""
+    some, none = np.flatnonzero(found.counts), np.flatnonzero(found.counts == 0)
+    partly = found.looked_at < len(dataset)
+    where = f"{shown_text(dataset.source)}: {len(dataset)} images"
+    where += f", {found.looked_at} of which were looked at" if partly else ""
+    hint = f" ({found.hint})" if found.hint else ""
+    if not len(some):
+        raise ConfigError(f"{where}: no {found.unit} of any class, so nothing to {verb}{hint}")
+    if not speaks:
+        return
+    if len(some) == 1 and len(none):
+        alone = _classes(dataset, some)
+        told = f"all {found.unit} are of class {alone}, none of {_classes(dataset, none)}, so "
+        told += f"there is nothing else to {verb}"
+        log.warning("%s: %s%s", where, told, hint)
+    elif len(none) and verb == "learn" and not partly:
+        log.warning("%s: no %s of class %s%s", where, found.unit, _classes(dataset, none), hint)
+    else:
+        log.info("%s, %s", where, _range(dataset, found, some))
+
+
+def _range(dataset: Dataset, found: ClassCounts, some: np.ndarray) -> str:
+    """'2 of 2 classes, from 5 images of class 0 to 9 of class 1'."""
+    ends = [some[np.argmin(found.counts[some])], some[np.argmax(found.counts[some])]]
+    least, most = (f"class {_classes(dataset, np.array([end]))}" for end in ends)
+    fewest, largest = found.counts[ends]
+    of = f"{len(some)} of {len(found.counts)} classes"
+    return f"{of}, from {fewest} {found.unit} of {least} to {largest} of {most}"
+
+
+def _classes(dataset: Dataset, labels: np.ndarray) -> str:
+    """'3 'cat', 7 'dog' and 12 others'."""
+    names: Sequence[str] = dataset.class_names or ()
+    told = [f"{i} {shown(names[i], 40)}" if i < len(names) else f"{i}" for i in labels[:NAMED]]
+    rest = len(labels) - len(told)
+    return ", ".join(told) + (f" and {rest} others" if rest else "")
