@@ -151,9 +151,8 @@ def test_some_of_the_maps(fresh):
             fresh.create("NextViT")
 
 
-def test_a_family_from_outside(fresh, monkeypatch, tmp_path):
+def test_a_family_from_outside(fresh, monkeypatch, own_models, tmp_path):
     """A section of its own, with its own keys; the FPN takes the channels that it has."""
-    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
     register_models(tmp_path)
     monkeypatch.setattr(paddledet, "PlainConv", None, raising=False)
     paddledet.register()

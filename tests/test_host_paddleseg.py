@@ -12,7 +12,6 @@ from PIL import Image
 
 from ppcls_nextvit import create_model, load_weights
 from ppcls_nextvit.hosts import paddleseg
-from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
@@ -147,9 +146,8 @@ def test_its_own_head_takes_the_backbone(manager):
     assert trained and not [name for name in trained if name.startswith(("stem.", "features.0."))]
 
 
-def test_a_family_from_outside(manager, monkeypatch, tmp_path):
+def test_a_family_from_outside(manager, own_models, tmp_path):
     """Our heads and PaddleSeg's own take it: each asks for the channels that it has."""
-    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))
     register_models(tmp_path)
     try:
         assert "PlainConv" in paddleseg.register()
