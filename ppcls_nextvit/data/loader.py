@@ -16,7 +16,13 @@ from .batches import EpochBatches
 from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
 from .samplers import SAMPLERS, Sampler
-from .workers import end_workers, fits_shared_memory, start_worker
+from .workers import (
+    WorkerWatch,
+    end_workers,
+    fits_shared_memory,
+    local_processes,
+    start_worker,
+)
 
 __all__ = ["Loader", "build_loader", "check_loader"]
 
@@ -100,7 +106,7 @@ def build_loader(
         *_named(section, "sampler", where), dataset, rank, world_size, seed, mode == "Train"
     )
     options = SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
-    return Loader(dataset, sampler, options)
+    return Loader(dataset, sampler, options, local_processes(world_size))
 
 
 class Loader:
@@ -109,22 +115,29 @@ class Loader:
     float32 [B] where batch_transform_ops are configured.
 
     num_images: of the whole dataset, over all processes. batch_size: of this process. bad_images:
-    different images replaced so far. The batches depend on (seed, epoch, step, rank, world_size)
+    different images replaced so far. lost_worker: what happened to a worker that is no more, or
+    None; the loader loads the rest of the epoch by itself then. neighbours: processes of the run on
+    this machine, this one included. The batches depend on (seed, epoch, step, rank, world_size)
     alone.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, options: LoaderOptions):
+    def __init__(
+        self, dataset: Dataset, sampler: Sampler, options: LoaderOptions, neighbours: int = 1
+    ):
         self.dataset = dataset
         self.sampler = sampler
         self.options = options
         self.num_images = len(dataset)
         self.batch_size = sampler.batch_size
         self.replaced: Set[int] = set()
-        in_flight = options.num_workers * options.prefetch_factor * sampler.batch_size
+        self.lost_worker: Optional[str] = None
+        # the one in use, and one on its way
+        in_flight = options.num_workers * options.prefetch_factor + 2
+        images = in_flight * sampler.batch_size * neighbours
         self.shared_memory = bool(
             options.num_workers
             and options.use_shared_memory
-            and fits_shared_memory(in_flight * dataset.sample_bytes)
+            and fits_shared_memory(images * dataset.sample_bytes)
         )
 
     def __len__(self) -> int:
@@ -140,35 +153,56 @@ class Loader:
         """Iterate over the batches of `epoch` from `first_step` on; what comes before is not
         loaded. ImageError names a bad image.
         """
-        source = self._source(EpochBatches(self.dataset, self.sampler, epoch, first_step))
-        try:
-            for batch in source:
-                if "error" in batch:
-                    raise ImageError(np.asarray(batch["error"]).tobytes().decode())
-                self._count(batch.pop("bad"))
-                for key, (shape, kind) in batch.pop("empty").items():
-                    batch[key] = np.zeros(shape, kind)
-                yield {
-                    key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
-                    for key, value in batch.items()
-                }
-        finally:
-            end_workers(source)
+        batches = EpochBatches(self.dataset, self.sampler, epoch, first_step)
+        for batch in self._loaded(batches):
+            if "error" in batch:
+                raise ImageError(np.asarray(batch["error"]).tobytes().decode())
+            self._count(batch.pop("bad"))
+            for key, (shape, kind) in batch.pop("empty").items():
+                batch[key] = np.zeros(shape, kind)
+            yield {
+                key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
+                for key, value in batch.items()
+            }
 
-    def _source(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
-        """The items of `batches`, loaded by the workers where there are any."""
-        if not self.options.num_workers or not len(batches):
-            return (batches[item] for item in range(len(batches)))
-        loader = paddle.io.DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=min(self.options.num_workers, len(batches)),
-            use_shared_memory=self.shared_memory,
-            prefetch_factor=self.options.prefetch_factor,
-            worker_init_fn=functools.partial(start_worker, os.getpid()),
-            return_list=True,
+    def _loaded(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
+        """The items of `batches`, loaded by the workers where there are any and while they live."""
+        done = 0
+        if self.options.num_workers and len(batches):
+            for batch in self._from_workers(batches):
+                yield batch
+                done += 1
+        for item in range(done, len(batches)):
+            yield batches[item]
+
+    def _from_workers(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
+        """The items of `batches`, or as many as come until a worker is lost."""
+        source = iter(
+            paddle.io.DataLoader(
+                batches,
+                batch_size=None,
+                num_workers=min(self.options.num_workers, len(batches)),
+                use_shared_memory=self.shared_memory,
+                prefetch_factor=self.options.prefetch_factor,
+                worker_init_fn=functools.partial(start_worker, os.getpid()),
+                return_list=True,
+            )
         )
-        return iter(loader)
+        watch = WorkerWatch(source)
+        try:
+            for _ in range(len(batches)):
+                try:
+                    batch = next(source)
+                except Exception:
+                    if not watch.look():
+                        raise
+                    self.lost_worker = watch.lost
+                    log.warning("%s; this process loads the rest of the epoch", watch.lost)
+                    return
+                yield batch
+        finally:
+            watch.end()
+            end_workers(source)
 
     def _count(self, bad: List[int]) -> None:
         """Count the images that were replaced. ImageError above the limit."""

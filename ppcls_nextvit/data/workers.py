@@ -1,15 +1,27 @@
-"""The processes that load: how they begin and end, and whether shared memory suffices for them."""
+"""The processes that load: how they begin and end, what happened to one that is lost, and whether
+shared memory suffices for them.
+"""
 
 import logging
 import os
 import signal
 import threading
 import time
-from typing import Any
+from typing import Any, Optional
 
-__all__ = ["end_workers", "fits_shared_memory", "start_worker"]
+import paddle
+
+__all__ = [
+    "LostWorkerError",
+    "WorkerWatch",
+    "end_workers",
+    "fits_shared_memory",
+    "local_processes",
+    "start_worker",
+]
 
 GRACE_S = 60  # how long a worker outlives a SIGTERM
+WATCH_S = 1.0  # how often it is looked whether the workers live
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +65,58 @@ def end_workers(source: Any) -> None:
         source._try_shutdown_all(1)
         for worker in source._workers:
             worker.kill()
+
+
+class LostWorkerError(OSError):
+    """A run that stopped as a data worker was lost. The message says what happened to it, and where
+    the run was saved.
+    """
+
+
+class WorkerWatch:
+    """Looks after the workers of `source`, an iterator of paddle.io.DataLoader that was just made.
+
+    By itself Paddle raises a SystemError in the trainer wherever it happens to be when a worker
+    dies, and nothing while it waits for a batch, which can then be for ever. Here that is taken out
+    of Paddle's hands: a thread looks, ends the waiting, and `lost` says what happened.
+    """
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.lost: Optional[str] = None
+        self._done = threading.Event()
+        paddle.base.core._erase_process_pids(id(source))
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(WATCH_S) and not self.look():
+            continue
+
+    def look(self) -> Optional[str]:
+        """What happened to a worker that is dead, or None; the iterator then gives no more."""
+        dead = [worker for worker in self.source._workers if not worker.is_alive()]
+        if dead and not self._done.is_set() and self.lost is None:
+            self.lost = f"a data worker (process {dead[0].pid}) {_end_of(dead[0].exitcode)}"
+            self.source._exit_thread_unexpectedly()  # whoever waits for a batch gets an error
+        return self.lost
+
+    def end(self) -> None:
+        """Look no more: the workers are about to be ended."""
+        self._done.set()
+
+
+def _end_of(exitcode: Optional[int]) -> str:
+    """How a process with that exit code ended, in words."""
+    if exitcode is None or exitcode >= 0:
+        return f"ended with status {exitcode}"
+    hints = {int(signal.SIGKILL): "; out of memory?", int(signal.SIGBUS): "; is /dev/shm full?"}
+    return f"was killed by signal {-exitcode}{hints.get(-exitcode, '')}"
+
+
+def local_processes(world_size: int) -> int:
+    """How many of a run's processes may be on this machine: what Paddle's launcher says, or all."""
+    told = os.environ.get("PADDLE_LOCAL_SIZE", "")
+    return min(int(told), world_size) if told.isdecimal() and int(told) else world_size
 
 
 def fits_shared_memory(needed_bytes: int) -> bool:

@@ -6,23 +6,28 @@ import math
 import signal
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Callable
 
 import numpy as np
 import paddle
 
 from ..config import Config, dump_config
+from ..data.workers import LostWorkerError
 from ..schema import ConfigError
 from ..weights import load_weights
-from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint
+from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint, set_aside
 from .curves import draw_curves, pyplot
+from .disk import check_disk, set_bytes
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
+from .lock import own_folder
 from .log import RunLog, environment, peak_memory_mb
 from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .precision import evaluates_low, float32_state, mixed_precision
-from .progress import LossWindow, Progress, StopSignal, duration
+from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
+from .resume import Plan, read_saved
 from .schedule import build_schedule
 
 __all__ = ["Run", "train"]
@@ -35,18 +40,19 @@ def train(config: Config, task_class: Callable[..., Any]) -> int:
     task_class: of the contract in tasks/base.py. Writes to `<output_dir>/<Arch.name>/`: latest,
     best_model and epoch_N checkpoints, config.yaml, environment.json, train.log, log.jsonl,
     curves.png and the task's pictures. Raises ConfigError, CheckpointError, LoadError, ImageError,
-    FloatingPointError and the like, with messages of one line.
+    LockedError, FloatingPointError and the like, with messages of one line.
     """
     # a missing extra must show now, not after the last epoch
     pyplot()
-    processes = start_processes(config.Global.device)
-    log = RunLog(config.output_dir, processes, config.Global.log_ranks, config.Global.use_visualdl)
-    stop = StopSignal()
-    try:
-        return Run(config, task_class, processes, log, stop).finish()
-    finally:
-        stop.restore()
-        log.close()
+    processes, settings = start_processes(config.Global.device), config.Global
+    with own_folder(config.output_dir, processes):
+        log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
+        stop = StopSignal()
+        try:
+            return Run(config, task_class, processes, log, stop).finish()
+        finally:
+            stop.restore()
+            log.close()
 
 
 class Run:
@@ -70,10 +76,9 @@ class Run:
         self.batches = min(
             len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader)
         )
-        # the last step of an epoch may have fewer batches
-        updates_per_epoch = -(-self.batches // settings.update_freq)
+        self.plan = Plan(settings.seed, processes.world_size, self.batches, settings.update_freq)
         self.schedule = build_schedule(
-            config.Optimizer.get("lr", {}), settings.epochs, updates_per_epoch
+            config.Optimizer.get("lr", {}), settings.epochs, self.plan.pace.updates
         )
         optimizer = build_optimizer(config.Optimizer, self.task.model)
         self.task.model, self.optimizer, self.scaler, self.autocast = mixed_precision(
@@ -86,14 +91,13 @@ class Run:
             self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
         self.progress = Progress()
-        self.plan = {
-            "seed": settings.seed,
-            "world_size": processes.world_size,
-            "batches": self.batches,
-            "update_freq": settings.update_freq,
-        }
+        self.told_to_stop = StopCheck(processes, stop)
+        # whether best_model is this run's
+        self.saved_best = False
         # of this run: an older one may have left its own here
         self.last_saved = settings.checkpoints
+        if processes.is_main:
+            self._check_folder()
         if settings.checkpoints:
             self._resume(settings.checkpoints)
         else:
@@ -118,9 +122,46 @@ class Run:
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
+    def _check_folder(self):
+        """CheckpointError before the first step for a damaged journal, which would end the run at
+        its first save, and for a disk without room.
+        """
+        settings = self.config.Global
+        for journal in self.directory.glob("*.journal"):
+            recover(journal.with_suffix(""))
+        if not settings.checkpoints and (self.directory / "latest.pdstates").exists():
+            logger.warning(
+                "%s is of an earlier run, and this run will replace it; to go on with it, give "
+                "-o Global.checkpoints=%s",
+                *[self.directory / "latest"] * 2,
+            )
+        size = set_bytes(self.task.model, self.optimizer, self.ema is not None)
+        kept = ["latest"] + ["best_model"] * settings.eval_during_train
+        others = settings.epochs // settings.save_interval if settings.save_interval else 0
+        check_disk(self.directory, size, kept, others)
+
     def finish(self) -> int:
         """Every epoch that is left, then the pictures. Returns the exit status."""
-        settings, progress, started = self.config.Global, self.progress, time.time()
+        started = time.time()
+        try:
+            finished = self._train()
+        except Stopped:
+            # in an evaluation, before which all was saved
+            finished = False
+        if not finished:
+            return self._stopped()
+        if self.processes.is_main:
+            self._draw()
+        if self.task.train_loader.bad_images:
+            logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
+        logger.info("done in %s; %s", duration(time.time() - started), self.progress.best_so_far)
+        return 0
+
+    def _train(self):
+        """Every epoch that is left. Returns whether none is: else the run was told to stop, and
+        `latest` is where.
+        """
+        settings, progress = self.config.Global, self.progress
         for epoch in range(progress.epoch, settings.epochs + 1):
             progress.epoch = epoch
             self._train_epoch(epoch)
@@ -133,7 +174,7 @@ class Run:
                 # before a long evaluation; resuming would go on with that
                 self._save("latest")
             if stops:
-                return self._stopped()
+                return False
             best = self._evaluate() if due else None
             progress.epoch, progress.batch = epoch + 1, 0
             if best is not None:
@@ -142,15 +183,29 @@ class Run:
                 self._save(f"epoch_{epoch}")
             self._save("latest")
             if self.processes.any(self.stop.number) and epoch < settings.epochs:
-                return self._stopped()
-        if self.processes.is_main:
-            draw_curves(self.directory, self.task.shown, self.task.best_metric)
-            if settings.eval_during_train and not self.processes.many:
-                self.task.report(self.directory)
-        if self.task.train_loader.bad_images:
-            logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
-        logger.info("done in %s; %s", duration(time.time() - started), progress.best_so_far)
-        return 0
+                return False
+        return True
+
+    def _draw(self):
+        """The pictures of a run that is done, whatever becomes of them."""
+        pictures = {
+            "curves.png": partial(
+                draw_curves, self.directory, self.task.shown, self.task.best_metric
+            )
+        }
+        if self.config.Global.eval_during_train and not self.processes.many:
+            pictures["pictures of the evaluation"] = partial(self.task.report, self.directory)
+        for name, draw in pictures.items():
+            try:
+                with self.stop.at_once():
+                    draw()
+            except Stopped:
+                logger.warning("%s: not drawn, because of signal %d", name, self.stop.number)
+            except Exception as error:  # of any kind: the run itself is done and saved
+                expected = isinstance(error, (ValueError, OSError, ImportError))
+                logger.warning(
+                    "%s: could not be drawn: %s", name, described(error), exc_info=not expected
+                )
 
     def _train_epoch(self, epoch):
         """What is left of one epoch, or as much of it as a signal allows."""
@@ -187,15 +242,14 @@ class Run:
                     self.ema.update(progress.update)
                 progress.batch += group
                 bar.update(group)
-                logged = (
+                if (
                     progress.update % settings.print_batch_step == 0
                     or progress.batch == self.batches
-                )
-                if logged:
+                ):
                     left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
                     self._log(window.close(self.processes, left), epoch, lr, bar)
                 # many must agree, which costs
-                if (logged or not self.processes.many) and self.processes.any(self.stop.number):
+                if (logged or not self.processes.many) and self.processes.any(self._must_stop()):
                     return
 
     def _check_finite(self, loss, epoch, batch, lr):
@@ -211,7 +265,7 @@ class Run:
     def _log(self, figures, epoch, lr, bar):
         progress, epochs = self.progress, self.config.Global.epochs
         memory = round(peak_memory_mb(self.processes.device))
-        position = round(epoch - 1 + progress.batch / self.batches, 4)
+        position = round(epoch - 1 + progress.batch / self.batches, 6)
         self.log.figures(
             "train",
             update=progress.update,
@@ -255,7 +309,8 @@ class Run:
             with weights:
                 # they differ between processes: rank 0's are saved
                 self.processes.broadcast(self.task.model, statistics_only=True)
-                result = self.task.evaluate()
+                with self.stop.at_once():
+                    result = self.task.evaluate()
                 self.log.figures(
                     "eval" if kind == "raw" else "eval_ema",
                     update=progress.update,
@@ -287,9 +342,11 @@ class Run:
         'ema'.
         """
         if self.processes.is_main:
+            if name == "best_model":
+                self._keep_a_better_one(self.directory / name)
             states = {
                 **asdict(self.progress),
-                **self.plan,
+                **asdict(self.plan),
                 "weights": kind,
                 "scaler": self.scaler.state_dict(),
                 "schedule": self.schedule.state_dict(),
@@ -306,7 +363,18 @@ class Run:
             self.last_saved = self.directory / name
         self.processes.barrier()
 
+    def _must_stop(self):
+        """Whether this process was told to stop, or lost a data worker, most often as memory is
+        short: the next may be the trainer.
+        """
+        return bool(self.stop.number or self.task.train_loader.lost_worker)
+
     def _stopped(self):
+        lost = self.task.train_loader.lost_worker
+        if lost and not self.stop.number:
+            raise LostWorkerError(
+                f"{lost}; stopped; resume with -o Global.checkpoints={self.directory / 'latest'}"
+            )
         # another process may have got the signal
         number = self.stop.number or signal.SIGTERM
         logger.warning(
@@ -316,6 +384,29 @@ class Run:
         )
         return 128 + number
 
+    def _keep_a_better_one(self, prefix):
+        """Before this run's first best_model: one that is there and better stays, under another
+        name.
+        """
+        if self.saved_best or not prefix.with_suffix(".pdparams").exists():
+            self.saved_best = True
+            return
+        try:
+            best = Progress.from_states(load_checkpoint(prefix)[".pdstates"]).best
+        except (ValueError, KeyError, TypeError):  # it is not a set of ours
+            best = math.inf
+        if best > self.progress.best:
+            told = "" if best == math.inf else f" and better ({best:.4f})"
+            kept = set_aside(prefix)
+            logger.warning(
+                "%s is another run's%s; it is kept as %s, before this run's (%.4f) replaces it",
+                prefix,
+                told,
+                kept.name,
+                self.progress.best,
+            )
+        self.saved_best = True
+
     def _resume(self, prefix):
         """Load a checkpoint set into everything. CheckpointError for another run's or another
         format's set.
@@ -324,48 +415,18 @@ class Run:
             # one process alone may finish an interrupted save
             recover(prefix)
         self.processes.barrier()
-        parts, plan = load_checkpoint(prefix), self.plan
-        states = parts[".pdstates"]
-        if not isinstance(states, dict) or not {*asdict(self.progress), *plan} <= set(states):
-            raise CheckpointError(
-                f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to "
-                f"use its weights alone, "
-                "give Global.pretrained_model"
-            )
-        if states.get("weights") == "ema":
-            raise CheckpointError(
-                f"cannot resume from {prefix}: it holds averaged (EMA) weights, which were "
-                f"evaluated best; "
-                "resume from latest, or give it as Global.pretrained_model"
-            )
-        differ = ", ".join(
-            f"{key} {states[key]} (now {plan[key]})" for key in plan if states[key] != plan[key]
-        )
-        if differ and states["batch"]:
-            raise CheckpointError(
-                f"cannot resume from {prefix} in the middle of an epoch with {differ}; keep them "
-                f"as they were"
-            )
-        if differ:
-            logger.warning(
-                "resuming with %s: the run goes on, but will not equal an uninterrupted one", differ
-            )
-        if (self.ema is not None) != (".pdema" in parts):
-            raise CheckpointError(
-                f"cannot resume from {prefix}: it has {'no' if self.ema else 'an'} EMA, the "
-                f"configuration "
-                f"{'has one' if self.ema else 'has none'}"
-            )
-        load_weights(self.task.model, parts[".pdparams"])
-        load_optimizer_state(self.optimizer, self.task.model, parts[".pdopt"])
-        self.schedule.load_state_dict(states["schedule"])
-        # empty: the run had none so far, as on a CPU
-        if self.scaler.is_enable() and states["scaler"]:
-            self.scaler.load_state_dict(states["scaler"])
-        if self.ema:
-            self.ema.load_state(parts[".pdema"])
-        self.progress = Progress(**{name: states[name] for name in asdict(self.progress)})
-        self.log.forget_after(self.progress.update)
+        saved = read_saved(prefix, self.plan, self.ema is not None)
+        with parsing(f"cannot resume from {prefix}", CheckpointError):
+            load_weights(self.task.model, saved.weights)
+            load_optimizer_state(self.optimizer, self.task.model, saved.optimizer)
+            self.schedule.load_state_dict(saved.schedule)
+            # empty: the run had none so far, as on a CPU
+            if self.scaler.is_enable() and saved.scaler:
+                self.scaler.load_state_dict(saved.scaler)
+            if self.ema:
+                self.ema.load_state(saved.ema)
+        self.progress = saved.progress
+        self.log.forget_after(saved.progress.epoch, saved.position)
         logger.info(
             "resumed from %s: epoch %d, batch %d of %d, %s",
             prefix,
