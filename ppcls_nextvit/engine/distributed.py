@@ -5,7 +5,11 @@ Gradients are averaged after backward in fused buckets rather than inside it (pa
 because that one way serves gradient accumulation, recomputed blocks and frozen parameters alike.
 """
 
+import functools
 import os
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Sequence
 
@@ -18,6 +22,8 @@ from paddle.autograd import PyLayer
 from .logger import logger
 
 __all__ = ["Processes", "start_processes", "synchronise_batch_norms"]
+
+GRACE_S = 60  # for saving, once the launcher is gone
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ def start_processes(device: str = "auto") -> Processes:
             device,
         )
         device = "cpu"
+    if "PADDLE_LOCAL_RANK" in os.environ:  # which the launcher sets, and no cluster
+        _end_with_launcher()
     world_size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if world_size == 1:
         paddle.set_device(device)
@@ -106,6 +114,24 @@ def start_processes(device: str = "auto") -> Processes:
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would choose NCCL
     dist.init_parallel_env()
     return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+@functools.cache
+def _end_with_launcher() -> None:
+    """Stop this process, as a SIGTERM would, once the launcher is gone: nobody would end it, and
+    whoever starts the run anew would have it twice.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        logger.warning("the launcher (process %d) is gone: stopping", launcher)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _SumOverProcesses(PyLayer):

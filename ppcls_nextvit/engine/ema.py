@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ..schema import shown
 from ..weights import LoadError
 
 
@@ -56,14 +57,23 @@ class EMA:
         return {name: tensor.numpy() for name, tensor in self._average.items()}
 
     def load_state(self, state: Dict[str, np.ndarray]) -> None:
-        """Continue from saved averages. LoadError if they are another model's."""
+        """Continue from saved averages. LoadError, before anything is changed, if they are another
+        model's.
+        """
         if set(state) != set(self._average):
-            odd = sorted(set(state) ^ set(self._average))
+            odd = sorted(map(str, set(state) ^ set(self._average)))
             raise LoadError(
-                f"the EMA weights are another model's: {len(odd)} keys differ, e.g. {odd[0]!r}"
+                f"the EMA weights are another model's: {len(odd)} keys differ, e.g. {shown(odd[0])}"
             )
-        for name, value in state.items():
-            self._average[name].set_value(value)
+        for name, average in self._average.items():
+            value, expected = np.asarray(state[name]), average.numpy()
+            if value.shape != expected.shape or value.dtype != expected.dtype:
+                raise LoadError(
+                    f"the EMA weights are another model's: {name} is {value.dtype} "
+                    f"{list(value.shape)}, expected {expected.dtype} {list(expected.shape)}"
+                )
+        for name, average in self._average.items():
+            average.set_value(np.asarray(state[name]))
 
 
 def _assign(targets, values):

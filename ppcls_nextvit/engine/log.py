@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import resource
 import sys
@@ -82,17 +83,25 @@ class RunLog:
                 if isinstance(value, (int, float)) and name != "update":
                     self.writer.add_scalar(f"{kind}/{name}", value, values.get("update", 0))
 
-    def forget_after(self, update: int) -> None:
-        """Drop the figures of a part of the run that is about to be done again."""
-        if self._figures:
-            kept = [
-                line for line in read_figures(self.directory) if line.get("update", 0) <= update
-            ]
-            self._figures.close()
-            (self.directory / "log.jsonl").write_text(
-                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+    def forget_after(self, epoch: int, position: float) -> None:
+        """Drop the figures of a part of the run that is about to be done again: of training after
+        `position`, in epochs, and of evaluation after `epoch` and later ones.
+        """
+        if not self._figures:
+            return
+        kept = [
+            line
+            for line in read_figures(self.directory)
+            if (
+                line["position"] <= position if "position" in line else line.get("epoch", 0) < epoch
             )
-            self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
+        ]
+        self._figures.close()
+        path = self.directory / "log.jsonl"
+        draft = path.with_name("log.jsonl.tmp")
+        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(draft, path)
+        self._figures = open(path, "a", encoding="utf-8")
 
     def start_anew(self) -> None:
         """Set the figures of an earlier run in this directory aside, as `log-<time of its last
@@ -151,14 +160,17 @@ def _tqdm():
 
 
 def read_figures(directory: Union[str, Path]) -> List[Dict[str, Any]]:
-    """The JSON lines of a run; a last line that was cut by a kill is left out."""
+    """The JSON lines of a run; one that was cut by a kill is left out."""
     figures = []
     path = Path(directory) / "log.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
-            figures.append(json.loads(line))
+            values = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(values, dict):
+            figures.append(values)
     return figures
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..schema import ConfigError, Registry, coerce, require_keys
+from ..schema import ConfigError, Registry, coerce, require_keys, shown
 from .parameter_groups import ParameterSetting, parameter_settings, trainable_parameters
 
 __all__ = [
@@ -265,14 +265,16 @@ def load_optimizer_state(
     if it does not fit exactly.
     """
     memory = _memory(optimizer, model)
-    missing, unexpected = sorted(memory.keys() - state.keys()), sorted(state.keys() - memory.keys())
+    if not isinstance(state, dict):
+        raise ValueError(f"the saved optimiser state is no mapping but {shown(state)}")
+    missing = sorted(memory.keys() - state.keys())
+    unexpected = sorted(map(str, state.keys() - memory.keys()))
     if missing or unexpected:
         raise ValueError(
             f"the saved optimiser state does not fit: {len(missing)} entries missing "
-            f"{missing[:3]}, {len(unexpected)} "
-            f"unexpected {unexpected[:3]}; resume with the Arch and the Optimizer of the saved "
-            f"run, or load its weights "
-            "only (Global.pretrained_model)"
+            f"{missing[:3]}, {len(unexpected)} unexpected {shown(unexpected[:3])}; resume with the "
+            f"Arch and the Optimizer of the saved run, or load its weights only "
+            f"(Global.pretrained_model)"
         )
     for key, tensor in memory.items():
         needed, came = tensor.numpy(), np.asarray(state[key])

@@ -1,18 +1,42 @@
 """Where a run stands, what it measured since its last line, and whether it was asked to stop."""
 
+import contextlib
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import FrameType
-from typing import Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 import paddle
 
+from ..schema import shown
 from .distributed import Processes
 
-__all__ = ["LossWindow", "Progress", "StopSignal", "duration"]
+__all__ = ["LossWindow", "Pace", "Progress", "StopCheck", "StopSignal", "Stopped", "duration"]
+
+MOST_STEPS = 1 << 40  # of a run
+CHECK_S = 1.0  # from one time that the processes ask each other whether to stop to the next
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long an epoch is. batches: of one process. update_freq: batches of an optimiser step, of
+    which the last of an epoch may have fewer.
+    """
+
+    batches: int
+    update_freq: int = 1
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.updates_of(self.batches)
+
+    def updates_of(self, batches: int) -> int:
+        """Optimiser steps of the first so many batches of an epoch."""
+        return -(-batches // self.update_freq)
 
 
 @dataclass
@@ -28,12 +52,43 @@ class Progress:
     best_epoch: int = 0
     best_weights: str = ""  # 'raw' or 'ema': which weights best_model holds
 
+    @classmethod
+    def from_states(cls, states: Mapping[str, Any]) -> "Progress":
+        """What a checkpoint's `states` say. ValueError for what no run can have said."""
+        values = {field.name: states[field.name] for field in fields(cls)}
+        for name in ("epoch", "batch", "update", "best_epoch"):
+            if type(values[name]) is not int or not 0 <= values[name] < MOST_STEPS:
+                raise ValueError(f"{name} must be a whole number, got {shown(values[name])}")
+        best = values["best"]
+        if type(best) not in (int, float) or math.isnan(best):
+            raise ValueError(f"best must be a number, got {shown(best)}")
+        if values["best_weights"] not in ("", "raw", "ema"):
+            raise ValueError(
+                f"best_weights must be raw or ema, got {shown(values['best_weights'])}"
+            )
+        return cls(**values)
+
+    def moved(self, then: Pace, now: Pace) -> "Progress":
+        """The same share of the run where epochs are of another length: what of the epoch is done
+        goes on with whole optimiser steps, rounded down.
+        """
+        batch = now.batches
+        if self.batch < then.batches:
+            steps = self.batch * now.batches // then.batches // now.update_freq
+            batch = steps * now.update_freq
+        update = (self.epoch - 1) * now.updates + now.updates_of(batch)
+        return replace(self, batch=batch, update=update)
+
     @property
     def best_so_far(self) -> str:
         """The best metric, its epoch and kind of weights, as a text for the log."""
         if not self.best_epoch:
             return "not evaluated yet"
         return f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)"
+
+
+class Stopped(BaseException):
+    """A signal came where the work is left at once; see StopSignal.at_once."""
 
 
 class StopSignal:
@@ -43,19 +98,66 @@ class StopSignal:
     once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number = 0  # of the signal that came first; 0: none
+        self._leaves = False
         self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         if number == signal.SIGINT and self.number:
             raise KeyboardInterrupt
         self.number = self.number or number
+        if self._leaves:
+            self._leaves = False  # what ends the work now is not disturbed by another
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, where nothing is to be saved, a signal raises Stopped; so does one that
+        came before.
+        """
+        if self.number:
+            raise Stopped
+        self._leaves = True
+        try:
+            yield
+        finally:
+            self._leaves = False
 
     def restore(self) -> None:
         """Give the signals back to whom they belonged."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class StopCheck:
+    """Whether to stop, asked after each optimiser step. Many processes must agree, which costs, so
+    they ask each other about every CHECK_S seconds.
+
+    must_stop: whether this process must.
+    """
+
+    def __init__(self, processes: Processes, must_stop: Callable[[], bool]):
+        self.processes, self.must_stop = processes, must_stop
+        self.steps, self.interval = 0, 1
+        self.started = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether any process must stop, as far as they know by now. All know it at the same
+        step.
+        """
+        if not self.processes.many:
+            return self.must_stop()
+        self.steps += 1
+        if self.steps < self.interval:
+            return False
+        seconds = time.monotonic() - self.started
+        told, seconds = self.processes.sum([self.must_stop(), seconds])
+        of_a_step = seconds / self.processes.world_size / self.steps
+        # all compute it of the same sums; a run that grows slower soon asks more often
+        self.interval = max(1, int(min(2 * self.interval, CHECK_S / max(of_a_step, 1e-6))))
+        self.steps, self.started = 0, time.monotonic()
+        return bool(told > 0)
 
 
 class LossWindow:

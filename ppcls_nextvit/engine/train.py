@@ -14,9 +14,10 @@ import paddle
 
 from ..config import Config, dump_config
 from ..data.workers import LostWorkerError
+from ..files import described, parsing
 from ..schema import ConfigError
-from ..weights import load_weights
-from .checkpoint import CheckpointError, load_checkpoint, recover, save_checkpoint, set_aside
+from ..weights import load_weights, read_file
+from .checkpoint import CheckpointError, recover, save_checkpoint, set_aside
 from .curves import draw_curves, pyplot
 from .disk import check_disk, set_bytes
 from .distributed import start_processes, synchronise_batch_norms
@@ -91,7 +92,7 @@ class Run:
             self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
         self.progress = Progress()
-        self.told_to_stop = StopCheck(processes, stop)
+        self.told_to_stop = StopCheck(processes, self._must_stop)
         # whether best_model is this run's
         self.saved_best = False
         # of this run: an older one may have left its own here
@@ -165,7 +166,7 @@ class Run:
         for epoch in range(progress.epoch, settings.epochs + 1):
             progress.epoch = epoch
             self._train_epoch(epoch)
-            stops = progress.batch < self.batches or self.processes.any(self.stop.number)
+            stops = progress.batch < self.batches or self.processes.any(self._must_stop())
             due = settings.eval_during_train and (
                 epoch == settings.epochs
                 or (epoch >= settings.start_eval_epoch and epoch % settings.eval_interval == 0)
@@ -182,7 +183,7 @@ class Run:
             if settings.save_interval and epoch % settings.save_interval == 0:
                 self._save(f"epoch_{epoch}")
             self._save("latest")
-            if self.processes.any(self.stop.number) and epoch < settings.epochs:
+            if self.processes.any(self._must_stop()) and epoch < settings.epochs:
                 return False
         return True
 
@@ -248,8 +249,7 @@ class Run:
                 ):
                     left = (settings.epochs - epoch) * self.batches + self.batches - progress.batch
                     self._log(window.close(self.processes, left), epoch, lr, bar)
-                # many must agree, which costs
-                if (logged or not self.processes.many) and self.processes.any(self._must_stop()):
+                if self.told_to_stop():
                     return
 
     def _check_finite(self, loss, epoch, batch, lr):
@@ -392,8 +392,8 @@ class Run:
             self.saved_best = True
             return
         try:
-            best = Progress.from_states(load_checkpoint(prefix)[".pdstates"]).best
-        except (ValueError, KeyError, TypeError):  # it is not a set of ours
+            best = Progress.from_states(read_file(prefix.with_suffix(".pdstates"))).best
+        except (ValueError, KeyError, TypeError, OSError):  # it is not a set of ours
             best = math.inf
         if best > self.progress.best:
             told = "" if best == math.inf else f" and better ({best:.4f})"

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from ...schema import ConfigError, Registry
+from ...schema import ConfigError, Registry, shown
 
 __all__ = ["SCHEDULES", "Schedule", "build_schedule", "check_increasing", "cosine"]
 
@@ -81,9 +81,9 @@ class Schedule:
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Take back a state_dict. ValueError for that of another kind of schedule."""
-        if set(state) != set(self.state_dict()):
+        if not isinstance(state, dict) or set(state) != set(self.state_dict()):
             raise ValueError(
-                f"the saved schedule holds {sorted(state)}, this one needs "
+                f"the saved schedule holds {shown(state)}, this one needs "
                 f"{sorted(self.state_dict())}; "
                 "resume with the Optimizer.lr of the saved run"
             )

@@ -2,8 +2,10 @@
 runs with either.
 """
 
+import math
 from typing import Any, Dict, Literal, Optional
 
+from ...schema import shown
 from .base import SCHEDULES, Schedule
 
 __all__ = ["ReduceOnPlateau"]
@@ -91,4 +93,8 @@ class ReduceOnPlateau(Schedule):
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Take back a state_dict. ValueError for that of another kind of schedule."""
         super().load_state_dict(state)
+        numbers = {key: value for key, value in state.items() if key != "best" or value is not None}
+        for key, value in numbers.items():
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"the saved schedule's {key} must be a number, got {shown(value)}")
         vars(self).update(state)
