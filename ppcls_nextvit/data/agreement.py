@@ -119,10 +119,16 @@ def _say_what_is_there(dataset: Dataset, found: ClassCounts, verb: str, speaks: 
     if not speaks:
         return
     if len(some) == 1 and len(none):
-        alone = _classes(dataset, some)
-        told = f"all {found.unit} are of class {alone}, none of {_classes(dataset, none)}, so "
-        told += f"there is nothing else to {verb}"
-        log.warning("%s: %s%s", where, told, hint)
+        alone, others = _classes(dataset, some), _classes(dataset, none)
+        log.warning(
+            "%s: all %s are of class %s, none of %s, so there is nothing else to %s%s",
+            where,
+            found.unit,
+            alone,
+            others,
+            verb,
+            hint,
+        )
     elif len(none) and verb == "learn" and not partly:
         log.warning("%s: no %s of class %s%s", where, found.unit, _classes(dataset, none), hint)
     else:

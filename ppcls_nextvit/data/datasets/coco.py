@@ -118,6 +118,9 @@ class COCODataset(AnnotatedDataset):
         """The objects of each class; in training, those that are learnt."""
         return ClassCounts(self.counts.of_class, "objects", len(self))
 
+    def _largest(self) -> float:
+        return float(self.sizes.prod(axis=1).max())
+
     @property
     def annotation_bytes(self) -> int:
         """One for each mask; all but a hundredth of the images have no more."""

@@ -4,7 +4,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import Dict, List, NamedTuple, Protocol, Sequence, Set
+from typing import Dict, List, NamedTuple, Protocol, Sequence, Set, Union
 
 from ...files import IMAGE_BYTES, UnreadableError, parsing, read_file
 from ...schema import shown_text
@@ -23,6 +23,8 @@ __all__ = [
     "subfolders",
 ]
 
+Path = Union[str, os.PathLike[str]]
+
 # what systems leave in folders of their own accord
 LITTER = {"thumbs.db", "desktop.ini"}
 
@@ -32,11 +34,11 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def subfolders(root: str) -> List[str]:
+def subfolders(root: Path) -> List[str]:
     """The names of the folders in `root`, sorted, without hidden ones."""
     return sorted(
         entry.name
-        for entry in os.scandir(root)
+        for entry in os.scandir(os.fspath(root))
         if entry.is_dir() and not entry.name.startswith(".")
     )
 
@@ -50,14 +52,15 @@ class FoundFiles(NamedTuple):
     others: List[str]
 
 
-def files_below(root: str, below: str = ".") -> FoundFiles:
+def files_below(root: Path, below: str = ".") -> FoundFiles:
     """The files under root/below, at any depth, sorted by folder. Links to folders are followed;
     no folder is read twice.
     """
     images: List[str] = []
     others: List[str] = []
-    seen = {os.path.realpath(os.path.join(root, below))}
-    for folder, folders, files in os.walk(os.path.join(root, below), followlinks=True):
+    start = os.path.join(os.fspath(root), below)
+    seen = {os.path.realpath(start)}
+    for folder, folders, files in os.walk(start, followlinks=True):
         place = os.path.relpath(folder, root)
         folders.sort()
         folders[:] = [name for name in folders if _is_new(os.path.join(folder, name), seen)]
@@ -77,7 +80,7 @@ def _is_new(folder: str, seen: Set[str]) -> bool:
     return new
 
 
-def image_names(root: str, below: str = ".") -> List[str]:
+def image_names(root: Path, below: str = ".") -> List[str]:
     """The images under root/below, see `files_below`."""
     return files_below(root, below).images
 
