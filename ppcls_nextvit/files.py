@@ -29,6 +29,7 @@ __all__ = [
     "PICKLE_OPERATIONS",
     "PICKLE_SHARE",
     "UNPACKED_BYTES",
+    "UNPACKED_FREE",
     "UNPACKED_SHARE",
     "UnreadableError",
     "described",
@@ -52,7 +53,8 @@ CONFIG_DEPTH = 60  # lists and mappings in each other
 
 # Of a file of weights. Its tensors are views of it; what is not is bounded by these:
 UNPACKED_BYTES = 4 << 30  # of the compressed members of an archive, all together
-UNPACKED_SHARE = 64  # and so many times the archive's own bytes, above the first 256 MiB
+UNPACKED_SHARE = 64  # and so many times the archive's own bytes
+UNPACKED_FREE = 256 << 20  # but so many of any archive
 HEADER_BYTES = 25_000_000  # of safetensors; a tensor needs about a hundred
 PICKLE_OPERATIONS = 5_000_000  # a checkpoint with its optimiser has about 300 000
 PICKLE_SHARE = 16  # bytes for each of the file's that the pickle's own copies and containers take

@@ -403,7 +403,7 @@ def test_nothing_of_the_file_is_run(tmp_path):
 
 
 def test_a_pickle_of_endless_operations(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpickler, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(unpickler, "PICKLE_OPERATIONS", 1000)
     (tmp_path / "long.pdparams").write_bytes(b"\x80\x04" + b"N0" * 1000 + b"N.")
     with pytest.raises(WeightFileError, match="more than 1000 operations"):
         read_file(tmp_path / "long.pdparams")

@@ -187,7 +187,7 @@ def _hint(translation: Translation, missing: List[str], report: LoadReport, mode
         family.other_network(absent, found, own)
         or _other_heads(heads_title(found), heads_title(own), absent)
         or family.other_form(missing, unexpected, report.mismatched)
-        or _other_classes(family, unexpected, report.mismatched, own)
+        or _other_numbers(translation, family, unexpected, model)
     )
 
 
@@ -207,6 +207,37 @@ def _other_heads(heads: str, own_heads: str, absent: List[str]) -> str:
     return (
         f" The file is a classifier or a backbone, the model {own_heads}: to fill its "
         f"backbone alone, pass backbone_only=True (in YAML: Arch.pretrained)."
+    )
+
+
+def _other_numbers(
+    translation: Translation, family: Family, unexpected: List[str], model: nn.Layer
+) -> str:
+    """Where the channels of images differ, or the number of classes."""
+    own = model.state_dict()
+    channels, others = "", []
+    for row in translation.select("mismatched"):
+        if row.target is not None:
+            shape = list(own[row.target].shape)
+            if _differs_in_channels(list(row.shape), shape, getattr(model, "in_channels", None)):
+                channels = (
+                    f" The file takes images of {row.shape[1]} channels, the model of {shape[1]}: "
+                    f"set in_channels (in YAML: Arch.in_channels, of a detector or segmentor "
+                    f"Arch.backbone.in_channels)."
+                )
+            else:
+                others.append(row.target)
+    return channels + _other_classes(family, unexpected, others, list(own))
+
+
+def _differs_in_channels(shape: List[int], own: List[int], in_channels: Optional[int]) -> bool:
+    """Whether a convolution's weight has another number of channels than that of the images which
+    the model's takes, and nothing else differs.
+    """
+    return (
+        len(shape) == len(own) == 4
+        and own[1] == in_channels != shape[1]
+        and shape[:1] + shape[2:] == own[:1] + own[2:]
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, Optional, Tuple
 
 from paddle import nn
 
-from .checkpoint import unwrapped_keys
+from ..schema import shown
+from .checkpoint import AVERAGE_COUNTERS, unwrapped_keys
 from .families.base import Family, Format, Heads, Pairing, family_for, heads_for, program_of
 from .translation import LoadError
 
@@ -32,6 +33,7 @@ BACKBONE = "backbone."
 # BatchNorm's statistics: torch's name, Paddle's
 STATISTICS = ((".running_mean", "._mean"), (".running_var", "._variance"))
 COUNTER = ".num_batches_tracked"
+MAX_KEY = 500  # characters
 
 # of a model: {key: (shape, whether it is a Linear's weight)}
 Wanted = Dict[str, Tuple[Tuple[int, ...], bool]]
@@ -70,6 +72,9 @@ def recognise(state: Mapping[str, Any], model: nn.Layer) -> Source:
     """What the file with this state dict is, which is to fill `model`. LoadError for one that is
     not of its backbone's family.
     """
+    longest = max(state, key=len)
+    if len(longest) > MAX_KEY:
+        raise LoadError(f"a key of {len(longest)} characters, {shown(longest)}, is no tensor's")
     keys = unwrapped_keys(state)
     named = {key: state[source] for source, key in keys.items()}
     body = named
@@ -83,9 +88,9 @@ def recognise(state: Mapping[str, Any], model: nn.Layer) -> Source:
     family = family_of(model)
     known = family.recognise(body, backbone_of(model))
     if known is None:
-        shown = ", ".join(map(repr, list(named)[:4]))
+        first = ", ".join(map(shown, list(named)[:4]))
         raise LoadError(
-            f"not a {family.title} checkpoint ({family.sources}): its keys are {shown}, ..."
+            f"not a {family.title} checkpoint ({family.sources}): its keys are {first}, ..."
         )
     program = program_of(named, model) if file_has_heads and known.torch else known
     return Source(program, known, keys, file_has_heads)
@@ -115,6 +120,8 @@ class Placement:
         """(the model's key, '') or (None, the reason why the key is dropped)."""
         if key.endswith(COUNTER) and self.source.format.torch:
             return None, "Paddle's BatchNorm keeps no step counter"
+        if key in AVERAGE_COUNTERS:
+            return None, "counts the steps of a moving average"
         if self.source.has_heads and not key.startswith(BACKBONE):
             return self._head(key, key_of_file)
         body, why = self.family.place(self.bodies[key], self.pairing)
@@ -138,7 +145,7 @@ class Placement:
         if self.heads is None:
             raise LoadError(
                 f"a detector or segmentor ({self.source.format.title}), with keys beside its "
-                f"backbone ({key_of_file!r}); "
+                f"backbone ({shown(key_of_file)}); "
                 "to take the backbone alone, pass backbone_only=True (--backbone-only)"
             )
         if not self.source.format.torch:

@@ -7,12 +7,11 @@ file is, not its name.
 
 import mmap
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any, Union
 
+from ..files import UnreadableError, is_mistake, open_file
+from ..schema import shown_text
 from .formats.archive import zip_members
 from .formats.errors import FormatError
 from .formats.npz import SUFFIX, read_npz
@@ -22,24 +21,6 @@ from .formats.torch_files import TORCH_MAGIC, read_legacy_torch, read_torch_zip
 
 __all__ = ["WeightFileError", "read_file"]
 
-# what reading a damaged file may raise
-DAMAGE = (
-    FormatError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    EOFError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
 OTHER_FILES = (
     (b"version https://git-lfs", "a git-lfs pointer; fetch the file itself (git lfs pull)"),
     (b"<", "a web page, probably of a failed download"),
@@ -53,6 +34,9 @@ class WeightFileError(ValueError):
     """A file that is not read: damaged, cut off, dangerous, or of another kind. One line, naming
     the file and the reason.
     """
+
+    def __init__(self, message: str):
+        super().__init__(shown_text(message))
 
 
 def read_file(path: Union[str, "os.PathLike[str]"]) -> Any:
@@ -68,11 +52,17 @@ def read_file(path: Union[str, "os.PathLike[str]"]) -> Any:
     buffer = _mapped(path)
     try:
         return _reader(buffer)(buffer)
-    except DAMAGE as error:
-        reason = str(error)
-        if not isinstance(error, FormatError):
-            reason = f"damaged: {type(error).__name__}: {error}"
-        raise WeightFileError(f"{path}: {' '.join(reason.split())[:REASON_LENGTH]}") from error
+    except FormatError as error:
+        raise WeightFileError(f"{path}: {_line(error)}") from error
+    except Exception as error:  # whatever the content leads to; see files.parsing
+        if is_mistake(error):
+            raise
+        reason = f"damaged: {type(error).__name__}: {_line(error)}"
+        raise WeightFileError(f"{path}: {reason}") from error
+
+
+def _line(error: Exception) -> str:
+    return shown_text(" ".join(str(error).split()), REASON_LENGTH)
 
 
 def _mapped(path: str) -> memoryview:
@@ -80,14 +70,12 @@ def _mapped(path: str) -> memoryview:
     if os.path.isdir(path):
         raise WeightFileError(f"{path}: a directory; name a file in it")
     try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise WeightFileError(f"{path}: empty file")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError:
-        raise WeightFileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise WeightFileError(f"{path}: cannot be read: {error.strerror}") from error
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except UnreadableError as error:
+        raise WeightFileError(f"{path}: {error}") from error.__cause__
+    raise WeightFileError(f"{path}: empty file")
 
 
 def _reader(buffer: memoryview) -> Callable[[memoryview], Any]:

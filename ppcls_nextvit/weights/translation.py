@@ -6,13 +6,20 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..schema import shown_text
+
 __all__ = ["LoadError", "Row", "Translation"]
+
+MESSAGE = 4000  # characters of an error's
 
 
 class LoadError(ValueError):
     """Weights that do not fit the model. The message counts and names the keys, and says what to do
     where that is known.
     """
+
+    def __init__(self, message: str):
+        super().__init__(shown_text(message, MESSAGE))
 
 
 @dataclass(frozen=True)

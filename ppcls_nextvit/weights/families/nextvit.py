@@ -28,7 +28,8 @@ from .base import (
 
 STAGE_NORMS = ("extra_norm_list.", "norm.")  # the list's fourth is `norm`
 LAST_OF_LIST = "extra_norm_list.3."
-TIMM_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+# timm's list of features joins the first two names: stages_0, stem_0
+TIMM_BLOCK = re.compile(r"stages[._](\d+)\.blocks\.(\d+)\.")
 # norms that are missing or left over from which on a network looks fused
 FUSED_NORMS = 8
 
@@ -61,6 +62,7 @@ def _from_timm(key: str, backbone: nn.Layer) -> str:
         starts = _stage_starts(backbone)
         if stage < len(starts) and starts[stage] + position <= backbone.stage_ends[stage]:
             key = f"features.{starts[stage] + position}.{key[block.end() :]}"
+    key = re.sub(r"^stem_(\d)\.", r"stem.\1.", key)
     key = re.sub(r"\.mlp\.fc([12])\.", r".mlp.conv\1.", key)
     return re.sub(r"^head\.fc\.", "proj_head.0.", key)
 
@@ -78,7 +80,7 @@ def _to_timm(key: str, backbone: nn.Layer) -> str:
 
 def _variant(keys: Keys) -> Optional[str]:
     """The variant with as many blocks as `keys` tell of; None if there is none."""
-    pattern = re.compile(r"(backbone\.)?(features\.\d+|stages\.\d+\.blocks\.\d+)")
+    pattern = re.compile(r"(backbone\.)?(features\.\d+|stages[._]\d+\.blocks\.\d+)")
     blocks = {match[0] for match in map(pattern.match, keys) if match}
     by_depth = {sum(config.depths): name for name, config in VARIANTS.items()}
     return by_depth.get(len(blocks))

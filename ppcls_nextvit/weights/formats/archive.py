@@ -1,17 +1,20 @@
-"""Members of a zip archive as views of the mapped file, with their checksums compared."""
+"""Members of a zip archive as views of the mapped file, with their checksums compared and their
+sizes bounded: all together before any is read.
+"""
 
 import io
 import mmap
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any, Dict
 
+from ...files import UNPACKED_BYTES, UNPACKED_FREE, UNPACKED_SHARE, parsing
+from ...schema import shown
 from .errors import FormatError
 
-__all__ = ["MAX_UNPACKED", "member", "zip_members"]
-
-MAX_UNPACKED = 4 << 30  # bytes to which compressed members may unpack
+__all__ = ["member", "unpacked_size", "zip_members"]
 
 
 class _View(io.RawIOBase):
@@ -48,7 +51,7 @@ def member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
     start = info.header_offset
     local = buffer[start : start + 30]
     if bytes(local[:4]) != b"PK\x03\x04":
-        raise FormatError(f"member {info.filename[:80]!r} is not where the archive says")
+        raise FormatError(f"member {shown(info.filename)} is not where the archive says")
     name_length, extra_length = struct.unpack("<HH", local[26:30])
     start += 30 + name_length + extra_length
     data = buffer[start : start + info.compress_size]
@@ -58,18 +61,13 @@ def member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
         or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     ):
         raise FormatError(
-            f"member {info.filename[:80]!r} reaches beyond the file, is encrypted or compressed "
+            f"member {shown(info.filename)} reaches beyond the file, is encrypted or compressed "
             f"in a way that is not read"
         )
     if info.compress_type == zipfile.ZIP_DEFLATED:
-        if info.file_size > MAX_UNPACKED:
-            raise FormatError(
-                f"member {info.filename[:80]!r} unpacks to {info.file_size} bytes; the limit is "
-                f"{MAX_UNPACKED}"
-            )
         data = memoryview(zlib.decompressobj(-15).decompress(data, info.file_size + 1))
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
-        raise FormatError(f"member {info.filename[:80]!r} is damaged (its checksum differs)")
+        raise FormatError(f"member {shown(info.filename)} is damaged (its checksum differs)")
     _release(buffer, info.header_offset, start + info.compress_size)
     return data
 
@@ -84,11 +82,28 @@ def _release(buffer: memoryview, start: int, end: int) -> None:
 
 
 def zip_members(buffer: memoryview) -> Dict[str, zipfile.ZipInfo]:
-    """{name: zipfile.ZipInfo} of the archive in `buffer`. FormatError where it is damaged."""
-    try:
+    """{name: zipfile.ZipInfo} of the archive in `buffer`. FormatError where it is damaged, and for
+    one that would unpack to more than the budgets of files.py allow.
+    """
+    with parsing("a damaged or incomplete zip archive (a download that broke off?)", FormatError):
         with zipfile.ZipFile(io.BufferedReader(_View(buffer))) as archive:
-            return {info.filename: info for info in archive.infolist()}
-    except zipfile.BadZipFile:
+            infos = archive.infolist()
+    members = {info.filename: info for info in infos}
+    if len(members) != len(infos):
+        raise FormatError("a zip archive that names a member twice")
+    if sum(info.compress_size for info in infos) > len(buffer):
+        raise FormatError("a zip archive whose members overlap")
+    packed = sum(info.file_size for info in infos if info.compress_type != zipfile.ZIP_STORED)
+    limit = min(UNPACKED_BYTES, max(UNPACKED_FREE, UNPACKED_SHARE * len(buffer)))
+    if packed > limit:
         raise FormatError(
-            "a damaged or incomplete zip archive (a download that broke off?)"
-        ) from None
+            f"unpacks to {packed} bytes, more than the limit of {limit} for a file of "
+            f"{len(buffer)} bytes; store its members uncompressed (numpy.savez), or write it as "
+            f".safetensors"
+        )
+    return members
+
+
+def unpacked_size(members: Mapping[str, zipfile.ZipInfo]) -> int:
+    """The bytes of all members, unpacked."""
+    return sum(info.file_size for info in members.values())

@@ -7,6 +7,7 @@ from typing import Any, Sequence, Union
 
 import numpy as np
 
+from ...schema import shown
 from .errors import FormatError
 
 __all__ = ["BFLOAT16", "filling", "from_bytes", "itemsize", "numpy_dtype", "strided_array", "widen"]
@@ -24,7 +25,8 @@ def numpy_dtype(text: Any, order: str = "=") -> np.dtype:
     """
     if not isinstance(text, str) or text.lstrip("<=|") not in NUMBERS or order not in ("<", "="):
         raise FormatError(
-            f"an array of type {text!r} (byte order {order!r}); only little-endian numbers are read"
+            f"an array of type {shown(text)} (byte order {shown(order)}); only little-endian "
+            f"numbers are read"
         )
     return np.dtype(text)
 
@@ -39,36 +41,44 @@ def itemsize(kind: str) -> int:
     return _stored(kind).itemsize
 
 
+def _is_shape(shape: Any) -> bool:
+    """Whether `shape` can be one; first of all how long it is, since numbers are multiplied."""
+    return isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS and _are_counts(shape)
+
+
 def _are_counts(numbers: Sequence[Any]) -> bool:
-    return all(type(number) is int and number >= 0 for number in numbers)
+    return set(map(type, numbers)) <= {int} and min(numbers, default=0) >= 0
 
 
 def from_bytes(data: Any, dtype: np.dtype, shape: Any, order: Any = "C") -> np.ndarray:
     """The array of `shape` in the byte string `data`, without a copy where the machine's byte order
     allows it. FormatError where they do not fit each other.
     """
-    if not isinstance(shape, tuple) or not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
-        raise FormatError(f"an array of shape {str(shape)[:60]}")
+    if not isinstance(shape, tuple) or not _is_shape(shape):
+        raise FormatError(f"an array of shape {shown(shape)}")
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise FormatError(f"an array whose data is a {type(data).__name__}")
     needed = dtype.itemsize * math.prod(shape)
     if needed != len(data):
         raise FormatError(
-            f"an array of shape {shape} and type {dtype} needs {needed} bytes, the file has "
-            f"{len(data)} for it"
+            f"an array of shape {shown(shape)} and type {dtype} needs {shown(needed)} bytes, the "
+            f"file has {len(data)} for it"
         )
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
-def filling(data: Buffer, kind: str, shape: Sequence[int]) -> np.ndarray:
+def filling(data: Buffer, kind: str, shape: Any) -> np.ndarray:
     """The array of type `kind`, which may be BFLOAT16, and `shape` that fills `data` exactly; else
     FormatError.
     """
     dtype = _stored(kind)
+    if not _is_shape(shape):
+        raise FormatError(f"an array of shape {shown(shape)}")
     needed = math.prod(shape) * dtype.itemsize
     if needed != len(data):
         raise FormatError(
-            f"shape {list(shape)} of {kind} needs {needed} bytes, the file declares {len(data)}"
+            f"shape {shown(list(shape))} of {kind} needs {shown(needed)} bytes, the file declares "
+            f"{len(data)}"
         )
     array = np.frombuffer(data, dtype).reshape(shape)
     return widen(array) if kind == BFLOAT16 else array
@@ -78,8 +88,8 @@ def strided_array(
     data: Buffer,
     kind: str,
     offset: Any,
-    shape: Sequence[Any],
-    strides: Sequence[Any],
+    shape: Any,
+    strides: Any,
     limit: int,
 ) -> np.ndarray:
     """A view of the 1-D array-like storage `data` of numbers of type `kind` (BFLOAT16: its bits):
@@ -89,14 +99,11 @@ def strided_array(
     elements.
     """
     dtype = _stored(kind)
-    if (
-        not _are_counts((offset, *shape, *strides))
-        or len(shape) != len(strides)
-        or len(shape) > MAX_DIMENSIONS
+    if not (_is_shape(shape) and _is_shape(strides) and _are_counts((offset,))) or (
+        len(shape) != len(strides)
     ):
         raise FormatError(
-            f"a tensor of shape {str(shape)[:60]}, strides {str(strides)[:60]}, offset "
-            f"{str(offset)[:20]}"
+            f"a tensor of shape {shown(shape)}, strides {shown(strides)}, offset {shown(offset)}"
         )
     count = math.prod(shape)
     if count == 0:
@@ -105,8 +112,8 @@ def strided_array(
     stored = len(data) // dtype.itemsize
     if last >= stored or count > limit:
         raise FormatError(
-            f"a tensor of shape {str(shape)[:60]} at offset {offset} does not fit its storage of "
-            f"{stored} elements"
+            f"a tensor of shape {shown(shape)} at offset {shown(offset)} does not fit its storage "
+            f"of {stored} elements"
         )
     flat = np.frombuffer(data, dtype, count=stored)
     return np.lib.stride_tricks.as_strided(

@@ -1,11 +1,11 @@
 """What paddle.save writes: one pickle of arrays, or of tuple((name, array)) for tensors."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Dict
 
 import numpy as np
 
 from .arrays import widen
+from .budget import Budget, widening
 from .errors import PickleError
 from .unpickler import Unpickler
 
@@ -29,21 +29,17 @@ def read_paddle(buffer: memoryview) -> Any:
                 "holds an array above 1 GiB in slices (protocol 2 or 3); save it with protocol=4"
             )
         tree.pop(NAMES, None)
-    return _map_dicts(tree, _widened)
+    _widen_all(tree, widening(len(buffer)))
+    return tree
 
 
-def _widened(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype == np.uint16:
-        return widen(value)
-    return value
-
-
-def _map_dicts(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """`function` on every value of the dicts of `tree`, in place; without recursion, and each dict
-    once.
+def _widen_all(tree: Any, budget: Budget) -> None:
+    """Widen the bfloat16 values of the dicts of `tree`, in place: each dict once, and each array,
+    though every name of it counts against the budget.
     """
     pending = [tree]
     seen = set()
+    wide: Dict[int, np.ndarray] = {}
     while pending:
         node = pending.pop()
         if not isinstance(node, dict) or id(node) in seen:
@@ -52,6 +48,8 @@ def _map_dicts(tree: Any, function: Callable[[Any], Any]) -> Any:
         for key, value in node.items():
             if isinstance(value, dict):
                 pending.append(value)
-            else:
-                node[key] = function(value)
-    return tree
+            elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
+                budget.take(4 * value.size)
+                if id(value) not in wide:
+                    wide[id(value)] = widen(value)
+                node[key] = wide[id(value)]

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
+from ...schema import shown
 from .arrays import from_bytes, numpy_dtype
 from .errors import PickleError
 
@@ -17,12 +18,18 @@ __all__ = [
     "INERT_PACKAGES",
     "GlobalName",
     "Inert",
+    "InertClass",
     "PickledArray",
     "PickledDType",
+    "full_name",
+    "keyable",
+    "new_frozenset",
+    "new_tuple",
 ]
 
 Constructor = Callable[..., Any]
 
+MAX_NAME = 512  # characters of a class's name with its module's
 # what a key may be
 SCALARS = (str, int, float, bool, bytes, type(None))
 
@@ -31,6 +38,8 @@ class Inert:
     """An object of the file that is kept as data: the name of its class, its arguments, its state.
     It does nothing.
     """
+
+    __slots__ = ("args", "name", "state")
 
     def __init__(self, name: str, args: Tuple[Any, ...] = (), state: Any = None) -> None:
         self.name = name
@@ -46,9 +55,29 @@ class GlobalName(Inert):
     never be called.
     """
 
+    __slots__ = ("make",)
+
     def __init__(self, name: str, make: Optional[Constructor]) -> None:
         super().__init__(name)
         self.make = make
+
+
+class InertClass(GlobalName):
+    """The name of a class whose objects are kept as `Inert`, whatever they hold."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, lambda *args: Inert(name, args))
+
+
+def full_name(owner: Any, name: Any) -> str:
+    """`owner.name`, where both are texts that a name may have. PickleError if not."""
+    if not isinstance(owner, str) or not isinstance(name, str):
+        raise PickleError("a global without a name")
+    if len(owner) + len(name) > MAX_NAME:
+        raise PickleError(f"a name of {len(owner) + len(name)} characters")
+    return f"{owner}.{name}"
 
 
 class PickledDType:
@@ -97,9 +126,18 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     return _array(data, dtype, shape, order if order in ("C", "F") else "C")
 
 
-def _tuple(items: Any = ()) -> Any:
+def _items(items: Any, kinds: Tuple[type, ...] = (list, tuple, dict, set, frozenset)) -> Any:
+    """`items`, if a container can be made of them that is about as large. PickleError if not: of a
+    text, a tuple of its letters.
+    """
+    if not isinstance(items, kinds) and not (isinstance(items, tuple) and not items):
+        raise PickleError(f"a container made of a {type(items).__name__}")
+    return items
+
+
+def new_tuple(items: Any = ()) -> Any:
     """paddle.save writes a tensor as tuple((name, array)): what is wanted of it is the array."""
-    items = tuple(items)
+    items = tuple(_items(items))
     if len(items) == 2 and isinstance(items[0], str) and isinstance(items[1], np.ndarray):
         return items[1]
     return items
@@ -108,19 +146,19 @@ def _tuple(items: Any = ()) -> Any:
 def _encode(text: Any, encoding: Any = "utf-8", *_: Any) -> bytes:
     """codecs.encode, by which protocol 2 writes byte strings."""
     if encoding not in ("latin1", "utf-8") or not isinstance(text, str):
-        raise PickleError(f"a byte string in encoding {str(encoding)[:30]!r}")
+        raise PickleError(f"a byte string in encoding {shown(encoding)}")
     return text.encode(encoding)
 
 
 def _getattr(owner: Any, attribute: Any) -> GlobalName:
-    """A method named by a meta object of mmengine: a name, nothing more."""
-    if (
-        not isinstance(owner, GlobalName)
-        or owner.make is not None
-        or not isinstance(attribute, str)
+    """A method of a class whose objects are inert, as mmengine's HistoryBuffer lists its own: a
+    name, which nothing can be made of.
+    """
+    if not isinstance(owner, GlobalName) or not (
+        owner.make is None or isinstance(owner, InertClass)
     ):
         raise PickleError("refused: the file would call builtins.getattr")
-    return GlobalName(f"{owner.name}.{attribute}", None)
+    return GlobalName(full_name(owner.name, attribute), None)
 
 
 def keyable(key: Any) -> Any:
@@ -136,22 +174,23 @@ def keyable(key: Any) -> Any:
 
 def new_frozenset(items: Any = ()) -> frozenset:
     """frozenset."""
-    return frozenset(keyable(item) for item in items)
+    return frozenset(_set(items))
 
 
 def _set(items: Any = ()) -> set:
-    return {keyable(item) for item in items}
+    return {keyable(item) for item in _items(items, (list, set, frozenset))}
 
 
 def _list(items: Any = ()) -> list:
-    return list(items)
+    return list(_items(items))
 
 
 def _deque(items: Any = (), maxlen: Any = None) -> list:
-    return list(items)
+    return list(_items(items))
 
 
 def _dict(items: Any = ()) -> dict:
+    items = _items(items, (list, dict))
     pairs = items.items() if isinstance(items, dict) else items
     return {keyable(key): value for key, value in pairs}
 
@@ -165,11 +204,13 @@ def _ordered(items: Any = ()) -> OrderedDict:
 
 
 def _bytearray(data: Any = b"") -> bytes:
+    if not isinstance(data, (bytes, memoryview)):
+        raise PickleError(f"a byte string made of a {type(data).__name__}")
     return bytes(data)
 
 
 _BUILTINS: Dict[str, Optional[Constructor]] = {
-    "tuple": _tuple,
+    "tuple": new_tuple,
     "list": _list,
     "dict": _dict,
     "set": _set,
@@ -209,5 +250,12 @@ INERT = {
     "datetime.timedelta",
     "torch.torch_version.TorchVersion",
     "torch.device",
+    "typing.Any",  # in OmegaConf's
+    "yacs.config.CfgNode",
+    # Lightning's hyper-parameters, by version
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
 }
-INERT_PACKAGES = ("mmengine.", "mmcv.", "mmdet.", "mmseg.", "mmcls.", "mmpretrain.")
+INERT_PACKAGES = ("mmengine.", "mmcv.", "mmdet.", "mmseg.", "mmcls.", "mmpretrain.", "omegaconf.")

@@ -10,12 +10,13 @@ from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 
+from ...files import HEADER_BYTES
+from ...schema import shown, shown_text
 from .arrays import BFLOAT16, filling
 from .errors import FormatError
 
 __all__ = ["read_safetensors", "write_safetensors"]
 
-MAX_HEADER = 100_000_000  # bytes of a header, the format's own limit
 LENGTH = "<Q"
 LENGTH_BYTES = 8
 TYPES = {
@@ -38,8 +39,10 @@ TYPES = {
 def read_safetensors(buffer: memoryview) -> Dict[str, np.ndarray]:
     """The arrays of the file, by key, as views of it. FormatError where it is damaged."""
     length = struct.unpack(LENGTH, buffer[:LENGTH_BYTES])[0]
-    if length > min(MAX_HEADER, len(buffer) - LENGTH_BYTES):
+    if length > len(buffer) - LENGTH_BYTES:
         raise FormatError(f"declares a header of {length} bytes, the file has {len(buffer)}")
+    if length > HEADER_BYTES:
+        raise FormatError(f"a header of {length} bytes; the limit is {HEADER_BYTES}")
     text = bytes(buffer[LENGTH_BYTES : LENGTH_BYTES + length]).decode("utf-8")
     header = json.loads(text, object_pairs_hook=_unique)
     data = buffer[LENGTH_BYTES + length :]
@@ -66,15 +69,20 @@ def _tensor(
     start, end = entry["data_offsets"]
     shape = entry["shape"]
     kind = entry["dtype"]
-    if kind not in TYPES:
-        raise FormatError(f"tensor {key[:80]!r} is of type {str(kind)[:20]}, which is not read")
+    if not isinstance(kind, str) or kind not in TYPES:
+        name = kind if isinstance(kind, str) else type(kind).__name__
+        raise FormatError(
+            f"tensor {shown(key)} is of type {shown_text(name, 40)}, which is not read"
+        )
     whole = all(type(n) is int and n >= 0 for n in (start, end, *shape))
     if not whole or not start <= end <= len(data):
-        raise FormatError(f"tensor {key[:80]!r} lies at {start}..{end} of {len(data)} bytes")
+        raise FormatError(
+            f"tensor {shown(key)} lies at {shown(start)}..{shown(end)} of {len(data)} bytes"
+        )
     try:
         return filling(data[start:end], TYPES[kind], shape), (start, end)
     except FormatError as error:
-        raise FormatError(f"tensor {key[:80]!r}: {error}") from None
+        raise FormatError(f"tensor {shown(key)}: {error}") from None
 
 
 def _check_spans(spans: List[Tuple[int, int]], size: int) -> None:

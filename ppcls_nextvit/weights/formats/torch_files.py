@@ -8,10 +8,12 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from .archive import member
+from ...schema import shown
+from .archive import member, unpacked_size
 from .arrays import BFLOAT16, itemsize, strided_array, widen
+from .budget import widening
 from .errors import FormatError, PickleError
-from .pickled import Inert
+from .pickled import GlobalName, Inert, new_tuple
 from .unpickler import Globals, Unpickler
 
 __all__ = ["TORCH_MAGIC", "read_legacy_torch", "read_torch_zip"]
@@ -49,6 +51,7 @@ TORCH_DTYPES = {
     "complex64": "c8",
     "complex128": "c16",
 }
+REBUILD = "torch._utils._rebuild_"
 SPARSE = "a sparse tensor, which is not read; call .to_dense() before saving"
 QUANTISED = "a quantised tensor, which is not read; call .dequantize() before saving"
 FLOAT8 = "an 8-bit float tensor, which is not read; call .float() before saving"
@@ -90,16 +93,15 @@ class _Torch:
     """torch's part of a pickle: storages by persistent id, and the functions that rebuild tensors
     as views of them.
 
-    find: (storage key, bytes) -> its data, None while they are not found yet. limit: the most
-    elements of a tensor, the file's bytes.
+    find: (storage key, bytes) -> its data, None while they are not found yet. size: the bytes that
+    the file holds, unpacked; no tensor has more elements.
     """
 
-    def __init__(self, find: Find, limit: int) -> None:
+    def __init__(self, find: Find, size: int) -> None:
         self.find = find
-        self.limit = limit
+        self.size = size
         self.storages: Dict[str, Tuple[int, Optional[memoryview]]] = {}
-        # elements that are copied, to widen bfloat16
-        self.budget = 8 * limit
+        self.widening = widening(size)
 
     def unpickler(self, buffer: memoryview, position: int = 0) -> Unpickler:
         return Unpickler(buffer, position, self.constructors(), self.persistent)
@@ -123,7 +125,7 @@ class _Torch:
             ("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
             ("torch._tensor", "_rebuild_from_type_v2"): self.rebuild_subclass,
             ("torch", "device"): lambda *args: Inert("torch.device", args),
-            ("torch", "Size"): lambda numbers=(): tuple(numbers),
+            ("torch", "Size"): new_tuple,
         }
 
     def persistent(self, key: Any) -> _Storage:
@@ -138,7 +140,7 @@ class _Torch:
         name = getattr(key[1], "name", "")
         kind = TORCH_TYPES.get(name.removeprefix("torch.").removesuffix("Storage"))
         if kind is None and not name.endswith(".UntypedStorage"):
-            raise PickleError(f"a storage of type {name[:60]!r}")
+            raise PickleError(f"a storage of type {shown(name)}")
         count = key[4]
         view = key[5] if len(key) > 5 else None
         if type(count) is not int or count < 0 or view is not None:
@@ -148,7 +150,9 @@ class _Torch:
             self.storages[key[2]] = size, self.find(key[2], size)
         known, data = self.storages[key[2]]
         if known != size:
-            raise PickleError(f"storage {key[2][:40]!r} has two sizes, {known} and {size} bytes")
+            raise PickleError(
+                f"storage {shown(key[2])} has two sizes, {shown(known)} and {shown(size)} bytes"
+            )
         return _Storage(kind, data)
 
     def rebuild(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
@@ -170,7 +174,9 @@ class _Torch:
 
     def rebuild_subclass(self, function: Any, kind: Any, args: Any, state: Any) -> Any:
         if kind.name not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
-            raise PickleError(f"a tensor of class {kind.name[:80]!r}, which is not read")
+            raise PickleError(f"a tensor of class {shown(kind.name)}, which is not read")
+        if not isinstance(function, GlobalName) or not function.name.startswith(REBUILD):
+            raise PickleError("a tensor that is made by something else than torch")
         return function.make(*args)
 
     def view(
@@ -181,14 +187,9 @@ class _Torch:
             raise PickleError("a tensor of a type that is not read")
         if storage.data is None:
             return None
-        array = strided_array(storage.data, kind, offset, shape, strides, self.limit)
+        array = strided_array(storage.data, kind, offset, shape, strides, self.size)
         if kind == BFLOAT16:
-            self.budget -= array.size
-            if self.budget < 0:
-                raise PickleError(
-                    "refused: its tensors share storages so often that they hold more data than "
-                    "the file"
-                )
+            self.widening.take(4 * array.size)
             array = widen(array)
         return array
 
@@ -210,16 +211,16 @@ def read_torch_zip(buffer: memoryview, members: Mapping[str, zipfile.ZipInfo], r
     def find(key: str, size: int) -> memoryview:
         name = f"{root}data/{key}"
         if name not in members:
-            raise FormatError(f"its member {name[:80]!r} is missing")
+            raise FormatError(f"its member {shown(name)} is missing")
         data = member(buffer, members[name])
         if len(data) != size:
             raise FormatError(
-                f"member {name[:80]!r} has {len(data)} bytes, the pickle declares {size}"
+                f"member {shown(name)} has {len(data)} bytes, the pickle declares {shown(size)}"
             )
         return data
 
     pickled = member(buffer, members[root + "data.pkl"])
-    machine = _Torch(find, len(buffer)).unpickler(pickled)
+    machine = _Torch(find, unpacked_size(members)).unpickler(pickled)
     tree = machine.load()
     if machine.position != len(pickled):
         raise PickleError(f"{len(pickled) - machine.position} bytes after the end of the pickle")
@@ -246,6 +247,7 @@ def read_legacy_torch(buffer: memoryview) -> Any:
     keys = machine.load()
     if (
         not isinstance(keys, list)
+        or not all(isinstance(key, str) for key in keys)  # hashing a deep tuple ends the process
         or len(set(keys)) != len(keys)
         or set(keys) != set(first.storages)
     ):
@@ -256,7 +258,7 @@ def read_legacy_torch(buffer: memoryview) -> Any:
         count = machine.number("<q")
         if count < 0 or count > size or (size % count if count else size):
             raise FormatError(
-                f"storage {str(key)[:40]!r} declares {count} elements, the pickle {size} bytes"
+                f"storage {shown(key)} declares {count} elements, the pickle {shown(size)} bytes"
             )
         data[key] = machine.take(size)
     if machine.position != len(buffer):

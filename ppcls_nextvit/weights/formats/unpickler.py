@@ -8,11 +8,13 @@ that are there. Long byte strings are views of the file, not copies.
 """
 
 import pickle
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ...files import PICKLE_OPERATIONS, PICKLE_SHARE, is_mistake
+from ...schema import shown, shown_text
+from .budget import Budget
 from .errors import FormatError, PickleError
 from .pickled import (
     GLOBALS,
@@ -20,8 +22,10 @@ from .pickled import (
     INERT_PACKAGES,
     GlobalName,
     Inert,
+    InertClass,
     PickledArray,
     PickledDType,
+    full_name,
     keyable,
     new_frozenset,
 )
@@ -29,9 +33,17 @@ from .stack import PickleStack
 
 __all__ = ["Unpickler"]
 
-# a checkpoint with its optimiser has about 300 000; bounds what a hostile file can allocate
-MAX_OPCODES = 5_000_000
 NEWEST_PROTOCOL = 5
+# bytes: what a pickle may copy whatever its size, what a call takes, and a new container
+FREE = 1 << 20
+CALL = 128
+CONTAINERS: Dict[type, int] = {list: 56, dict: 64, set: 216}
+# bytes of a constructor's copy for each item of its argument; dicts and sets may be made of lists
+COPIED: Dict[type, int] = {
+    **dict.fromkeys((str, bytes, memoryview), 1),
+    tuple: 8,
+    **dict.fromkeys((list, dict, OrderedDict, set, frozenset), 200),
+}
 
 # for a name: our own constructor, None for a name that is data only, or why the name is refused
 Globals = Mapping[Tuple[str, str], Union[Callable[..., Any], str, None]]
@@ -56,66 +68,60 @@ class Unpickler(PickleStack):
         super().__init__(buffer, position)
         self.known: Globals = {**GLOBALS, **(extra_globals or {})}
         self.persistent_load = persistent_load
-        self.budget = 0
+        self.budget = Budget(0, "")
 
     def load(self) -> Any:
         """The next pickle's object. Raises PickleError."""
         self.clear()
-        # what constructors may copy, so that a small file cannot fill the memory
-        self.budget = 4 * len(self.buffer) + 65536
+        self.budget = Budget(
+            PICKLE_SHARE * len(self.buffer) + FREE, "it copies more data than the file holds"
+        )
         start = self.position
         try:
-            for _ in range(MAX_OPCODES):
-                code = self.take(1)[0]
-                if code == STOP:
-                    value = self.stack.pop()
-                    if self.stack or self.marks:
-                        raise PickleError("objects left over at its end")
-                    return value
-                handler = OPCODES.get(code)
-                if handler is None:
-                    raise PickleError(
-                        f"opcode 0x{code:02x}, which no pickle of protocol 2 to 5 with plain data "
-                        f"has"
-                    )
-                handler(self)
+            return self._run()
         except FormatError as error:
             raise PickleError(
                 f"{error} (pickle at byte {start}, near byte {self.position})"
             ) from None
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-            OverflowError,
-            MemoryError,
-            RecursionError,
-            struct.error,
-        ) as error:
+        except Exception as error:  # of a Python operation to which a damaged file leads
+            if is_mistake(error):
+                raise
             raise PickleError(
                 f"damaged pickle: {type(error).__name__} near byte {self.position}"
             ) from error
-        raise PickleError(f"a pickle of more than {MAX_OPCODES} operations is no checkpoint")
+
+    def _run(self) -> Any:
+        """What the operations from the present position on make."""
+        for _ in range(PICKLE_OPERATIONS):
+            code = self.take(1)[0]
+            if code == STOP:
+                value = self.stack.pop()
+                if self.stack or self.marks:
+                    raise PickleError("objects left over at its end")
+                return value
+            handler = OPCODES.get(code)
+            if handler is None:
+                raise PickleError(
+                    f"opcode 0x{code:02x}, which no pickle of protocol 2 to 5 with plain data has"
+                )
+            handler(self)
+        raise PickleError(f"a pickle of more than {PICKLE_OPERATIONS} operations is no checkpoint")
 
     # ------------------------------------------------------------ names and what is made of them
 
     def find(self, module: Any, name: Any) -> None:
         """Push the global `module.name` of the allow-list; refuse any other by name."""
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise PickleError("a global without a name")
-        full = f"{module}.{name}"
+        full = full_name(module, name)
         if (module, name) in self.known:
             make = self.known[module, name]
             if isinstance(make, str):
-                raise PickleError(f"refused: {full[:120]}: {make}")
+                raise PickleError(f"refused: {shown_text(full)}: {make}")
             self.stack.append(GlobalName(full, make))
         elif full in INERT or full.startswith(INERT_PACKAGES):
-            self.stack.append(GlobalName(full, lambda *args: Inert(full, args)))
+            self.stack.append(InertClass(full))
         else:
             raise PickleError(
-                f"refused: the file names {full[:120]!r}, code to run, not data. "
+                f"refused: the file names {shown(full)}, code to run, not data. "
                 "If it holds a whole model or optimiser, save the state_dict() of it instead"
             )
 
@@ -130,14 +136,19 @@ class Unpickler(PickleStack):
         anything else.
         """
         if not isinstance(target, GlobalName) or target.make is None or not isinstance(args, tuple):
-            raise PickleError(
-                f"refused: the file would call "
-                f"{getattr(target, 'name', type(target).__name__)[:120]}"
-            )
-        self.budget -= sum(len(arg) for arg in args if hasattr(arg, "__len__"))
-        if self.budget < 0:
-            raise PickleError("refused: it copies more data than the file holds")
+            name = target.name if isinstance(target, Inert) else type(target).__name__
+            raise PickleError(f"refused: the file would call {shown_text(name)}")
+        cost = CALL
+        for arg in args:
+            if type(arg) in COPIED:
+                cost += COPIED[type(arg)] * len(arg)
+        self.budget.take(cost)
         self.stack.append(target.make(*args))
+
+    def push_new(self, kind: type) -> None:
+        """Push an empty list, dict or set."""
+        self.budget.take(CONTAINERS[kind])
+        self.stack.append(kind())
 
     def reduce(self) -> None:
         """Opcode REDUCE: call what lies below the arguments."""
@@ -254,14 +265,14 @@ OPCODES: Dict[int, Callable[[Unpickler], Any]] = {
     pickle.TUPLE2[0]: lambda m: m.push_tuple(2),
     pickle.TUPLE3[0]: lambda m: m.push_tuple(3),
     pickle.TUPLE[0]: lambda m: m.push_collected(tuple),
-    pickle.EMPTY_LIST[0]: lambda m: m.stack.append([]),
+    pickle.EMPTY_LIST[0]: lambda m: m.push_new(list),
     pickle.LIST[0]: lambda m: m.push_collected(list),
     pickle.APPEND[0]: lambda m: m.extend_list([m.stack.pop()]),
     pickle.APPENDS[0]: lambda m: m.extend_list(m.pop_mark()),
-    pickle.EMPTY_DICT[0]: lambda m: m.stack.append({}),
+    pickle.EMPTY_DICT[0]: lambda m: m.push_new(dict),
     pickle.SETITEM[0]: Unpickler.set_item,
     pickle.SETITEMS[0]: lambda m: m.set_items(m.pop_mark()),
-    pickle.EMPTY_SET[0]: lambda m: m.stack.append(set()),
+    pickle.EMPTY_SET[0]: lambda m: m.push_new(set),
     pickle.ADDITEMS[0]: lambda m: m.extend_set(m.pop_mark()),
     pickle.FROZENSET[0]: lambda m: m.push_collected(new_frozenset),
     pickle.BINGET[0]: lambda m: m.fetch("<B"),
