@@ -10,6 +10,7 @@ from typing import Sequence, Union
 from ..config import Config, read_config
 from ..config.sections import ArchSection
 from ..data import check_loader
+from ..data.transforms.pipeline import channels_of
 from ..engine.optim import OPTIMIZERS
 from ..engine.parameter_groups import read_groups
 from ..engine.schedule import build_schedule
@@ -68,8 +69,28 @@ def check(config: Config) -> Config:
         OPTIMIZERS.check(optimizer.pop("name", None), optimizer, "Optimizer")
     for mode, content in check_mapping(config.DataLoader, "DataLoader", ("Train", "Eval")).items():
         check_loader(content, mode)
+    _check_channels(config)
     task_of(config).check(config)
     return config
+
+
+def _check_channels(config: Config) -> None:
+    """ConfigError where the model takes other channels than the pictures are given."""
+    arguments = config.Arch.arguments
+    model = arguments.get("in_channels", (arguments.get("backbone") or {}).get("in_channels", 3))
+    given = {"Global.image_shape": config.Global.image_shape[0]}
+    for mode, content in config.DataLoader.items():
+        ops = content["dataset"].get("transform_ops")
+        given[f"DataLoader.{mode}.dataset.transform_ops"] = channels_of(ops)
+    if config.Infer is not None:
+        given["Infer.transforms"] = channels_of(config.Infer.transforms)
+    for place, channels in given.items():
+        if channels != model:
+            raise ConfigError(
+                f"{place}: {channels} channels, but the model takes {model} (Arch.in_channels). "
+                f"Pictures have three, or one, of grey, where NormalizeImage has one value each of "
+                f"mean and std"
+            )
 
 
 def _checked_arch(arch):

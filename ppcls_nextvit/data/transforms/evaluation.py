@@ -142,12 +142,15 @@ def center_crop(image: Picture, size: Tuple[int, int]) -> np.ndarray:
 def normalize(
     image: Picture, scale: float, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-    """(image * scale - mean) / std in float32: [H, W, 3] -> [H, W, 3].
+    """(image * scale - mean) / std in float32: [H, W, 3] -> [H, W, C], C being the number of values
+    of `mean`. With one, `image`, which must be uint8, becomes grey first, by ITU-R 601-2.
 
     The memory behind the result is [3, H, W], so that the later move to channels first costs
     nothing.
     """
     pixels = as_array(image)
+    if len(mean) == 1 and pixels.shape[2] == 3:
+        pixels = np.asarray(as_pil(image).convert("L"))[:, :, None]
     planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
     for channel, plane in enumerate(planes):
         np.multiply(pixels[:, :, channel], np.float32(scale), out=plane, dtype=np.float32)
@@ -233,7 +236,7 @@ class CropImage:
 @TRANSFORMS.register
 class NormalizeImage:
     """(image * scale - mean) / std per channel, in float32. `order` says where the channels are: ''
-    and 'hwc' last, 'chw' first.
+    and 'hwc' last, 'chw' first. With one value each, mean and std give one channel, of grey.
     """
 
     def __init__(
@@ -244,13 +247,13 @@ class NormalizeImage:
         std: Tuple[float, ...] = (0.229, 0.224, 0.225),
         order: Literal["", "hwc", "chw"] = "chw",
         output_fp16: Literal[False] = False,
-        channel_num: Literal[3] = 3,
+        channel_num: Literal[1, 3] = 3,
     ):
         self.scale, self.mean, self.std = scale, mean, std
         self.channels_first = order == "chw"
-        if len(mean) != 3 or len(std) != 3 or 0 in std:
+        if len(mean) not in (1, 3) or len(std) != len(mean) or 0 in std:
             raise ValueError(
-                f"mean and std need three values each, those of std not 0; got "
+                f"mean and std need three values each, or one for grey, those of std not 0; got "
                 f"mean={list(mean)}, std={list(std)}"
             )
 

@@ -10,7 +10,16 @@ from ...schema import ConfigError, named_entries, yaml_parameters
 from ..images import ImageError, Picture, Source, as_array
 from .registry import TRANSFORMS
 
-__all__ = ["Pipeline", "Preprocess"]
+__all__ = ["Pipeline", "Preprocess", "channels_of"]
+
+
+def channels_of(transform_ops: Any) -> int:
+    """How many channels come of a list of transforms: 3, or 1 if NormalizeImage has one `mean`."""
+    for name, arguments, _ in named_entries(transform_ops, "transform_ops"):
+        mean = (arguments or {}).get("mean")
+        if name == "NormalizeImage" and isinstance(mean, (list, tuple)):
+            return len(mean)
+    return 3
 
 
 class Step(NamedTuple):
@@ -22,8 +31,8 @@ class Step(NamedTuple):
 
 
 class Pipeline:
-    """A list of transforms in PaddleClas's dialect: `pipeline(source, rng, name)` -> float32 [3, H,
-    W], contiguous.
+    """A list of transforms in PaddleClas's dialect: `pipeline(source, rng, name)` -> float32
+    [channels, H, W], contiguous; three channels, or one where NormalizeImage says so.
 
     transform_ops: [{name: {key: value}}, ...]. source: a path or a file's bytes (a decoded image
     where the list has no DecodeImage). rng: for the random transforms. name: of the image, for
@@ -86,7 +95,7 @@ def _all_arguments(step: Step) -> Dict[str, Any]:
 
 class Preprocess(Pipeline):
     """A pipeline without chance, for evaluation, prediction and deployment: `preprocess(path or
-    bytes)` -> float32 [3, H, W].
+    bytes)` -> float32 [channels, H, W].
     """
 
     DETERMINISTIC = ("DecodeImage", "ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")

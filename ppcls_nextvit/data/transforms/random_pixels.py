@@ -75,7 +75,7 @@ def erase(
     log_aspect: bool = True,
     share: int = 1,
 ) -> None:
-    """Fill one random rectangle of the float image [H, W, 3] in place. Nothing happens if none of
+    """Fill one random rectangle of the float image [H, W, C] in place. Nothing happens if none of
     the attempts fits.
 
     area: (low, high) share of the image's area, divided by `share`; ratio: smallest height / width,
@@ -101,7 +101,7 @@ def _filling(
 ) -> np.ndarray:
     """What `erase` puts into a rectangle of `shape` [h, w, channels]."""
     if mode == "const":
-        return np.asarray(mean, np.float32)
+        return np.asarray(mean[: shape[2]], np.float32)
     h, w, channels = shape
     drawn = (channels, h, w) if mode == "pixel" else (channels, 1, 1)
     return rng.standard_normal(drawn, np.float32).transpose(1, 2, 0)

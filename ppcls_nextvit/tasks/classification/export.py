@@ -16,6 +16,7 @@ from ...export.target import Exported, Signature, Target
 from ...export.target import export as export_layer
 from ...export.verify import image_batches, log_probability_difference, relative_difference
 from ...models.forms import export_form
+from ...schema import ConfigError
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import PHOTOS, class_names, list_images, trained_model
@@ -104,8 +105,14 @@ def describe_config(
     config: Config, preprocess: Preprocess, names: Sequence[str], weights: Union[str, Path]
 ) -> Dict[str, Any]:
     """What a description takes from a run: preprocess (Preprocess), names (one per class), weights
-    (the path of their file).
+    (the path of their file). ConfigError for a model of grey pictures.
     """
+    channels = config.Global.image_shape[0]
+    if channels != 3:
+        raise ConfigError(
+            f"{config.path}: Global.image_shape: exports are given pictures of 3 channels by the "
+            f"programs that run them; this model takes {channels}"
+        )
     return {
         "Global": {"model_name": config.Arch.name},
         "PreProcess": {"transform_ops": preprocess.describe()},
