@@ -15,7 +15,14 @@ from ..engine.optim import OPTIMIZERS
 from ..engine.parameter_groups import read_groups
 from ..engine.schedule import build_schedule
 from ..models import MODELS, check_backbone
-from ..schema import ConfigError, check_mapping, coerce, require_keys, yaml_parameters
+from ..schema import (
+    ConfigError,
+    check_mapping,
+    coerce,
+    named_entries,
+    require_keys,
+    yaml_parameters,
+)
 from .registry import task_of
 
 __all__ = ["check", "import_parts", "load_config"]
@@ -71,7 +78,21 @@ def check(config: Config) -> Config:
         check_loader(content, mode)
     _check_channels(config)
     task_of(config).check(config)
+    _check_class_num(config)
     return config
+
+
+def _check_class_num(config: Config) -> None:
+    """ConfigError for a single class that is learnt by cross entropy, which is 0 whatever the
+    model says.
+    """
+    names = [name for name, _, _ in named_entries(config.Loss.get("Train"), "Loss.Train")]
+    blind = [name for name in names if "CELoss" in name or "CrossEntropy" in name]
+    if config.Arch.class_num == 1 and blind:
+        raise ConfigError(
+            f"Arch.class_num: {blind[0]} of a single class is always 0, so that nothing is learnt; "
+            f"what is not of the class (background, others) is a class, too"
+        )
 
 
 def _check_channels(config: Config) -> None:
