@@ -48,7 +48,7 @@ MASK_BYTES = 8 << 30  # of the masks of one image, a byte for each pixel
 MAX_PIXELS = 89_478_485
 
 CONFIG_BYTES = 1 << 20  # of a YAML file
-CONFIG_NODES = 100_000  # keys and values of it, what an alias stands for counted wherever it is
+CONFIG_NODES = 20_000  # keys and values of it, what an alias stands for counted wherever it is
 CONFIG_DEPTH = 60  # lists and mappings in each other
 
 # Of a file of weights. Its tensors are views of it; what is not is bounded by these:

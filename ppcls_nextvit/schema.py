@@ -10,6 +10,7 @@ nearest correct name.
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
@@ -131,10 +132,15 @@ def require_keys(given: Iterable[Any], allowed: Iterable[Any], where: Any) -> No
             raise ConfigError(f"{where}.{key}: unknown key.{nearest(key, allowed)}")
 
 
-def _quotient(text):
-    """'1e-3' -> 0.001 and '1.0/255.0' -> 0.0039...: YAML 1.1 reads both as strings."""
-    numerator, slash, denominator = text.partition("/")
-    return float(numerator) / float(denominator) if slash else float(numerator)
+def _number(value):
+    """A float of a number or a text: '1e-3' -> 0.001 and '1.0/255.0' -> 0.0039...; YAML 1.1 reads
+    both as strings. ValueError for what is none, NaN among it.
+    """
+    parts = value.partition("/") if isinstance(value, str) else (value, "", "")
+    number = float(parts[0]) / float(parts[2]) if parts[1] else float(parts[0])
+    if math.isnan(number):
+        raise ValueError("not a number")
+    return number
 
 
 def coerce(value: Any, annotation: Any, where: str) -> Any:
@@ -193,8 +199,8 @@ def coerce(value: Any, annotation: Any, where: str) -> Any:
             return int(value)
     if annotation is float and not isinstance(value, bool):
         try:
-            return _quotient(value) if isinstance(value, str) else float(value)
-        except (TypeError, ValueError, ZeroDivisionError):
+            return _number(value)
+        except (TypeError, ValueError, ArithmeticError):
             pass
     if (
         annotation not in (bool, int, float)
@@ -202,7 +208,10 @@ def coerce(value: Any, annotation: Any, where: str) -> Any:
         and isinstance(value, annotation)
     ):
         return value
-    raise ConfigError(f"{where}: expected {_describe(annotation)}, got {shown(value)}")
+    quotes = ""
+    if annotation is str and not isinstance(value, (list, tuple, dict)):
+        quotes = "; write a text that looks like something else in quotes"
+    raise ConfigError(f"{where}: expected {_describe(annotation)}, got {shown(value)}{quotes}")
 
 
 def _describe(annotation):

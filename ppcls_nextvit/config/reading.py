@@ -1,16 +1,19 @@
-"""YAML files and `-o` overrides: read, refused where they cannot be meant, and written."""
+"""YAML files: read, refused where they cannot be meant, and written."""
 
-import copy
+import os
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Sequence, Union
 
 import yaml
 
-from ..schema import ConfigError, coerce, nearest, require_keys
+from ..files import CONFIG_BYTES, read_text
+from ..schema import ConfigError, coerce, require_keys, shown
+from .overrides import apply_override
 from .sections import AMPSection, ArchSection, Config, EMASection, GlobalSection, InferSection
+from .yaml_text import compose_yaml, parse_yaml, unshared
 
-__all__ = ["apply_override", "dialect_of", "dump_config", "read_config", "read_yaml"]
+__all__ = ["dialect_of", "dump_config", "read_config", "read_yaml"]
 
 DIALECTS = {
     "architecture": "PaddleDetection",
@@ -32,40 +35,25 @@ REFUSED = {
 }
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Union[str, Path]) -> dict:
     """The mapping in a YAML file; ConfigError with the line for bad syntax, a duplicate key, a
     missing or unreadable file.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a YAML text file: {error}") from None
-    try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = parse_yaml(_text_of(path), str(path))
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path}: expected sections (Global:, Arch:, ...), got {type(content).__name__}"
         )
     return content
+
+
+def _text_of(path: Union[str, Path]) -> str:
+    try:
+        return read_text(path, limit=CONFIG_BYTES)
+    except FileNotFoundError as error:
+        if not os.path.lexists(path):
+            raise ConfigError(f"{path}: no such configuration file") from None
+        raise ConfigError(str(error)) from error
 
 
 def dialect_of(path: Union[str, Path]) -> str:
@@ -74,8 +62,8 @@ def dialect_of(path: Union[str, Path]) -> str:
     """
     try:
         # PaddleDetection's have tags of their own
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        root = compose_yaml(_text_of(path), str(path))
+    except ConfigError:
         # load_config says what is wrong
         root = None
     return _dialect(
@@ -87,47 +75,6 @@ def _dialect(content):
     return next((suite for key, suite in DIALECTS.items() if key in content), "PaddleClas")
 
 
-def apply_override(content: dict, override: str) -> None:
-    """Set one `a.b.c=value` in place. List items go by index. The path must lead through what
-    exists; checks of the key follow.
-    """
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"-o {override}: expected section.key=value, e.g. -o Global.epochs=3")
-    try:
-        value = None if text.strip() == "None" else yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"-o {override}: {text!r} is not a YAML value: {' '.join(str(error).split())}"
-        ) from None
-    node, sections = content, {f.name for f in fields(Config)} - {"path"}
-    if keys[0] not in sections:
-        raise ConfigError(
-            f"-o {override}: no section {keys[0]!r}.{nearest(keys[0], sorted(sections))}"
-        )
-    for depth, key in enumerate(keys):
-        here, last = ".".join(keys[:depth]), depth == len(keys) - 1
-        if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
-                raise ConfigError(
-                    f"-o {override}: {here} is a list of {len(node)}: give an index from 0 to "
-                    f"{len(node) - 1}, not {key!r}"
-                )
-            key = int(key)
-        elif not isinstance(node, dict):
-            raise ConfigError(
-                f"-o {override}: {here} is the value {node!r}, which has no key {key!r}"
-            )
-        elif not last and node.get(key) is None:
-            if depth and key not in node:
-                raise ConfigError(f"-o {override}: {here} has no key {key!r}.{nearest(key, node)}")
-            node[key] = {}
-        if last:
-            node[key] = value
-        node = node[key]
-
-
 def read_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
     """Read, override and type a configuration file in PaddleClas's dialect.
 
@@ -135,7 +82,7 @@ def read_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config
     and the nearest name. What the registries' entries may hold is not verified here: see
     `tasks.load_config`.
     """
-    content = read_yaml(path)
+    content = unshared(read_yaml(path))
     if _dialect(content) != "PaddleClas":
         raise ConfigError(
             f"{path}: this is {_dialect(content)}'s dialect; this command reads PaddleClas's, "
@@ -158,7 +105,7 @@ def _typed(path, content):
     for key, accepted in REFUSED.items():
         if run.pop(key, None) not in accepted:
             raise ConfigError(
-                f"Global.{key}: {content['Global'][key]!r} is PaddleClas's and not supported "
+                f"Global.{key}: {shown(content['Global'][key])} is PaddleClas's and not supported "
                 f"here; leave the key out"
             )
     return Config(
@@ -169,7 +116,7 @@ def _typed(path, content):
         EMA=_optional(EMASection, content, "EMA"),
         Infer=_optional(InferSection, content, "Infer"),
         **{
-            name: copy.deepcopy(content[name])
+            name: content[name]
             for name in ("Loss", "Optimizer", "DataLoader", "Metric")
             if content.get(name) is not None
         },
@@ -178,7 +125,7 @@ def _typed(path, content):
 
 def _section(cls, content, where):
     if not isinstance(content, dict):
-        raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+        raise ConfigError(f"{where}: expected keys and values, got {shown(content)}")
     schema = {f.name: f for f in fields(cls)}
     require_keys(content, schema, where)
     for f in schema.values():
@@ -198,12 +145,17 @@ def _arch(content, class_num):
     if "name" not in content:
         raise ConfigError("Arch.name: missing; it names the model, e.g. NextViT_small")
     given = dict(content)
-    if class_num is not None:
-        given.setdefault("class_num", class_num)
+    if "num_classes" in given:
+        raise ConfigError("Arch.num_classes: in this dialect the key is class_num")
+    if class_num is not None and given.setdefault("class_num", class_num) != class_num:
+        raise ConfigError(
+            f"Global.class_num is {shown(class_num)}, Arch.class_num {shown(given['class_num'])}: "
+            f"leave one of them out"
+        )
     own = {f.name for f in fields(ArchSection)} - {"arguments"}
     arguments = {key: value for key, value in given.items() if key not in own}
     settings = {key: value for key, value in given.items() if key in own}
-    return _section(ArchSection, {**settings, "arguments": copy.deepcopy(arguments)}, "Arch")
+    return _section(ArchSection, {**settings, "arguments": arguments}, "Arch")
 
 
 def dump_config(config: Config) -> str:

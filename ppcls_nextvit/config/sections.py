@@ -10,6 +10,9 @@ from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 from ..schema import ConfigError
 
+MOST = (1 << 31) - 1  # of whole numbers
+MOST_CLASSES = 1 << 24
+
 __all__ = ["AMPSection", "ArchSection", "Config", "EMASection", "GlobalSection", "InferSection"]
 
 
@@ -49,7 +52,7 @@ class GlobalSection:
     log_ranks: Union[str, int] = "0"
     to_static: bool = False
     save_inference_dir: str = "./inference"
-    infer_imgs: Optional[str] = None
+    infer_imgs: Union[str, List[str], None] = None
     class_num: Optional[int] = None  # PaddleClas's older place for Arch.class_num
     # the user's own modules, imported before the rest is verified: they register what it names
     imports: Tuple[str, ...] = ()
@@ -64,9 +67,17 @@ class GlobalSection:
             ("iter_per_epoch", 1),
             ("seed", 0),
         ):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigError(f"Global.{name}: must be {low} or more, got {value}")
+            _check_range(f"Global.{name}", getattr(self, name), low)
+        for number in self.image_shape:
+            _check_range("Global.image_shape", number, 1)
+
+
+def _check_range(where: str, value: Optional[int], low: int, high: int = MOST) -> None:
+    """ConfigError for a number that is not from `low` to `high`; None is none."""
+    if value is not None and value < low:
+        raise ConfigError(f"{where}: must be {low} or more, got {value}")
+    if value is not None and value > high:
+        raise ConfigError(f"{where}: must be {high} or less, got {value}")
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,7 @@ class ArchSection:
     arguments: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.class_num < 1:
-            raise ConfigError(f"Arch.class_num: must be 1 or more, got {self.class_num}")
+        _check_range("Arch.class_num", self.class_num, 1, MOST_CLASSES)
         if self.pretrained is True:
             raise ConfigError(
                 "Arch.pretrained: True would download weights; give the path of a file, or use "
@@ -137,20 +147,19 @@ class ArchSection:
 class InferSection:
     """What tools/infer.py and the exported inference.yml use.
 
-    transforms: those of evaluation. infer_imgs: a file or a directory. batch_size: images that a
-    classifier takes at a time.
+    transforms: those of evaluation. infer_imgs: a file, a directory, a pattern, a .txt list, or
+    several. batch_size: images that a classifier takes at a time.
     PostProcess: of a classifier topk and class_id_map_file (lines `index name`), of a detector
     score_threshold and that file, of a segmentor that file.
     """
 
     transforms: List[Any]
-    infer_imgs: Optional[str] = None
+    infer_imgs: Union[str, List[str], None] = None
     batch_size: int = 10
     PostProcess: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise ConfigError(f"Infer.batch_size: must be 1 or more, got {self.batch_size}")
+        _check_range("Infer.batch_size", self.batch_size, 1)
 
     @property
     def topk(self) -> int:

@@ -175,7 +175,8 @@ class _Torch:
     def rebuild_subclass(self, function: Any, kind: Any, args: Any, state: Any) -> Any:
         if kind.name not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
             raise PickleError(f"a tensor of class {shown(kind.name)}, which is not read")
-        if not isinstance(function, GlobalName) or not function.name.startswith(REBUILD):
+        named = isinstance(function, GlobalName) and function.name.startswith(REBUILD)
+        if not named or function.make is None:
             raise PickleError("a tensor that is made by something else than torch")
         return function.make(*args)
 
