@@ -720,6 +720,8 @@ def test_triton_repository(repository, exported, tmp_path, capsys):
         "nextvit_model/config.pbtxt",
         "nextvit_model/labels.txt",
         "nextvit_preprocess/1/pictures.py",
+        "nextvit_preprocess/1/decoding.py",
+        "nextvit_preprocess/1/notes.py",
         "nextvit_preprocess/1/export.json",
         "nextvit_preprocess/1/model.py",
         "nextvit_preprocess/config.pbtxt",

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from decoding import EXTENSIONS
 from description import description_path
 from engines import Run
 from preprocess import ImageError, Preprocess
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Classifier:

@@ -2,74 +2,29 @@
 description.
 """
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import decoding
 import numpy as np
-from PIL import Image, ImageOps
-
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    Image.DecompressionBombError,
-)
+from decoding import MAX_PIXELS, DecodeError, shown_text
+from PIL import Image
 
 
 class ImageError(ValueError):
-    """An image that cannot be read or used. The message begins with its path."""
+    """An image that cannot be read or used. The message begins with its path and is one line."""
+
+    def __init__(self, message: str):
+        super().__init__(shown_text(message, 4000))
 
 
 def decode(path: str | Path) -> Image.Image:
-    """The image as a PIL image in mode RGB: EXIF orientation applied, alpha dropped, 16-bit grey
-    cut to its high byte, first frame.
-    """
+    """The image as a PIL image in mode RGB, see decoding.decode. ImageError."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}") from None
-    if not data:
-        raise ImageError(f"{path}: the file is empty (0 bytes)")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(
-                f"{path}: {image.width} x {image.height} pixels are more than the limit of "
-                f"{MAX_PIXELS}"
-            )
-        if image.mode == "F":
-            raise ImageError(
-                f"{path}: 32-bit floating point pixels have no defined range; store it with 8 or "
-                f"16 bits"
-            )
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):
-            image = Image.fromarray(
-                (np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
-            )
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except ImageError:
-        raise
-    except DECODER_ERRORS as error:
-        raise ImageError(
-            f"{path}: not an image, or damaged: {' '.join(str(error).split())}"
-        ) from None
+        return decoding.decode(decoding.read_regular(path))
+    except DecodeError as error:
+        raise ImageError(f"{path}: {error}") from None
 
 
 def pair(size):
@@ -204,9 +159,7 @@ class Preprocess:
             try:
                 image = TRANSFORMS[name](image, **arguments)
             except ImageError as error:
-                if str(error).startswith(str(path)):
-                    raise
-                raise ImageError(f"{path}: {error}") from None
+                raise error if name == "DecodeImage" else ImageError(f"{path}: {error}") from None
         pixels = np.asarray(image)
         if ("ToCHWImage", {}) not in self.steps:
             pixels = pixels.transpose(2, 0, 1)

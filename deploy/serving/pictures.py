@@ -1,35 +1,18 @@
 """From the bytes of a picture to the pixels of evaluation, bit for bit. Every option is in
-export.json. Needs numpy and Pillow; server.py and the Triton repository share it.
+export.json. Needs numpy and Pillow, decoding.py and notes.py; server.py and the Triton repository
+share it.
 """
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
+import decoding
 import numpy as np
-from PIL import Image, ImageOps
+from decoding import DecodeError, one_line
+from PIL import Image
 
-# no decoder that starts other programs (EPS)
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; of the upload and of every step after it
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    Image.DecompressionBombError,
-)
+STATUS = {"format": 415, "large": 413, "damaged": 422}  # of a DecodeError's kind
 
 
 class ImageError(ValueError):
@@ -38,46 +21,16 @@ class ImageError(ValueError):
     """
 
     def __init__(self, status: int, reason: str):
-        super().__init__(reason)
+        super().__init__(one_line(reason))
         self.status = status
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as a PIL image in mode RGB: EXIF orientation applied, alpha dropped, 16-bit grey
-    cut to its high byte, first frame.
-    """
+    """The picture as a PIL image in mode RGB, see decoding.decode. ImageError."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise ImageError(
-            415,
-            f"not an image in one of the formats {', '.join(FORMATS)}; it begins with {data[:8]!r}",
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(413, f"more pixels than the limit of {max_pixels}: {error}") from None
-    except DECODER_ERRORS as error:
-        raise ImageError(422, f"damaged image: {one_line(error)}") from None
-    check_pixels(image.size, max_pixels, "the image")
-    if image.mode == "F":
-        raise ImageError(
-            415,
-            "32-bit floating point pixels have no defined range; store the image with 8 or 16 bits",
-        )
-    try:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):
-            image = Image.fromarray(
-                (np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
-            )
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except DECODER_ERRORS as error:
-        raise ImageError(422, f"truncated or damaged image: {one_line(error)}") from None
-
-
-def one_line(error: object) -> str:
-    """The text of `error` without its line breaks."""
-    return " ".join(str(error).split())
+        return decoding.decode(data, max_pixels)
+    except DecodeError as error:
+        raise ImageError(STATUS[error.kind], str(error)) from None
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int, what: str) -> None:

@@ -1,7 +1,8 @@
 """A Triton model repository from an exported ONNX: python make_repository.py --model DIRECTORY
 --out REPOSITORY
 
-The folders beside this file are its templates; pictures.py of the folder above is copied in.
+The folders beside this file are its templates; pictures.py of the folder above, and what it
+imports, is copied in.
 Needs nothing but Python.
 """
 
@@ -52,7 +53,7 @@ def make_repository(model: Path, out: Path, batch_size: int) -> None:
     shutil.copy(model / "inference.onnx", out / "nextvit_model" / "1" / "model.onnx")
     for source in (
         HERE / "nextvit_preprocess" / "model.py",
-        HERE.parent / "pictures.py",
+        *(HERE.parent / f"{name}.py" for name in ("pictures", "decoding", "notes")),
         model / "export.json",
     ):
         shutil.copy(source, out / "nextvit_preprocess" / "1")

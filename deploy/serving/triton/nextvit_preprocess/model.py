@@ -1,5 +1,5 @@
-"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. pictures.py and
-export.json lie beside this file.
+"""Triton Python backend: pictures' bytes [B, 1] -> pixels [B, 3, H, W]. pictures.py with what it
+imports, and export.json, lie beside this file.
 """
 
 import json
