@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
+from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.tasks import common
 from ppcls_nextvit.tasks.classification.predict import contact_sheet
-from ppcls_nextvit.tasks.common import list_images
+from ppcls_nextvit.tasks.common import list_images, write_json
 from support.paths import ROOT
 from support.pictures import clothes
 from support.programs import program_at
@@ -244,12 +247,131 @@ def test_a_missing_folder_shows_before_the_work(run, tmp_path, capsys):
     )
 
 
-def test_list_images_sorts_and_takes_image_endings(tmp_path):
-    for name in ("b.JPG", "a.png", "c.txt", ".hidden.png", "d.webp"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG", "d.webp"]
-    assert list_images(tmp_path / "c.txt") == [tmp_path / "c.txt"], "a file is taken as it is"
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Files of several kinds in folders, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "b.JPG",
+        "a.png",
+        "c.md",
+        ".hidden.png",
+        "sub/d.webp",
+        "sub/deep/a.png",
+        "e/f.pdf",
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "photos" / "list.txt").write_text(
+        "\ufeffsub/d.webp\n\nphotos/a.png\r\n gone.png \n"
+    )
+    (tmp_path / "photos" / "[1].png").touch()
+    return tmp_path / "photos"
+
+
+EVERY = ["[1].png", "a.png", "b.JPG", "sub/d.webp", "sub/deep/a.png"]
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("photos", EVERY),
+        ("photos/sub/..", ["sub/../" + name for name in EVERY]),
+        ("photos/c.md", ["c.md"]),  # a file is taken as it is
+        ("photos/[1].png", ["[1].png"]),  # also if its name looks like a pattern
+        ("photos/*.png", ["[1].png", "a.png"]),
+        ("photos/*", ["[1].png", "a.png", "b.JPG"]),
+        ("photos/**/a.*", ["a.png", "sub/deep/a.png"]),
+        ("photos/list.txt", ["sub/d.webp", "a.png", "gone.png"]),
+        (["photos/b.JPG", "photos/sub"], ["b.JPG", "sub/d.webp", "sub/deep/a.png"]),
+    ],
+)
+def test_what_may_be_given_as_images(folder, source, expected):
+    assert list_images(source) == [Path("photos") / name for name in expected]
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("nothing", "nothing: no such file or directory"),
+        ("photos/*.bmp", "no image is called so"),
+        ("photos/*.md", "no image is called so"),
+        ("photos/e", "no images in this directory"),
+        ("https://somewhere/x.jpg", "addresses are not fetched"),
+        (["photos", "nothing"], "nothing: no such file"),
+        ("empty.txt", "the list is empty"),
+    ],
+)
+def test_what_names_no_image(folder, source, message):
+    Path("empty.txt").write_text("\n \n")
+    with pytest.raises((FileNotFoundError, ConfigError), match=message):
+        list_images(source)
+
+
+def test_what_is_left_out_of_a_folder_is_told(folder, caplog, monkeypatch):
+    monkeypatch.setattr(common.logger, "propagate", True)
+    list_images(folder)
+    assert f"{folder}: 3 files are left out by their endings; the first is" in caplog.text
+
+
+def test_several_files_and_folders_in_a_configuration(run, tmp_path):
+    clothes(tmp_path / "clothes" / "deeper", 2)
+    paths = [str(tmp_path / "clothes" / "deeper" / f"0000{i}.png") for i in range(2)]
+    assert run(f"Infer.infer_imgs=[{paths[1]}, {tmp_path / 'clothes'}]") == 0
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert [result["file_name"] for result in results] == [paths[1], *paths]
+
+
+ODD_NAMES = (
+    b"\xff\xfe.png",  # not UTF-8
+    b"two\nlines.png",
+    b"$x^2$ %s {}.png",
+    "кот 猫.png".encode(),
+    b"n" * 249 + b".png",
+)
+
+
+def test_names_that_no_text_can_have_cost_no_results(run, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = (clothes(tmp_path / "clothes", 1) / "00000.png").read_bytes()
+    for name in ODD_NAMES:
+        (folder / os.fsdecode(name)).write_bytes(picture)
+    assert run(f"Infer.infer_imgs={folder}", sheet=tmp_path / "sheet.png") == 0
+    results = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    found = {os.path.basename(os.fsencode(result["file_name"])) for result in results}
+    assert found == set(ODD_NAMES)
+    assert len(capsys.readouterr().out.splitlines()) == len(ODD_NAMES)
+
+
+def test_results_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "out.json"
+    write_json(path, ["old"])
+    with pytest.raises(TypeError):
+        write_json(path, ["new", object()])
+    monkeypatch.setattr(common.os, "replace", broken)
+    with pytest.raises(OSError, match="no"):
+        write_json(path, ["new"])
+    assert json.loads(path.read_text()) == ["old"]
+
+
+def broken(*paths):
+    raise OSError("no")
+
+
+def test_results_into_a_pipe(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from ppcls_nextvit.tasks.common import write_json; write_json('/dev/stdout', ['a'])",
+        ],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert json.loads(done.stdout) == ["a"], done.stderr
 
 
 def test_as_a_program(weights, tmp_path):

@@ -111,6 +111,7 @@ def test_what_the_wheel_holds(wheel):
     for name in (
         "py.typed",
         "recipes/detection/coco_labels.txt",
+        "data/imagenet1k_label_list.txt",
         "export/photos/dog_243.jpg",
         "export/photos/LICENSE",
     ):

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -122,6 +123,9 @@ def program(main: Callable[[Optional[Sequence[str]]], int]) -> Main:
 
     @functools.wraps(main)
     def guarded(argv: Optional[Sequence[str]] = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # a name that the terminal has no letters for costs no results
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(argv)
         except (ValueError, OSError, ImportError, FloatingPointError) as error:

@@ -1,15 +1,20 @@
 """Text files beside the images: lists of images with their labels, and class names."""
 
+import logging
 import os
 from typing import List, Optional, Tuple, Union
 
 from ..files import read_text
-from ..schema import ConfigError, shown
+from ..schema import ConfigError, shown, shown_text
 
 __all__ = ["read_class_names", "read_label_list", "read_pair_list"]
 
 Path = Union[str, os.PathLike]
 
+log = logging.getLogger(__name__)
+
+# lists that configurations name as they lie in PaddleClas's checkout, and that lie here too
+PACKAGED = ("imagenet1k_label_list.txt",)
 MOST_CLASSES = 1 << 24  # labels are below, where the number of classes is not known
 
 
@@ -94,16 +99,25 @@ def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[st
     return images, labels
 
 
+def packaged(path: Path) -> Path:
+    """The file `path` or, where there is none, the list of that name in this package."""
+    name = os.fspath(path).replace("\\", "/").rpartition("/")[2]
+    if os.path.exists(path) or name not in PACKAGED:
+        return path
+    log.info("no %s here: the %s of this package stands for it", shown_text(path), name)
+    return os.path.join(os.path.dirname(__file__), name)
+
+
 def read_class_names(path: Path, num_classes: Optional[int] = None) -> List[str]:
     """Class names in the order of their numbers, from a map file as PaddleClas has them: one line
-    per class, `id name, synonyms`.
+    per class, `id name, synonyms`. Of those that are PACKAGED the path in PaddleClas is enough.
 
     ConfigError for a line that is not `id name`, a repeated or missing id, or another number of
     classes than `num_classes`; FileNotFoundError for a file that cannot be read.
     """
     called = f"class_id_map_file {path}"
     names = {}
-    for number, line in numbered_lines(path, called):
+    for number, line in numbered_lines(packaged(path), called):
         index, _, name = line.strip().partition(" ")
         number_like = index.isdecimal() and len(index) < 10
         if not number_like or not name.strip() or int(index) in names:
@@ -114,5 +128,8 @@ def read_class_names(path: Path, num_classes: Optional[int] = None) -> List[str]
     if sorted(names) != list(range(len(names))):
         raise ConfigError(f"{called}: the ids must be 0 to {len(names) - 1} without gaps")
     if num_classes is not None and len(names) != num_classes:
-        raise ConfigError(f"{called}: has {len(names)} classes, the model {num_classes}")
+        raise ConfigError(
+            f"{called}: has {len(names)} classes, the model {num_classes}; give the names of the "
+            f"model's classes, or null for none"
+        )
     return [names[index] for index in range(len(names))]

@@ -1,9 +1,11 @@
 """What the tasks share: models with their weights, loaders, class names, the images to predict."""
 
+import glob
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import paddle
 
@@ -11,12 +13,12 @@ from .. import export
 from ..config import Config
 from ..data import Loader, build_loader
 from ..data.agreement import NamesFile, check_data
-from ..data.datasets.files import EXTENSIONS, is_image_name
-from ..data.lists import read_class_names
+from ..data.datasets.files import EXTENSIONS, files_below, is_image_name
+from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
 from ..models import create_model
-from ..schema import ConfigError
+from ..schema import ConfigError, shown_text
 from ..weights import load_weights
 from ..weights.load import resolve
 
@@ -31,6 +33,8 @@ __all__ = [
     "trained_model",
     "write_json",
 ]
+
+Images = Union[str, Path, Sequence[str]]  # see list_images
 
 PHOTOS = Path(export.__file__).parent / "photos"  # which exports are compared on by default
 
@@ -105,8 +109,8 @@ def build_loaders(config: Config, processes: Processes, training: bool) -> List[
     ]
     train, evaluation = (None if loader is None else loader.dataset for loader in loaders)
     path = config.Infer.class_id_map_file if config.Infer else None
-    compared = train is not None and train.class_names and path
-    names_file = NamesFile(path, class_names(config)) if path and compared else None
+    # read where nothing is compared with it, too: the pictures of the finished run need it
+    names_file = NamesFile(path, class_names(config)) if path and training else None
     check_data(train, evaluation, names_file, speaks=processes.is_main)
     return loaders
 
@@ -131,24 +135,58 @@ def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:
     return model, resolve(source)
 
 
-def list_images(source: Union[str, Path]) -> List[Path]:
-    """[source] for a file; for a directory its image files (by ending), sorted by name, without
-    those of its own folders.
+def list_images(source: Images) -> List[Path]:
+    """The images that `source` names: a file; a folder, with all folders below it; a pattern such
+    as `photos/*.png` or `photos/**/a*.jpg`; a text file, .txt, with a path in each line, relative
+    to the working directory or to the file; or several of these. Sorted by folder and name, but
+    those of a text file as it lists them.
 
-    FileNotFoundError if there is no such file or directory, or no image in it.
+    A warning counts what is left out of a folder by its ending. FileNotFoundError where there is
+    nothing, or no image; ConfigError for a list without lines.
     """
-    source = Path(source)
-    if not source.is_dir():
-        if not source.exists():
-            raise FileNotFoundError(f"{source}: no such file or directory")
-        return [source]
-    found = sorted(path for path in source.iterdir() if is_image_name(path.name))
+    if not isinstance(source, (str, Path)):
+        return [path for part in source for path in list_images(part)]
+    path = Path(source)
+    if path.is_dir():
+        found = files_below(os.fspath(path))
+        return _images_among([path / name for name in (*found.images, *found.others)], path)
+    if path.suffix.lower() == ".txt" and path.exists():
+        return _listed(path)
+    if path.exists() or path.is_symlink():
+        return [path]
+    if "://" in str(source):
+        raise FileNotFoundError(f"{source}: addresses are not fetched; give the path of a file")
+    if glob.has_magic(str(source)):
+        matches = sorted(map(Path, glob.iglob(str(source), recursive=True)))
+        return _images_among([match for match in matches if not match.is_dir()], path)
+    raise FileNotFoundError(f"{source}: no such file or directory")
+
+
+def _images_among(paths: Sequence[Path], source: Path) -> List[Path]:
+    """Those of `paths` that are images by their names, of which others are told."""
+    found = [path for path in paths if is_image_name(path.name)]
+    others = [path for path in paths if not is_image_name(path.name)]
+    where = "no images in this directory" if source.is_dir() else "no image is called so"
     if not found:
         raise FileNotFoundError(
-            f"{source}: no images in this directory; expected files ending in "
-            f"{' '.join(EXTENSIONS)}"
+            f"{source}: {where}; expected files ending in {' '.join(EXTENSIONS)}"
+        )
+    if others:
+        logger.warning(
+            "%s: %d files are left out by their endings; the first is %s",
+            shown_text(source),
+            len(others),
+            shown_text(others[0]),
         )
     return found
+
+
+def _listed(path: Path) -> List[Path]:
+    """The paths in the lines of a text file."""
+    lines = [Path(line.strip()) for _, line in numbered_lines(path)]
+    if not lines:
+        raise ConfigError(f"{path}: the list is empty; expected the path of an image in each line")
+    return [line if line.exists() else path.parent / line for line in lines]
 
 
 def milliseconds(function: Callable[[], Any]) -> float:
@@ -172,7 +210,15 @@ def images_of(config: Config) -> List[Path]:
 
 
 def write_json(path: Union[str, Path], results: Any) -> None:
-    """The results as a JSON list."""
-    Path(path).write_text(
-        json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    """The results as a JSON list. A file that is there is replaced by the whole list or not at all.
+    What UTF-8 has no bytes for, as in names of files, is written as JSON's escapes.
+    """
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    data, path = text.encode("utf-8", "backslashreplace"), Path(path).absolute()
+    if path.parts[1:2] == ("dev",) or (path.exists() and not path.is_file()):
+        path.write_bytes(data)  # a terminal or a pipe
+        return
+    path = path.resolve()
+    draft = path.with_name(f".{os.getpid()}.json.tmp")
+    draft.write_bytes(data)
+    os.replace(draft, path)

@@ -6,13 +6,16 @@ import colorsys
 from typing import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-__all__ = ["LINE", "comparison_sheet", "palette"]
+from .fonts import draw_text
+
+__all__ = ["LINE", "TEXT", "comparison_sheet", "palette"]
 
 # of a turn: hues of neighbouring classes lie far apart, whatever their number
 GOLDEN_ANGLE = 0.381966
 LINE, GAP = 18, 4  # of text, and between pictures, in pixels
+TEXT = 13  # high, in a line
 
 
 def palette(num_classes: int) -> np.ndarray:
@@ -33,9 +36,9 @@ def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str
     width = max(row[0].width for row in rows) + GAP
     height = sum(row[0].height + GAP for row in rows)
     sheet = Image.new("RGB", (len(titles) * width - GAP, LINE + height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text((column * width, 1), title, "black", font)
+        draw_text(draw, (column * width, 1), title, "black", TEXT)
     top = LINE
     for row in rows:
         for column, picture in enumerate(row):

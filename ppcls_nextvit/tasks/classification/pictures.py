@@ -6,8 +6,10 @@ from typing import Sequence, Union
 import numpy as np
 
 from ...engine.curves import pyplot
+from ..fonts import shortened, with_letters_of
 
 MAX_CONFUSION_CLASSES = 50
+LONGEST = 40  # characters of a name
 
 
 def draw_confusion(
@@ -18,9 +20,15 @@ def draw_confusion(
     """
     if len(names) > MAX_CONFUSION_CLASSES:
         return
-    plt = pyplot()
-    matrix = np.zeros((len(names), len(names)))
+    matrix = np.zeros((len(names), len(names)), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
+    shown = [shortened(name, LONGEST) for name in names]
+    with with_letters_of(shown):
+        _draw_matrix(path, matrix, shown)
+
+
+def _draw_matrix(path: Union[str, Path], matrix: np.ndarray, names: Sequence[str]) -> None:
+    plt = pyplot()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 3 + 0.5 * len(names)
     figure, axis = plt.subplots(figsize=(side + 1, side))
@@ -38,13 +46,14 @@ def draw_confusion(
     axis.set(
         xticks=range(len(names)),
         yticks=range(len(names)),
-        yticklabels=names,
         xlabel="predicted",
         ylabel="true",
         title=f"top-1 {100 * np.trace(matrix) / max(matrix.sum(), 1):.2f} % of "
         f"{int(matrix.sum())} images",
     )
-    axis.set_xticklabels(names, rotation=60, ha="right")
+    # a dollar sign in a name begins no formula
+    axis.set_xticklabels(names, rotation=60, ha="right", parse_math=False)
+    axis.set_yticklabels(names, parse_math=False)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -59,20 +68,31 @@ def draw_predictions(
     """A sheet of pictures (uint8 HWC), titled with the predicted name: green where right, red with
     the true name where wrong.
     """
+    right = [truth == guess for truth, guess in zip(truths, guesses)]
+    truths, guesses = ([shortened(name, LONGEST) for name in part] for part in (truths, guesses))
+    titles = [
+        guess if same else f"{guess}\n(is {truth})"
+        for truth, guess, same in zip(truths, guesses, right)
+    ]
+    with with_letters_of([*truths, *guesses]):
+        _draw_sheet(path, pictures, titles, right)
+
+
+def _draw_sheet(
+    path: Union[str, Path],
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    right: Sequence[bool],
+) -> None:
     plt = pyplot()
     columns = min(8, len(pictures))
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.9 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, picture, truth, guess in zip(axes.flat, pictures, truths, guesses):
+    for axis, picture, title, same in zip(axes.flat, pictures, titles, right):
         axis.imshow(picture)
-        right = truth == guess
-        axis.set_title(
-            guess if right else f"{guess}\n(is {truth})",
-            fontsize=8,
-            color="green" if right else "red",
-        )
+        axis.set_title(title, fontsize=8, color="green" if same else "red", parse_math=False)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -9,13 +9,16 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 import numpy as np
 import paddle
 from paddle.nn import functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...config import Config
 from ...data.images import ImageError, open_image
 from ...data.transforms.pipeline import Preprocess
+from ...schema import shown_text
 from ..base import PredictOutputs
 from ..common import class_names, images_of, trained_model, write_json
+from ..fonts import draw_text, shortened, text_width
+from ..pictures import TEXT
 
 __all__ = ["contact_sheet", "predict", "predict_files", "preprocess_of"]
 
@@ -45,7 +48,7 @@ def predict(config: Config, outputs: PredictOutputs) -> int:
             continue
         best = zip(result["label_names"], result["scores"], strict=True)
         line = ", ".join(f"{name} {score:.4f}" for name, score in best)
-        print(f"{result['file_name']}: {line}", flush=True)
+        print(f"{shown_text(result['file_name'])}: {line}", flush=True)
     if outputs.json:
         write_json(outputs.json, results)
     if outputs.sheet:
@@ -111,7 +114,7 @@ def contact_sheet(
     shown = [result for result in results if "error" not in result][:SHEET_LIMIT]
     if not shown:
         raise ValueError("no image could be read, so there is no contact sheet to draw")
-    font, line, gap = ImageFont.load_default(13), 17, 8
+    line, gap = 17, 8
     columns = min(columns, len(shown))
     width, height = cell + gap, cell + 2 * line + gap
     sheet = Image.new(
@@ -124,15 +127,10 @@ def contact_sheet(
         sheet.paste(
             picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2)
         )
-        draw.text(
-            (left, top + cell + 1),
-            _shortened(draw, result["label_names"][0], font, cell),
-            "black",
-            font,
-        )
-        draw.text(
-            (left, top + cell + 1 + line), f"{100 * result['scores'][0]:.1f} %", "#555555", font
-        )
+        name = _fitting(shortened(result["label_names"][0]), cell)
+        score = f"{100 * result['scores'][0]:.1f} %"
+        draw_text(draw, (left, top + cell + 1), name, "black", TEXT)
+        draw_text(draw, (left, top + cell + 1 + line), score, "#555555", TEXT)
     return sheet
 
 
@@ -146,10 +144,10 @@ def _fitted(picture, side):
     return picture
 
 
-def _shortened(draw, text, font, width):
+def _fitting(text, width):
     """`text`, cut so that it is at most `width` pixels wide."""
-    if draw.textlength(text, font) <= width:
+    if text_width(text, TEXT) <= width:
         return text
-    while text and draw.textlength(text + "…", font) > width:
+    while text and text_width(text + "…", TEXT) > width:
         text = text[:-1]
     return text + "…"

@@ -5,15 +5,17 @@ truth.
 from typing import Any, Mapping, Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...models.api import Instances
 from .. import pictures
+from ..fonts import draw_text, shortened
 from ..pictures import palette
 
 __all__ = ["comparison_sheet", "draw_boxes", "draw_objects"]
 
 OPACITY = 0.45
+TEXT = 11  # high, in pixels
 NONE = np.zeros((0, 4), np.float32)  # boxes
 
 
@@ -21,7 +23,8 @@ def draw_objects(
     image: np.ndarray, found: Instances, names: Sequence[str], smallest: int = 512
 ) -> Image.Image:
     """The picture with what was found in it, by name and score; see draw_boxes."""
-    texts = [f"{names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores)]
+    named = zip(found.labels, found.scores)
+    texts = [f"{shortened(names[label])} {score:.2f}" for label, score in named]
     masks = [mask.full() for mask in found.masks or ()]
     return draw_boxes(image, found.boxes, masks, texts, smallest)
 
@@ -46,13 +49,13 @@ def draw_boxes(
         inside = _grown(mask, factor) > 0
         pixels[inside] = (1 - OPACITY) * pixels[inside] + OPACITY * colour
     picture = Image.fromarray(np.round(pixels).astype(np.uint8))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    draw = ImageDraw.Draw(picture)
     for i, (box, colour) in enumerate(zip(boxes, colours.tolist())):
         left, top, right, bottom = (factor * float(side) for side in box)
         draw.rectangle((left, top, right, bottom), outline=tuple(colour))
         if i < len(texts):
             place = (left + 2, top + 1)
-            draw.text(place, texts[i], "white", font, stroke_width=1, stroke_fill="black")
+            draw_text(draw, place, texts[i], "white", TEXT, stroke_width=1, stroke_fill="black")
     return picture
 
 

@@ -16,7 +16,7 @@ from ...models.api import Instances
 from ...schema import ConfigError, check_mapping, coerce
 from ..base import PredictOutputs
 from ..common import class_names, images_of, trained_model
-from ..joint import OUT, draw_images, model_input
+from ..joint import OUT, Drawn, draw_images, model_input
 from .pictures import draw_objects
 
 __all__ = [
@@ -108,10 +108,10 @@ def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None
     start_processes(config.Global.device)
     model, _ = trained_model(config)
 
-    def draw(image: np.ndarray, path: Path, stem: str) -> Dict[str, Any]:
+    def draw(image: np.ndarray, path: Path) -> Drawn:
         found = predict_image(model, image, transforms, str(path)).scoring(threshold)
-        draw_objects(image, found, names).save(Path(out) / f"{stem}_objects.png")
-        return {"objects": objects_of(found, names)}
+        picture = draw_objects(image, found, names)
+        return Drawn({"objects": objects_of(found, names)}, {"_objects.png": picture})
 
     return draw_images(paths, draw, out, json_file)
 

@@ -5,10 +5,11 @@ compare them with the truth.
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .. import pictures
-from ..pictures import LINE, palette
+from ..fonts import draw_text, shortened, text_width
+from ..pictures import LINE, TEXT, palette
 
 __all__ = ["class_areas", "comparison_sheet", "draw_labels", "label_png", "overlay"]
 
@@ -54,8 +55,8 @@ def draw_labels(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
     PIL image.
     """
     lines = _legend(class_areas(labels, names), max(1, image.shape[0] // LINE))
-    font, colours = ImageFont.load_default(13), palette(len(names))
-    longest = max((font.getlength(text) for _, text in lines), default=0)
+    colours = palette(len(names))
+    longest = max((text_width(text, TEXT) for _, text in lines), default=0)
     width = GAP * 3 + SWATCH + round(longest)
     sheet = Image.new("RGB", (image.shape[1] + width, max(image.shape[0], LINE)), "white")
     sheet.paste(Image.fromarray(overlay(image, labels, names)), (0, 0))
@@ -65,7 +66,7 @@ def draw_labels(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
             top = row * LINE + (LINE - SWATCH) // 2
             corners = (left, top, left + SWATCH, top + SWATCH)
             draw.rectangle(corners, tuple(colours[label].tolist()), "black")
-        draw.text((left + SWATCH + GAP, row * LINE + 1), text, "black", font)
+        draw_text(draw, (left + SWATCH + GAP, row * LINE + 1), text, "black", TEXT)
     return sheet
 
 
@@ -75,7 +76,8 @@ def _legend(areas: List[Dict[str, Any]], rows: int) -> List[Tuple[Any, str]]:
     """
     shown = [area for area in areas if area["label_name"] != BACKGROUND]
     lines = [
-        (area["class_id"], f"{area['label_name']} {100 * area['share']:.1f} %") for area in shown
+        (area["class_id"], f"{shortened(area['label_name'])} {100 * area['share']:.1f} %")
+        for area in shown
     ]
     if len(lines) <= rows:
         return lines

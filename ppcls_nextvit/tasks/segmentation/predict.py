@@ -3,7 +3,7 @@ JSON with every class's area.
 """
 
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
@@ -13,7 +13,7 @@ from ...engine.distributed import start_processes
 from ...models.segmentors.inference import segment
 from ..base import PredictOutputs
 from ..common import class_names, images_of, trained_model
-from ..joint import OUT, draw_images
+from ..joint import OUT, Drawn, draw_images
 from .pictures import class_areas, draw_labels, label_png
 from .views import Views
 
@@ -43,11 +43,13 @@ def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None
     transforms = config.section("Infer").transforms
     views = Views(transforms, model.inference, "Infer.transforms", model.min_size)
 
-    def draw(image: np.ndarray, path: Path, stem: str) -> Dict[str, Any]:
+    def draw(image: np.ndarray, path: Path) -> Drawn:
         labels = predict_image(model, image, views, str(path))
-        draw_labels(image, labels, names).save(Path(out) / f"{stem}_overlay.png")
-        label_png(labels, len(names)).save(Path(out) / f"{stem}_labels.png")
-        return {"classes": class_areas(labels, names)}
+        pictures = {
+            "_overlay.png": draw_labels(image, labels, names),
+            "_labels.png": label_png(labels, len(names)),
+        }
+        return Drawn({"classes": class_areas(labels, names)}, pictures)
 
     return draw_images(paths, draw, out, json_file)
 

@@ -1,0 +1,95 @@
+"""Images of folders, drawn one by one: names of what is written, and that one which cannot be read,
+named or written costs no other.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.tasks.joint import Drawn, draw_images, output_stems
+
+
+@pytest.mark.parametrize(
+    "paths, stems",
+    [
+        (["a.png"], ["a"]),
+        (["in/a.png", "in/b.png"], ["a", "b"]),
+        (["in/a.png", "in/a.jpg", "in/b.png"], ["a.png", "a.jpg", "b"]),
+        (["in/a.png", "in/sub/a.png", "in/sub/deep/c.d.png"], ["a", "sub/a", "sub/deep/c.d"]),
+        (["in/one/a.png", "in/two/a.png"], ["one/a", "two/a"]),
+        (["in/a.png", "in/a.png"], ["a", "a"]),  # one file, given twice
+        (["in/../in/a.png", "in/b.png"], ["a", "b"]),
+        ([], []),
+    ],
+)
+def test_names_of_what_is_written(paths, stems):
+    assert output_stems([Path(path) for path in paths]) == stems
+
+
+def test_long_names_stay_different_and_leave_room_for_endings():
+    names = [letter + "ü" * 124 + ".png" for letter in "ab"]  # 250 bytes
+    names += ["ü" * 124 + letter + ".png" for letter in "ab"]
+    stems = output_stems([Path(name) for name in names])
+    assert len(set(stems)) == 4
+    assert all(len(os.fsencode(stem)) <= 200 for stem in stems)
+
+
+def grey(side=8):
+    return Image.new("RGB", (side, side), "gray")
+
+
+def drawn(image, path):
+    """What a task draws, by the name of the image."""
+    if path.stem == "refused":
+        raise ImageError(f"{path}: too small")
+    return Drawn({"objects": [path.stem]}, {"_overlay.png": grey(), "_labels.png": grey()})
+
+
+def test_one_image_costs_no_other(tmp_path, caplog):
+    for name in ("good.png", "refused.png", "sub/good.png", "taken.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        grey().save(tmp_path / "in" / name)
+    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    # a folder where a picture should go
+    (tmp_path / "out" / "taken_labels.png").mkdir(parents=True)
+    names = ("bad.png", "gone.png", "good.png", "refused.png", "sub/good.png", "taken.png")
+    paths = [tmp_path / "in" / name for name in names]
+    assert draw_images(paths, drawn, tmp_path / "out", str(tmp_path / "out.json")) == 1
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert [Path(result["file_name"]) for result in results] == paths
+    bad, gone, good, refused, sub, taken = results
+    assert all(set(result) == {"file_name", "error"} for result in (bad, gone, refused))
+    assert good == {"file_name": str(paths[2]), "height": 8, "width": 8, "objects": ["good"]}
+    assert sub["objects"] == ["good"] and (tmp_path / "out/sub/good_labels.png").is_file()
+    assert taken["objects"] == ["taken"] and "taken_labels.png" in taken["error"]
+    assert (tmp_path / "out/taken_overlay.png").is_file()
+
+
+def test_a_file_where_the_folder_should_be_is_an_error_before_the_work(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(FileExistsError):
+        draw_images([tmp_path / "a.png"], lambda *_: pytest.fail("worked"), tmp_path / "out")
+
+
+def test_pictures_of_all_sizes_and_kinds_are_drawn(tmp_path):
+    """Sides of one pixel, more objects than colours, names that no font draws."""
+    from ppcls_nextvit.models.api import Instances
+    from ppcls_nextvit.tasks.detection.pictures import draw_objects
+    from ppcls_nextvit.tasks.segmentation.pictures import draw_labels
+
+    names = ["猫\n", "x" * 300, "$\\frac$", "", "\udcff"]
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (1, 3000), (3000, 1), (31, 33), (600, 700)):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        labels = rng.integers(0, len(names), (height, width))
+        assert draw_labels(image, labels, names).height == max(height, 18)
+        corners = rng.uniform(-5, width + 5, (9, 4)).astype(np.float32)
+        corners = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:] ** 2], axis=1)
+        found = Instances(corners, np.ones(9), np.arange(9) % len(names), None)
+        picture = draw_objects(image, found, names)
+        assert max(picture.size) >= min(512, 512 // max(height, width) * max(height, width))
