@@ -37,6 +37,7 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
+LARGEST = 1 << 28  # bytes of an unpacked file; the training images have 47 MB
 # our name: the prefix of the IDX files
 SPLITS = {"train": "train", "test": "t10k"}
 
@@ -46,7 +47,8 @@ def read_idx(path: Union[str, Path], ndim: int) -> np.ndarray:
     ValueError if it is not a whole such file.
     """
     try:
-        data = gzip.decompress(Path(path).read_bytes())
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such file; Fashion-MNIST is four *-ubyte.gz files "
@@ -56,6 +58,10 @@ def read_idx(path: Union[str, Path], ndim: int) -> np.ndarray:
         raise ValueError(
             f"{path}: cannot be unpacked, so it is truncated or not gzip ({error})"
         ) from error
+    if len(data) > LARGEST:
+        raise ValueError(
+            f"{path}: more than {LARGEST} bytes, so it is none of Fashion-MNIST's files"
+        )
     header = 4 + 4 * ndim
     # two zeros, 8 = unsigned byte, number of axes
     if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):

@@ -34,7 +34,7 @@ def read(path: Path) -> np.ndarray:
     names it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["TIFF"]) as image:
             pixels = np.asarray(image)
     except FileNotFoundError:
         raise FileNotFoundError(

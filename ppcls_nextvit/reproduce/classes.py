@@ -10,7 +10,7 @@ import re
 from typing import Dict, List, Optional
 
 from ..data.datasets.files import subfolders
-from ..files import read_text
+from ..files import parsing, read_text
 from ..schema import ConfigError
 
 __all__ = [
@@ -166,25 +166,14 @@ def _class_mat(path: str) -> Dict[int, str]:
     """{devkit id: wnid} of meta.mat, a MATLAB file."""
     try:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise ImportError(
             "reading the devkit's meta.mat needs scipy: pip install 'ppcls_nextvit[devkit]', or "
             "put the devkit's map_clsloc.txt beside it"
         ) from error
-    try:
+    with parsing(f"{path}: not the devkit's meta.mat"):
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         return {
             int(identifier): str(wnid)
             for identifier, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"])
         }
-    except (
-        MatReadError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
-        raise ConfigError(f"{path}: not the devkit's meta.mat: {error}") from error

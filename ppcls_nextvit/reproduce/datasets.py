@@ -192,4 +192,5 @@ class LabelledImages:
     def dataset(self, indices: Sequence[int], transform_ops: List[Dict[str, Any]]) -> LabelledFiles:
         """The images `indices` for the Loader; the `label` of an item is its index among these."""
         names = [self.names[index] for index in indices]
-        return LabelledFiles(FolderFiles(self.root), names, indices, transform_ops, None, None)
+        files = FolderFiles(self.root)
+        return LabelledFiles(None, self.root, files, names, indices, transform_ops, None, None)

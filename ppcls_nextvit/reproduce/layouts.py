@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.datasets.files import EXTENSIONS, FolderFiles, image_names, subfolders
 from ..data.lists import read_label_list
-from ..files import read_text
+from ..files import parsing, read_text
 from ..schema import ConfigError
 from .classes import (
     GROUND_TRUTH,
@@ -218,10 +218,9 @@ def _real(root: str, path: os.PathLike | str, num_classes: int) -> LabelledImage
 
 def _real_labels(path: os.PathLike | str, num_classes: int) -> List[List[int]]:
     """The class numbers of each validation image. ConfigError for a file that is not real.json."""
-    try:
-        table = json.loads(read_text(path))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
+    text = read_text(path)
+    with parsing(f"{path}: not JSON"):
+        table = json.loads(text)
     right = isinstance(table, list) and all(
         isinstance(entry, list) and all(type(c) is int and 0 <= c < num_classes for c in entry)
         for entry in table

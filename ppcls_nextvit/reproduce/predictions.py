@@ -143,6 +143,6 @@ def _parsed(content: bytes, key: str) -> Tuple[Optional[Dict[str, Any]], List[Tu
         header, *rows = [json.loads(line) for line in content.splitlines()] or [None]
         if isinstance(header, dict):
             return header, [(str(row["image"]), row[key]) for row in rows]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None, []

@@ -62,9 +62,12 @@ class Dataset(Protocol):
     """
 
     bad_images: BadImages
-    sample_bytes: int
     source: str
     class_names: Optional[List[str]]
+
+    @property
+    def sample_bytes(self) -> int:
+        """See above."""
 
     def __len__(self) -> int:
         """The number of images."""
