@@ -17,7 +17,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = tuple(
+    ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif "
+    ".tiff .webp".split()
+)
 START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 120, 60, 120
 
 
@@ -94,7 +97,7 @@ def main(argv=None) -> int:
     # the chain ends its command so; the server must end with it
     if argv is None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    files = sorted(path for path in args.images.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in args.images.iterdir() if path.suffix.lower() in EXTENSIONS)
     port = free_port()
     server = subprocess.Popen([sys.executable, *shlex.split(args.server), f"--port={port}"])
     try:

@@ -164,12 +164,21 @@ def unpacked(url):
     return found.parent
 
 
+def check_room(needed, target, url):
+    """ValueError if the disk of `target`, a new folder, has no room for `needed` bytes."""
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise ValueError(f"{url}: unpacked it has {needed} bytes, and {free} are free")
+
+
 def unpack(archive, target, url):
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as stream:
+            check_room(sum(member.file_size for member in stream.infolist()), target, url)
             stream.extractall(target)
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as stream:
+            check_room(sum(member.size for member in stream), target, url)
             stream.extractall(target, filter="data")  # nothing outside of it, no devices
     else:
         raise ValueError(f"{url}: not a .zip or .tar archive, or cut short")
