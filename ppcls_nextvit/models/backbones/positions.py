@@ -47,7 +47,8 @@ class Places(NamedTuple):
     rows: Axis
     columns: Axis
     table: Tensor  # float32 [U_rows, U_columns, 2]: every pair of distances
-    mask: Optional[Tensor]  # float32 [N, window**2]: 0 for a neighbour in the image, -inf outside
+    # float32 [N, window**2]: 0 for a neighbour in the image, -inf outside; None without a window
+    mask: Any
     lengths: Tensor  # float32 [N, 1], without a window [1]: ln of the number of a query's keys
 
     def spread(self, table_bias: Tensor) -> Tensor:
@@ -63,7 +64,8 @@ class Places(NamedTuple):
             parts.append(part)
         # [heads, H, K_rows * U_columns]
         by_row = sum(parts[1:], parts[0]).reshape([heads, self.size[0], -1])
-        starts = (paddle.arange(self.pool[0]) * self.columns.distances).unsqueeze(-1)
+        # [1, K_rows, 1], as many axes as what is added: oneDNN adds fewer wrongly
+        starts = (paddle.arange(self.pool[0]) * self.columns.distances).reshape([1, -1, 1])
         parts = []
         for index, weight in self.columns.taps:
             # [W, K_rows, K_columns]
@@ -163,17 +165,19 @@ def _axis(
 ) -> Axis:
     """The Axis by numpy or by paddle, whichever `xp` is."""
     inside = _inside(xp, queries, window) if window else None
-    if trained is None or trained == (queries, keys):
+    if trained is None or (xp is np and trained == (queries, keys)):
         coordinates, index, distances = _distances(xp, queries, keys, unit)
         return Axis(coordinates, [(index, None)], inside, distances)
     coordinates, index, distances = _distances(np, *trained, unit)
+    take = np.take
     if xp is paddle:
+        take = paddle.gather
         coordinates, index = paddle.to_tensor(coordinates), paddle.to_tensor(index)
     taps = []
     for query, query_share in _nearest(xp, queries, trained[0]):
         for key, key_share in _nearest(xp, keys, trained[1]):
-            place = query[:, None] * trained[1] + key[None, :]
-            taps.append((xp.take(index, place), query_share[:, None] * key_share[None, :]))
+            place = take(take(index, query, axis=0), key, axis=1)
+            taps.append((place, query_share[:, None] * key_share[None, :]))
     return Axis(coordinates, taps, inside, distances)
 
 

@@ -7,7 +7,7 @@ nothing. Tensors are channels-last: q, k, v [B, H, W, heads, d]; scores and weig
 [B, H, W, heads, window**2], neighbours in raster order.
 """
 
-from typing import Any, Dict, Iterator, Protocol, Sequence, Tuple
+from typing import Any, Dict, Iterator, Optional, Protocol, Sequence, Tuple
 
 import paddle
 from paddle import Tensor
@@ -91,8 +91,7 @@ def _slices(x: Tensor, window: int) -> Iterator[Tensor]:
     """The window**2 neighbours of every token: for each its tensor, of the shape of x
     [B, H, W, heads, d].
     """
-    reach, eager = window // 2, eager_on_cpu(x)
-    padded = F.pad(x, [0, 0, reach, reach, reach, reach, 0, 0, 0, 0])
+    padded, eager = _padded(x, window // 2), eager_on_cpu(x)
     for row in range(window):
         for column in range(window):
             if eager:
@@ -100,6 +99,17 @@ def _slices(x: Tensor, window: int) -> Iterator[Tensor]:
             else:
                 down, right = row + 1 - window or None, column + 1 - window or None
                 yield padded[:, row:down, column:right]
+
+
+def _padded(x: Tensor, reach: int) -> Tensor:
+    """[B, H, W, heads, d] with `reach` zeros around height and width."""
+    if paddle.in_dynamic_mode():
+        return F.pad(x, [0, 0, reach, reach, reach, reach, 0, 0, 0, 0])
+    # in a program oneDNN pads other axes than it is told to
+    row = paddle.zeros_like(x[:, :1])
+    x = paddle.concat([row] * reach + [x] + [row] * reach, axis=1)
+    column = paddle.zeros_like(x[:, :, :1])
+    return paddle.concat([column] * reach + [x] + [column] * reach, axis=2)
 
 
 def _scores(q: Tensor, k: Tensor, window: int) -> Tensor:
@@ -154,10 +164,12 @@ class _Scores(PyLayer):
         return _scores(q, k, window)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, Tensor]:
-        """The gradients of q and k."""
-        q, k = ctx.saved_tensor()
-        return _mix(grad, k, ctx.window), _mix(_turned(grad, ctx.window), q, ctx.window)
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """The gradients of q and k; None for what has none."""
+        (q, k), window = ctx.saved_tensor(), ctx.window
+        of_q = None if q.stop_gradient else _mix(grad, k, window)
+        of_k = None if k.stop_gradient else _mix(_turned(grad, window), q, window)
+        return of_q, of_k
 
 
 class _Mix(PyLayer):
@@ -171,7 +183,9 @@ class _Mix(PyLayer):
         return _mix(weights, v, window)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, Tensor]:
-        """The gradients of weights and v."""
-        weights, v = ctx.saved_tensor()
-        return _scores(grad, v, ctx.window), _mix(_turned(weights, ctx.window), grad, ctx.window)
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """The gradients of weights and v; None for what has none."""
+        (weights, v), window = ctx.saved_tensor(), ctx.window
+        of_weights = None if weights.stop_gradient else _scores(grad, v, window)
+        of_v = None if v.stop_gradient else _mix(_turned(weights, window), grad, window)
+        return of_weights, of_v

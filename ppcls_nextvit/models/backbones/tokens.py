@@ -18,6 +18,7 @@ __all__ = [
     "ChannelsLastLinear",
     "GatedLinear",
     "Size",
+    "added",
     "halves",
     "heads_first",
     "heads_last",
@@ -37,7 +38,7 @@ class GatedLinear(nn.Linear):
         """x: [B, N, C_in] -> twice [B, C_out / 2, N]."""
         weights, biases = paddle.split(self.weight, 2, axis=1), paddle.split(self.bias, 2)
         gate, value = (
-            biased(paddle.matmul(weight, x, transpose_x=True, transpose_y=True), bias, 1)
+            added(paddle.matmul(weight, x, transpose_x=True, transpose_y=True), bias.unsqueeze(-1))
             for weight, bias in zip(weights, biases)
         )
         return gate, value
@@ -52,7 +53,7 @@ class ChannelsLastLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, N] -> [B, N, C_out]."""
-        return biased(paddle.matmul(x, self.weight, transpose_x=True), self.bias, 2)
+        return added(paddle.matmul(x, self.weight, transpose_x=True), self.bias)
 
 
 class ChannelsFirstConv2D(nn.Conv2D):
@@ -63,16 +64,16 @@ class ChannelsFirstConv2D(nn.Conv2D):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, N, C_in] -> [B, C_out, N]."""
-        return biased(paddle.matmul(self.weight.flatten(1), x, transpose_y=True), self.bias, 1)
+        product = paddle.matmul(self.weight.flatten(1), x, transpose_y=True)
+        return added(product, self.bias.unsqueeze(-1))
 
 
-def biased(product: Tensor, bias: Tensor, axis: int) -> Tensor:
-    """A new product [B, ., .] plus `bias` along `axis`; eagerly in its place, as memory for another
-    tensor of its size takes longer than the sum.
+def added(product: Tensor, other: Tensor) -> Tensor:
+    """What a matrix product has just given, plus `other`, broadcast. Eagerly in its place: memory
+    for one more tensor of its size takes longer than the sum.
     """
-    bias = bias.astype(product.dtype)
-    bias = bias if axis == 2 else bias.unsqueeze(-1)
-    return product.add_(bias) if paddle.in_dynamic_mode() else product + bias
+    other = other.astype(product.dtype)
+    return product.add_(other) if paddle.in_dynamic_mode() else product + other
 
 
 def map_size(x: Tensor) -> Tuple[Size, Size]:

@@ -27,6 +27,7 @@ from .tokens import (
     ChannelsLastLinear,
     GatedLinear,
     Size,
+    added,
     halves,
     heads_first,
     heads_last,
@@ -177,14 +178,14 @@ class CosineAttention(nn.Layer):
         return (q + in_float32(self.query_embedding).squeeze(1)) * scale
 
     def position_bias(self, places: Places) -> Tensor:
-        """[heads, N, P]."""
+        """[heads, N, P], in float32 or more."""
         table = places.table.astype(self.cpb_fc1.weight.dtype)
         parts = [table]
         if eager_on_cpu(table):
             rows = max(CPB_ROWS // table.shape[1], 1)
             parts = [table[start : start + rows] for start in range(0, len(table), rows)]
         bias = [self.cpb_fc2(F.relu(self.cpb_fc1(part))) for part in parts]
-        return places.spread(paddle.concat(bias).transpose([2, 0, 1]))
+        return places.spread(in_float32(paddle.concat(bias)).transpose([2, 0, 1]))
 
 
 class AggregatedAttention(CosineAttention):
@@ -221,20 +222,21 @@ class AggregatedAttention(CosineAttention):
         )
         scaled = self.scaled(q, places.lengths)
 
-        near = places.as_map(scaled), places.as_map(k)
-        near = self.form.scores(*near, self.window).flatten(1, 2)  # [B, N, heads, window**2]
-        far = paddle.matmul(heads_first(scaled), pooled_k, transpose_y=True)
-        # [B, heads, N, window**2 + P]
-        scores = paddle.concat([heads_first(near).astype(far.dtype), far], axis=-1)
-        weights = self.attn_drop(F.softmax(scores + self.bias(places), axis=-1))
+        near = self.form.scores(places.as_map(scaled), places.as_map(k), self.window)
+        near = heads_first(near.flatten(1, 2))  # [B, heads, N, window**2]
+        local = in_float32(self.relative_pos_bias_local).unsqueeze(1)
+        near = near + (local + places.mask.astype(local.dtype))
+        far = paddle.matmul(heads_first(scaled), pooled_k, transpose_y=True)  # [B, heads, N, P]
+        far = added(in_float32(far), self.position_bias(places))
+        weights = self.attn_drop(F.softmax(paddle.concat([near, far], axis=-1), axis=-1))
+        near, far = paddle.split(weights, [self.window**2, -1], axis=-1)
 
-        near_weights, far_weights = paddle.split(weights, [self.window**2, -1], axis=-1)
         # with as many axes as the queries, for Paddle's gradient
-        near = paddle.matmul(heads_first(q), self.learnable_tokens.unsqueeze(0))
-        near = near + self.learnable_bias + near_weights
-        near = heads_last(near).astype(v.dtype)
+        tokens = self.learnable_tokens.astype(q.dtype).unsqueeze(0)
+        learnt = paddle.matmul(heads_first(q), tokens)
+        near = heads_last(near + (learnt + self.learnable_bias)).astype(v.dtype)
         near = self.form.mix(places.as_map(near), places.as_map(v), self.window).flatten(1, 2)
-        far = heads_last(paddle.matmul(far_weights, pooled_v))
+        far = heads_last(paddle.matmul(far.astype(v.dtype), pooled_v))
         return self.proj_drop(self.proj((near + far).flatten(2)))
 
     def keys_and_values(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -245,12 +247,6 @@ class AggregatedAttention(CosineAttention):
     def pooled(self, x: Tensor, places: Places) -> Tensor:
         """Tokens [B, N, C] -> [B, P, C]."""
         return self.norm(places.pooled(F.gelu(self.sr(x))).transpose([0, 2, 1]))
-
-    def bias(self, places: Places) -> Tensor:
-        """Of the scores: [heads, N, window**2 + P], -inf for neighbours outside the image."""
-        far = self.position_bias(places)
-        near = self.relative_pos_bias_local.unsqueeze(1) + places.mask.astype(far.dtype)
-        return paddle.concat([near, far], axis=-1)
 
     def macs(self, x: Tensor, places: Places, out: Tensor) -> int:
         """Multiply-adds of x [1, N, C]: pooling, the products with the window (scores, the share of
@@ -277,8 +273,9 @@ class Attention(CosineAttention):
         q, k, v = paddle.unbind(parts, axis=2)  # [B, N, heads, HEAD_DIM]
         q = heads_first(self.scaled(unit(q), places.lengths))
         scores = paddle.matmul(q, heads_first(unit(k)), transpose_y=True)  # [B, heads, N, N]
-        weights = self.attn_drop(F.softmax(scores + self.position_bias(places), axis=-1))
-        out = heads_last(paddle.matmul(weights, heads_first(v)))
+        scores = added(in_float32(scores), self.position_bias(places))
+        weights = self.attn_drop(F.softmax(scores, axis=-1))
+        out = heads_last(paddle.matmul(weights.astype(v.dtype), heads_first(v)))
         return self.proj_drop(self.proj(out.flatten(2)))
 
     def macs(self, x: Tensor, places: Places, out: Tensor) -> int:
