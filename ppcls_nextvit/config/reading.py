@@ -13,7 +13,7 @@ from .overrides import apply_override
 from .sections import AMPSection, ArchSection, Config, EMASection, GlobalSection, InferSection
 from .yaml_text import compose_yaml, parse_yaml, unshared
 
-__all__ = ["dialect_of", "dump_config", "read_config", "read_yaml"]
+__all__ = ["config_text", "dialect_of", "dump_config", "read_config", "read_yaml"]
 
 DIALECTS = {
     "architecture": "PaddleDetection",
@@ -39,7 +39,7 @@ def read_yaml(path: Union[str, Path]) -> dict:
     """The mapping in a YAML file; ConfigError with the line for bad syntax, a duplicate key, a
     missing or unreadable file.
     """
-    content = parse_yaml(_text_of(path), str(path))
+    content = parse_yaml(config_text(path), str(path))
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path}: expected sections (Global:, Arch:, ...), got {type(content).__name__}"
@@ -47,7 +47,8 @@ def read_yaml(path: Union[str, Path]) -> dict:
     return content
 
 
-def _text_of(path: Union[str, Path]) -> str:
+def config_text(path: Union[str, Path]) -> str:
+    """The text of a YAML file; ConfigError for a missing or unreadable one."""
     try:
         return read_text(path, limit=CONFIG_BYTES)
     except FileNotFoundError as error:
@@ -62,7 +63,7 @@ def dialect_of(path: Union[str, Path]) -> str:
     """
     try:
         # PaddleDetection's have tags of their own
-        root = compose_yaml(_text_of(path), str(path))
+        root = compose_yaml(config_text(path), str(path))
     except ConfigError:
         # load_config says what is wrong
         root = None

@@ -1,7 +1,9 @@
 """Run a program of a suite with our models registered: `python -m ppcls_nextvit.hosts paddleclas
 tools/train.py -c my.yaml`.
 
-In the suite's checkout, or with it on PYTHONPATH; what follows the program is the program's.
+In the suite's checkout, or with it on PYTHONPATH; what follows the program is the program's. What
+it reads by paddle.load, checkpoints above all, is read by the package's own reader: no code of it
+runs.
 """
 
 import argparse
@@ -13,6 +15,7 @@ from typing import Optional, Sequence
 from ..cli.common import add_imports, program
 from ..tasks import import_parts
 from . import paddleclas, paddledet, paddleseg
+from .safety import safe_checkpoints
 
 SUITES = {"paddleclas": paddleclas, "paddledet": paddledet, "paddleseg": paddleseg}
 
@@ -37,7 +40,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if status := register(None):
         return status
     sys.argv = [args.program, *args.arguments]
-    runpy.run_path(args.program, run_name="__main__")  # its errors are its own
+    with safe_checkpoints():
+        runpy.run_path(args.program, run_name="__main__")  # its errors are its own
     return 0
 
 

@@ -10,16 +10,18 @@ import logging
 import os
 import re
 import sys
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import paddle
-import yaml
 from paddle import Tensor, nn
 
+from ..config.overrides import override_value
+from ..files import parsing
 from ..models import MODELS, backbone_names, variant_of
-from ..schema import ConfigError, nearest, require_keys, yaml_parameters
+from ..schema import ConfigError, nearest, require_keys, shown, shown_text, yaml_parameters
 from ..weights import load_weights
 from . import import_suite
+from .safety import check_suite_yaml, safe_checkpoints
 
 __all__ = ["evaluate", "export", "register", "train"]
 
@@ -153,10 +155,13 @@ def backbone_module(family: type, names: Sequence[str]) -> type:
         **arguments: Any,
     ) -> None:
         if variant not in names:
-            raise ConfigError(f"{where}.variant: unknown {variant!r}.{nearest(variant, names)}")
+            raise ConfigError(
+                f"{where}.variant: unknown {shown(variant)}.{nearest(variant, names)}"
+            )
         if not out_indices or not all(index in outs for index in out_indices):
             raise ConfigError(
-                f"{where}.out_indices: expected numbers from 0 to {outs[-1]}, got {out_indices!r}"
+                f"{where}.out_indices: expected numbers from 0 to {outs[-1]}, got "
+                f"{shown(out_indices)}"
             )
         checked = MODELS.check(variant, {**own, **arguments}, where)
         family.__init__(self, *variant_of(variant).given, **checked, num_classes=None)  # type: ignore[misc]
@@ -204,15 +209,20 @@ def load(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> Any:
     """PaddleDetection's global config from a YAML in its dialect; overrides as 'section.key=value'.
 
     Raises ConfigError for a section or a section's key that it does not know, which PaddleDetection
-    ignores.
+    ignores, and for a file that is no YAML or names code to run.
     """
     register()
+    if not os.fspath(config_path).endswith((".yml", ".yaml")):
+        raise ConfigError(f"{config_path}: PaddleDetection reads files that end in .yml or .yaml")
+    check_suite_yaml(config_path, "_BASE_")
     from ppdet.core.config.schema import SchemaDict
     from ppdet.core.workspace import get_registered_modules, load_config, merge_config
 
-    config = load_config(str(config_path))
-    for override in overrides:
-        merge_config(_nested(override))
+    nested = [_nested(override) for override in overrides]
+    with parsing(str(config_path)):
+        config = load_config(str(config_path))
+        for override in nested:
+            merge_config(override)
     modules = get_registered_modules()
     known = {*SETTINGS, *modules, *(key for module in modules.values() for key in module.shared)}
     for name, section in config.items():
@@ -231,8 +241,8 @@ def _nested(override: str) -> Dict[str, Any]:
     """{'section': {'key': value}} of 'section.key=value'."""
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"-o {override}: expected KEY=VALUE")
-    value = yaml.safe_load(text)
+        raise ConfigError(f"-o {shown_text(override, 300)}: expected KEY=VALUE")
+    value = override_value(text, f"-o {shown_text(override, 300)}")
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
@@ -272,38 +282,55 @@ def _trainer(
     return config, Trainer(config, mode=mode)
 
 
+def _read(load: Callable[[str], Any], key: str, path: Any) -> None:
+    """Have the suite load the checkpoint at `path`, the value of `key`. ConfigError for what it
+    asserts of a path.
+    """
+    if not path or not isinstance(path, str):
+        raise ConfigError(
+            f"{key}: expected a file of weights, got {shown(path)}; give -o {key}=FILE"
+        )
+    try:
+        load(path)
+    except AssertionError as error:
+        raise ConfigError(f"{key}: {path}: {' '.join(str(error).split())}") from error
+
+
+@safe_checkpoints()
 def train(
     config_path: os.PathLike | str,
     overrides: Sequence[str] = (),
     resume: Optional[str] = None,
 ) -> int:
     """Train by PaddleDetection's Trainer, evaluating where the config has an EvalDataset. resume: a
-    checkpoint of it. Returns 0.
+    checkpoint of it, read by the package's own reader. Returns 0.
     """
     config, trainer = _trainer(config_path, overrides, "train")
     if resume:
-        trainer.resume_weights(resume)
+        _read(trainer.resume_weights, "resume", resume)
     elif config.get("pretrain_weights"):
-        trainer.load_weights(config.pretrain_weights)
+        _read(trainer.load_weights, "pretrain_weights", config.pretrain_weights)
     trainer.train(validate="EvalDataset" in config)
     return 0
 
 
+@safe_checkpoints()
 def evaluate(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> int:
     """Evaluate `weights` on EvalDataset; PaddleDetection prints the figures and writes bbox.json
     and mask.json. Returns 0.
     """
     config, trainer = _trainer(config_path, overrides, "eval")
-    trainer.load_weights(config.weights)
+    _read(trainer.load_weights, "weights", config.get("weights"))
     trainer.evaluate()
     return 0
 
 
+@safe_checkpoints()
 def export(config_path: os.PathLike | str, directory: str, overrides: Sequence[str] = ()) -> int:
     """Write Paddle Inference files of `weights` below `directory`, by PaddleDetection's export.
     Returns 0.
     """
     config, trainer = _trainer(config_path, overrides, "test")
-    trainer.load_weights(config.weights)
+    _read(trainer.load_weights, "weights", config.get("weights"))
     trainer.export(directory)
     return 0

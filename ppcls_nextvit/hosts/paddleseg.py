@@ -19,11 +19,13 @@ from typing import Any, Callable, Dict, List, Literal, Optional, Sequence, Tuple
 import paddle
 from paddle import Tensor, nn
 
+from ..files import parsing
 from ..models import MODELS, backbone_names, build_backbone, list_models
 from ..models.segmentors.heads import resize_like
-from ..schema import ConfigError, Registry, require_keys
+from ..schema import ConfigError, Registry, require_keys, shown
 from ..weights import load_weights
 from . import import_suite
+from .safety import check_suite_yaml, safe_checkpoints
 
 __all__ = ["evaluate", "register", "train"]
 
@@ -168,14 +170,13 @@ def _build(
 ) -> Tuple[Any, Any, Dict[str, Any]]:
     """(Config, SegBuilder, checked arguments of `run`) of a YAML in PaddleSeg's dialect."""
     register()
+    check_suite_yaml(config_path, "_base_")
     from paddleseg.core import evaluate as evaluation
     from paddleseg.cvlibs import Config, SegBuilder
     from paddleseg.utils import utils
 
-    try:
+    with parsing(str(config_path)):
         config = Config(str(config_path), opts=list(overrides) or None)
-    except (AssertionError, RuntimeError, OSError) as error:
-        raise ConfigError(f"{config_path}: {error}") from error
     require_keys(config.dic, SECTIONS, config_path)
     require_keys(
         config.test_config, inspect.signature(evaluation).parameters, f"{config_path}: test_config"
@@ -196,10 +197,12 @@ def _made(builder: Any, *parts: str) -> List[Any]:
         raise ConfigError(str(error)) from error
 
 
+@safe_checkpoints()
 def train(config_path: os.PathLike | str, overrides: Sequence[str] = ()) -> int:
     """Train by PaddleSeg's core.train from a YAML in its dialect; overrides as 'section.key=value'.
     Returns the exit status 0.
 
+    Checkpoints that the file names, `run.resume_model` too, are read by the package's own reader.
     Raises ConfigError for sections, keys and values that PaddleSeg does not know, ImportError
     without PaddleSeg.
     """
@@ -229,6 +232,8 @@ def _train(
     from paddleseg.core import train as fit
     from paddleseg.utils import utils
 
+    if resume_model is not None:
+        _check_resumed(resume_model)
     model, dataset, optimizer, losses = _made(
         builder, "model", "train_dataset", "optimizer", "loss"
     )
@@ -257,6 +262,22 @@ def _train(
     return 0
 
 
+def _check_resumed(folder: str) -> None:
+    """ConfigError for a folder from which PaddleSeg cannot resume: it takes the step from its
+    name.
+    """
+    files = ("model.pdparams", "model.pdopt")
+    missing = [name for name in files if not os.path.isfile(os.path.join(folder, name))]
+    number = os.path.normpath(folder).rpartition("_")[2]
+    if missing or not (number.isdecimal() and len(number) < 10):
+        lacks = f", and there is no {' and no '.join(missing)}" if missing else ""
+        raise ConfigError(
+            f"run.resume_model: expected a folder iter_N as PaddleSeg saves it, got "
+            f"{shown(folder)}{lacks}"
+        )
+
+
+@safe_checkpoints()
 def evaluate(
     config_path: os.PathLike | str,
     weights: os.PathLike | str | None = None,
