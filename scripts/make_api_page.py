@@ -138,7 +138,7 @@ def signature(name, value, method=False):
         isinstance(value, property)
         or dataclasses.is_dataclass(value)
         or inspect.isclass(value)
-        and issubclass(value, Exception)
+        and issubclass(value, BaseException)
     ):
         return name
     parameters = list(inspect.signature(getattr(value, "__func__", value)).parameters.values())
