@@ -130,12 +130,15 @@ Description described(const YAML::Node& yaml) {
   result.preprocess.min_size = input["min_size"].as<int>(1);
   if (shape.size() == 4) {  // null, which is no number, where any goes
     result.batch = shape[0].as<int>(0);
+    if (result.batch < 0) throw Error("shape: a batch of " + std::to_string(result.batch));
     result.preprocess.size = {shape[2].as<int>(0), shape[3].as<int>(0)};
   }
   result.softmax = yaml["Model"]["softmax"].as<bool>();
   result.labels = yaml["PostProcess"]["Topk"]["label_list"].as<std::vector<std::string>>();
   result.topk = yaml["PostProcess"]["Topk"]["topk"].as<int>();
+  if (result.topk < 1) throw Error("topk: expected 1 or more, got " + std::to_string(result.topk));
   const int classes = yaml["Model"]["class_num"].as<int>();
+  if (classes < 1) throw Error("class_num: expected 1 or more, got " + std::to_string(classes));
   if (static_cast<int>(result.labels.size()) != classes) {
     throw Error("label_list has " + std::to_string(result.labels.size()) + " names, the model " + std::to_string(classes) + " classes");
   }

@@ -27,7 +27,7 @@ uint32_t rotate(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
 
 void add_block(const uint8_t* block, std::array<uint32_t, 8>& state) {
   std::array<uint32_t, 64> w;
-  for (int i = 0; i < 16; ++i) w[i] = block[4 * i] << 24 | block[4 * i + 1] << 16 | block[4 * i + 2] << 8 | block[4 * i + 3];
+  for (int i = 0; i < 16; ++i) w[i] = uint32_t{block[4 * i]} << 24 | block[4 * i + 1] << 16 | block[4 * i + 2] << 8 | block[4 * i + 3];
   for (int i = 16; i < 64; ++i) {
     const uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
     const uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
@@ -45,7 +45,10 @@ void add_block(const uint8_t* block, std::array<uint32_t, 8>& state) {
 
 }  // namespace
 
-std::string read_file(const std::string& path) {
+std::string read_file(const std::string& path, uint64_t limit) {
+  std::error_code failed;
+  const std::filesystem::file_status status = std::filesystem::status(path, failed);
+  if (std::filesystem::is_other(status)) throw Error(path + ": not a regular file");
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   std::string data;
   std::array<char, 1 << 16> block;
@@ -53,6 +56,7 @@ std::string read_file(const std::string& path) {
     const size_t count = std::fread(block.data(), 1, block.size(), file.get());
     if (count == 0) break;
     data.append(block.data(), count);
+    if (data.size() > limit) throw Error(path + ": more bytes than the limit of " + std::to_string(limit));
   }
   if (!file || std::ferror(file.get())) throw Error(path + ": cannot be read: " + std::generic_category().message(errno));
   return data;

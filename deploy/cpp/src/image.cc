@@ -9,6 +9,7 @@
 #include <csetjmp>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <string_view>
 
 #include "files.h"
@@ -18,25 +19,43 @@ namespace {
 
 using Bytes = std::string;
 
+constexpr uint64_t MAX_BYTES = 1 << 30;  // of an image file
+
 // EXIF and XMP: how the picture must be turned. 1 is upright, 2 to 8 as in the EXIF standard.
 
-int exif_orientation(std::string_view data) {
-  if (data.substr(0, 6) == std::string_view("Exif\0\0", 6)) data.remove_prefix(6);
-  const bool little = data.substr(0, 2) == "II";
+// The value of tag 0x0112 in the first directory of EXIF's own bytes, the last if it is there more than once; none if it cannot be read.
+// Every note may be damaged: nothing is read that is not there, and a type that is no whole number does not count.
+std::optional<uint32_t> exif_orientation(std::string_view data) {
+  constexpr std::string_view head("Exif\0\0", 6);
+  for (int i = 0; i < 2 && data.substr(0, head.size()) == head; ++i) data.remove_prefix(head.size());
+  const bool little = data.substr(0, 4) == std::string_view("II*\0", 4);
+  if (data.size() < 8 || (!little && data.substr(0, 4) != std::string_view("MM\0*", 4))) return {};
   auto number = [&](size_t offset, size_t length) {
     uint32_t value = 0;
-    for (size_t i = 0; i < length && offset + length <= data.size(); ++i) {
-      value = value << 8 | static_cast<uint8_t>(data[offset + (little ? length - 1 - i : i)]);
-    }
+    for (size_t i = 0; i < length; ++i) value = value << 8 | static_cast<uint8_t>(data[offset + (little ? length - 1 - i : i)]);
     return value;
   };
-  if (!little && data.substr(0, 2) != "MM") return 0;
-  const size_t directory = number(4, 4);
-  for (uint32_t i = 0; i < number(directory, 2); ++i) {
-    const size_t entry = directory + 2 + 12 * i;
-    if (number(entry, 2) == 0x0112) return static_cast<int>(number(entry + 8, number(entry + 2, 2) == 4 ? 4 : 2));
+  const uint64_t directory = number(4, 4);
+  if (directory + 2 > data.size()) return {};
+  const uint64_t end = directory + 2 + 12 * static_cast<uint64_t>(number(directory, 2));
+  std::optional<uint32_t> found;
+  for (uint64_t entry = directory + 2; entry < end && entry + 12 <= data.size(); entry += 12) {
+    if (number(entry, 2) != 0x0112 || number(entry + 4, 4) != 1) continue;
+    switch (number(entry + 2, 2)) {
+      case 1:  // one byte; 6 to 9 are the signed types, whose values below 0 are none that turns an image
+      case 6:
+        found = number(entry + 8, 1);
+        break;
+      case 3:
+      case 8:
+        found = number(entry + 8, 2);
+        break;
+      case 4:
+      case 9:
+        found = number(entry + 8, 4);
+    }
   }
-  return 0;
+  return found;
 }
 
 int xmp_orientation(std::string_view text) {
@@ -53,8 +72,9 @@ struct Metadata {
   Bytes exif, xmp;
 
   int orientation() const {
-    const int found = exif_orientation(exif);
-    return found ? found : xmp_orientation(xmp);
+    const std::optional<uint32_t> found = exif_orientation(exif);
+    if (!found) return xmp_orientation(xmp);
+    return *found <= 8 ? static_cast<int>(*found) : 1;
   }
 };
 
@@ -167,16 +187,29 @@ void png_read(png_structp png, png_bytep target, size_t length) {
   reader->position += length;
 }
 
-// ImageMagick's way to store EXIF before PNG had a chunk for it: three lines, then hexadecimal digits.
-void append_hexadecimal(const char* text, size_t length, Bytes& bytes) {
-  int lines = 0, digits = 0, value = 0;
-  for (; length > 0; ++text, --length) {
-    if (*text == '\n') ++lines;
-    const char* digit = std::strchr("0123456789abcdef", std::tolower(*text));
-    if (lines < 3 || !*text || !digit) continue;
-    value = value << 4 | static_cast<int>(digit - "0123456789abcdef");
-    if (++digits % 2 == 0) bytes.push_back(static_cast<char>(value));
+int digit_of(char character) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  const size_t found = digits.find(static_cast<char>(std::tolower(static_cast<unsigned char>(character))));
+  return found == std::string_view::npos ? -1 : static_cast<int>(found);
+}
+
+// EXIF as ImageMagick stored it before PNG had a chunk for it: three lines, then bytes of two hexadecimal digits. Empty if it is damaged.
+Bytes hexadecimal(std::string_view text) {
+  for (int line = 0; line < 3; ++line) {
+    const size_t end = text.find('\n');
+    if (end == std::string_view::npos) return {};
+    text.remove_prefix(end + 1);
   }
+  Bytes bytes;
+  int high = -1;
+  for (const char character : text) {
+    if (character == '\n' || (high < 0 && std::strchr(" \t\r\v\f", character) && character)) continue;
+    const int digit = digit_of(character);
+    if (digit < 0) return {};
+    if (high >= 0) bytes.push_back(static_cast<char>(high << 4 | digit));
+    high = high < 0 ? digit : -1;
+  }
+  return high < 0 ? bytes : Bytes();
 }
 
 // Decodes into `image` and `metadata`; `rows` is working space. False, with reader.message set, if the file is damaged.
@@ -189,7 +222,7 @@ bool decode_png(PngReader& reader, Image& image, Metadata& metadata, std::vector
     return false;
   }
   png_set_read_fn(png, &reader, png_read);
-  png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+  png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_QUIET_USE);  // a bad note does not cost the image
   png_read_info(png, info);
   const png_uint_32 width = png_get_image_width(png, info), height = png_get_image_height(png, info);
   if (static_cast<long long>(width) * height > MAX_PIXELS) {
@@ -217,7 +250,7 @@ bool decode_png(PngReader& reader, Image& image, Metadata& metadata, std::vector
   for (int i = 0; i < count; ++i) {
     const size_t size = texts[i].compression > 0 ? texts[i].itxt_length : texts[i].text_length;
     if (!std::strcmp(texts[i].key, "XML:com.adobe.xmp")) metadata.xmp.assign(texts[i].text, size);
-    if (!exif && !std::strcmp(texts[i].key, "Raw profile type exif")) append_hexadecimal(texts[i].text, size, metadata.exif);
+    if (!exif && !std::strcmp(texts[i].key, "Raw profile type exif")) metadata.exif = hexadecimal({texts[i].text, size});
   }
   png_destroy_read_struct(&png, &info, nullptr);
   return true;
@@ -226,7 +259,7 @@ bool decode_png(PngReader& reader, Image& image, Metadata& metadata, std::vector
 }  // namespace
 
 Image read_image(const std::string& path) {
-  const Bytes data = read_file(path);
+  const Bytes data = read_file(path, MAX_BYTES);
   if (data.empty()) throw Error(path + ": the file is empty (0 bytes)");
   Image image;
   Metadata metadata;

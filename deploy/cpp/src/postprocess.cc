@@ -7,6 +7,7 @@
 namespace nextvit {
 
 std::vector<float> softmax(std::vector<float> logits) {
+  if (logits.empty()) return logits;
   const float largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (float& x : logits) sum += x = std::exp(x - largest);
@@ -17,7 +18,7 @@ std::vector<float> softmax(std::vector<float> logits) {
 std::vector<int> top_k(const std::vector<float>& scores, int k) {
   std::vector<int> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  k = std::min<int>(k, static_cast<int>(order.size()));
+  k = std::clamp<int>(k, 0, static_cast<int>(order.size()));
   std::partial_sort(order.begin(), order.begin() + k, order.end(),
                     [&](int a, int b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
   order.resize(k);

@@ -108,8 +108,8 @@ Image resize_nearest(const Image& image, int width, int height) {
     for (int i = 0; i < out; ++i, position += step) result.push_back(std::min(static_cast<int>(position), in - 1));
     return result;
   };
-  const std::vector<int> columns = positions(image.width, width), rows = positions(image.height, height);
   Image result(width, height);
+  const std::vector<int> columns = positions(image.width, width), rows = positions(image.height, height);
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) std::copy_n(image.at(columns[x], rows[y]), 3, result.at(x, y));
   }

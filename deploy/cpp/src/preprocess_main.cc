@@ -4,6 +4,7 @@
 
 #include "description.h"
 #include "image.h"
+#include "program.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) {
@@ -16,7 +17,7 @@ int main(int argc, char** argv) {
     const size_t written = std::fwrite(input.values.data(), sizeof(float), input.values.size(), stdout);
     return written == input.values.size() && std::fflush(stdout) == 0 ? 0 : 1;
   } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << std::endl;
+    std::cerr << "error: " << nextvit::shown(error.what()) << std::endl;
     return 1;
   }
 }

@@ -97,19 +97,50 @@ struct Result {
   std::vector<float> scores;
 };
 
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    char escaped[8];
-    if (static_cast<unsigned char>(c) < 0x20) {
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", c);
-      result += escaped;
-    } else {
-      if (c == '"' || c == '\\') result += '\\';
-      result += c;
-    }
+// The bytes of the UTF-8 character that `text` begins with; 0 if it is none.
+size_t character_length(std::string_view text) {
+  auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
+  const uint8_t first = byte(0);
+  const size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+  if (length > text.size()) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if (byte(i) >> 6 != 2) return 0;
   }
-  return result + '"';
+  const bool overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
+  const bool no_character = (first == 0xED && byte(1) > 0x9F) || (first == 0xF4 && byte(1) > 0x8F);
+  return overlong || no_character ? 0 : length;
+}
+
+// `text`, where `character(result, piece)` adds each character and `other(result, byte)` each byte that is part of none.
+template <typename Character, typename Other>
+std::string by_characters(std::string_view text, const Character& character, const Other& other) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = character_length(text);
+    if (length) {
+      character(result, text.substr(0, length));
+    } else {
+      other(result, static_cast<uint8_t>(text[0]));
+    }
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return result;
+}
+
+void append(std::string& result, const char* format, unsigned value) {
+  char text[16];
+  std::snprintf(text, sizeof text, format, value);
+  result += text;
+}
+
+// `text` as JSON. A byte of a file's name that is not UTF-8 becomes what Python reads it as.
+std::string json_text(std::string_view text) {
+  auto character = [](std::string& result, std::string_view piece) {
+    if (static_cast<uint8_t>(piece[0]) < 0x20) return append(result, "\\u%04x", static_cast<uint8_t>(piece[0]));
+    if (piece == "\"" || piece == "\\") result += '\\';
+    result += piece;
+  };
+  return '"' + by_characters(text, character, [](std::string& result, uint8_t byte) { append(result, "\\udc%02x", byte); }) + '"';
 }
 
 std::string number(float value) {
@@ -126,13 +157,13 @@ std::string json(const std::vector<Result>& results, const std::vector<std::stri
   };
   std::string text;
   for (const Result& result : results) {
-    text += (text.empty() ? "[\n {\"file_name\": " : ",\n {\"file_name\": ") + quoted(result.file_name);
+    text += (text.empty() ? "[\n {\"file_name\": " : ",\n {\"file_name\": ") + json_text(result.file_name);
     if (result.error.empty()) {
       text += ", \"class_ids\": " + list(result.class_ids, [](int id) { return std::to_string(id); }) +
               ", \"scores\": " + list(result.scores, number) +
-              ", \"label_names\": " + list(result.class_ids, [&](int id) { return quoted(labels[id]); }) + "}";
+              ", \"label_names\": " + list(result.class_ids, [&](int id) { return json_text(labels[id]); }) + "}";
     } else {
-      text += ", \"error\": " + quoted(result.error) + "}";
+      text += ", \"error\": " + json_text(result.error) + "}";
     }
   }
   return text + "\n]\n";
@@ -154,14 +185,14 @@ class Program {
 
   // 0, or 1 if an image failed.
   int run() {
-    std::ofstream file;
-    if (!options_.json.empty()) {
-      file.open(options_.json, std::ios::binary);
-      if (!file) throw Error(options_.json + ": cannot be written");
-    }
-    for (size_t start = 0; start < paths_.size(); start += options_.batch_size) predict(start);
-    if (!options_.json.empty() && !(file << json(results_, description_.labels)).flush())
+    // what an earlier run wrote stays until there is something to write
+    if (!options_.json.empty() && !std::ofstream(options_.json, std::ios::binary | std::ios::app))
       throw Error(options_.json + ": cannot be written");
+    for (size_t start = 0; start < paths_.size(); start += options_.batch_size) predict(start);
+    if (!options_.json.empty()) {
+      std::ofstream file(options_.json, std::ios::binary);
+      if (!(file << json(results_, description_.labels)).flush()) throw Error(options_.json + ": cannot be written");
+    }
     if (!run_ms_.empty()) print_latency();
     return std::any_of(results_.begin(), results_.end(), [](const Result& result) { return !result.error.empty(); });
   }
@@ -247,14 +278,14 @@ class Program {
 
   void print(const Result& result) const {
     if (!result.error.empty()) {
-      std::cerr << "error: " << result.error << std::endl;
+      std::cerr << "error: " << shown(result.error) << std::endl;
       return;
     }
-    std::cout << result.file_name << ':';
+    std::cout << shown(result.file_name) << ':';
     for (size_t i = 0; i < result.class_ids.size(); ++i) {
       char score[16];
       std::snprintf(score, sizeof score, "%.4f", result.scores[i]);
-      std::cout << (i ? ", " : " ") << description_.labels[result.class_ids[i]] << ' ' << score;
+      std::cout << (i ? ", " : " ") << shown(description_.labels[result.class_ids[i]]) << ' ' << score;
     }
     std::cout << std::endl;
   }
@@ -295,6 +326,16 @@ std::string one_line(const std::string& text) {
   return text;
 }
 
+std::string shown(std::string_view text) {
+  auto character = [](std::string& result, std::string_view piece) {
+    const uint8_t first = static_cast<uint8_t>(piece[0]), last = static_cast<uint8_t>(piece.back());
+    if (first < 0x20 || first == 0x7F) return append(result, "\\x%02x", first);
+    if (first == 0xC2 && last < 0xA0) return append(result, "\\x%02x", last);
+    result += piece;
+  };
+  return by_characters(text, character, [](std::string& result, uint8_t byte) { append(result, "\\x%02x", byte); });
+}
+
 int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& make_engine) {
   for (int i = 1; i < argc; ++i) {
     if (argv[i] == std::string("--help")) {
@@ -305,10 +346,10 @@ int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& m
   try {
     return Program(parse(argc, argv, inference_flags), make_engine).run();
   } catch (const UsageError& error) {
-    std::cerr << "error: " << error.what() << std::endl;
+    std::cerr << "error: " << shown(error.what()) << std::endl;
     return 2;
   } catch (const std::exception& error) {
-    std::cerr << "error: " << one_line(error.what()) << std::endl;
+    std::cerr << "error: " << shown(one_line(error.what())) << std::endl;
     return 1;
   }
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "description.h"
@@ -31,6 +32,9 @@ using MakeEngine = std::function<std::unique_ptr<Engine>(const Options&, const D
 
 // The line of an engine's message that says what went wrong: the one behind the summary's rule in a traceback of Paddle's, else the first.
 std::string one_line(const std::string& text);
+
+// A name or a message as a terminal may have it: control characters, and bytes that are not UTF-8, as \xNN.
+std::string shown(std::string_view text);
 
 // The whole of main(). Exit status: 0, 1 if an image or the model failed, 2 for a wrong command line.
 // inference_flags: accept --device and --[no-]onednn.
