@@ -231,7 +231,8 @@ def test_every_name_makes_the_network_it_says():
         for variant in ("small", "base", "large")
         for suffix in ("", "_224", "_384", "_window_pool")
     ]
-    assert list_models("classification") == sorted(names)
+    own = [name for name in list_models("classification") if name.startswith("NextViT")]
+    assert own == sorted(names)
     for name in names:
         size = name.split("_")[1]
         # the structure alone, not 24 s of random numbers
