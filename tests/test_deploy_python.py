@@ -411,6 +411,32 @@ def test_bad_images_are_named_and_the_others_done(exported, tmp_path, capsys):
     assert [f"0000{i}.png" in error for i, error in enumerate(errors, start=1)] == [True] * 3
 
 
+def test_names_of_every_kind_are_one_line_each_and_in_the_json(exported, tmp_path):
+    """Also where the terminal's encoding has no Chinese, and a JSON of before is replaced whole."""
+    folder = clothes(tmp_path / "clothes", 3)
+    names = [b"latin\xe9.png", b"two\nlines.png", "\u540d\u524d.png".encode()]
+    for path, name in zip(sorted(folder.iterdir()), names, strict=True):
+        os.rename(path, os.fsencode(folder) + b"/" + name)
+    (folder / "bad\x1b[2J.png").write_bytes(b"no image")
+    (tmp_path / "out.json").write_text("[]")
+    command = [sys.executable, FOLDER / "predict.py", "--model", exported[0], "--images", folder]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "out.json"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": ""},
+        timeout=300,
+    )
+    lines = done.stdout.decode("ascii").splitlines()
+    assert (done.returncode, len(lines)) == (1, 3), done.stderr
+    for shown in ("latin\\udce9.png: ", "two\\nlines.png: ", "\\u540d\\u524d.png: "):
+        assert sum(shown in line for line in lines) == 1, (shown, lines)
+    assert b"bad\\x1b[2J.png: not an image" in done.stderr and b"\x1b" not in done.stderr
+    results = {one["file_name"]: one for one in json.loads((tmp_path / "out.json").read_bytes())}
+    assert set(results) == {str(path) for path in folder.iterdir()}
+    assert [name for name, one in results.items() if "error" in one] == [f"{folder}/bad\x1b[2J.png"]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def flip_byte(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -1,14 +1,16 @@
 """Images in, classes out: what the programs of several engines share."""
 
 import argparse
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from decoding import EXTENSIONS
+from decoding import EXTENSIONS, shown_text
 from description import description_path
 from engines import Run
 from preprocess import ImageError, Preprocess
@@ -139,21 +141,45 @@ def predict_files(
         yield from (results[path] for path in paths[start : start + batch_size])
 
 
+def allow_any_name() -> None:
+    """A name that the terminal's encoding lacks is from here on printed escaped, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_result(result: dict) -> None:
     """One line: the classes on stdout, or the error on stderr."""
     if "error" in result:
         print("error:", result["error"], file=sys.stderr)
         return
     best = ", ".join(
-        f"{name} {score:.4f}" for name, score in zip(result["label_names"], result["scores"])
+        f"{shown_text(name)} {score:.4f}"
+        for name, score in zip(result["label_names"], result["scores"])
     )
-    print(f"{result['file_name']}: {best}", flush=True)
+    print(f"{shown_text(result['file_name'])}: {best}", flush=True)
+
+
+def write_json(path: str | Path, results: list[dict]) -> None:
+    """The results as a JSON list, which replaces a file that is there when it is whole. What UTF-8
+    has no bytes for, as in names of files, is written as JSON's escapes.
+    """
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    data, path = text.encode("utf-8", "backslashreplace"), Path(path).absolute()
+    if path.exists() and not path.is_file():  # a terminal or a pipe
+        path.write_bytes(data)
+        return
+    path = path.resolve()
+    draft = path.with_name(f".{os.getpid()}.json.tmp")
+    draft.write_bytes(data)
+    os.replace(draft, path)
 
 
 def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
     """Print and write what `args` ask for; returns the exit status: 1 if an image was bad. run: the
     engine (see Classifier).
     """
+    allow_any_name()
     paths = list_images(args.images)
     topk = description["PostProcess"]["Topk"]
     model = description["Model"]
@@ -179,8 +205,7 @@ def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
     if timed and timed.seconds:
         print(timed.summary(args.threads))
     if args.json:
-        text = json.dumps(results, indent=1, ensure_ascii=False)
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, results)
     return int(any("error" in result for result in results))
 
 

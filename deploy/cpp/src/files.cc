@@ -76,7 +76,8 @@ std::string sha256(const std::string& data) {
 }
 
 std::vector<std::string> list_images(const std::string& source) {
-  static const std::vector<std::string> endings = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"};
+  static const std::vector<std::string> endings = {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+                                                   ".mpo",  ".pbm",  ".pgm", ".png", ".pnm", ".ppm",  ".tif", ".tiff", ".webp"};
   std::error_code error;
   if (!std::filesystem::exists(source, error)) throw Error(source + ": no such file or directory");
   if (!std::filesystem::is_directory(source, error)) return {source};
