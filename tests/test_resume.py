@@ -1,0 +1,321 @@
+"""A run goes on from a checkpoint set at the same share of its epochs, whatever their length; a set
+that is damaged, another run's or another program's is one line; what is better is never lost.
+"""
+
+import math
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_nextvit.engine import train as loop
+from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ppcls_nextvit.engine.distributed import Processes
+from ppcls_nextvit.engine.log import RunLog, read_figures
+from ppcls_nextvit.engine.progress import Pace, Progress, StopSignal
+from ppcls_nextvit.engine.resume import Plan, read_saved
+from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.tasks import load_config, train
+from ppcls_nextvit.tasks.classification.task import ClassificationTask
+from support.tiny_run import write_config
+
+
+@pytest.mark.parametrize(
+    "progress, then, now, batch, update",
+    [
+        # between epochs: half of the run is half of the run
+        ((5, 0, 16), (4, 1), (2, 1), 0, 8),
+        ((5, 0, 16), (4, 1), (8, 1), 0, 32),
+        ((5, 0, 16), (4, 1), (4, 2), 0, 8),
+        # the end of an epoch stays the end, also of one whose last step has fewer batches
+        ((2, 4, 8), (4, 1), (7, 2), 7, 8),
+        # within an epoch: whole optimiser steps, rounded down
+        ((2, 3, 7), (4, 1), (8, 1), 6, 14),
+        ((2, 3, 7), (4, 1), (2, 1), 1, 3),
+        ((2, 3, 7), (4, 1), (8, 4), 4, 3),
+        ((2, 1, 5), (4, 1), (2, 1), 0, 2),
+        ((1, 999, 999), (1000, 1), (3, 1), 2, 2),
+        # and nothing moves where nothing changed
+        ((3, 2, 5), (4, 2), (4, 2), 2, 5),
+    ],
+)
+def test_progress_is_a_share_of_the_run(progress, then, now, batch, update):
+    epoch, done, updates = progress
+    moved = Progress(epoch, done, updates, best=0.5).moved(Pace(*then), Pace(*now))
+    assert (moved.epoch, moved.batch, moved.update, moved.best) == (epoch, batch, update, 0.5)
+
+
+def quick(directory, *overrides, **sections):
+    return load_config(
+        write_config(directory, train=16, test=10, **sections),
+        ["Global.save_interval=1", "Global.eval_during_train=False", *overrides],
+    )
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run of two epochs of two batches of 8, with averages, as a configuration."""
+    config = quick(tmp_path_factory.mktemp("first"), EMA={"decay": 0.9})
+    assert train(config) == 0
+    return config
+
+
+def resumed(first, directory, *overrides, name="epoch_1"):
+    """A run that goes on from `first`'s set `name`, in an output folder of its own."""
+    return load_config(
+        first.path,
+        [
+            "Global.save_interval=0",
+            "Global.eval_during_train=False",
+            f"Global.checkpoints={first.output_dir / name}",
+            f"Global.output_dir={directory}",
+            *overrides,
+        ],
+    )
+
+
+@pytest.mark.parametrize("batch_size, update_freq", [(4, 1), (16, 1), (4, 2), (2, 4)])
+def test_the_schedule_goes_on_where_it_was_with_other_batches(
+    first, tmp_path, batch_size, update_freq
+):
+    sizes = f"DataLoader.Train.sampler.batch_size={batch_size}", f"Global.update_freq={update_freq}"
+    config = resumed(first, tmp_path, *sizes)
+    assert train(config) == 0
+    lines = read_figures(config.output_dir)
+    steps = 16 // batch_size // update_freq
+    schedule = build_schedule(config.Optimizer["lr"], 2, steps)
+    assert [line["lr"] for line in lines] == [schedule.lr(steps + i) for i in range(steps)]
+    assert [line["update"] for line in lines] == [steps + i + 1 for i in range(steps)]
+    assert lines[-1]["position"] == 2
+
+
+def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path):
+    parts = load_checkpoint(first.output_dir / "epoch_1")
+    parts[".pdstates"].update(epoch=2, batch=1, update=3)
+    save_checkpoint(tmp_path / "middle", parts)
+    given = [f"Global.checkpoints={tmp_path / 'middle'}"]
+    config = resumed(first, tmp_path / "a", *given, "DataLoader.Train.sampler.batch_size=2")
+    assert train(config) == 0
+    assert [line["update"] for line in read_figures(config.output_dir)] == [13, 14, 15, 16]
+    said = (config.output_dir / "train.log").read_text()
+    assert "batches 2 (now 8): the run goes on, but will not equal an uninterrupted one" in said
+    assert "the share of epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8" in said
+    with pytest.raises(CheckpointError, match=r"middle of an epoch with seed 0 \(now 1\)"):
+        train(resumed(first, tmp_path / "b", *given, "Global.seed=1"))
+
+
+ODD = ("2", None, [], {}, 1.5, True, -1, 10**30, math.nan, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "key", [*asdict(Progress()), *asdict(Plan(0, 1, 1, 1)), "weights", "schedule"]
+)
+def test_what_no_run_can_have_saved_is_one_line(tmp_path, key):
+    """Every value of .pdstates, in every type and out of every range."""
+    plan = Plan(seed=0, world_size=1, batches=2, update_freq=1)
+    states = {**asdict(Progress()), **asdict(plan), "weights": "raw", "scaler": {}, "schedule": {}}
+    save_checkpoint(tmp_path / "odd", {".pdparams": {}, ".pdopt": {}, ".pdstates": states})
+    right, refused = type(states[key]), 0
+    for value in ODD:
+        paddle.save({**states, key: value}, str(tmp_path / "odd.pdstates"))
+        try:
+            saved = read_saved(str(tmp_path / "odd"), plan, with_ema=False)
+            build_schedule({"learning_rate": 1.0}, 2, 2).load_state_dict(saved.schedule)
+        except ValueError as error:
+            assert str(tmp_path / "odd") in str(error) or key == "schedule"
+            assert "\n" not in str(error)
+            refused += 1
+        else:  # what may stand there is of the right type, or of best a number
+            assert type(value) is right or (key == "best" and isinstance(value, (int, float)))
+    assert refused >= len(ODD) - 3
+
+
+@pytest.fixture(scope="module")
+def run(first, tmp_path_factory):
+    """A run that has just begun, to resume into."""
+    config = resumed(first, tmp_path_factory.mktemp("run"), "Global.checkpoints=null")
+    log, stop = RunLog(config.output_dir, Processes()), StopSignal()
+    yield loop.Run(config, ClassificationTask, Processes(), log, stop)
+    stop.restore()
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def parts(first):
+    """What the files of a whole set hold."""
+    return load_checkpoint(first.output_dir / "latest")
+
+
+def with_first(change):
+    def changed(content):
+        key = next(key for key in content if np.ndim(content[key]) > 1)
+        return {**content, key: change(content[key])}
+
+    return changed
+
+
+CHANGES = {
+    "a list": lambda content: [],
+    "an empty mapping": lambda content: {},
+    "a number": lambda content: 3,
+    "a key that is a number": lambda content: {**content, 1: 2},
+    "a shape": with_first(lambda value: np.zeros((2, 2), np.float32)),
+    "a dtype": with_first(lambda value: np.asarray(value).astype("int64")),
+    "no number": with_first(lambda value: "text"),
+    "a ragged list": with_first(lambda value: [[1.0], [1.0, 2.0]]),
+    "nothing": with_first(lambda value: None),
+}
+
+
+@pytest.mark.parametrize(
+    "suffix, change",
+    [(suffix, change) for suffix in (".pdparams", ".pdopt", ".pdema") for change in CHANGES]
+    + [(".pdstates", change) for change in ("a list", "an empty mapping", "a number")],
+)
+def test_a_damaged_file_is_one_line_that_names_the_set(run, parts, tmp_path, suffix, change):
+    prefix = tmp_path / "set"
+    save_checkpoint(prefix, {**parts, suffix: {}})
+    changed = pickle.dumps(CHANGES[change](parts[suffix]), 4)
+    (tmp_path / f"set{suffix}").write_bytes(changed)
+    with pytest.raises(ValueError, match=f"cannot resume from {prefix}: ") as caught:
+        run._resume(str(prefix))
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / f"set{suffix}").read_bytes() == changed
+
+
+def test_a_whole_set_is_resumed_from(run, parts, tmp_path):
+    save_checkpoint(tmp_path / "set", parts)
+    run._resume(str(tmp_path / "set"))
+    assert (run.progress.epoch, run.progress.update) == (3, 4)
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("moment", ["best_model", "epoch_1", "latest"])
+def test_each_evaluation_is_logged_once_after_a_kill(tmp_path, monkeypatch, moment):
+    config = quick(tmp_path, "Global.eval_during_train=True", EMA={"decay": 0.5})
+    save, saves = loop.Run._save, []
+
+    def dying(run, name, *rest):
+        saves.append(name)
+        if name == moment and saves.count("latest") >= 1 + (moment == "latest"):
+            raise Killed
+        save(run, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_save", dying)
+        with pytest.raises(Killed):
+            train(config)
+    assert [line["kind"] for line in read_figures(config.output_dir)][2:] == ["eval", "eval_ema"]
+    more = "Global.eval_during_train=True", f"Global.checkpoints={config.output_dir / 'latest'}"
+    assert train(load_config(config.path, more)) == 0
+    lines = [(line["kind"], line["epoch"]) for line in read_figures(config.output_dir)]
+    epoch = ["train", "train", "eval", "eval_ema"]
+    assert lines == [(kind, number) for number in (1, 2) for kind in epoch]
+
+
+def test_figures_of_a_part_that_is_done_again_are_dropped(tmp_path):
+    """By their place in the run: `update` counts anew where the batches changed."""
+    log = RunLog(tmp_path, Processes())
+    for update, position in ((8, 0.5), (16, 1.0), (3, 1.5), (4, 2.0), (5, 2.5)):
+        log.figures("train", update=update, position=position, epoch=math.ceil(position))
+        if position == int(position):
+            log.figures("eval", update=update, epoch=int(position))
+    log.forget_after(epoch=2, position=1.5 + 0.25)
+    log.close()
+    kept = [(line["kind"], line["update"]) for line in read_figures(tmp_path)]
+    assert kept == [("train", 8), ("train", 16), ("eval", 16), ("train", 3)]
+
+
+def measured(monkeypatch, *values):
+    """Evaluations that give these values of top1, one after the other."""
+    left = list(values)
+
+    def evaluate(task, **options):
+        return {"top1": left.pop(0), "top5": 1.0, "loss": 1.0, "images": 10}
+
+    monkeypatch.setattr(ClassificationTask, "evaluate", evaluate)
+    monkeypatch.setattr(ClassificationTask, "report", lambda task, directory: None)
+
+
+def test_a_tie_with_the_best_metric_keeps_the_earlier_weights(tmp_path, monkeypatch):
+    measured(monkeypatch, 0.5, 0.5, 0.25)
+    config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=3")
+    assert train(config) == 0
+    parts = load_checkpoint(config.output_dir / "best_model")
+    assert (parts[".pdstates"]["best"], parts[".pdstates"]["best_epoch"]) == (0.5, 1)
+    after_one = load_checkpoint(config.output_dir / "epoch_1")
+    for key, value in after_one[".pdparams"].items():
+        np.testing.assert_array_equal(value, parts[".pdparams"][key])
+
+
+def test_raw_weights_win_a_tie_with_the_averaged_ones(tmp_path, monkeypatch):
+    measured(monkeypatch, 0.5, 0.5)
+    config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=1", EMA={"decay": 0.5})
+    assert train(config) == 0
+    states = load_checkpoint(config.output_dir / "best_model")[".pdstates"]
+    assert (states["best_weights"], states["weights"]) == ("raw", "raw")
+
+
+def test_a_run_that_is_started_twice_keeps_the_better_best_model(tmp_path, monkeypatch):
+    given = "Global.eval_during_train=True", "Global.epochs=1"
+    measured(monkeypatch, 0.75, 0.5, 0.5, 0.625)
+    config = quick(tmp_path, *given)
+    log = config.output_dir / "train.log"
+    assert train(config) == 0 and "another run's" not in log.read_text()
+    better = load_checkpoint(config.output_dir / "best_model")
+    assert train(config) == 0
+    assert "latest is of an earlier run, and this run will replace it" in log.read_text()
+    told = "best_model is another run's and better (0.7500); it is kept as best_model-"
+    assert told in log.read_text()
+    (kept,) = config.output_dir.glob("best_model-*.pdparams")
+    for name, best in ((kept.with_suffix(""), 0.75), (config.output_dir / "best_model", 0.5)):
+        assert load_checkpoint(name)[".pdstates"]["best"] == best
+    for key, value in load_checkpoint(kept.with_suffix(""))[".pdparams"].items():
+        np.testing.assert_array_equal(value, better[".pdparams"][key])
+    # one that is as good or worse is replaced, as ever
+    assert train(config) == 0 and train(config) == 0
+    assert list(config.output_dir.glob("best_model-*.pdparams")) == [kept]
+    assert load_checkpoint(config.output_dir / "best_model")[".pdstates"]["best"] == 0.625
+
+
+def test_a_best_model_that_is_not_ours_is_kept_too(tmp_path, monkeypatch):
+    measured(monkeypatch, 0.5)
+    config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=1")
+    config.output_dir.mkdir(parents=True)
+    (config.output_dir / "best_model.pdparams").write_bytes(b"downloaded")
+    assert train(config) == 0
+    (kept,) = config.output_dir.glob("best_model-*.pdparams")
+    assert kept.read_bytes() == b"downloaded"
+
+
+def test_a_second_run_into_one_folder_is_refused_with_its_owner(tmp_path):
+    config = quick(tmp_path, "Global.epochs=1", "Global.iter_per_epoch=1")
+    program = (
+        "import sys, time; from pathlib import Path;"
+        "from ppcls_nextvit.engine.distributed import Processes;"
+        "from ppcls_nextvit.engine.lock import own_folder\n"
+        "with own_folder(Path(sys.argv[1]), Processes()): print('mine', flush=True); time.sleep(99)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, str(config.output_dir)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout.readline() == "mine\n"
+        with pytest.raises(
+            ValueError, match=rf"another run writes there: process {owner.pid} on \S+, since 20"
+        ):
+            train(config)
+        assert sorted(path.name for path in config.output_dir.iterdir()) == ["run.lock"]
+    finally:
+        owner.kill()
+        owner.wait()
+    # what a dead owner left is nobody's
+    assert (config.output_dir / "run.lock").exists() and train(config) == 0
+    assert not (config.output_dir / "run.lock").exists()
