@@ -1,5 +1,5 @@
 """Backbones, which are the classifiers: importing this enters every family into MODELS."""
 
-from . import nextvit
+from . import nextvit, transnext
 
-__all__ = ["nextvit"]
+__all__ = ["nextvit", "transnext"]
