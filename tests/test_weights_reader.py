@@ -9,7 +9,9 @@ import os
 import pickle
 import pickletools
 import random
+import resource
 import struct
+import time
 import zipfile
 from collections import OrderedDict
 
@@ -22,6 +24,7 @@ from ppcls_nextvit.weights import WeightFileError, read_file
 from ppcls_nextvit.weights.formats import unpickler
 from ppcls_nextvit.weights.formats.errors import FormatError, PickleError
 from ppcls_nextvit.weights.formats.safetensors import write_safetensors
+from support.hostile_weights import HOSTILE
 from support.torch_writer import Global, Instance, Storage, Tensor, write_legacy, write_zip
 
 FLOATS = np.array([1.5, -2.25, 3e-3, 65504.0], np.float32)
@@ -36,7 +39,7 @@ def mapped(array):
     """Whether `array` is a view of a mapped file."""
     while hasattr(array, "base"):
         array = array.base
-    return isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap)
+    return isinstance(array.obj if isinstance(array, memoryview) else array, mmap.mmap)
 
 
 def checkpoint():
@@ -263,6 +266,10 @@ REFUSED = {
     "extension": (b"\x80\x02\x82\x01.", "opcode 0x82"),
     "deep key": (NESTED_KEY, "a key of type tuple"),
     "copies": (BOMB, "copies more data than the file holds"),
+    "member twice": (
+        zipped(a__data_dot_pkl=b"x", b__data_dot_pkl=b"y").replace(b"b/data", b"a/data"),
+        "names a member twice",
+    ),
     "after the end": (pickled({"a": 1}) + b"more", "4 bytes after the end"),
     "torch in os": (
         zipped(a__data_dot_pkl=pickled(Runs(os.system, "exit 1"))),
@@ -380,6 +387,114 @@ def test_the_machine_s_opcodes():
     assert not names & {"INST", "OBJ", "PERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "EVAL"}
     refused = {op.name for op in pickletools.opcodes if op.proto >= 2} - names
     assert refused == {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_small_files_that_ask_for_much(tmp_path, name):
+    """Refused at once, in a few times the file's own size; some of them once took hours, or all
+    memory.
+    """
+    make, reason = HOSTILE[name]
+    path = tmp_path / "weights.bin"
+    path.write_bytes(make())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    with pytest.raises(WeightFileError, match=reason) as error:
+        read_file(path)
+    assert time.process_time() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000  # KiB
+    assert len(str(error.value)) < 1000 and str(error.value).isprintable()
+
+
+def test_what_is_shared_or_packed_within_reason_is_read(tmp_path):
+    """Tied weights, and a compressed archive of zeros, which is a thousandth of them."""
+    tied = Storage(bfloat16(np.arange(6)), "bf16")
+    tree = {"a": Tensor(tied, shape=(6,)), "b": Tensor(tied, shape=(2, 3))}
+    read = read_file(write_zip(tmp_path / "tied.pth", tree))
+    assert read["b"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] and read["a"].size == 6
+    brain = paddle.to_tensor([1.0, -0.5]).astype("bfloat16").numpy()
+    (tmp_path / "tied.pdparams").write_bytes(pickled({"a": brain, "b": brain}))
+    read = read_file(tmp_path / "tied.pdparams")
+    assert read["a"] is read["b"] and read["a"].tolist() == [1.0, -0.5]
+    np.savez_compressed(tmp_path / "zeros.npz", a=np.zeros((1 << 20, 8), np.float32))
+    assert (tmp_path / "zeros.npz").stat().st_size < 40_000
+    assert not read_file(tmp_path / "zeros.npz")["a"].any()
+    with zipfile.ZipFile(write_zip(tmp_path / "stored.pth", checkpoint()[0])) as stored:
+        with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+            for member in stored.namelist():
+                packed.writestr(member, stored.read(member))
+    assert_same(read_file(tmp_path / "packed.pth")["model"], checkpoint()[1])
+
+
+def test_names_of_methods_stay_names(tmp_path):
+    """mmengine's HistoryBuffer lists its own methods, which pickle writes as getattr(HistoryBuffer,
+    "mean"): mmdet 3 and mmseg 1 write it into every checkpoint.
+    """
+    history = "mmengine.logging.history_buffer"
+    buffer = Instance(history, "HistoryBuffer", statistics_methods={"mean": Method(history)})
+    hub = {"log_scalars": OrderedDict({"train/loss": buffer}), "runtime_info": {"iter": 80000}}
+    tree = {"state_dict": {"w": Tensor(FLOATS)}, "message_hub": hub}
+    for write in (write_zip, write_legacy):
+        read = read_file(write(tmp_path / "iter_80000.pth", tree))
+        assert np.array_equal(read["state_dict"]["w"], FLOATS)
+        state = read["message_hub"]["log_scalars"]["train/loss"].state
+        method = state["statistics_methods"]["mean"]
+        assert repr(method) == f"<inert {history}.HistoryBuffer.mean>" and method.make is None
+    for called in (b"cmmengine.a\nB\n", b"cbuiltins\nint\n"):
+        made = b"cbuiltins\ngetattr\n" + called + b"X\x01\x00\x00\x00a\x86R"
+        (tmp_path / "called.pdparams").write_bytes(b"\x80\x02" + made + b")R.")
+        with pytest.raises(WeightFileError, match="refused: the file would call .*a"):
+            read_file(tmp_path / "called.pdparams")
+
+
+class Method:
+    """A method of the class HistoryBuffer, as pickle writes it."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __reduce__(self):
+        return getattr, (Global(self.module, "HistoryBuffer"), "mean")
+
+
+def test_hyper_parameters_of_other_programs_are_data(tmp_path):
+    for module, kind in (
+        ("pytorch_lightning.utilities.parsing", "AttributeDict"),
+        ("lightning.fabric.utilities.data", "AttributeDict"),
+        ("omegaconf.dictconfig", "DictConfig"),
+        ("yacs.config", "CfgNode"),
+    ):
+        tree = {"hyper_parameters": Instance(module, kind, lr=0.1), "w": Tensor(FLOATS)}
+        read = read_file(write_zip(tmp_path / "a.ckpt", tree))
+        assert read["hyper_parameters"].state == {"lr": 0.1} and np.array_equal(read["w"], FLOATS)
+    for module in ("omegaconf_parts", "lightning.pytorch.callbacks", "yacs.config"):
+        with pytest.raises(WeightFileError, match="code to run, not data"):
+            read_file(write_zip(tmp_path / "b.ckpt", {"a": Instance(module, "Config")}))
+
+
+def test_what_is_no_regular_file(tmp_path):
+    pipe = tmp_path / "pipe.pdparams"
+    os.mkfifo(pipe)
+    for path, reason in ((pipe, "not a regular file"), ("a\0b", "cannot be read: embedded null")):
+        with pytest.raises(WeightFileError, match=reason):
+            read_file(path)
+    with pytest.raises(WeightFileError) as error:
+        read_file(tmp_path / "new\nline\x1b[31m.pth")
+    assert "new\\nline\\x1b[31m.pth: no such file" in str(error.value)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(buffer):
+        return undefined  # noqa: F821 - the mistake
+
+    broken.__code__ = broken.__code__.replace(co_filename=unpickler.__file__)
+    path = write_zip(tmp_path / "a.pth", {"w": Tensor(FLOATS)})
+    monkeypatch.setattr("ppcls_nextvit.weights.reader._read_zip", broken)
+    with pytest.raises(NameError):
+        read_file(path)
+    monkeypatch.setattr("ppcls_nextvit.weights.reader._read_zip", lambda buffer: 1 / 0)
+    with pytest.raises(WeightFileError, match="a.pth: damaged: ZeroDivisionError: division"):
+        read_file(path)
 
 
 def test_no_file_and_a_directory(tmp_path):

@@ -115,10 +115,10 @@ def strided_array(
             f"a tensor of shape {shown(shape)} at offset {shown(offset)} does not fit its storage "
             f"of {stored} elements"
         )
-    flat = np.frombuffer(data, dtype, count=stored)
-    return np.lib.stride_tricks.as_strided(
-        flat[offset:], shape, [n * dtype.itemsize for n in strides], writeable=False
-    )
+    steps = [n * dtype.itemsize for n in strides]
+    array: np.ndarray = np.ndarray(shape, dtype, data, offset * dtype.itemsize, steps)
+    array.flags.writeable = False
+    return array
 
 
 def widen(bits: np.ndarray) -> np.ndarray:
