@@ -1,5 +1,7 @@
 """A checkpoint set is replaced as a whole or not at all."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
@@ -143,3 +145,122 @@ def test_missing_and_damaged_sets_are_named(tmp_path):
     (tmp_path / "latest.pdopt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="latest.pdopt"):
         load_checkpoint(prefix)
+
+
+def interrupted(tmp_path, monkeypatch):
+    """A set whose save was killed after the journal, over an older one; the files there."""
+    save_checkpoint(tmp_path / "latest", content(1))
+    with monkeypatch.context() as patch:
+        renames = []
+
+        def dying(source, target):
+            renames.append(target)
+            if len(renames) > 2:
+                raise Killed
+            return os.rename(source, target)
+
+        patch.setattr(checkpoint.os, "replace", dying)
+        with pytest.raises(Killed):
+            save_checkpoint(tmp_path / "latest", content(2))
+    return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        b"",
+        b"[",
+        b"[]",
+        b"{}",
+        b"null",
+        b"7",
+        b'[".pdparams"]',
+        b'[".pdopt", ".pdparams", ".pdstates", "/etc/passwd"]',
+        b'[[".pdopt"], ".pdparams", ".pdstates"]',
+        b'[".pdema", ".pdopt", ".pdparams", ".pdstates"]',  # there is no .pdema
+        b"\xff\xfe[]",
+        b"[" * 100_000,
+        b" " * 10_000,
+        None,  # a folder
+    ],
+)
+def test_a_damaged_journal_names_itself_and_changes_nothing(tmp_path, monkeypatch, journal):
+    before = interrupted(tmp_path, monkeypatch)
+    path = tmp_path / "latest.journal"
+    assert path.name in before
+    path.unlink()
+    if journal is None:
+        path.mkdir()
+    else:
+        path.write_bytes(journal)
+    del before[path.name]
+    for action in (
+        lambda: load_checkpoint(tmp_path / "latest"),
+        lambda: save_checkpoint(tmp_path / "latest", content(3)),
+        lambda: checkpoint.recover(tmp_path / "latest"),
+    ):
+        with pytest.raises(CheckpointError, match="latest.journal: the journal of an") as caught:
+            action()
+        assert "nothing was changed" in str(caught.value) and "\n" not in str(caught.value)
+        there = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p != path}
+        assert there == before
+    # and without it the set is what it was, or what it was to become
+    path.rmdir() if journal is None else path.unlink()
+    with pytest.raises(AssertionError, match="mixture"):
+        value_of(tmp_path / "latest")
+
+
+def test_of_two_that_save_one_set_at_once_each_saves_a_whole_one(tmp_path):
+    """Forked processes, as many as a launcher or a second run may start."""
+    prefix = tmp_path / "latest"
+    for _ in range(20):
+        children = []
+        for value in (1, 2, 3):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                with contextlib.suppress(Exception):
+                    save_checkpoint(prefix, content(value))
+                    status = 0
+                os._exit(status)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        assert value_of(prefix) in (1.0, 2.0, 3.0)
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_set_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
+    prefix = tmp_path / "latest"
+    save_checkpoint(prefix, content(1))
+    read, reads = checkpoint.read_file, []
+
+    def replacing(path):
+        reads.append(path)
+        if len(reads) == 2:  # in the middle of a set
+            save_checkpoint(prefix, content(2))
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "read_file", replacing)
+    assert value_of(prefix) == 2.0
+    monkeypatch.setattr(
+        checkpoint, "read_file", lambda path: save_checkpoint(prefix, content(3)) or read(path)
+    )
+    with pytest.raises(CheckpointError, match="replaced again and again"):
+        load_checkpoint(prefix)
+
+
+def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch):
+    prefix = tmp_path / "best_model"
+    for links in (True, False):
+        save_checkpoint(prefix, content(1))
+        os.utime(tmp_path / "best_model.pdparams", (0, links))
+        if not links:
+            monkeypatch.setattr(checkpoint.os, "link", no_links)
+        kept = checkpoint.set_aside(prefix)
+        assert kept.name.startswith("best_model-19700101-")
+        save_checkpoint(prefix, content(2))
+        assert (value_of(kept), value_of(prefix)) == (1.0, 2.0)
+
+
+def no_links(source, target):
+    raise OSError("a file system without links")
