@@ -53,8 +53,11 @@ class LabelledFiles:
 
     @staticmethod
     def check(arguments: Dict[str, Any], mode: str, where: str) -> None:
-        """ConfigError for transforms that cannot be built, and for mixing in evaluation."""
-        Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
+        """ConfigError for transforms that cannot be built or do not begin with decoding, and for
+        mixing in evaluation.
+        """
+        if not Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops").decodes:
+            raise ConfigError(f"{where}.transform_ops: must begin with DecodeImage")
         place = f"{where}.batch_transform_ops"
         if mixing_op(arguments.get("batch_transform_ops"), place) and mode == "Eval":
             raise ConfigError(f"{place}: {ONCE}")

@@ -1,6 +1,7 @@
 """Files of a folder or of a zip file, by name; which of them are images."""
 
 import os
+import pathlib
 import struct
 import zipfile
 import zlib
@@ -53,13 +54,15 @@ class FoundFiles(NamedTuple):
 
 
 def files_below(root: Path, below: str = ".") -> FoundFiles:
-    """The files under root/below, at any depth, sorted by folder. Links to folders are followed;
-    no folder is read twice.
+    """The files under root/below, at any depth, sorted by folder. Links to folders are followed,
+    but for those above; no folder is read twice.
     """
     images: List[str] = []
     others: List[str] = []
     start = os.path.join(os.fspath(root), below)
-    seen = {os.path.realpath(start)}
+    real = pathlib.Path(start).resolve()
+    # a link to a folder above would bring in what lies beside this one
+    seen = {str(folder) for folder in (real, *real.parents)}
     for folder, folders, files in os.walk(start, followlinks=True):
         place = os.path.relpath(folder, root)
         folders.sort()
