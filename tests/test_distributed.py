@@ -1,8 +1,12 @@
 """Two processes equal one process with the doubled batch."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +137,89 @@ def test_the_saved_best_model_is_the_one_that_was_measured(tmp_path):
     assert evaluate(load_config(path, [f"Global.pretrained_model={where / 'best_model'}"]))[
         "top1"
     ] == pytest.approx(max(logged), abs=1e-9)
+
+
+LAUNCHED = """
+import os, time
+os.environ.update(PADDLE_LOCAL_RANK="0", PADDLE_TRAINERS_NUM="1")
+from ppcls_nextvit.engine.distributed import start_processes
+from ppcls_nextvit.engine.progress import StopSignal
+start_processes("cpu")
+stop = StopSignal()
+print("started", flush=True)
+while not stop.number:
+    time.sleep(0.1)
+print("stopped by", stop.number, flush=True)
+"""
+
+
+def test_a_process_notices_that_its_launcher_is_gone(tmp_path):
+    """As a SIGTERM, so that it can save."""
+    (tmp_path / "launched.py").write_text(LAUNCHED)
+    (tmp_path / "launcher.py").write_text(
+        "import subprocess, sys; subprocess.run([sys.executable, 'launched.py'])"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "launcher.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = iter(launcher.stdout.readline, "")
+    assert "started\n" in lines
+    launcher.kill()
+    launcher.wait()
+    # it ends, and with it the pipe
+    assert "stopped by 15\n" in list(lines)
+
+
+def workers_of(path):
+    """The process numbers of those that have the configuration on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(path).encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_stop_within_seconds_whatever_they_log(tmp_path, number):
+    """Told by their launcher, or as it is gone; each epoch is a minute long and logs its end
+    alone.
+    """
+    quiet = {"epochs": 40, "print_batch_step": 10**6, "eval_during_train": False}
+    path = write_config(tmp_path, train=3000, test=8, batch_size=4, Global=quiet)
+    where = load_config(path).output_dir
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2"]
+    command += ["--log_dir", str(tmp_path / "log"), str(ROOT / "tools" / "train.py")]
+    launcher = subprocess.Popen(
+        [*command, "-c", str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (where / "environment.json").exists(), 200)
+        time.sleep(3)
+        launcher.send_signal(number)
+        launcher.wait(timeout=60)
+        wait_until(lambda: not workers_of(path), 25)
+    finally:
+        for pid in workers_of(path):
+            os.kill(pid, signal.SIGKILL)
+        launcher.wait()
+    states = load_checkpoint(where / "latest")[".pdstates"]
+    assert states["epoch"] == 1 and 0 < states["batch"] < states["batches"] == 375
+    assert not (where / "run.lock").exists()
+
+
+def wait_until(condition, seconds):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "it took too long"
+        time.sleep(0.1)
