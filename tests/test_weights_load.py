@@ -4,6 +4,7 @@ leaves the model as it was.
 
 import functools
 import re
+import time
 
 import numpy as np
 import paddle
@@ -104,6 +105,78 @@ def test_chooses_among_the_entries_of_a_checkpoint():
     )
 
 
+@pytest.mark.parametrize(
+    "entry, prefix",
+    [
+        ("state_dict", "model."),  # a LightningModule whose network is self.model
+        ("state_dict", "net."),
+        ("state_dict", "model._orig_mod."),
+        ("state_dict", "timm_model."),  # mmpretrain's wrapper of timm
+        ("state_dict", "module.backbone."),
+        ("model_state_dict", ""),  # PyTorch's tutorials
+        ("net", "module."),
+        ("module", ""),  # DeepSpeed
+        ("ema", ""),
+        ("ema.module", ""),
+        ("model.state_dict", ""),
+        ("model_ema", "module."),
+    ],
+)
+def test_where_other_programs_put_the_weights(entry, prefix):
+    model = tiny()
+    weights = {f"{prefix}{key}": value for key, value in to_torch(source(), model, "timm").items()}
+    tree = {"epoch": 3, "callbacks": {"best": {"score": np.float32(0.5)}}}
+    for name in reversed(entry.split(".")):
+        weights = {**tree, name: weights} if name == entry.split(".")[0] else {name: weights}
+    report = load_weights(model, weights)
+    assert report.entry == entry and report.format == "timm"
+    assert_equal(model, source())
+
+
+@pytest.mark.parametrize("counter", ["n_averaged", "steps"])
+def test_a_moving_average_counts_its_steps_beside_the_weights(counter):
+    """torch's AveragedModel, mmengine's ExponentialMovingAverage."""
+    model = tiny()
+    averaged = {f"module.{key}": value for key, value in to_torch(source(), model).items()}
+    report = load_weights(model, {"ema_state_dict": {counter: np.array(7), **averaged}})
+    assert report.dropped[counter] == "counts the steps of a moving average"
+    assert_equal(model, source())
+
+
+def test_a_backbone_of_mm_s_wrapper_of_timm():
+    """timm's list of features, as mmdet and mmseg hold it: stem_0, stages_2, no head, no norm."""
+    model, body = tiny(num_classes=None), {}
+    for key, value in to_torch(source(), tiny(), "timm").items():
+        if not key.startswith(("norm.", "head.")):
+            joined = re.sub(r"^(stem|stages)\.", r"\1_", key)
+            body[f"backbone.timm_model.{joined}"] = value
+    heads = {"decode_head.conv_seg.weight": np.zeros((2, 8, 1, 1), np.float32)}
+    load_weights(model, {"state_dict": {**body, **heads}}, backbone_only=True)
+    assert_equal(model, {key: source()[key] for key in model.state_dict()})
+
+
+def test_one_state_of_many_names_is_looked_at_once():
+    """A file of a few megabytes can name one dict a hundred thousand times."""
+    state = {f"key{number}": np.zeros(1) for number in range(50_000)}
+    tree = {f"entry{number}": state for number in range(50_000)}
+    start = time.process_time()
+    assert "no weights in it: expected tensors, or an entry model" in error_of(tiny(), tree)
+    assert time.process_time() - start < 10
+
+
+def test_messages_of_bounded_length_without_control_characters():
+    model = tiny()
+    for tree in (
+        {"x" * 100_000: np.zeros(2)},
+        {"features.0.\x1b[31m\n" + "y" * 400: np.zeros(2)},
+        {("\n",) * 2000: np.zeros(2)},
+        {"features." + "9" * 450 + ".x": np.zeros(2)},
+        {b"\n" * 5000: {}},
+    ):
+        message = error_of(model, tree)
+        assert message.isprintable() and len(message) < 4100
+
+
 def test_missing_unexpected_and_mismatched_are_counted_and_named():
     model, state = tiny(), dict(source())
     del state["stem.0.conv.weight"], state["norm._mean"]
@@ -147,6 +220,16 @@ def test_a_head_of_another_class_count():
     )
     assert np.array_equal(model.state_dict()["proj_head.0.weight"].numpy(), initial)
     assert np.array_equal(model.state_dict()["norm.weight"].numpy(), state["norm.weight"])
+
+
+def test_images_of_another_number_of_channels():
+    grey = tiny(in_channels=1)
+    message = error_of(grey, source())
+    assert "1 mismatched (stem.0.conv.weight" in message
+    assert "The file takes images of 3 channels, the model of 1: set in_channels" in message
+    message = error_of(tiny(in_channels=4, num_classes=7), source())
+    assert "of 3 channels, the model of 4" in message and "another class count" in message
+    assert "channels" not in error_of(tiny(num_classes=7), source())
 
 
 def test_heads_that_one_side_lacks():
