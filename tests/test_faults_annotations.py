@@ -67,7 +67,7 @@ def test_perfect_detections_are_perfect_whatever_the_ids(tmp_path):
                 }
             )
         result = metrics.coco_map(data, records)
-        assert result["box_map"] == result["mask_map"] == 1.0
+        assert result["box_map"] == pytest.approx(1) == result["mask_map"]
 
 
 LEFT_OUT = {

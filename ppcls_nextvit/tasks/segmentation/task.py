@@ -124,6 +124,7 @@ class SegmentationTask(ResumableTask):
                 raise ImageError(
                     f"{dataset.name(index)}: {prediction.shape[1]} x {prediction.shape[0]} "
                     f"pixels, but its labels are {label.shape[1]} x {label.shape[0]}"
+                    f"{dataset.why_another_size(index)}"
                 )
             self.metric.reset()
             self.metric.update(prediction, label)
