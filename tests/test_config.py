@@ -3,15 +3,18 @@ refused by name.
 """
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ppcls_nextvit.config import ConfigError, dump_config
+from ppcls_nextvit.config import ConfigError, dialect_of, dump_config
+from ppcls_nextvit.config.reading import read_yaml
 from ppcls_nextvit.data import build_loader  # noqa: F401 - the registries fill on import
 from ppcls_nextvit.schema import Registry, coerce
 from ppcls_nextvit.tasks import load_config
+from support.mutated_yaml import mutated_override, mutated_text, mutated_tree
 from support.paths import ROOT
 from support.tiny_run import write_config
 
@@ -303,6 +306,250 @@ def test_overrides_reach_lists_and_new_sections(tmp_path):
         None,
     )
     assert config.DataLoader["Train"]["dataset"]["transform_ops"][1]["ResizeImage"]["size"] == 64
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        # for YAML a comment, a date, numbers, an alias, a list; for the user the name of a folder
+        ("Global.output_dir=runs/exp #2", "runs/exp #2"),
+        ("Global.output_dir=#2", "#2"),
+        ("Global.output_dir=2026-11-28", "2026-11-28"),
+        ("Global.output_dir=2026-13-45", "2026-13-45"),
+        ("Global.output_dir=20261128", "20261128"),
+        ("Global.output_dir=007", "007"),
+        ("Global.output_dir=1_000", "1_000"),
+        ("Global.output_dir=12:30", "12:30"),
+        ("Global.output_dir=on", "on"),
+        ("Global.output_dir=...", "..."),
+        ("Global.output_dir= padded ", "padded"),
+        ("Global.output_dir='2026-11-28'", "2026-11-28"),
+        ('Global.output_dir="a\\tb # c"', "a\tb # c"),
+        ("Global.output_dir=a: b", "a: b"),
+        ("Global.output_dir='open", "'open"),
+        ("Global.output_dir=caf\udce9", "caf\udce9"),
+        ("Global.output_dir=$HOME", "$HOME"),
+        ("Global.output_dir=a\nb", "a\nb"),
+        ("Infer.infer_imgs=*.jpg", "*.jpg"),
+        ("Infer.infer_imgs=[1].jpg", "[1].jpg"),
+        ("Infer.infer_imgs=!x", "!x"),
+        ("Infer.infer_imgs=@home", "@home"),
+        ("Global.pretrained_model=None", None),
+        ("Global.pretrained_model=null", None),
+        ("Global.pretrained_model=~", None),
+        ("Global.pretrained_model=", None),
+        ("Global.pretrained_model=none", "none"),
+        ("Arch.pretrained=False", False),
+        ("Arch.pretrained=7", "7"),
+        ("Global.log_ranks=7", 7),
+        ("DataLoader.Train.dataset.image_root=20261128", "20261128"),
+        ("DataLoader.Train.dataset.image_root=007 #1", "007 #1"),
+        ("DataLoader.Train.sampler.batch_size=0x10", 16),
+        ("Optimizer.lr.learning_rate=5e-4", "5e-4"),
+        ("Optimizer.lr.learning_rate=0.5", 0.5),
+    ],
+)
+def test_a_text_of_the_command_line_is_the_text_that_was_typed(tmp_path, override, expected):
+    config = load_config(write_config(tmp_path), [override])
+    value = config
+    for key in override.partition("=")[0].split("."):
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
+    assert value == expected and type(value) is type(expected)
+    assert load_config_text(tmp_path, dump_config(config)) == config_of(config)
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    """A shell does not expand it after the `=` of an override, nor in a file."""
+    monkeypatch.setenv("HOME", "/home/x")
+    path = write_config(tmp_path, Global={"save_inference_dir": "~/model"})
+    config = load_config(
+        path,
+        ["Global.output_dir=~/runs", "DataLoader.Train.dataset.image_root='~/data'"],
+    )
+    assert config.Global.output_dir == "/home/x/runs"
+    assert config.DataLoader["Train"]["dataset"]["image_root"] == "/home/x/data"
+    assert config.Global.save_inference_dir == "/home/x/model"
+    other = load_config(path, ["Global.output_dir=a~/b", "Global.save_inference_dir=~x"])
+    assert (other.Global.output_dir, other.Global.save_inference_dir) == ("a~/b", "~x")
+
+
+MERGED = """
+defaults: &defaults {batch_size: 4, drop_last: False, shuffle: False}
+deep: {er: {still: &own {<<: *defaults, shuffle: True}}}
+Eval: {<<: *own, drop_last: True}
+several: {<<: [*own, {batch_size: 8, num_replicas: 2}]}
+"""
+
+
+def test_merge_keys_are_yaml_s(tmp_path):
+    """One key shared by its alias, and others beside it, which count."""
+    (tmp_path / "a.yaml").write_text(MERGED)
+    content = read_yaml(tmp_path / "a.yaml")
+    expected = yaml.safe_load(MERGED)
+    expected["several"]["batch_size"] = 4  # the first counts; PyYAML 6.0.4 takes the last
+    assert content == expected
+    assert content["Eval"] == {"batch_size": 4, "drop_last": True, "shuffle": True}
+    (tmp_path / "b.yaml").write_text(MERGED + "twice: {<<: *own, a: 1, a: 2}\n")
+    with pytest.raises(ConfigError, match="the key 'a' is written twice, line 6"):
+        read_yaml(tmp_path / "b.yaml")
+    (tmp_path / "b.yaml").write_text("a: &a {b: 1}\nc: {<<: *a, <<: *a}\n")
+    with pytest.raises(ConfigError, match="the key '<<' is written twice, line 2"):
+        read_yaml(tmp_path / "b.yaml")
+    (tmp_path / "b.yaml").write_text("a: &a [1]\nc: {<<: *a}\n")
+    with pytest.raises(ConfigError, match="a merge key takes a mapping, or a list of them"):
+        read_yaml(tmp_path / "b.yaml")
+
+
+def test_an_override_changes_one_place_of_what_an_alias_shares(tmp_path):
+    path = write_config(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["DataLoader"]["Eval"]["sampler"] = content["DataLoader"]["Train"]["sampler"]
+    path.write_text(yaml.safe_dump(content))
+    assert "*id001" in path.read_text()
+    config = load_config(path, ["DataLoader.Train.sampler.batch_size=3"])
+    batches = [config.DataLoader[mode]["sampler"]["batch_size"] for mode in ("Train", "Eval")]
+    assert batches[0] == 3 and batches[1] != 3
+
+
+def test_a_file_of_windows(tmp_path):
+    path = write_config(tmp_path)
+    text = path.read_text()
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_config(path).Global.epochs and dialect_of(path) == "PaddleClas"
+    path.write_text(text + '\nInfer: {transforms: [], infer_imgs: "C:\\data\\x.jpg"}\n')
+    with pytest.raises(ConfigError, match=r"a backslash: write slashes, or single quotes"):
+        load_config(path)
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ConfigError, match="tiny.yaml: text in UTF-16; save it as UTF-8"):
+        load_config(path)
+    path.write_bytes(text.encode() + b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match="tiny.yaml: not a text file in UTF-8"):
+        load_config(path)
+
+
+BOMB = "".join(
+    f"&{name} [{','.join(['*' + before] * 9)}],"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+# {what: (text before the file's, override, a regular expression)}
+BAD_YAML = {
+    "key a list": ("? [a]\n: b\n", "", "a key that is a list or a mapping, line 1"),
+    "key a mapping": ("? {a: 1}\n: b\n", "", "a key that is a list or a mapping, line 1"),
+    "no bool": ("a: !!bool x\n", "Global.seed=!!bool x", "'x' cannot be read as bool"),
+    "no date": ("a: 2026-13-45\n", "Global.seed=2026-13-45", "cannot be read as timestamp"),
+    "no number": ("a: !!int x\n", "Global.seed=!!int x", "'x' cannot be read as int"),
+    "a list no number": ("a: !!int [1]\n", "Global.seed=!!int [1]", "expected a scalar node"),
+    "code": ("a: !!python/name:os.system\n", "Global.seed=!!python/name:os.system", "constructor"),
+    "deep": ("a: " + "[" * 90 + "]" * 90 + "\n", "Global.seed=" + "[" * 90, "more than 60 lists"),
+    "deep by aliases": (
+        "".join(
+            f"a{n}: &a{n} " + "[" * 9 + (f"*a{n - 1}" if n else "1") + "]" * 9 + "\n"
+            for n in range(9)
+        ),
+        "",
+        "more than 60 lists and mappings",
+    ),
+    "aliases": (
+        f"a: [&a [x,x,x,x,x,x,x,x,x],{BOMB}]\n",
+        f"Global.epochs=[&a [x,x,x,x,x,x,x,x,x],{BOMB}]",
+        "more than 20000 values, with those of its aliases",
+    ),
+    "merges": (
+        "".join(
+            f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}], k{n}: 1}}\n" if n else "m0: &m0 {k: 1}\n"
+            for n in range(40)
+        ),
+        "",
+        "more than 20000 values",
+    ),
+    "itself": ("a: &a {b: *a}\n", "Loss=&a {Train: *a}", "a value that holds itself"),
+    "many": ("a: [" + "1," * 30_000 + "]\n", "", "more than 20000 values"),
+    "base 60": (
+        "a: 1" + ":1" * 1000 + "\n",
+        "Global.seed=1" + ":1" * 1000,
+        "a number of 2001 char",
+    ),
+    "digits": (
+        "a: " + "9" * 5000 + "\n",
+        "Optimizer.lr.learning_rate=" + "9" * 5000,
+        "a number of",
+    ),
+    "control": ("a: '\x1b[31m'\n", "Global.seed='a\0'", "unacceptable character"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_YAML)
+def test_bad_yaml_is_one_line_that_names_the_place(tmp_path, what):
+    before, override, message = BAD_YAML[what]
+    path = write_config(tmp_path)
+    good = path.read_text()
+    path.write_text(before + good)
+    with pytest.raises(ConfigError, match=f"tiny.yaml: not valid YAML: .*{message}") as error:
+        load_config(path)
+    assert len(str(error.value)) < 1500 and str(error.value).isprintable()
+    if override:
+        path.write_text(good)
+        with pytest.raises(ConfigError, match=f"^-o .*is not a YAML value: .*{message}") as error:
+            load_config(path, [override])
+        assert len(str(error.value)) < 1500 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "section, value, message",
+    [
+        ("Global", {"seed": 10**300}, "Global.seed: must be 2147483647 or less"),
+        ("Global", {"epochs": 1e308}, "Global.epochs: must be 2147483647 or less"),
+        ("Global", {"image_shape": [3, 0, 224]}, "Global.image_shape: must be 1 or more, got 0"),
+        ("Global", {"output_dir": 20261128}, "expected str, got 20261128; write a text .*quotes"),
+        ("Global", {"class_num": 7}, "Global.class_num is 7, Arch.class_num 10: leave one of them"),
+        ("Arch", {"class_num": 2**40}, "Arch.class_num: must be 16777216 or less"),
+        ("Arch", {"num_classes": 3}, "Arch.num_classes: in this dialect the key is class_num"),
+        ("AMP", {"scale_loss": float("nan")}, "AMP.scale_loss: expected float, got nan"),
+        ("EMA", {"decay": "nan"}, "EMA.decay: expected float, got 'nan'"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(tmp_path, section, value, message):
+    path = write_config(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    assert content["Arch"]["class_num"] == 10
+    content[section] = {**content.get(section, {}), **value}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def fuzz(directory, count, seed=0):
+    """Read `count` mutations of configurations of the repository; [refused, read]. What is read is
+    dumped and read again. Anything but a ConfigError of one line passes through.
+    """
+    rng, tally = random.Random(seed), [0, 0]
+    good = [path.read_text() for path in sorted(ROOT.glob("configs/**/*.yaml"))]
+    path = directory / "mutated.yaml"
+    for _ in range(count):
+        text, overrides = rng.choice(good), []
+        tree = yaml.safe_load(text)
+        kind = rng.choice(["text", "text", "tree", "tree", "override"])
+        if kind == "text":
+            text = mutated_text(text, rng)
+        elif kind == "tree":
+            text = mutated_tree(tree, rng)
+        else:
+            overrides = [mutated_override(tree, rng) for _ in range(rng.choice([1, 1, 2]))]
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        try:
+            config = load_config(path, overrides)
+            assert load_config_text(directory, dump_config(config)) == config_of(config)
+            tally[1] += 1
+        except ConfigError as error:
+            assert str(path) in str(error) or "-o " in str(error)
+            assert str(error).isprintable() and len(str(error)) < 4100
+            tally[0] += 1
+    return tally
+
+
+def test_mutated_configurations_are_read_or_refused_with_one_line(tmp_path):
+    refused, read = fuzz(tmp_path, 150)
+    assert refused + read == 150 and read > 5
 
 
 def test_class_num_in_global_is_paddleclas_older_place(tmp_path):

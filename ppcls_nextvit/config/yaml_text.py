@@ -41,6 +41,23 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what merge keys bring into the mapping, before its own keys, which count; of several
+        mappings the first counts. PyYAML 6.0.4 goes by the identity of texts here.
+        """
+        own, merged = [], []
+        for key, value in node.value:
+            if key.tag != MERGE:
+                own.append((key, value))
+                continue
+            sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for source in reversed(sources):
+                if not isinstance(source, yaml.MappingNode):
+                    raise _error("a merge key takes a mapping, or a list of them", value)
+                self.flatten_mapping(source)
+                merged += source.value
+        node.value = merged + own
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag in (f"{TAGS}int", f"{TAGS}float") and len(node.value) > NUMBER_LENGTH:
             raise _error(f"a number of {len(node.value)} characters", node)
@@ -152,11 +169,9 @@ def _check_keys(loader: yaml.SafeLoader, mapping: yaml.MappingNode) -> None:
     """Its own keys are single values, each there once: YAML would silently keep the last."""
     seen = set()
     for node, _ in mapping.value:
-        if node.tag == MERGE:
-            continue
         if not isinstance(node, yaml.ScalarNode):
             raise _error("a key that is a list or a mapping", node)
-        key = loader.construct_object(node)
+        key = node.tag if node.tag == MERGE else loader.construct_object(node)
         if key in seen:
-            raise _error(f"the key {shown(key)} is written twice", node)
+            raise _error(f"the key {shown(node.value)} is written twice", node)
         seen.add(key)
