@@ -244,21 +244,23 @@ def _counts(
     A warning says what is left out of training. ConfigError if that is every object.
     """
     classes = {number: label for label, number in enumerate(category_ids)}
-    of_class = np.zeros(len(classes), np.int64)
-    of_image = np.zeros(len(images), np.int64)
+    of_class = [0] * len(classes)
+    of_image = []
     left_out: Dict[str, List[int]] = {}  # ids by reason
-    for number, (image, annotations) in enumerate(images):
+    for image, annotations in images:
+        height, width, kept = image["height"], image["width"], 0
         for annotation in annotations:
             if annotation["iscrowd"]:
                 continue
-            why = why_not_learnt(annotation, image["height"], image["width"]) if training else None
+            why = why_not_learnt(annotation, height, width) if training else None
             if why:
                 left_out.setdefault(why, []).append(annotation["id"])
-                continue
-            of_class[classes[annotation["category_id"]]] += 1
-            of_image[number] += 1
+            else:
+                of_class[classes[annotation["category_id"]]] += 1
+                kept += 1
+        of_image.append(kept)
     if left_out:
-        lost, kept = sum(map(len, left_out.values())), int(of_class.sum())
+        lost, kept = sum(map(len, left_out.values())), sum(of_class)
         reasons = "; ".join(
             f"{why}: {len(ids)}, the first is annotation {ids[0]}" for why, ids in left_out.items()
         )
@@ -266,7 +268,7 @@ def _counts(
         if not kept:
             raise ConfigError(f"{told}, so there is nothing to learn")
         log.warning("%s", shown_text(told))
-    return ObjectCounts(of_class, of_image)
+    return ObjectCounts(np.array(of_class), np.array(of_image))
 
 
 def is_learnable(annotation: Entry, height: int, width: int) -> bool:
