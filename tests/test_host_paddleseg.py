@@ -2,6 +2,8 @@
 imports); skipped without it.
 """
 
+import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ppcls_nextvit.models import backbone_names
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
+from ppcls_nextvit.weights import WeightFileError
 from scripts import seeded
 from support.extending_page import register_models
 
@@ -218,6 +221,49 @@ def test_a_step_with_the_auxiliary_head(squares):
     assert paddleseg.train(config, overrides) == 0
     saved = paddle.load(str(folder / "out" / "iter_1" / "model.pdparams"))
     assert any(key.startswith("auxiliary_head.") for key in saved)
+
+
+@pytest.mark.slow
+def test_it_resumes_from_its_own_checkpoint(squares):
+    """Read by our reader: the step, the weights and the optimiser go on."""
+    config, folder = squares
+    steps = ["run.log_iters=1", "run.save_interval=1", "run.do_eval=False"]
+    resumed = [f"run.resume_model={folder}/out/iter_1", f"run.save_dir={folder}/more"]
+    for further in (["iters=1"], ["iters=2", *resumed]):
+        with paddle.utils.unique_name.guard():  # parameters are called as in a process of its own
+            assert paddleseg.train(config, [*steps, *further]) == 0
+    assert (folder / "more" / "iter_2" / "model.pdparams").exists()
+    assert not (folder / "more" / "iter_1").exists()
+
+
+def test_no_code_of_a_checkpoint_runs(squares):
+    config, folder = squares
+    made = pickle.dumps(Runs(folder / "witness"), 4)
+    for name in ("model.pdparams", "model.pdopt"):
+        (folder / "iter_2").mkdir(exist_ok=True)
+        (folder / "iter_2" / name).write_bytes(made)
+    with pytest.raises(WeightFileError, match="iter_2/model.pdparams: refused: the file names"):
+        paddleseg.train(config, [f"run.resume_model={folder}/iter_2"])
+    assert not (folder / "witness").exists() and not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["nothing", "latest", "iter_x", "iter_3"])
+def test_where_it_cannot_resume_from(squares, name):
+    config, folder = squares
+    (folder / "latest").mkdir()
+    (folder / "iter_3").mkdir()
+    with pytest.raises(ConfigError, match="run.resume_model: expected a folder iter_N .* got"):
+        paddleseg.train(config, [f"run.resume_model={folder}/{name}"])
+
+
+class Runs:
+    """Pickles into a call that makes the folder `witness`."""
+
+    def __init__(self, witness):
+        self.witness = str(witness)
+
+    def __reduce__(self):
+        return os.mkdir, (self.witness,)
 
 
 def test_areas_and_loss_are_what_they_should_be(manager):
