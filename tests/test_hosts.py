@@ -173,7 +173,7 @@ CODE = '!!python/object/apply:os.mkdir ["{witness}"]'
 def test_a_suite_s_yaml_names_no_code(tmp_path, files, place):
     for name, content in files.items():
         (tmp_path / name).write_text(content.replace("{witness}", str(tmp_path / "witness")))
-    with pytest.raises(ConfigError, match=f"{place}: refused: .* runs code"):
+    with pytest.raises(ConfigError, match=f"{place}: refused: .* names code to run"):
         check_suite_yaml(tmp_path / "a.yml", "_BASE_")
     assert not (tmp_path / "witness").exists()
 

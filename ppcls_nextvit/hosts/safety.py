@@ -91,7 +91,10 @@ def check_suite_yaml(path: Path, base_key: str) -> None:
         for node in _nodes(compose_yaml(config_text(file), file)):
             if node.tag.startswith(CODE):
                 line = node.start_mark.line + 1
-                raise ConfigError(f"{file}, line {line}: refused: {shown(node.tag)} runs code")
+                raise ConfigError(
+                    f"{file}, line {line}: refused: {shown(node.tag)} names code to run; here a "
+                    f"suite's YAML holds plain values"
+                )
             # anywhere: a merge key may bring it to the top
             pending += [
                 os.path.join(os.path.dirname(file), base) for base in _bases(node, base_key)
