@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Callable, List, Optional, Protocol, Sequence
 
+from ..schema import shown_text
 from .recipes import locate
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ __all__ = [
     "program",
     "sibling",
 ]
+
+
+MESSAGE = 4000  # characters of an error
 
 
 class Main(Protocol):
@@ -162,4 +166,4 @@ def _one_line(error: BaseException) -> str:
         parts: List[Path] = [path, *path.parents]
         file = next((part for part in parts if part.is_file()), path)
         return f"{file}: is a file, but a folder is needed there; choose another"
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown_text(" ".join(str(error).split()), MESSAGE) or type(error).__name__

@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 from .. import zoo
 from ..models import MODELS, list_models
 from ..models.registry import build_variant
-from ..schema import ConfigError, nearest, require_keys, yaml_parameters
+from ..schema import ConfigError, nearest, require_keys, shown, yaml_parameters
 from ..weights import load_weights
 from . import import_suite
 
@@ -43,7 +43,7 @@ def register(names: Optional[Sequence[str]] = None, shadow: bool = False) -> Lis
     own = list_models("classification")
     for name in names or ():
         if name not in own:
-            raise ConfigError(f"unknown model {name!r}.{nearest(name, own)}")
+            raise ConfigError(f"unknown model {shown(name)}.{nearest(name, own)}")
     taken = [name for name in own if _is_theirs(arch, name)]
     clash = [name for name in names or () if name in taken]
     if clash and not shadow:
@@ -119,7 +119,8 @@ def _stages(return_stages: Stages, count: int) -> Tuple[int, ...]:
         chosen = return_stages
     if not all(isinstance(stage, int) and 0 <= stage < count for stage in chosen):
         raise ConfigError(
-            f"return_stages: expected True, or numbers from 0 to {count - 1}, got {return_stages!r}"
+            f"return_stages: expected True, or numbers from 0 to {count - 1}, got "
+            f"{shown(return_stages)}"
         )
     return tuple(chosen)
 
@@ -151,7 +152,7 @@ class Hosted(nn.Layer):
         if stop_layer_name not in ("avgpool", "flatten"):
             raise ConfigError(
                 f"BackboneStopLayer: {_family(self)} stops after 'avgpool' (features [B, "
-                f"{self.stage_channels[-1]}]), got {stop_layer_name!r}"
+                f"{self.stage_channels[-1]}]), got {shown(stop_layer_name)}"
             )
         for prefix in self.head_prefixes:
             owner, _, name = prefix.rstrip(".").rpartition(".")

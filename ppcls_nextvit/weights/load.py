@@ -16,7 +16,7 @@ from paddle import nn
 
 from .. import zoo
 from .families.base import Family, class_layers, heads_title
-from .placement import BACKBONE, family_of
+from .placement import BACKBONE, backbone_of, family_of
 from .reader import read_file
 from .rules import translate
 from .translation import LoadError, Row, Translation
@@ -92,6 +92,7 @@ def load_weights(
         where, tree = "the given dict", source
     else:
         where = resolve(source)
+        _check_record(os.fspath(source), where, model)
         tree = read_file(where)
     try:
         translation = translate(tree, model, head, entry, backbone_only)
@@ -120,6 +121,18 @@ def resolve(path: Path) -> str:
     if os.path.isfile(f"{path}.pdparams"):
         return f"{path}.pdparams"
     return zoo.file_of(path) if zoo.is_name(path) else path
+
+
+def _check_record(source: str, where: str, model: nn.Layer) -> None:
+    """LoadError if `source`, whose file is `where`, is a name of the zoo, and its record's backbone
+    is to be used otherwise than the model's.
+    """
+    if where in (source, f"{source}.pdparams"):
+        return
+    arguments = zoo.get(source).backbone_arguments
+    wrong = family_of(model).other_use(arguments, backbone_of(model))
+    if wrong:
+        raise LoadError(f"{source}: {wrong}")
 
 
 def check(

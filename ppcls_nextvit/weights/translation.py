@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from ..schema import shown_text
+from ..schema import shown, shown_text
 
 __all__ = ["LoadError", "Row", "Translation"]
 
@@ -66,7 +66,7 @@ class Translation:
 
     def table(self) -> str:
         """A few lines: the format, how many keys went which way, and the reasons."""
-        lines = [f"format: {self.title}" + (f", entry {self.entry!r}" if self.entry else "")]
+        lines = [f"format: {self.title}" + (f", entry {shown(self.entry)}" if self.entry else "")]
         counts = Counter(
             (row.action, row.why if row.action == "dropped" else "") for row in self.rows
         )

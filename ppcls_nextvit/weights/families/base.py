@@ -174,6 +174,12 @@ class Family:
         """
         return ""
 
+    def other_use(self, arguments: Mapping[str, Any], backbone: nn.Layer) -> str:
+        """Why weights whose record gives these arguments of their backbone are wrong in this one,
+        although their keys may fit; '' if they are not.
+        """
+        return ""
+
     def other_form(self, missing: Keys, unexpected: Keys, mismatched: Keys) -> str:
         """' One sentence.' if they are one network in two forms, such as fused; '' if unknown."""
         return ""
