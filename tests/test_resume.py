@@ -165,6 +165,7 @@ CHANGES = {
     "a key that is a number": lambda content: {**content, 1: 2},
     "a shape": with_first(lambda value: np.zeros((2, 2), np.float32)),
     "a dtype": with_first(lambda value: np.asarray(value).astype("int64")),
+    "not finite": with_first(lambda value: np.full_like(value, np.nan)),
     "no number": with_first(lambda value: "text"),
     "a ragged list": with_first(lambda value: [[1.0], [1.0, 2.0]]),
     "nothing": with_first(lambda value: None),

@@ -72,6 +72,8 @@ class EMA:
                     f"the EMA weights are another model's: {name} is {value.dtype} "
                     f"{list(value.shape)}, expected {expected.dtype} {list(expected.shape)}"
                 )
+            if not np.isfinite(value).all():
+                raise LoadError(f"the EMA weights are damaged: {name} is not finite")
         for name, average in self._average.items():
             average.set_value(np.asarray(state[name]))
 

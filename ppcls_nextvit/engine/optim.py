@@ -283,6 +283,8 @@ def load_optimizer_state(
                 f"the saved optimiser state does not fit: {key} is {came.dtype} {came.shape}, "
                 f"expected {needed.dtype} {needed.shape}"
             )
+        if not np.isfinite(came).all():
+            raise ValueError(f"the saved optimiser state is damaged: {key} is not finite")
     for key, tensor in memory.items():
         tensor.set_value(np.asarray(state[key]))
 
