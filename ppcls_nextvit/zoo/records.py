@@ -98,6 +98,12 @@ class Weights:
         """The name of the backbone: of a classifier the model's own."""
         return self.arguments.get("backbone", {}).get("name", self.model)
 
+    @property
+    def backbone_arguments(self) -> Mapping[str, Any]:
+        """Those of `arguments` that are the backbone's, beside its name."""
+        arguments = self.arguments.get("backbone", self.arguments)
+        return {key: value for key, value in arguments.items() if key != "name"}
+
 
 @dataclass(frozen=True)
 class Table:
