@@ -19,7 +19,7 @@ HEADER = f"""\
 
 Written by `scripts/model_zoo.py --write` from `ppcls_nextvit/zoo/`; change it there.
 
-Every published Next-ViT weight file that is known here. Nothing is downloaded: fetch a file from its source, save it under the name in the
+Every published weight file of Next-ViT and TransNeXt that is known here. Nothing is downloaded: fetch a file from its source, save it under the name in the
 last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use the name in the first column:
 
 ```python
@@ -40,8 +40,8 @@ ppcls_nextvit.load_weights(segmentor, "nextvit_small.upernet_160k_in1k.official"
 python tools/reproduce.py --weights nextvit_small.in1k_224.official --data dataset/ILSVRC2012
 ```
 Figures in % are as published; **measured** ones are this project's own, and there are none before their log is in the repository.
-The three sources give the same networks in other files, but evaluate them differently: compare figures within one table only. The official
-384 px figures are for crop ratio 0.875, PaddleClas's and timm's for 1.0, which alone is worth about 0.2 to 0.5 points.
+The three sources of Next-ViT give the same networks in other files, but evaluate them differently: compare figures within one table only. The official
+384 px figures of Next-ViT are for crop ratio 0.875, PaddleClas's and timm's for 1.0, which alone is worth about 0.2 to 0.5 points.
 """
 
 
@@ -53,6 +53,8 @@ def pretraining(record: Weights) -> str:
 def preprocessing(record: Weights) -> str:
     """Pixels of the shorter side, and of the crop."""
     assert record.preprocess is not None
+    if record.preprocess.warp:
+        return f"warped, {record.preprocess.crop}"
     return f"{record.preprocess.resize_short}, {record.preprocess.crop}"
 
 

@@ -385,6 +385,14 @@ def test_corrupted_images_are_not_cropped():
         )
 
 
+def test_warped_images_are_reported_so(weights, data, tmp_path):
+    report = reproduce(
+        weights, data, tmp_path / "out", preprocessing=zoo.Preprocessing(32, 1.0, warp=True)
+    )
+    assert (report["resize_short"], report["crop"]) == (None, 32)
+    assert "warped to 32 x 32, bicubic" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_corruption_report(weights, data, tmp_path, monkeypatch):
     """All 75 folders show the same ten images, so every error is the same, and CE is that error
     over AlexNet's.

@@ -11,7 +11,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
-from ppcls_nextvit import create_model, load_weights
+from ppcls_nextvit import create_model, load_weights, zoo
 from ppcls_nextvit.weights import LoadError, to_torch, translate
 from ppcls_nextvit.weights.rules import head_classes
 from scripts import seeded
@@ -240,3 +240,19 @@ def test_a_head_is_left_out_or_fresh_where_asked_for():
     )
     report = load_weights(shallow(), arrays(backbone), head="fresh_on_mismatch")
     assert sorted(report.fresh) == ["head.bias", "head.weight"]
+
+
+def test_a_name_of_the_zoo_brings_its_pretrain_size(tmp_path, monkeypatch):
+    name = "transnext_micro_AAAA.in1k_256.official"
+    record = zoo.get(name)
+    monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(tmp_path))
+    model = shallow(record.model, seed=0)
+    write_zip(tmp_path / record.file, tensors(to_torch(arrays(model), model)))
+    target = shallow(record.model, **record.arguments)
+    load_weights(target, name)
+    assert_equal(target, arrays(model))
+    with pytest.raises(
+        LoadError,
+        match=f"{name}: these weights have pretrain_size 256, the model 224.*Arch.pretrain_size",
+    ):
+        load_weights(shallow(record.model, pretrain_size=224), name)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -31,9 +32,12 @@ def test_every_published_file_is_there_once():
         ("bytedance/Next-ViT", "segmentation"): 12,
         ("PaddleClas", "classification"): 12,
         ("timm", "classification"): 12,
+        ("DaiShiResearch/TransNeXt", "classification"): 7,
+        ("DaiShiResearch/TransNeXt", "detection"): 3,
+        ("DaiShiResearch/TransNeXt", "segmentation"): 3,
     }
     for field in ("name", "where", "file"):
-        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 54
+        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 67
     assert all(
         zoo.is_name(name) and not zoo.is_name(record.file) for name, record in zoo.WEIGHTS.items()
     )
@@ -45,15 +49,15 @@ def test_every_published_file_is_there_once():
 
 def test_published_classification():
     """README of bytedance/Next-ViT; PaddleClas's model page; timm's results."""
-    assert figures("*.in1k_224.official") == [82.5, 83.2, 83.6] and figures(
-        "*.in1k_384.official"
+    assert figures("nextvit*.in1k_224.official") == [82.5, 83.2, 83.6] and figures(
+        "nextvit*.in1k_384.official"
     ) == [83.6, 84.3, 84.7]
     assert figures("*.in1k6m_224.official") == [84.8, 85.1, 85.4] and figures(
         "*.in1k6m_384.official"
     ) == [85.8, 86.1, 86.4]
-    assert figures("*.in1k_*.paddleclas") == [82.48, 83.24, 83.63, 84.01, 84.65, 84.92]
+    assert figures("nextvit*.in1k_*.paddleclas") == [82.48, 83.24, 83.63, 84.01, 84.65, 84.92]
     assert figures("*.in1k6m_*.paddleclas") == [84.72, 85.00, 85.36, 85.97, 86.34, 86.54]
-    assert figures("*.in1k_*.timm") == [82.626, 83.498, 83.654, 84.036, 84.706, 84.930]
+    assert figures("nextvit*.in1k_*.timm") == [82.626, 83.498, 83.654, 84.036, 84.706, 84.930]
     assert figures("*.in1k6m_*.timm") == [84.872, 85.186, 85.514, 85.966, 86.372, 86.544]
 
 
@@ -75,11 +79,52 @@ def test_published_robustness():
 
 
 def test_published_detection_and_segmentation():
-    assert figures("*mask_rcnn*", "coco/box_map") == [45.9, 47.2, 48.0, 48.0, 49.5, 50.2]
-    assert figures("*mask_rcnn*", "coco/mask_map") == [41.8, 42.8, 43.2, 43.2, 44.4, 44.8]
+    assert figures("nextvit*mask_rcnn*", "coco/box_map") == [45.9, 47.2, 48.0, 48.0, 49.5, 50.2]
+    assert figures("nextvit*mask_rcnn*", "coco/mask_map") == [41.8, 42.8, 43.2, 43.2, 44.4, 44.8]
     assert figures("*.fpn_80k*", "ade20k/miou") == [46.5, 48.6, 49.1, 48.8, 50.2, 50.5]
-    assert figures("*.upernet*", "ade20k/miou") == [48.1, 50.4, 50.1, 49.8, 51.8, 51.5]
-    assert figures("*.upernet*", "ade20k/miou_ms") == [49.0, 51.1, 50.8, 50.8, 52.8, 52.0]
+    assert figures("nextvit*.upernet*", "ade20k/miou") == [48.1, 50.4, 50.1, 49.8, 51.8, 51.5]
+    assert figures("nextvit*.upernet*", "ade20k/miou_ms") == [49.0, 51.1, 50.8, 50.8, 52.8, 52.0]
+
+
+def test_published_transnext():
+    """README of DaiShiResearch/TransNeXt."""
+
+    def row(name, *datasets):
+        published = zoo.get(f"transnext_{name}.official").published
+        assert set(published) == {f"imagenet{dataset}" for dataset in datasets}
+        return [published[f"imagenet{dataset}"] for dataset in datasets]
+
+    sets = ("/top1", "-a/top1", "-c/mce", "-r/top1", "-sketch/top1", "-v2/top1")
+    assert row("micro.in1k_224", *sets) == [82.5, 29.9, 50.8, 45.8, 33.0, 72.6]
+    assert row("tiny.in1k_224", *sets) == [84.0, 39.9, 46.5, 49.6, 37.6, 73.8]
+    assert row("small.in1k_224", *sets) == [84.7, 47.1, 43.9, 52.5, 39.7, 74.8]
+    assert row("base.in1k_224", *sets) == [84.8, 50.6, 43.5, 53.9, 41.4, 75.1]
+    finetuned = ("/top1", "-a/top1", "-r/top1", "-sketch/top1", "-v2/top1")
+    assert row("small.in1k_384", *finetuned) == [86.0, 58.3, 56.4, 43.2, 76.8]
+    assert row("base.in1k_384", *finetuned) == [86.2, 61.6, 57.7, 44.7, 77.0]
+    assert row("micro_AAAA.in1k_256", "/top1") == [82.6]
+
+    assert figures("transnext*mask_rcnn*", "coco/box_map") == [49.9, 51.1, 51.7]
+    assert figures("transnext*mask_rcnn*", "coco/mask_map") == [44.6, 45.5, 45.9]
+    assert figures("transnext*upernet*", "ade20k/miou") == [51.1, 52.2, 53.0]
+    assert figures("transnext*upernet*", "ade20k/miou_ms") == [51.7, 52.8, 53.7]
+    assert figures("transnext*upernet*", "ade20k/miou_ms_interpolation") == [51.5, 52.5, 53.5]
+
+
+def test_the_records_of_transnext_are_of_models_here():
+    """Parameters of the classifiers cut to one decimal, as the README's are; of the others rounded
+    as there.
+    """
+    for name in list_weights("transnext*"):
+        record = zoo.get(name)
+        with paddle.LazyGuard():
+            model = create_model(record.model, **record.arguments)
+        backbone = getattr(model, "backbone", model)
+        pretrain_size = 256 if "AAAA" in name else 224
+        assert backbone.config.pretrain_size == pretrain_size, name
+        assert record.backbone_arguments["pretrain_size"] == pretrain_size, name
+        millions = count_parameters(model) / 1e6
+        assert record.params_m == pytest.approx(millions, abs=0.1 if record.preprocess else 0.6)
 
 
 @pytest.mark.parametrize("variant", ["NextViT_small", "NextViT_base", "NextViT_large"])
@@ -154,8 +199,23 @@ def test_preprocessing(name, short, crop, ratio):
     ]["std"] == [0.229, 0.224, 0.225]
 
 
+def test_warped_images_are_not_cropped():
+    preprocess = zoo.get("transnext_small.in1k_384.official").preprocess
+    prepare = Preprocess(preprocess.transform_ops())
+    assert [list(op)[0] for op in prepare.describe()] == [
+        "DecodeImage",
+        "ResizeImage",
+        "NormalizeImage",
+    ]
+    image = np.zeros((40, 90, 3), np.uint8)
+    image[:, :9] = 255  # at the left edge, where a crop would lose it
+    warped = prepare(cv2.imencode(".png", image)[1].tobytes())
+    assert warped.shape == (3, 384, 384)
+    assert warped[0, 200, 10] > 2 and warped[0, 200, 60] < -2
+
+
 def test_list_weights():
-    assert len(list_weights()) == 54
+    assert len(list_weights()) == 67
     assert list_weights("*base*384.timm") == [
         "nextvit_base.in1k_384.timm",
         "nextvit_base.in1k6m_384.timm",

@@ -76,7 +76,7 @@ def evaluate(dataset: ClassificationDataset, request: Request) -> Dict[str, Any]
         "images": len(images),
         "images_published": dataset.images,
         "notes": list(images.notes),
-        "resize_short": transform_ops[1]["ResizeImage"]["resize_short"],
+        "resize_short": transform_ops[1]["ResizeImage"].get("resize_short"),
         "crop": preprocessing.crop,
         "interpolation": preprocessing.interpolation,
         "metric": dataset.metric,

@@ -18,10 +18,11 @@ def classification_page(report: Dict[str, Any]) -> str:
         _row(name, f"{value:.3f}", report["published"] if name == main else None)
         for name, value in shown.items()
     ]
-    preprocessing = (
-        f"shorter side {report['resize_short']}, centre crop {report['crop']}, "
-        f"{report['interpolation']}"
-    )
+    crop = report["crop"]
+    fitted = f"shorter side {report['resize_short']}, centre crop {crop}"
+    if report["resize_short"] is None:
+        fitted = f"warped to {crop} x {crop}"
+    preprocessing = f"{fitted}, {report['interpolation']}"
     return _page(
         [
             *_begin(report, rows),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Optional
 
-from . import nextvit
+from . import nextvit, transnext
 from .records import Preprocessing, Weights
 
 __all__ = [
@@ -33,7 +33,7 @@ DIRECTORY_VARIABLE = "PPCLS_NEXTVIT_WEIGHTS"
 DEFAULT_DIRECTORY = "weights"
 FILE_ENDINGS = (".pdparams", ".pth", ".pt", ".safetensors", ".npz")
 
-FAMILIES = (nextvit,)
+FAMILIES = (nextvit, transnext)
 _NAME = re.compile(r"([a-z][a-z0-9]*)\w*\.\w+\.[a-z]+")  # group 1: the family
 # pretraining of a record: a table's word for it
 PRETRAINING_IN_SHORT = {

@@ -17,11 +17,14 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 class Preprocessing:
     """How a published top-1 was evaluated: shorter side to `resize_short`, centre crop of `crop`
     pixels, ImageNet mean and std.
+
+    warp: the whole image to `crop` x `crop` pixels instead, whatever its proportions.
     """
 
     crop: int
     crop_ratio: float
     interpolation: str = "bicubic"
+    warp: bool = False
 
     @property
     def resize_short(self) -> int:
@@ -32,16 +35,12 @@ class Preprocessing:
 
     def transform_ops(self) -> list[dict[str, Any]]:
         """The list for `data.transforms.pipeline.Preprocess`, or for `transform_ops` in a YAML."""
+        target = {"size": self.crop} if self.warp else {"resize_short": self.resize_short}
+        crop = [] if self.warp else [{"CropImage": {"size": self.crop}}]
         return [
             {"DecodeImage": {"to_rgb": True}},
-            {
-                "ResizeImage": {
-                    "resize_short": self.resize_short,
-                    "interpolation": self.interpolation,
-                    "backend": "pil",
-                }
-            },
-            {"CropImage": {"size": self.crop}},
+            {"ResizeImage": {**target, "interpolation": self.interpolation, "backend": "pil"}},
+            *crop,
             {
                 "NormalizeImage": {
                     "scale": 1 / 255,
@@ -63,8 +62,9 @@ class Weights:
     keeps it.
     preprocess: None for detection and segmentation, whose input `protocol` describes.
     published: {metric: %}; `DATASET/top1` for classification (imagenet, imagenet-a, -r, -sketch,
-        -v2, -real), `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single scale),
-        `ade20k/miou_ms` (multi-scale and flip).
+        -v2, -real), `imagenet-c/mce`, `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single
+        scale), `ade20k/miou_ms` (multi-scale and flip), `ade20k/miou_ms_interpolation` (the same
+        with the position bias interpolated).
     params_m, gflops: as the source prints them, each counting in its own way (see
     docs/model_zoo.md).
     measured: {metric: %} by this project, `log` being the file in the repository that shows it.
