@@ -351,6 +351,15 @@ def test_masks_without_any_class(tmp_path):
         check_data(data, None)
 
 
+def test_labels_whose_images_are_of_no_format_that_is_read(tmp_path, caplog):
+    labelled(tmp_path, [mask_of(1)] * 3)
+    photo = tmp_path / "images" / "training" / "2.jpg"
+    photo.rename(photo.with_suffix(".heic"))
+    caplog.clear()
+    assert len(dataset("ADE20KDataset", 2, dataset_root=str(tmp_path), mode="train")) == 2
+    assert "annotations/training: 1 labels have no image, the first is 2.png" in caplog.text
+
+
 def test_more_classes_than_a_label_png_tells_apart(tmp_path):
     with pytest.raises(
         ConfigError, match="the model has 256 classes, and label PNGs of 8 bits tell 255"

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 import numpy as np
 import paddle
 
-from ..schema import ConfigError, require_keys, shown
+from ..schema import ConfigError, require_keys, shown, shown_text
 from .batches import EpochBatches
 from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
@@ -212,7 +212,7 @@ class Loader:
                 self.replaced.add(index)
                 log.warning(
                     "%s: bad image, replaced by another (%d of at most %d)",
-                    self.dataset.name(index),
+                    shown_text(self.dataset.name(index)),
                     len(self.replaced),
                     limit,
                 )

@@ -80,7 +80,7 @@ class COCODataset(AnnotatedDataset):
         if class_num is not None and class_num != len(categories):
             raise ConfigError(
                 f"{annotation_path}: {len(categories)} categories, but the model has {class_num} "
-                f"classes; set Arch.class_num"
+                f"classes; set Arch.class_num (training's and validation's json must have the same)"
             )
         _warn_of_equal_names(self.class_names, annotation_path)
         of_image, images = annotations_by_image(content, annotation_path), content["images"]

@@ -1,21 +1,24 @@
 """Images with a label for every pixel, stored as PNG files."""
 
+import logging
 import os
 from typing import List, Literal, Optional, Tuple
 
 import numpy as np
 from PIL import ImageFile
 
-from ...schema import ConfigError
+from ...schema import ConfigError, shown_text
 from ..images import ImageError, use_picture
 from ..lists import read_pair_list
 from ..transforms.joint import IGNORE
 from .annotated import AnnotatedDataset, thinned
-from .files import Files, is_image_name, open_files
+from .files import EXTENSIONS, Files, is_image_name, open_files
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
 
+
+log = logging.getLogger(__name__)
 
 MOST_CLASSES = IGNORE  # that the pixels of label PNGs, of 8 bits, tell apart
 LABELS_LOOKED_AT = 200  # of which the classes are counted before a run: about a second
@@ -231,6 +234,15 @@ def _images_and_labels(root: str, split: str) -> Tuple[List[str], List[str]]:
         raise FileNotFoundError(
             f"{os.path.join(folders[1], alone[0])}: no such file; {len(alone)} of "
             f"{len(names)} images lack labels"
+        )
+    spare = sorted(set(filter(is_image_name, os.listdir(folders[1]))) - set(labels))
+    if spare:
+        log.warning(
+            "%s: %d labels have no image, the first is %s; images end in %s",
+            shown_text(folders[1]),
+            len(spare),
+            shown_text(spare[0]),
+            " ".join(EXTENSIONS),
         )
     return (
         [f"images/{split}/{name}" for name in names],
