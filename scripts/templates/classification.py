@@ -3,6 +3,7 @@ of recipes.
 """
 
 from collections.abc import Sequence
+from typing import Optional
 
 NORMALIZE = """\
 NormalizeImage:
@@ -60,6 +61,17 @@ CropImage:
 """,
     NORMALIZE,
 )
+# instead of the crop: the whole image to the square
+WARPED_EVAL_TRANSFORMS = (
+    DECODE,
+    """\
+ResizeImage:
+    size: {size}
+    interpolation: bicubic
+    backend: pil
+""",
+    NORMALIZE,
+)
 
 BODY = """\
 Global:
@@ -89,7 +101,7 @@ AMP:
 Arch:
   name: {arch}
   class_num: 1000
-
+{arguments}
 Loss:
   Train:
     - CELoss:
@@ -116,11 +128,11 @@ DataLoader:
       batch_transform_ops:
         - TimmMixup:
             mixup_alpha: 0.8
-            cutmix_alpha: 1.0
+            cutmix_alpha: {cutmix}
             prob: 1.0
             switch_prob: 0.5
     sampler:
-      name: DistributedBatchSampler
+      name: {sampler}
       batch_size: {batch_size}
       drop_last: True
       shuffle: True
@@ -173,18 +185,24 @@ def recipe(
     header: str,
     arch: str,
     size: int,
-    resize: int,
+    resize: Optional[int],
     epochs: int,
     batch_size: int,
     optimizer: str,
     pretrained_model: str = "null",
+    arguments: str = "",
+    sampler: str = "DistributedBatchSampler",
+    cutmix: float = 1.0,
 ) -> str:
     """The text of a YAML file.
 
     header: comment lines. size, resize: pixels of the crop, and of the shorter side before
-    evaluation's crop. batch_size: images of one process. optimizer: the lines of Optimizer after
-    AdamW's own, its `lr` included.
+    evaluation's crop; without `resize` evaluation warps the whole image to `size`. batch_size:
+    images of one process. optimizer: the lines of Optimizer after AdamW's own, its `lr` included.
+    arguments: further lines of Arch. sampler: of training. cutmix: alpha; 0 leaves CutMix out.
     """
+    sizes = {"size": size} if resize is None else {"size": size, "resize": resize}
+    evaluation = WARPED_EVAL_TRANSFORMS if resize is None else EVAL_TRANSFORMS
     body = BODY.format(
         arch=arch,
         size=size,
@@ -193,9 +211,10 @@ def recipe(
         batch_size=batch_size,
         optimizer=optimizer,
         train_transforms=transforms(TRAIN_TRANSFORMS, 8, size=size),
-        eval_transforms=transforms(EVAL_TRANSFORMS, 8, size=size, resize=resize),
-        infer_transforms=transforms(
-            (*EVAL_TRANSFORMS, "ToCHWImage:\n"), 4, size=size, resize=resize
-        ),
+        eval_transforms=transforms(evaluation, 8, **sizes),
+        infer_transforms=transforms((*evaluation, "ToCHWImage:\n"), 4, **sizes),
+        arguments=arguments,
+        sampler=sampler,
+        cutmix=cutmix,
     )
     return header + body
