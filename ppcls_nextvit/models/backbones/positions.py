@@ -17,6 +17,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
+from ..layers import eager_on_cpu
 from .tokens import Size
 
 __all__ = ["Places", "find_places", "pooled_size"]
@@ -24,6 +25,8 @@ __all__ = ["Places", "find_places", "pooled_size"]
 # axes kept at a time, of less than 1 MB each: a dataset with a thousand image sizes must not fill
 # the memory
 CACHED_AXES = 128
+# values of a bias that are made at a time on a CPU, in its cache
+CACHED_VALUES = 2**18
 
 
 class Axis(NamedTuple):
@@ -62,20 +65,33 @@ class Places(NamedTuple):
             if weight is not None:
                 part = part * weight.reshape([-1, 1]).astype(part.dtype)
             parts.append(part)
-        # [heads, H, K_rows * U_columns]
-        by_row = sum(parts[1:], parts[0]).reshape([heads, self.size[0], -1])
+        # [heads * H, K_rows * U_columns]
+        by_row = sum(parts[1:], parts[0]).reshape([heads, self.size[0], -1]).flatten(0, 1)
+        places = self._column_places()
+        count = self.size[1] * self.pool[0] * self.pool[1]
+        if eager_on_cpu(by_row):
+            rows = max(CACHED_VALUES // count, 1)
+            last = len(by_row) % rows
+            sections = [rows] * (len(by_row) // rows) + [last] * bool(last)
+            parts = [_taken(part, places) for part in paddle.split(by_row, sections)]
+        else:
+            parts = [_taken(by_row, places)]
+        return paddle.concat(parts).reshape([heads, -1, self.pool[0] * self.pool[1]])
+
+    def _column_places(self) -> Sequence[Tuple[Tensor, Optional[Tensor]]]:
+        """The taps of the columns, as int64 [W * P] into a row of K_rows * U_columns, and weights
+        [W * P].
+        """
         # [1, K_rows, 1], as many axes as what is added: oneDNN adds fewer wrongly
         starts = (paddle.arange(self.pool[0]) * self.columns.distances).reshape([1, -1, 1])
-        parts = []
+        found = []
         for index, weight in self.columns.taps:
             # [W, K_rows, K_columns]
             place = starts + index.unsqueeze(1)
-            part = paddle.gather(by_row, place.flatten(), axis=2)
             if weight is not None:
-                weight = weight.unsqueeze(1) + paddle.zeros_like(starts, "float32")
-                part = part * weight.flatten().astype(part.dtype)
-            parts.append(part)
-        return sum(parts[1:], parts[0]).reshape([heads, -1, self.pool[0] * self.pool[1]])
+                weight = (weight.unsqueeze(1) + paddle.zeros_like(starts, "float32")).flatten()
+            found.append((place.flatten(), weight))
+        return found
 
     def as_map(self, x: Tensor) -> Tensor:
         """[B, N, ...] -> [B, H, W, ...]."""
@@ -88,6 +104,15 @@ class Places(NamedTuple):
             return F.adaptive_avg_pool2d(x, self.pool).flatten(2)
         down, across = (_averages(*axis) for axis in zip(self.size, self.pool))
         return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True).flatten(2)
+
+
+def _taken(rows: Tensor, places: Sequence[Tuple[Tensor, Optional[Tensor]]]) -> Tensor:
+    """[n, m] -> [n, W * P]: the weighted sum of what stands at `places`."""
+    parts = []
+    for index, weight in places:
+        part = paddle.gather(rows, index, axis=1)
+        parts.append(part if weight is None else part * weight.astype(part.dtype))
+    return sum(parts[1:], parts[0])
 
 
 def pooled_size(size: Tuple[Size, Size], ratio: int) -> Tuple[Size, Size]:

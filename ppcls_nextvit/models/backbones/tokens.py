@@ -1,9 +1,9 @@
 """Between maps, tokens and heads: the layouts of a channels-last network.
 
 A map is [B, C, H, W], tokens are [B, N, C] in raster order, heads split the channels:
-[B, N, heads, d]. On a CPU, eagerly, Paddle permutes, slices and broadcasts some layouts 20 to 90
-times slower than others (docs/performance.md); the detours of these functions avoid that, and a
-recorded program has the plain operator.
+[B, N, heads, d]. On a CPU, eagerly, Paddle (3.3.1) permutes, slices and broadcasts some layouts 20
+to 90 times slower than others; the detours of these functions avoid that, and a recorded program
+has the plain operator.
 """
 
 from typing import Sequence, Tuple, Union
