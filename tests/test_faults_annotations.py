@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import DATASETS
-from ppcls_nextvit.data.agreement import NamesFile, check_data
+from ppcls_nextvit.data.agreement import NamesFile, check_data, compare_transforms
 from ppcls_nextvit.data.datasets.registry import ClassCounts
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.schema import ConfigError
@@ -306,6 +306,32 @@ def test_what_the_data_hold_is_told(caplog, counts, looked_at, level, message):
     check_data(Data("x", ["a", "b", "c"][: len(counts)], counts, looked_at, hint="why"), None)
     (record,) = caplog.records
     assert record.levelname == level and message in record.getMessage()
+
+
+EVALUATED = [{"DecodeImage": None}, {"CropImage": {"size": 8}}, {"NormalizeImage": {"order": ""}}]
+
+
+@pytest.mark.parametrize(
+    "predicted, told",
+    [
+        ([*EVALUATED, {"ToCHWImage": None}], None),
+        (
+            [{"DecodeImage": {"to_rgb": True}}, *EVALUATED[1:2], {"NormalizeImage": {"order": ""}}],
+            None,
+        ),
+        ([EVALUATED[0], {"CropImage": {"size": 9}}, EVALUATED[2]], "{'CropImage': {'size': 9}}"),
+        (EVALUATED[:2], "nothing where evaluation has {'NormalizeImage'"),
+    ],
+)
+def test_predictions_are_prepared_as_evaluation_prepares(caplog, predicted, told):
+    compare_transforms(EVALUATED, predicted)
+    assert (told in caplog.text) if told else not caplog.records
+    caplog.clear()
+    joint = [{"Resize": {"scale": [9, 9]}}, {"Normalize": None}]
+    compare_transforms(joint, [joint[0], {"Normalize": {}}])
+    assert not caplog.records
+    compare_transforms(joint, joint[1:])
+    assert "{'Normalize': {}} where evaluation has {'Resize'" in caplog.text
 
 
 def labelled(folder, masks, class_num=2, **more):

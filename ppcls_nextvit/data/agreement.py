@@ -4,15 +4,17 @@ The training data, the evaluation data and the file of class names each say whic
 number. Where they differ nothing fails, and every figure is that of another class.
 """
 
+import itertools
 import logging
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from ..schema import ConfigError, shown, shown_text
+from ..schema import ConfigError, named_entries, shown, shown_text
 from .datasets.registry import ClassCounts, Dataset
+from .transforms.pipeline import Pipeline
 
-__all__ = ["NamesFile", "check_data"]
+__all__ = ["NamesFile", "check_data", "compare_transforms"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,34 @@ def check_data(
     for dataset, verb in ((train, "learn"), (evaluation, "measure")):
         if dataset is not None:
             _say_what_is_there(dataset, dataset.class_counts(), verb, speaks)
+
+
+def compare_transforms(evaluation: Any, prediction: Any) -> None:
+    """Warn where the list of transforms of DataLoader.Eval and that of Infer, which exports follow,
+    prepare an image differently.
+    """
+    evaluated, predicted = _written_out(evaluation), _written_out(prediction)
+    if evaluated != predicted:
+        missing = object()
+        pairs = itertools.zip_longest(evaluated, predicted, fillvalue=missing)
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+        log.warning(
+            "Infer.transforms differ from DataLoader.Eval's, so predictions and exports will not "
+            "be what is evaluated: %s where evaluation has %s",
+            "nothing" if theirs is missing else shown(theirs),
+            "nothing" if ours is missing else shown(ours),
+        )
+
+
+def _written_out(transform_ops: Any) -> List[Any]:
+    """A list of transforms, those of classifiers with their defaults; without ToCHWImage, which
+    changes nothing.
+    """
+    given = [(name, arguments or {}) for name, arguments, _ in named_entries(transform_ops, "")]
+    if any(name == "DecodeImage" for name, _ in given):
+        described = Pipeline(transform_ops).describe()
+        given = [entry for step in described for entry in step.items()]
+    return [{name: arguments} for name, arguments in given if name != "ToCHWImage"]
 
 
 def _compare_splits(train: Dataset, evaluation: Dataset) -> None:

@@ -12,7 +12,7 @@ import paddle
 from .. import export
 from ..config import Config
 from ..data import Loader, build_loader
-from ..data.agreement import NamesFile, check_data
+from ..data.agreement import NamesFile, check_data, compare_transforms
 from ..data.datasets.files import EXTENSIONS, files_below, is_image_name
 from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
@@ -112,6 +112,9 @@ def build_loaders(config: Config, processes: Processes, training: bool) -> List[
     # read where nothing is compared with it, too: the pictures of the finished run need it
     names_file = NamesFile(path, class_names(config)) if path and training else None
     check_data(train, evaluation, names_file, speaks=processes.is_main)
+    if training and evaluation is not None and config.Infer and processes.is_main:
+        evaluated = config.section("DataLoader.Eval.dataset").get("transform_ops")
+        compare_transforms(evaluated, config.Infer.transforms)
     return loaders
 
 
