@@ -532,6 +532,9 @@ def test_what_is_never_decayed():
     first = {name.removeprefix("block1.0.attn.") for name in spared if "block1.0" in name}
     assert first == per_aggregated
     assert len(spared) == 19 * 7 + 2 * 6
+    with paddle.LazyGuard():
+        detector = create_model("MaskRCNN", num_classes=3, backbone={"name": "TransNeXt_tiny"})
+    assert detector.no_weight_decay() == {f"backbone.{name}" for name in spared}
     decayed, _ = split_by_decay(model, one_dim_param_no_weight_decay=True)
     assert {"block1.0.attn.learnable_tokens", "block1.0.attn.learnable_bias"} <= set(decayed)
 

@@ -4,7 +4,7 @@ segmentor registers itself where it is defined.
 
 import inspect
 from functools import partial
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Union
 
 from paddle import nn
 
@@ -98,6 +98,10 @@ class HoldsBackbone(nn.Layer):
     def min_size(self) -> int:
         """The smallest height and width of an image, in pixels."""
         return self.backbone.min_size
+
+    def no_weight_decay(self) -> Set[str]:
+        """Names of the parameters that the backbone never decays."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
     def train(self, mode: bool = True) -> "HoldsBackbone":
         """Training mode, but for what the backbone holds still. Returns self."""
