@@ -32,11 +32,12 @@ FOOTERS = {
     "en": """
 Parameters are the trainable ones; fused is `fuse_bn(model)`, what the export writes. Multiply-adds follow one rule, fvcore's and so the
 paper's, stated in `ppcls_nextvit/models/complexity.py`. Top-1 in % on ImageNet-1K as published by the authors (weights trained on
-ImageNet-1K, and on 6 million images first; crop ratio 0.875). The `_window_pool` variants cost the same at these sizes.
+ImageNet-1K, and on 6 million images first; crop ratio 0.875, TransNeXt at 384 on the whole image). The `_window_pool` variants
+cost the same at these sizes.
 """,
     "zh": "\n参数量只计可训练参数；“融合后”指 `fuse_bn(model)` 得到的模型，也就是导出时写出的模型。乘加次数的统计口径与论文所用的 fvcore "
     "一致，规则见 `ppcls_nextvit/models/complexity.py`。Top-1 为论文作者公布的 ImageNet-1K 精度（%，crop ratio "
-    "0.875）：前一列的权重"
+    "0.875；TransNeXt 在 384 下使用整幅图像）：前一列的权重"
     "只用 ImageNet-1K 训练，后一列先在 6 百万张图像上训练。在上述尺寸下，`_window_pool` 变体的参数量与计算量不变。\n",
 }
 
@@ -58,7 +59,7 @@ def rows() -> list[Row]:
 
 
 def _rows() -> Iterator[Row]:
-    for size in (224, 384):
+    for size in (224, 256, 384):
         in1k, ssld = official("in1k", size), official("in1k6m", size)
         for name in filter(in1k.__contains__, backbone_names()):
             cost = cost_of(name, size)

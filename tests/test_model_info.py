@@ -84,7 +84,16 @@ def cells():
 
 @pytest.mark.slow
 def test_rows(cells):
-    assert [row[0] for row in cells] == [f"`{v}_{size}`" for size in (224, 384) for v in VARIANTS]
+    transnext = {
+        224: ("micro", "tiny", "small", "base"),
+        256: ("micro_AAAA",),
+        384: ("small", "base"),
+    }
+    assert [row[0] for row in cells] == [
+        f"`{name}_{size}`"
+        for size, sizes in transnext.items()
+        for name in (*(VARIANTS if size != 256 else ()), *(f"TransNeXt_{s}" for s in sizes))
+    ]
     assert cells[0] == [
         "`NextViT_small_224`",
         224,
@@ -97,6 +106,16 @@ def test_rows(cells):
         84.8,
         None,
     ]
+    assert [row[7] for row in cells if "TransNeXt" in row[0]] == [
+        82.5,
+        84.0,
+        84.7,
+        84.8,
+        82.6,
+        86.0,
+        86.2,
+    ]
+    cells = [row for row in cells if "TransNeXt" not in row[0]]
     assert [row[4] for row in cells] == [
         "5.81 G",
         "8.29 G",
