@@ -3,6 +3,7 @@ show what is in them.
 """
 
 import copy
+import contextlib
 import io
 import logging
 import os
@@ -150,6 +151,34 @@ def test_damaged_files_raise_image_errors_alone(kind, deployed):
                 deployed.decode(data)
         else:
             assert np.array_equal(pixels, np.asarray(deployed.decode(data)))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff"])
+def test_files_that_end_anywhere_raise_image_errors_alone(kind, deployed):
+    """Also a header that ends within itself."""
+    whole = odd_images.encoded(kind)
+    for end in (*range(60), *range(60, len(whole), 97)):
+        with contextlib.suppress(ImageError):
+            decode_image(whole[:end], name="x")
+        with contextlib.suppress(deployed.DecodeError):
+            deployed.decode(whole[:end])
+
+
+def test_a_tiff_is_turned_once_also_where_a_note_was_left_out(deployed):
+    """Its orientation is among the tags of its pixels."""
+    orientation = Image.Exif()
+    orientation[0x112], orientation[0x10F] = 6, "maker"
+    data = bytearray(odd_images.encoded("tiff", exif=orientation))
+    upright = decode_image(bytes(data))
+    assert upright.shape == (*odd_images.PIXELS.shape[1::-1], 3)
+    maker = struct.pack("<HHI", 0x10F, 2, 6)
+    assert data.count(maker) == 1
+    at = data.index(maker)
+    data[at + 2 : at + 4] = struct.pack("<H", 13)  # a type that Pillow does not know
+    data[at + 4 : at + 8] = struct.pack("<I", 1 << 30)
+    for damaged in (data, data.replace(maker[:2], struct.pack("<H", 0x14A), 1)):
+        assert np.array_equal(decode_image(bytes(damaged)), upright)
+        assert np.array_equal(np.asarray(deployed.decode(bytes(damaged))), upright)
 
 
 def exif(*entries, order="<"):

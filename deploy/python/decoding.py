@@ -93,7 +93,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if plain == data:
             raise
         try:
-            return _decoded(plain, max_pixels, {"exif": exif_block(data)})
+            # a TIFF has its orientation among the tags of its pixels
+            exif = exif_block(data)
+            return _decoded(plain, max_pixels, {"exif": exif} if exif else {})
         except DecodeError:
             raise error from None
     finally:

@@ -58,6 +58,8 @@ def _entries(exif: bytes, order: str) -> Iterator[Tuple[int, int, int, bytes]]:
     """(tag, type, count, the four bytes of the value) of the first directory of a TIFF or of EXIF,
     as far as it is there.
     """
+    if len(exif) < 8:
+        return
     (start,) = struct.unpack_from(order + "I", exif, 4)
     if start + 2 > len(exif):
         return

@@ -131,7 +131,9 @@ def use_picture(data: bytes, name: str, use: Callable[[ImageFile.ImageFile], Res
         if plain == data:
             raise
         try:
-            return _used(plain, name, use, {"exif": exif_block(data)})
+            # a TIFF has its orientation among the tags of its pixels
+            exif = exif_block(data)
+            return _used(plain, name, use, {"exif": exif} if exif else {})
         except ImageError:
             raise error from error.__cause__
     finally:
