@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -37,7 +38,8 @@ from support.random_models import random_model, random_weights
 from support.tiny_run import write_config
 from test_deploy_python import PIPELINES
 
-pytest.importorskip("litserve", reason="needs the extra `serving`")
+pytest.importorskip("fastapi", reason="needs the extra `serving`")
+pytest.importorskip("uvicorn", reason="needs the extra `serving`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serving`")
 pytest.importorskip("python_multipart", reason="needs the extra `serving`")
 pytestmark = pytest.mark.skipif(
@@ -80,12 +82,13 @@ def copy(tmp_path_factory):
 class Service:
     """A running server.py on a free port of the loopback."""
 
-    def __init__(self, copy, model, *options):
+    def __init__(self, copy, model, *options, key=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.log = copy / f"{self.port}.log"
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"LIT_SERVER_API_KEY": key} if key else {}
         command = [
             sys.executable,
             "server.py",
@@ -112,9 +115,11 @@ class Service:
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.1)
 
-    def request(self, method, path, body=None, kind=None, timeout=30):
+    def request(self, method, path, body=None, kind=None, timeout=30, headers=()):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+        connection.request(
+            method, path, body, {**dict(headers), **({"Content-Type": kind} if kind else {})}
+        )
         response = connection.getresponse()
         data = response.read()
         connection.close()
@@ -435,14 +440,205 @@ def test_clients_that_hang_up(service):
 
 
 def test_requests_beyond_the_limit_are_refused_at_once(service):
-    held = [service.send(post(b"half", announced=100)) for _ in range(40)]
-    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 40, 5)
-    status, answer = service.predict(PHOTOS[0].read_bytes())
-    assert status == 503 and "busy: 40 requests" in answer["detail"]
-    for connection in held:
-        connection.close()
-    service.wait_for(lambda: service.metrics()["nextvit_requests_in_flight"] == 0, 10)
+    (worker,) = service.children("spawn_main")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        held = [service.send(post(PHOTOS[0].read_bytes())) for _ in range(40)]
+        service.wait_for(lambda: in_flight(service) == (40, 0), 5)
+        status, answer = service.predict(PHOTOS[0].read_bytes())
+        assert (status, answer) == (503, {"detail": "busy: 40 requests are in flight"})
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert [read_response(connection)[0] for connection in held] == [200] * 40
+    service.wait_for(lambda: in_flight(service) == (0, 0), 10)
     assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+
+
+def in_flight(service):
+    """(requests, those of them whose upload is not in yet)."""
+    metrics = service.metrics()
+    return metrics["nextvit_requests_in_flight"], metrics["nextvit_uploads"]
+
+
+def test_slow_uploads_take_nobody_s_place(service):
+    """Many more than --max-in-flight: who sends all at once is answered all the same."""
+    slow = [service.send(post(b"half", announced=100)) for _ in range(100)]
+    service.wait_for(lambda: in_flight(service) == (100, 100), 5)
+    statuses = [service.predict(PHOTOS[0].read_bytes())[0] for _ in range(10)]
+    assert statuses == [200] * 10
+    assert {read_response(connection)[0] for connection in slow} == {408}
+
+
+def test_unfinished_uploads_do_not_fill_the_memory(service):
+    """60 of 150 kB are more than 40 x --max-bytes: those that have taken longest are cut off."""
+    slow = [service.send(post(bytes(150_000), announced=190_000)) for _ in range(60)]
+    service.wait_for(lambda: in_flight(service)[0] < 60, 5)
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+    statuses = []
+    for connection in slow:
+        try:
+            statuses.append(read_response(connection)[0])
+        except OSError:
+            statuses.append("cut off")
+    cut = statuses.count("cut off")
+    assert statuses == ["cut off"] * cut + [408] * (60 - cut) and 7 <= cut <= 12, statuses
+
+
+def test_idle_connections_make_room(service):
+    """More than a process has files by default: good requests are answered all the same."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < 1300:
+        pytest.skip("this test needs 1300 open files")
+    idle = [service.send(b"POST /predict HTTP/1.1\r\n" * (i % 2)) for i in range(1100)]
+    assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+    assert service.metrics()["nextvit_connections"] <= 900
+    for connection in idle:
+        connection.close()
+    service.wait_for(lambda: service.metrics()["nextvit_connections"] < 10, 10)
+
+
+@pytest.fixture(scope="module")
+def guarded(copy, exported):
+    """A service with a key."""
+    service = Service(
+        copy, exported, "--close-metrics", "--idle-timeout", 1, "--timeout", 1, key="secret"
+    )
+    yield service
+    service.stop()
+
+
+def test_probes_need_no_key_and_all_else_does(guarded):
+    """Service() waited for /health without one."""
+    photo = PHOTOS[0].read_bytes()
+    for path, status in (("/", 200), ("/health", 200), ("/info", 401), ("/metrics", 401)):
+        assert guarded.get(path)[0] == status, path
+    assert guarded.get("/elsewhere")[0] == guarded.request("POST", "/predict", photo)[0] == 401
+    for headers in ({"X-API-Key": "wrong"}, {"X-API-Key": ""}, {"Authorization": "secret2"}):
+        status, body = guarded.request("POST", "/predict", photo, "image/jpeg", headers=headers)
+        assert (status, json.loads(body)) == (
+            401,
+            {"detail": "the header X-API-Key is missing or wrong"},
+        )
+    for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}):
+        status, body = guarded.request("POST", "/predict", photo, "image/jpeg", headers=headers)
+        assert status == 200 and json.loads(body)["predictions"]
+        status, body = guarded.request("GET", "/metrics", headers=headers)
+        assert status == 200 and b'nextvit_requests_total{status="401"}' in body
+
+
+def test_metrics_are_open_unless_closed():
+    uploads = program_at("deploy/serving/uploads.py")
+
+    def refusal(path, close):
+        options = types.SimpleNamespace(close_metrics=close, max_in_flight=1)
+        gate = uploads.Gate(None, options, "secret", None, None)
+        return gate.refusal({"path": path, "headers": []})
+
+    assert refusal("/metrics", False) is None and refusal("/metrics", True).status_code == 401
+    assert refusal("/info", False).status_code == 401
+
+
+def test_connections_without_a_request_are_closed(guarded):
+    """One that sends nothing, one that sends half of its headers, one that trickles them, one that
+    had an answer, and one that had an answer and begins another request.
+    """
+    silent, half, trickling = (guarded.send(data) for data in (b"", b"GET / HTTP/1.1\r\n", b"G"))
+    answered, again = (guarded.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(2))
+    for connection in (answered, again):
+        assert read_response(connection)[0] == 200
+    again.sendall(b"GET / HTTP/1.1\r\nX: ")
+    start = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() < start + 10:
+            trickling.sendall(b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - start < 6
+    for connection in (silent, half, answered, again):
+        connection.settimeout(6)
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_a_hung_worker_is_replaced_and_all_ends_with_the_first_process(guarded):
+    """Hung: five times the --timeout without an answer."""
+    (worker,) = guarded.children("spawn_main")
+    os.kill(worker, signal.SIGSTOP)
+    photo, key = PHOTOS[0].read_bytes(), {"X-API-Key": "secret"}
+    status, body = guarded.request("POST", "/predict", photo, "image/jpeg", headers=key)
+    assert (status, json.loads(body)) == (504, {"detail": "no answer within 1 s"})
+    guarded.wait_for(lambda: guarded.get("/health")[0] == 503, 20)
+    guarded.wait_for(lambda: guarded.get("/health")[0] == 200, 60)
+    assert guarded.children("spawn_main") != [worker]
+    status, _ = guarded.request("POST", "/predict", photo, "image/jpeg", headers=key)
+    assert status == 200
+    processes = guarded.children("")
+    guarded.process.kill()
+    assert_gone(processes)
+
+
+class Transport:
+    """Stands in for asyncio's."""
+
+    aborted = False
+
+    def abort(self):
+        self.aborted = True
+
+
+def test_who_makes_room():
+    module = program_at("deploy/serving/connections.py")
+    connections = module.Connections(idle_seconds=1, request_seconds=9, max_held=100)
+    old, admitted, young = (module.Connection(("x", i), Transport()) for i in range(3))
+    for age, connection in enumerate((old, admitted, young)):
+        connections.add(connection)
+        connections.begin(connection)
+        connection.since = age
+    admitted.admitted, old.since = True, 0.5
+    assert connections.hold(admitted, 60) and connections.hold(old, 30)
+    assert not connections.hold(old, 20), "no upload has taken longer than its own"
+    assert connections.hold(young, 40) and old.transport.aborted and connections.held == 100
+    assert not connections.hold(young, 1) and not admitted.transport.aborted
+    connections.end(old)
+    connections.end(young)
+    assert connections.held == 60 and connections.of(("x", 2)) is young
+    others = [module.Connection(("y", i), Transport()) for i in range(module.MAX_CONNECTIONS)]
+    for connection in others:
+        connections.add(connection)
+    assert (
+        young.transport.aborted and others[0].transport.aborted and not others[2].transport.aborted
+    )
+    assert not admitted.transport.aborted and len(connections.open) == module.MAX_CONNECTIONS
+
+
+def test_a_picture_s_fault_is_its_own_answer_s(capfd):
+    """Whatever is raised for one picture, the others of its batch are answered."""
+    model = object.__new__(program_at("deploy/serving/workers.py").Model)
+    model.names, model.topk = ["a", "b"], 1
+
+    def preprocess(upload):
+        if upload == b"bad":
+            raise ZeroDivisionError("division by zero")
+        return np.zeros((3, 2, 2), np.float32)
+
+    model.preprocess = preprocess
+    model.classifier = lambda images: [np.array([0.25, 0.75], np.float32)] * len(images)
+    answers = model.run([b"", b"bad", b""], [None, None, 2])["answers"]
+    assert [status for status, _ in answers] == [200, 500, 200]
+    assert json.loads(answers[1][1]) == {"detail": "preprocessing failed: division by zero"}
+    assert [len(json.loads(answers[i][1])["predictions"]) for i in (0, 2)] == [1, 2]
+    assert json.loads(answers[0][1])["batch_size"] == 2
+
+    def fail(images):
+        raise RuntimeError("out of\nmemory")
+
+    model.classifier = fail
+    assert model.run([b"", b"bad"], [1, 1])["answers"][0] == (
+        500,
+        json.dumps({"detail": "the model failed: out of memory"}),
+    )
+    assert capfd.readouterr().err.count("Traceback") == 3, "for whoever mends it"
 
 
 @pytest.mark.slow
@@ -583,6 +779,45 @@ def test_a_start_that_fails_is_one_line(copy, tmp_path):
     )
 
 
+def failing_start(copy, *arguments):
+    done = subprocess.run(
+        [sys.executable, "server.py", *map(str, arguments)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_a_port_in_use_is_one_line(copy, exported):
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        port = used.getsockname()[1]
+        assert failing_start(copy, "--model", exported, "--port", port) == [
+            f"error: --port {port}: Address already in use"
+        ]
+
+
+def test_a_model_that_no_worker_can_run_is_one_line(copy, exported, tmp_path):
+    model = shutil.copytree(exported, tmp_path / "model")
+    edit(model, lambda d: d["PreProcess"]["transform_ops"].append({"Odd": None}))
+    (line,) = failing_start(copy, "--model", model, "--port", 0)
+    assert line.startswith("error: unknown transform 'Odd' in the description")
+
+
+def test_closed_metrics_need_a_key(copy, exported):
+    done = subprocess.run(
+        [sys.executable, "server.py", "--model", str(exported), "--close-metrics"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LIT_SERVER_API_KEY": ""},
+    )
+    assert done.returncode == 2 and "LIT_SERVER_API_KEY is not set" in done.stderr
+
+
 def test_copied_alone_it_says_what_to_copy(tmp_path):
     shutil.copy(FOLDER / "server.py", tmp_path)
     done = subprocess.run(
@@ -606,19 +841,24 @@ def test_the_program_imports_only_what_its_requirements_name():
         "PIL",
         "cv2",
         "fastapi",
-        "litserve",
         "numpy",
         "onnxruntime",
         "paddle",
         "prometheus_client",
         "starlette",
+        "uvicorn",
     }
     listed = {
         re.match(r"[\w-]+", line).group().lower()
         for line in (FOLDER / "requirements.txt").read_text().splitlines()
+        if not line.startswith("#")
     }
     assert listed == {
-        "litserve",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "httptools",
+        "uvloop",
         "prometheus-client",
         "python-multipart",
         "numpy",

@@ -275,6 +275,27 @@ def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
         prepare.add_cam(onnx.helper.make_model(graph))
 
 
+def test_a_model_that_names_other_files_is_refused_and_they_are_not_read(
+    exported, tmp_path, capsys
+):
+    import onnx
+
+    other = shutil.copytree(exported, tmp_path / "other")
+    (tmp_path / "secret").write_bytes(bytes(4))
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [0.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    value = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([], "g", [], [value], [tensor])
+    (other / "inference.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    out = tmp_path / "out"
+    prepare = program_at("deploy/web/prepare.py")
+    assert prepare.main(["--model", str(other), "--out", str(out)]) == 1
+    assert "inference.onnx has its weights in other files" in capsys.readouterr().err
+    assert not out.exists()
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Quiet; with `isolated` it sends the headers without which browsers allow no threads."""
 

@@ -9,118 +9,50 @@ GET  /          200 while the process lives
 
 Copy the programs of this folder (*.py), requirements.txt and the exported folder; nothing else of
 the project is needed.
-LitServe supplies the HTTP process, the workers and their restart. What it lacks is here: an answer
-for every request, also when the worker that had it died, errors for one picture instead of its
-whole batch, limits, and a stop that lets accepted requests finish.
+
+Three kinds of processes: this one, which starts the HTTP process and waits for its end; the HTTP
+process (service.py), which receives uploads and starts the workers; and these (workers.py), each
+with the model.
 """
 
 import argparse
-import asyncio
-import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Optional
 
 try:
-    import litserve
+    import uvicorn
     from classifier import read_description
-    from fastapi import HTTPException
-    from litserve.utils import LitAPIStatus, WorkerSetupStatus
-    from metrics import Metrics, metrics_text
-    from pictures import MAX_PIXELS, one_line
-    from uploads import PATH, Admission
-    from workers import Predict
+    from decoding import one_line
+    from pictures import MAX_PIXELS
+    from service import KEY, make_app
 except ModuleNotFoundError as error:
     raise SystemExit(
         f"error: {error}. server.py needs all of deploy/serving/*.py beside it, and pip install -r "
         f"requirements.txt"
     ) from None
 
-MAX_CONNECTIONS = 1000  # open ones, idle ones included; more get 503 at once
-LOST_CHECK_SECONDS = 0.25
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+PARENT_SECONDS = 1  # how often the HTTP process looks whether the first process is there
 
 
-class Server(litserve.LitServer):
-    """LitServer that answers requests whose worker died, stops in order, and ends when its HTTP
-    process does.
+class Server(uvicorn.Server):
+    """uvicorn's server, which a signal, the end of its parent or a model that no worker can run
+    stop in order: nothing new is accepted, what was accepted is answered.
     """
 
-    failed = False
+    failure: Optional[str] = None
 
-    @contextlib.asynccontextmanager
-    async def lifespan(self, app):
-        async with super().lifespan(app):
-            task = asyncio.create_task(self.answer_lost_requests())
-            try:
-                yield
-            finally:
-                task.cancel()
+    def handle_exit(self, number: int, frame: Any) -> None:
+        self.should_exit = True
 
-    async def answer_lost_requests(self):
-        """A worker that dies takes its requests along; LitServe replaces it, but the HTTP process
-        would wait for them for ever.
-        """
-        since: dict[object, float] = {}
-        while True:
-            await asyncio.sleep(LOST_CHECK_SECONDS)
-            now = time.monotonic()
-            since = {uid: since.get(uid, now) for uid in self.response_buffer}
-            ready = {
-                key
-                for key, status in self.workers_setup_status.items()
-                if status == WorkerSetupStatus.READY
-            }
-            for uid, item in list(self.response_buffer.items()):
-                if item.event.is_set():
-                    continue
-                if item.worker_id is not None and f"{PATH[1:]}_{item.worker_id}" not in ready:
-                    item.response = HTTPException(
-                        503,
-                        "the worker that had this request died; try again",
-                        {"Retry-After": "1"},
-                    )
-                elif now - since[uid] > self.timeout + 2 * LOST_CHECK_SECONDS:
-                    item.response = HTTPException(504, f"no answer within {self.timeout:g} s")
-                else:
-                    continue
-                item.response = item.response, LitAPIStatus.ERROR
-                item.event.set()
-
-    def _start_server(self, *args, **kwargs):
-        processes = super()._start_server(*args, **kwargs)
-        threading.Thread(target=self.watch, args=(list(processes.values()),), daemon=True).start()
-        return processes
-
-    def watch(self, processes: list) -> None:
-        """Nothing replaces the HTTP process: without it this program ends with an error, and
-        whoever started it starts it again.
-        """
-        wait([process.sentinel for process in processes])
-        # a stop in order has closed the event's manager
-        with contextlib.suppress(OSError, EOFError):
-            self.failed = not self._shutdown_event.is_set()
-        self.end()
-
-    def end(self) -> None:
-        """Stop in order: workers and HTTP process finish what was accepted."""
-        with contextlib.suppress(OSError, EOFError):
-            self._shutdown_event.set()
-
-    def stop(self, signum: int, frame: object) -> None:
-        """For SIGTERM and SIGINT: accept nothing new, finish what was accepted. Before there is
-        anything to finish: end at once.
-        """
-        if self._shutdown_event is None:
-            raise SystemExit(128 + signum)
-        # not here: the main thread waits on its connection to the event
-        threading.Thread(target=self.end).start()
+    def fail(self, reason: str) -> None:
+        self.failure = reason
+        self.should_exit = True
 
 
 def at_least(kind: Callable, least: float) -> Callable[[str], Any]:
@@ -185,7 +117,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--max-pixels", type=at_least(int, 1), default=MAX_PIXELS, help="of a picture (413)"
     )
     parser.add_argument(
-        "--max-in-flight", type=at_least(int, 1), default=128, help="requests; those beyond get 503"
+        "--max-in-flight",
+        type=at_least(int, 1),
+        default=128,
+        help="requests whose uploads are in; those beyond get 503",
+    )
+    parser.add_argument(
+        "--idle-timeout",
+        type=at_least(float, 0.1),
+        default=10,
+        help="seconds for a connection without a request, and for a request's headers",
+    )
+    parser.add_argument(
+        "--close-metrics",
+        action="store_true",
+        help=f"/metrics wants the key, too, which the environment variable {KEY} sets",
     )
     parser.add_argument(
         "--stop-timeout",
@@ -193,57 +139,84 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=30,
         help="seconds for accepted requests after SIGTERM",
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.close_metrics and not os.environ.get(KEY):
+        parser.error(f"--close-metrics: the environment variable {KEY} is not set")
+    return options
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status."""
-    description = read_description(options.model)
-    metadata = {
-        "model": description.get("Global", {}).get("model_name"),
-        "classes": len(description["PostProcess"]["Topk"]["label_list"]),
-        "max_bytes": options.max_bytes,
-        "max_pixels": options.max_pixels,
-    }
-    server = Server(
-        Predict(options, description),
-        accelerator="cpu",
-        workers_per_device=options.workers,
-        timeout=options.timeout,
-        restart_workers=True,
-        disable_openapi_url=True,
-        model_metadata=metadata,
-        middlewares=[(Admission, {"metrics": Metrics(), "max_in_flight": options.max_in_flight})],
-    )
-    server.uvicorn_graceful_timeout = options.stop_timeout
-    server.app.state.limits = options
-    server.app.get("/metrics")(metrics_text)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, server.stop)
-    server.run(
-        options.host,
-        options.port,
-        num_api_servers=1,
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. OSError, which names the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise OSError(f"--port {port}: {os.strerror(error.errno)}") from None
+    except OverflowError as error:
+        raise OSError(f"--port {port}: {error}") from None
+
+
+def serve(options: argparse.Namespace, description: dict, listener: socket.socket) -> int:
+    """The whole of the HTTP process; returns the exit status."""
+    parent = os.getppid()
+
+    async def look_for_parent() -> None:
+        if os.getppid() != parent:
+            server.should_exit = True
+
+    app, connections = make_app(options, description, lambda reason: server.fail(reason))
+    config = uvicorn.Config(
+        app,
+        http=connections.protocol(),
+        ws="none",
         log_level="warning",
-        generate_client_file=False,
         access_log=False,
-        limit_concurrency=MAX_CONNECTIONS,
+        proxy_headers=False,  # a request's client is who is connected
+        timeout_keep_alive=options.idle_timeout,
+        timeout_graceful_shutdown=options.stop_timeout,
+        callback_notify=look_for_parent,
+        timeout_notify=PARENT_SECONDS,
     )
-    return int(server.failed)
+    server = Server(config)
+    for number in STOPPING:
+        signal.signal(number, server.handle_exit)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    server.run([listener])
+    if server.failure:
+        print("error:", server.failure, file=sys.stderr)
+    return int(server.failure is not None)
+
+
+def supervise(serving: Callable[[], int], listener: socket.socket) -> int:
+    """`serving()` in a process of its own; 0 if it returned so, and 1 if it ended in any other way.
+    Signals are passed on to it.
+    """
+    # forked, not spawned: nothing else runs yet
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(serving()))
+    # no signal is lost before both processes are ready for it
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    process.start()
+    for number in STOPPING:
+        signal.signal(number, lambda number, frame: process.terminate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    listener.close()
+    process.join()
+    return int(process.exitcode != 0)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    with tempfile.TemporaryDirectory(prefix="nextvit-metrics.") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        try:
-            return serve(options)
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            print("error:", one_line(error), file=sys.stderr)
-            return 1
-        finally:
-            for process in multiprocessing.active_children():  # left by a start that failed
-                process.kill()
+    try:
+        description = read_description(options.model)
+        listener = listen(options.host, options.port)
+        if "fork" not in multiprocessing.get_all_start_methods():
+            return serve(options, description, listener)
+        return supervise(lambda: serve(options, description, listener), listener)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        print("error:", one_line(error), file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

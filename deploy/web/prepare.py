@@ -55,7 +55,11 @@ def prepare(source: Path, out: Path) -> None:
     description = json.loads((source / "export.json").read_text(encoding="utf-8"))
     if description["Export"]["target"] != "onnx" or "softmax" not in description["Model"]:
         raise ValueError(f"{source}: expected a classifier exported with --to onnx")
-    model = add_cam(onnx.load(source / "inference.onnx"))
+    # a model may name other files, which an export never does: they are not opened
+    model = onnx.load(source / "inference.onnx", load_external_data=False)
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        raise ValueError(f"{source}: inference.onnx has its weights in other files; no export has")
+    model = add_cam(model)
     onnx.checker.check_model(model, full_check=True)
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(model, out / "model.onnx")

@@ -47,7 +47,7 @@ def to_onnx(layer: Callable, signature: Signature, precision: str = "fp32") -> A
         try:
             # an operator that it does not know ends the process
             in_own_process(_convert, str(prefix))
-            model = onnx.load(f"{prefix}.onnx")
+            model = onnx.load(f"{prefix}.onnx", load_external_data=False)
         except (ExportError, FileNotFoundError):
             if not log.exists():
                 raise
@@ -150,7 +150,7 @@ def write(
     onnx.save(model, str(path))
     if precision == "int8":
         quantize_onnx(path, images, engine)
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
     return len(model.graph.node)
 
 

@@ -154,7 +154,8 @@ def _calibrated(path: os.PathLike | str, images: List[np.ndarray], engine: str) 
     with tempfile.TemporaryDirectory() as folder:
         augmented = Path(folder) / "augmented.onnx"
         calibrator = quantization.create_calibrator(str(path), operators, str(augmented))
-        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.shape_inference.infer_shapes(model)
         calibrator.collect_data(_Reader(model.graph.input[0].name, images))
         return model, calibrator.compute_data()
 

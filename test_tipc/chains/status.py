@@ -38,7 +38,7 @@ ROWS = (
     ("benchmark", "benchmark", "benchmark_train"),
 )
 # of a chain, beside paddlepaddle
-PACKAGES = {"serving": ("litserve",), "paddle2onnx": ("paddle2onnx", "onnxruntime")}
+PACKAGES = {"serving": ("uvicorn",), "paddle2onnx": ("paddle2onnx", "onnxruntime")}
 OUTCOME = re.compile(r"(Run successfully|Run failed|Skipped) with command - ")
 FINISHED = re.compile(r"Finished - \S+ - (\d+) succeeded, (\d+) failed, (\d+) skipped !")
 
