@@ -140,9 +140,12 @@ def test_a_run_s_sheet_shows_images_truths_and_predictions(run):
 
 @pytest.mark.slow
 def test_the_quickstart_learns(tmp_path, monkeypatch):
-    """One of its eight epochs; all of them reach what the file's header says."""
+    """In two epochs; its eight reach what the file's header says. (After one alone the masks depend
+    on the processor's rounding: an AP50 of 0.03 on one, above 0.2 on another.)
+    """
     monkeypatch.chdir(ROOT)
-    config = load_config(QUICKSTART, ["Global.epochs=1", f"Global.output_dir={tmp_path}"])
+    epochs = ["Global.epochs=2", "Global.eval_interval=2"]
+    config = load_config(QUICKSTART, [*epochs, f"Global.output_dir={tmp_path}"])
     paddle.seed(0)
     untrained = DetectionTask(config, Processes()).evaluate()
     assert train(config) == 0
