@@ -9,9 +9,11 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_nextvit.models.detectors import rpn
 from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
-from ppcls_nextvit.models.detectors.roi import RoIHead
+from ppcls_nextvit.models.detectors.roi import RoIHead, _Sample
 from ppcls_nextvit.models.detectors.rpn import RPNHead
+from ppcls_nextvit.models.detectors.targets import sample
 from scripts import seeded
 from support.goldens import assert_loads, paddle_state_dict
 from support.paths import GOLDEN
@@ -156,6 +158,58 @@ def batch(counts, height=64, width=96, seed=0):
         "masks": masks,
         "counts": paddle.to_tensor(counts, dtype="int32"),
     }
+
+
+def boxes_at(count, left):
+    """`count` boxes of 10 x 10 pixels in a column."""
+    top = np.arange(count, dtype=np.float32) * 20
+    return np.stack([left + 0 * top, top, left + 10 + 0 * top, top + 10], axis=1)
+
+
+def test_a_quarter_of_the_proposals_that_learn_stand_for_objects():
+    """512 an image, a share of 0.25 from an overlap of 0.5 on, as in the reference's recipes."""
+    samples = MaskRCNN.__init__.__kwdefaults__["roi_samples"]
+    objects = paddle.to_tensor(boxes_at(300, 0))
+    near, far = objects.clone(), boxes_at(700, 500)
+    near[:, 3] -= 5  # overlaps of 0.5
+    almost = objects.clone()
+    almost[:, 3] -= 5.01
+    labels = paddle.arange(300) % 3
+    chosen = _Sample(paddle.concat([near, paddle.to_tensor(far)]), objects, labels, samples, 3)
+    assert (samples, chosen.positives, len(chosen.boxes)) == (512, 128, 512)
+    assert (chosen.classes[:128] < 3).all() and (chosen.classes[128:] == 3).all()
+    np.testing.assert_array_equal(chosen.classes[:128], labels[chosen.objects])
+    # what overlaps less is background, however few objects there are; the objects are proposals
+    chosen = _Sample(almost[:100], objects[:100], labels[:100], samples, 3)
+    assert (chosen.positives, len(chosen.boxes)) == (100, 200)
+    assert (chosen.boxes[:100] == objects[:100]).all()
+
+
+def test_half_of_the_anchors_that_learn_may_stand_for_objects(monkeypatch):
+    """256 an image, a share of 0.5, from an overlap of 0.7 on and below 0.3."""
+    samples = MaskRCNN.__init__.__kwdefaults__["rpn_samples"]
+    drawn = []
+    monkeypatch.setattr(
+        rpn,
+        "sample",
+        lambda *arguments: drawn.append((arguments, sample(*arguments))) or drawn[-1][1],
+    )
+    head = RPNHead(8, (4,), (8.0,), (1.0,), 0.7, samples)
+    objects = paddle.to_tensor(boxes_at(400, 0))
+    heights = {7.01: 1, 6.99: -1, 3.01: -1, 2.99: 0}  # of 10: the overlap, and what it stands for
+    anchors = []
+    for height in heights:
+        part = objects.clone()
+        part[:, 3] = part[:, 1] + height
+        anchors.append(part)
+    anchors = [paddle.concat([objects, *anchors])]
+    count = len(anchors[0])
+    logits, deltas = paddle.zeros([1, count]), paddle.zeros([1, count, 4])
+    head.losses([logits], [deltas], anchors, [objects], np.array([[10_000, 10_000]]))
+    (((assigned, _, _), (positives, negatives)),) = drawn
+    assert (samples, len(positives), len(negatives)) == (256, 128, 128)
+    meant = np.repeat([1, *heights.values()], 400)
+    np.testing.assert_array_equal(np.sign(assigned.numpy()), meant)
 
 
 @pytest.mark.parametrize("counts", [[2, 1], [0, 3], [1, 0], [0, 0], [500, 1]])
