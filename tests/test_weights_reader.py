@@ -25,6 +25,7 @@ from ppcls_nextvit.weights.formats import unpickler
 from ppcls_nextvit.weights.formats.errors import FormatError, PickleError
 from ppcls_nextvit.weights.formats.safetensors import write_safetensors
 from support.hostile_weights import HOSTILE
+from support.mutated_weights import MadePickle, mutated_header, mutated_member
 from support.torch_writer import Global, Instance, Storage, Tensor, write_legacy, write_zip
 
 FLOATS = np.array([1.5, -2.25, 3e-3, 65504.0], np.float32)
@@ -633,6 +634,42 @@ def fuzz_opcodes(directory, count, seed=0):
             assert "\n" not in str(error)
             tally[0] += 1
     return tally
+
+
+def fuzz_structure(directory, count, seed=0):
+    """Read `count` files of each of three kinds, whose changes no checksum and no empty stack
+    hides; {kind: [refused, read]}.
+    """
+    rng, good, path = random.Random(seed), samples(directory), directory / "made"
+    archives = [good[name] for name in ("zip.pth", "a.npz", "b.npz")]
+
+    def change(content):
+        for _ in range(rng.randrange(1, 4)):
+            content = mutate(content, rng)[1] or b"x"
+        return content
+
+    kinds = {
+        "pickle": lambda: MadePickle(rng).bytes(),
+        "member": lambda: mutated_member(rng.choice(archives), change),
+        "header": lambda: mutated_header(good["a.safetensors"], rng),
+    }
+    outcome = {kind: [0, 0] for kind in kinds}
+    for kind, make in kinds.items():
+        for _ in range(count):
+            path.write_bytes(make())
+            try:
+                read_file(path)
+                outcome[kind][1] += 1
+            except WeightFileError as error:
+                assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+                outcome[kind][0] += 1
+    return outcome
+
+
+def test_what_is_wrong_inside_is_refused_with_one_line(tmp_path):
+    outcome = fuzz_structure(tmp_path, 150)
+    for refused, read in outcome.values():
+        assert refused + read == 150 and refused > 75
 
 
 def test_random_pickles_are_read_or_refused(tmp_path):
