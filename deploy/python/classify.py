@@ -142,10 +142,11 @@ def predict_files(
 
 
 def allow_any_name() -> None:
-    """A name that the terminal's encoding lacks is from here on printed escaped, and no error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """A name that the terminal's encoding lacks is from here on printed escaped, and no error, as
+    it is on stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_result(result: dict) -> None:

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..engine.distributed import start_processes
+    from ..engine.log import memory_text
     from ..models import MODELS, create_model
     from ..tasks import TASKS
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{name} on {device}, {args.runs} run{'s' * (args.runs > 1)}")
     for part, times in measured.items():
         print(f"{part}: median {statistics.median(times):.1f} ms, least {min(times):.1f} ms")
-    print(f"peak memory: {memory:.0f} MB")
+    print(f"peak memory: {memory_text(memory)}")
     return 0
 
 

@@ -109,8 +109,12 @@ def _end_of(exitcode: Optional[int]) -> str:
     """How a process with that exit code ended, in words."""
     if exitcode is None or exitcode >= 0:
         return f"ended with status {exitcode}"
-    hints = {int(signal.SIGKILL): "; out of memory?", int(signal.SIGBUS): "; is /dev/shm full?"}
-    return f"was killed by signal {-exitcode}{hints.get(-exitcode, '')}"
+    hints = {"SIGKILL": "; out of memory?", "SIGBUS": "; is /dev/shm full?"}
+    try:
+        hint = hints.get(signal.Signals(-exitcode).name, "")
+    except ValueError:  # a signal without a name
+        hint = ""
+    return f"was killed by signal {-exitcode}{hint}"
 
 
 def local_processes(world_size: int) -> int:
@@ -125,7 +129,7 @@ def fits_shared_memory(needed_bytes: int) -> bool:
     """
     try:
         stat = os.statvfs("/dev/shm")
-    except OSError:
+    except (OSError, AttributeError):  # Windows has neither
         return False
     free_bytes = stat.f_bavail * stat.f_frsize
     if free_bytes >= needed_bytes:

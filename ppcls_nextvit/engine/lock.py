@@ -62,7 +62,7 @@ class FileLock:
                     os.close(descriptor)
         told = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(told).encode(), 0)
+        os.write(descriptor, json.dumps(told).encode())
 
     def release(self) -> None:
         """Give the lock back."""
@@ -133,7 +133,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _owner(descriptor: int) -> str:
     """What the lock's file says of its owner."""
     try:
-        told = json.loads(os.pread(descriptor, 1 << 12, 0))
+        told = json.loads(os.read(descriptor, 1 << 12))
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
         return f"process {int(told['pid'])} on {told['host']!s}, since {since}"
     except (ValueError, KeyError, TypeError, OverflowError):  # it has just been made

@@ -4,11 +4,10 @@ import json
 import logging
 import os
 import platform
-import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Optional, Union
 
 import numpy
 import paddle
@@ -17,6 +16,12 @@ import PIL
 from .. import __version__
 from .distributed import Processes
 from .logger import logger
+
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def environment(processes: Processes) -> Dict[str, Any]:
@@ -33,13 +38,21 @@ def environment(processes: Processes) -> Dict[str, Any]:
     }
 
 
-def peak_memory_mb(device: str) -> float:
+def peak_memory_mb(device: str) -> Optional[float]:
     """Peak memory of this process in MB: the device's allocator on a GPU, the resident set on a
-    CPU.
+    CPU. None where the system does not tell (Windows).
     """
     if device == "gpu":
         return paddle.device.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if resource is None:
+        return None
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)  # bytes, or kilobytes
+
+
+def memory_text(memory_mb: Optional[float]) -> str:
+    """What `peak_memory_mb` returned, for a line of text."""
+    return "unknown" if memory_mb is None else f"{memory_mb:.0f} MB"
 
 
 class RunLog:

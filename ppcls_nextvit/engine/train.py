@@ -23,7 +23,7 @@ from .disk import check_disk, set_bytes
 from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
 from .lock import own_folder
-from .log import RunLog, environment, peak_memory_mb
+from .log import RunLog, environment, memory_text, peak_memory_mb
 from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .precision import evaluates_low, float32_state, mixed_precision
@@ -264,7 +264,7 @@ class Run:
 
     def _log(self, figures, epoch, lr, bar):
         progress, epochs = self.progress, self.config.Global.epochs
-        memory = round(peak_memory_mb(self.processes.device))
+        memory = peak_memory_mb(self.processes.device)
         position = round(epoch - 1 + progress.batch / self.batches, 6)
         self.log.figures(
             "train",
@@ -272,7 +272,7 @@ class Run:
             epoch=epoch,
             position=position,
             lr=lr,
-            memory_mb=memory,
+            **({} if memory is None else {"memory_mb": round(memory)}),
             **figures,
         )
         shown = {name: f"{figures[name]:.4f}" for name in self.task.shown}
@@ -281,7 +281,7 @@ class Run:
             **shown,
             img_s=f"{figures['images_per_s']:.0f}",
             run_eta=duration(figures["eta_s"]),
-            memory=f"{memory} MB",
+            memory=memory_text(memory),
         )
         logger.info(
             "epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s",
@@ -294,7 +294,7 @@ class Run:
             lr,
             figures["images_per_s"],
             duration(figures["eta_s"]),
-            f" memory {memory} MB" if self.config.Global.print_mem_info else "",
+            f" memory {memory_text(memory)}" if self.config.Global.print_mem_info else "",
         )
 
     def _evaluate(self):

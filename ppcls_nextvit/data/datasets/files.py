@@ -174,7 +174,7 @@ class ZipFiles:
         # some programs of Windows write their own slashes
         for name in [name for name in self.members if "\\" in name]:
             self.members.setdefault(name.replace("\\", "/"), self.members[name])
-        self.descriptor = os.open(root, os.O_RDONLY)
+        self.descriptor = os.open(root, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -224,15 +224,23 @@ class ZipFiles:
     def _unpacked(self, member: Member) -> bytes:
         """The bytes of a member, at most one more than it must have."""
         # the name's length may differ from the directory's
-        header = os.pread(self.descriptor, 30, member.offset)
+        header = self._at(member.offset, 30)
         if header[:4] != b"PK\3\4":
             return b""
         name_length, extra_length = struct.unpack("<HH", header[26:30])
         start = member.offset + 30 + name_length + extra_length
-        data = os.pread(self.descriptor, member.size, start)
+        data = self._at(start, member.size)
         if member.method == zipfile.ZIP_DEFLATED:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.unpacked + 1)
         return data
+
+    def _at(self, start: int, size: int) -> bytes:
+        """`size` bytes of the file, from byte `start` on."""
+        if hasattr(os, "pread"):
+            return os.pread(self.descriptor, size, start)
+        with open(self.root, "rb") as file:  # Windows
+            file.seek(start)
+            return file.read(size)
 
 
 def open_files(image_root: str) -> Files:
