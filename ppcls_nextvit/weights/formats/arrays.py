@@ -2,6 +2,7 @@
 that are there.
 """
 
+import functools
 import math
 from typing import Any, Sequence, Union
 
@@ -31,6 +32,7 @@ def numpy_dtype(text: Any, order: str = "=") -> np.dtype:
     return np.dtype(text)
 
 
+@functools.cache  # of as few kinds as there are
 def _stored(kind: str) -> np.dtype:
     """The dtype in which numbers of type `kind`, which may be BFLOAT16, lie in a file."""
     return numpy_dtype("u2" if kind == BFLOAT16 else kind)

@@ -74,8 +74,7 @@ def _tensor(
         raise FormatError(
             f"tensor {shown(key)} is of type {shown_text(name, 40)}, which is not read"
         )
-    whole = all(type(n) is int and n >= 0 for n in (start, end, *shape))
-    if not whole or not start <= end <= len(data):
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end <= len(data):
         raise FormatError(
             f"tensor {shown(key)} lies at {shown(start)}..{shown(end)} of {len(data)} bytes"
         )
