@@ -99,8 +99,12 @@ def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path
     save_checkpoint(tmp_path / "middle", parts)
     given = [f"Global.checkpoints={tmp_path / 'middle'}"]
     config = resumed(first, tmp_path / "a", *given, "DataLoader.Train.sampler.batch_size=2")
+    log = RunLog(config.output_dir, Processes())
+    for update in (3, 4):  # the latter's step was not saved
+        log.figures("train", update=update, epoch=2, position=update / 2)
+    log.close()
     assert train(config) == 0
-    assert [line["update"] for line in read_figures(config.output_dir)] == [13, 14, 15, 16]
+    assert [line["update"] for line in read_figures(config.output_dir)] == [3, 13, 14, 15, 16]
     said = (config.output_dir / "train.log").read_text()
     assert "batches 2 (now 8): the run goes on, but will not equal an uninterrupted one" in said
     assert "the share of epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8" in said

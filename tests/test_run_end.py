@@ -264,7 +264,7 @@ def test_one_signal_leaves_once():
                 pytest.fail("it came before")
     finally:
         stop.restore()
-    stop = StopSignal()
+    stop, tidied = StopSignal(), []
     try:
         with pytest.raises(Stopped):
             with stop.at_once():
@@ -273,6 +273,8 @@ def test_one_signal_leaves_once():
                 finally:  # what tidies up is not disturbed by a launcher that repeats its signal
                     os.kill(os.getpid(), signal.SIGTERM)
                     time.sleep(0.1)
+                    tidied.append(True)
+        assert tidied
     finally:
         stop.restore()
 
