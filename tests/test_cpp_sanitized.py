@@ -1,7 +1,7 @@
 """deploy/cpp under the address and undefined-behaviour sanitisers: images with odd notes, damaged
 images and damaged descriptions, drawn anew at every run.
 
-The seed of a run is printed; FUZZ_SEED repeats it, FUZZ_SECONDS makes it longer.
+The seed of a run is printed; FAULTS_SEED repeats it, FAULTS_SECONDS makes it longer.
 """
 
 import json
@@ -16,14 +16,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from odd_images import PIXELS, WITH_NOTES, damaged, turned
 from ppcls_nextvit.data.images import decode_image
 from support import cpp_programs
+from support.odd_images import PIXELS, WITH_NOTES, damaged, turned
 from test_deploy_cpp import CHW, DECODE, describe, png, resize
 
 pytestmark = pytest.mark.slow  # the library is built anew, unoptimised
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", 20))
+SECONDS = float(os.environ.get("FAULTS_SECONDS", 20))
 REPORT = ("runtime error", "Sanitizer", "DEADLYSIGNAL")
 
 
@@ -33,8 +33,8 @@ def programs():
 
 
 def seed():
-    number = int(os.environ.get("FUZZ_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"FUZZ_SEED={number}")
+    number = int(os.environ.get("FAULTS_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"FAULTS_SEED={number}")
     return np.random.default_rng(number)
 
 
