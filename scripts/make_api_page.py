@@ -243,6 +243,8 @@ def constant(name, value):
     its kind.
     """
     shown = repr(value)
+    if isinstance(value, Path):  # of this machine
+        return f"`{name}`: a Path"
     if len(shown) <= 60 and " at 0x" not in shown:
         return f"`{name}`: `{shown}`"
     kind = "mapping" if isinstance(value, Mapping) else type(value).__name__
