@@ -249,17 +249,20 @@ def test_a_set_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypa
         load_checkpoint(prefix)
 
 
-def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch):
-    prefix = tmp_path / "best_model"
-    for links in (True, False):
-        save_checkpoint(prefix, content(1))
-        os.utime(tmp_path / "best_model.pdparams", (0, links))
-        if not links:
-            monkeypatch.setattr(checkpoint.os, "link", no_links)
-        kept = checkpoint.set_aside(prefix)
-        assert kept.name.startswith("best_model-19700101-")
-        save_checkpoint(prefix, content(2))
-        assert (value_of(kept), value_of(prefix)) == (1.0, 2.0)
+@pytest.mark.parametrize("links", [True, False])
+def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch, links):
+    """Also one of the same second as another."""
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", no_links)
+    prefix, kept = tmp_path / "best_model", []
+    for value in (1, 2, 3):
+        save_checkpoint(prefix, content(value))
+        os.utime(tmp_path / "best_model.pdparams", (0, 0))
+        kept.append(checkpoint.set_aside(prefix))
+    save_checkpoint(prefix, content(4))
+    assert [value_of(one) for one in (*kept, prefix)] == [1.0, 2.0, 3.0, 4.0]
+    ends = [one.name.removeprefix(kept[0].name) for one in kept]
+    assert kept[0].name.startswith("best_model-19") and ends == ["", "-2", "-3"]
 
 
 def no_links(source, target):

@@ -87,6 +87,8 @@ def test_the_font_that_lacks_fewest_letters_is_taken(caplog):
     pytest.importorskip("matplotlib", reason="needs the extra `train`")
     font = fonts._font_for("кот \U0001f408", 13)  # a cat, of which there is no font
     assert not boxes(font, "к") and "the letters \U0001f408" in caplog.text
+    # and where none has more, Pillow's own
+    assert fonts._font_for("\U0001f408", 13).getname() == ImageFont.load_default(13).getname()
 
 
 def test_matplotlibs_pictures_have_the_letters_too(tmp_path, recwarn):

@@ -204,10 +204,13 @@ def set_aside(prefix: Union[str, Path]) -> Path:
     """
     prefix = _without_suffix(prefix)
     saved = time.localtime(_beside(prefix, ".pdparams").stat().st_mtime)
-    kept = _beside(prefix, time.strftime("-%Y%m%d-%H%M%S", saved))
+    name = time.strftime("-%Y%m%d-%H%M%S", saved)
+    numbers = ("", *(f"-{number}" for number in range(2, 1000)))
+    free = (_beside(prefix, name + number) for number in numbers)
+    kept = next(one for one in free if not _beside(one, ".pdparams").exists())
     for suffix in SUFFIXES:
         source, target = _beside(prefix, suffix), _beside(kept, suffix)
-        if source.exists() and not target.exists():
+        if source.exists():
             try:
                 os.link(source, target)
             except OSError:  # a file system without links
