@@ -142,6 +142,7 @@ def test_one_line_and_status_one(tmp_path, capfd, monkeypatch, case):
     assert not (tmp_path / "HACKED").exists()
 
 
+@pytest.mark.slow
 def test_bad_images_are_skipped_and_counted_if_the_config_says_so(tmp_path, capfd):
     path = write_config(tmp_path, train=16, test=10, Global={"epochs": 1})
     overrides, _ = truncated_image(tmp_path)

@@ -288,6 +288,7 @@ def test_dense_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
 
 
+@pytest.mark.slow
 def test_int8_too_far_from_the_model_leaves_out_itself_alone(part, tmp_path, monkeypatch):
     def export_pair(*arguments, **options):
         raise ExportError("too far")

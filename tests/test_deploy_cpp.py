@@ -30,6 +30,7 @@ from support.tiny_run import write_config
 from test_deploy_python import CHW, DECODE, PIPELINES, resize
 from test_preprocess import encoded, noise, png_of
 
+pytestmark = pytest.mark.slow  # the programs are built first
 PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 PIXELS = [DECODE, CHW]
 
@@ -162,7 +163,6 @@ def test_order_of_the_passes_is_that_of_the_exporter_s_pillow(
         assert np.array_equal(expected, np.asarray(image.resize((width, height), by)))
 
 
-@pytest.mark.slow
 def test_opencv_where_a_model_asks_for_it(pictures, tmp_path):
     cv2 = pytest.importorskip("cv2")
     folder = cpp_programs.build("deploy/cpp", "-DWITH_OPENCV=ON", optional=True)
@@ -435,7 +435,6 @@ def assert_same(results, expected):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["pir", "pdmodel", "logits"])
 def test_predictions_are_those_of_python(exported, pictures, tmp_path, form):
     expected = python_predictions(
@@ -517,7 +516,6 @@ def test_export_for_one_size_and_batch(tmp_path, exported, pictures):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not paddle.base.core.supports_bfloat16(), reason="this CPU has no bf16 for oneDNN"
 )
@@ -560,7 +558,6 @@ def test_bf16_export(tmp_path, exported):
     )
 
 
-@pytest.mark.slow
 def test_nextvit_small_on_real_photos(tmp_path):
     """The published architecture with seeded weights, at 224 x 224 with the recipe of evaluation:
     the five best of 1000 classes.

@@ -215,6 +215,7 @@ def script(path, body):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body, message",
     [

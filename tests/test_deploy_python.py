@@ -241,6 +241,7 @@ def test_onednn_is_really_off(exported, monkeypatch):
     assert seen == [True, False]
 
 
+@pytest.mark.slow
 @needs_avx512
 def test_pdmodel_of_a_fixed_batch_and_bfloat16(exported, pictures, tmp_path):
     """The older format, batches filled up to the exported one; bfloat16 as exported or as asked

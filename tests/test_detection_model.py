@@ -129,6 +129,7 @@ def test_second_stage_on_given_boxes(model, maps, golden):
     np.testing.assert_array_equal(chosen.numpy(), whole.numpy()[np.arange(12), labels.numpy()])
 
 
+@pytest.mark.slow
 def test_detections(model, image, golden):
     with paddle.no_grad():
         (found,) = model(image)
@@ -142,6 +143,7 @@ def test_detections(model, image, golden):
     np.testing.assert_allclose(sorted(areas), sorted(golden["det_mask_areas"]), rtol=5e-3, atol=8)
 
 
+@pytest.mark.slow
 def test_scale_divides_the_boxes_and_leaves_the_masks(model, image):
     scale = paddle.to_tensor([[0.5, 2.0]])  # y, x
     with paddle.no_grad():

@@ -137,6 +137,7 @@ def logits_export(request, tmp_path_factory):
     return model, request.param, folder, result, program(name, folder, ("logits",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_batch_and_size(logits_export, shape):
     """At sizes that the export did not see, down to one pooled token in an attention; the model's
@@ -202,6 +203,7 @@ def test_fixed_batch_and_size(tmp_path, name, photos):
         assert set(nodes(tmp_path)) == FIXED, "nothing reads a size that is known"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, softmax", [("onnx", False), ("openvino", True), ("tensorrt", True)])
 def test_fp16_has_float32_ends(tmp_path, name, softmax, photos):
     result = exported(
@@ -240,6 +242,7 @@ def test_bf16_runs_in_onednn(tmp_path, photos):
     assert description(tmp_path)["Export"]["precision"] == "bf16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paddle", "onnx"])
 def test_window_pool_variant(tmp_path, name):
     assert (
@@ -284,6 +287,7 @@ def test_published_architectures_on_photos(tmp_path, photos, variant, operators)
             assert result.nodes == operators
 
 
+@pytest.mark.slow
 def test_pdmodel_replaces_the_program_of_an_older_export(tmp_path):
     exported("paddle", tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -454,6 +458,7 @@ def test_tool_describes_everything(weights, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, shape, files",
     [
@@ -491,6 +496,7 @@ def test_options_of_the_tool(weights, tmp_path, capsys, options, shape, files):
     assert (f"build.py --model {folder}" in capsys.readouterr().out) == (name == "tensorrt")
 
 
+@pytest.mark.slow
 def test_infer_add_softmax_false_leaves_logits(weights, tmp_path):
     path = write_config(
         tmp_path,
@@ -587,6 +593,7 @@ def test_batches_have_every_photo_and_several_sizes(photos):
     assert (larger[1][0][:, 224:, :224] == photos[0][:, 222:190:-1]).all(), "mirrored at the edge"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("softmax", [True, False])
 def test_wrong_files_are_not_written_and_older_ones_stay(tmp_path, monkeypatch, softmax):
     name, model, write = "paddle", random_model(), TARGETS["paddle"].write
@@ -633,6 +640,7 @@ def test_weights_that_are_not_finite(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "package, name, extra",
     [
@@ -651,6 +659,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch, package, name, e
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_directory_is_of_one_target(tmp_path):
     exported("paddle", tmp_path)
     with pytest.raises(

@@ -88,6 +88,7 @@ def classifier(request, tmp_path_factory):
     return request.param, exported(folder, request.param), folder
 
 
+@pytest.mark.slow
 def test_saved_package_equals_the_model(classifier):
     precision, result, folder = classifier
     program = mil.MilProgram(folder / PACKAGE)
@@ -109,6 +110,7 @@ def test_saved_package_equals_the_model(classifier):
         assert types(program, body) == {FLOAT32} and 57.4e6 < result.size < 58e6
 
 
+@pytest.mark.slow
 def test_pixels_of_real_photos(classifier):
     """8-bit pixels, as an app has them, give what the model gives for preprocessing's floats;
     colours in another order do not.
@@ -166,6 +168,7 @@ def test_names_that_occur_twice():
     assert deploy.distinct(NAMES) == coreml.distinct(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_any_size(tmp_path, precision):
     """Sizes that the export did not see, odd ones among them, where pools round up."""
@@ -181,6 +184,7 @@ def test_any_size(tmp_path, precision):
     assert (sizes.heightRange.lowerBound, sizes.widthRange.upperBound) == (32, 1024)
 
 
+@pytest.mark.slow
 def test_feature_maps_of_blue_first_pictures(tmp_path):
     """Four float32 outputs; the window-pool variant; the picture's colours as the recipe says."""
     result = exported(
@@ -231,6 +235,7 @@ def test_published_architectures_on_photos(tmp_path, variant, precision):
     )
 
 
+@pytest.mark.slow
 def test_tensors_where_there_is_no_recipe(tmp_path):
     result = export_classifier(
         random_model(),
@@ -403,6 +408,7 @@ class StandIn:
         )
 
 
+@pytest.mark.slow
 def test_tool_and_program(tmp_path, monkeypatch, capsys):
     """A user's two commands, with mil.py in place of Core ML: the predictions of tools/infer.py."""
     config, model, found = write_config(tmp_path), tmp_path / "model", {}

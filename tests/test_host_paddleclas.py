@@ -40,6 +40,7 @@ def build(arch, **arguments):
     )
 
 
+@pytest.mark.slow
 def test_build_model_finds_ours(arch, tmp_path):
     paddle.seed(1)
     network = build(arch, path_dropout=0.3, use_sync_bn=False)
@@ -56,6 +57,7 @@ def test_build_model_finds_ours(arch, tmp_path):
         build(arch, classnum=3)
 
 
+@pytest.mark.slow
 def test_pretrained_takes_every_format_and_another_class_count(arch, tmp_path):
     write_zip(tmp_path / "official.pth", {"model": tensors(torch_state_dict("NextViT_small"))})
     network = arch.build_model(

@@ -44,6 +44,7 @@ def manager():
     return manager
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_the_suite_s_own_upernet(manager, monkeypatch):
     monkeypatch.syspath_prepend(CONFIGS.parents[1] / "benchmarks")
     from timed_engines.detectors import create_paddleseg_upernet

@@ -374,6 +374,7 @@ def test_results_into_a_pipe(tmp_path):
     assert json.loads(done.stdout) == ["a"], done.stderr
 
 
+@pytest.mark.slow
 def test_as_a_program(weights, tmp_path):
     folder, config = clothes(tmp_path / "clothes", 1), write_config(tmp_path)
     command = [

@@ -33,11 +33,12 @@ STATISTICS = ("._mean", "._variance")
 
 
 def one_name_per_family():
-    """The first name of every family of backbones, then the page's."""
+    """The first name of every family of backbones, whose tests are slow, then the page's."""
     first = {}
     for name in backbone_names():
         first.setdefault(variant_of(name).family, name)
-    return [*first.values(), "PlainConv"]
+    ours = [pytest.param(name, marks=pytest.mark.slow) for name in first.values()]
+    return [*ours, "PlainConv"]
 
 
 BACKBONES = one_name_per_family()

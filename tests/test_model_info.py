@@ -14,6 +14,7 @@ from support.programs import program_at
 model_info = program_at("scripts/model_info.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, g224, g384, parameters, fused_parameters",
     [

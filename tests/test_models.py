@@ -58,10 +58,10 @@ def drop_paths(model):
 @pytest.mark.parametrize(
     "variant, size",
     [
-        ("NextViT_small", (2, 224, 224)),
+        pytest.param("NextViT_small", (2, 224, 224), marks=pytest.mark.slow),
         ("NextViT_small", (1, 232, 248)),
-        ("NextViT_base", (1, 224, 224)),
-        ("NextViT_large", (1, 224, 224)),
+        pytest.param("NextViT_base", (1, 224, 224), marks=pytest.mark.slow),
+        pytest.param("NextViT_large", (1, 224, 224), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_equal_the_reference(variant, size):
@@ -198,6 +198,7 @@ def test_fusing_something_else_is_refused():
 # ---------------------------------------------------------------- the table of numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, parameters, published_m",
     [
@@ -338,6 +339,7 @@ def test_dropout_is_active_in_training_only(rates):
     assert max_difference(calm, model(images)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_path_rate, frozen_stages", [(0.0, 0), (0.3, 0), (0.0, 1), (0.0, 3)])
 def test_recompute_changes_nothing(drop_path_rate, frozen_stages):
     """Loss, gradients and running statistics, after two steps, bit for bit."""

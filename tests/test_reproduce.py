@@ -171,6 +171,7 @@ def test_the_numbers_are_those_of_a_plain_loop(
         assert picture.size == (1080, 360) and len(set(picture.convert("L").getdata())) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shift, tolerance, status", [(-0.05, "0.1", 0), (0.2, "0.1", 1), (0.2, "0.3", 0)]
 )
@@ -393,6 +394,7 @@ def test_warped_images_are_reported_so(weights, data, tmp_path):
     assert "warped to 32 x 32, bicubic" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_corruption_report(weights, data, tmp_path, monkeypatch):
     """All 75 folders show the same ten images, so every error is the same, and CE is that error
     over AlexNet's.

@@ -156,6 +156,7 @@ def miou(root, model, ratios=(1.0,), flip=False):
     return 100 * (both / either).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, ratios, flip",
     [("ade20k", (1.0,), False), ("ade20k-ms", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)],
@@ -201,6 +202,7 @@ def test_miou_is_that_of_a_plain_loop(
         assert list(curve.get_ydata()) == sorted(shares, reverse=True)
 
 
+@pytest.mark.slow
 def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsys):
     """The published figures are set to what pycocotools makes of the model's answers here: both
     match; one moved, they do not.
@@ -270,6 +272,7 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, batch", [("coco", 1), ("coco", 3), ("ade20k", 1)])
 def test_an_interrupted_evaluation_continues(
     small, kind, batch, coco, ade, tmp_path, monkeypatch, capsys

@@ -23,6 +23,8 @@ from ppcls_nextvit.tasks import load_config, train
 from ppcls_nextvit.tasks.classification.task import ClassificationTask
 from support.tiny_run import write_config
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.mark.parametrize(
     "progress, then, now, batch, update",

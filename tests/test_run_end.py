@@ -25,6 +25,7 @@ from ppcls_nextvit.tasks.common import PHOTOS
 from support.programs import program_at
 from support.tiny_run import DATA, write_config
 
+pytestmark = pytest.mark.slow  # whole runs
 LIST = "ppcls/utils/imagenet1k_label_list.txt"
 
 

@@ -143,6 +143,7 @@ class Matched(SemanticFPN):
         return parts, {"matched": (1, len(batch["image"]))}
 
 
+@pytest.mark.slow
 def test_a_segmentor_with_losses_of_its_own_needs_no_edit_of_the_task(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS._items, "Matched", Matched)
     path = Path(config_of(tmp_path).path)

@@ -257,6 +257,7 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path, name):
         assert got.tobytes() == expected.tobytes(), file.name
 
 
+@pytest.mark.slow
 def test_four_ways_of_sending_a_photo(service, expected):
     for photo, row in expected.items():
         order = np.argsort(-row)[:3].tolist()
@@ -888,6 +889,7 @@ def test_load_test_program(service, monkeypatch, tmp_path, capsys):
     assert 100 < many["memory_mb"] < 3000 and many["p50_ms"] <= many["p99_ms"] <= many["max_ms"]
 
 
+@pytest.mark.slow
 def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
     for package in ("onnxruntime", "paddle2onnx", "onnxslim"):
         pytest.importorskip(package, reason="needs the extra `onnx`")

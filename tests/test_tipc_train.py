@@ -797,6 +797,7 @@ def checkout(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken, status, succeeded, failed",
     [
@@ -853,6 +854,7 @@ def test_a_broken_command_turns_the_chain_red(checkout, broken, status, succeede
     )
 
 
+@pytest.mark.slow
 def test_whole_infer_compares_with_the_stored_predictions(checkout):
     tipc = checkout / "test_tipc"
     (tipc / "data" / "whole").symlink_to("lite")

@@ -45,6 +45,7 @@ def run(tool, config, weights, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
 def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
     if to == "onnx":

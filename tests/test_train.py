@@ -207,6 +207,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path)
         train(config)
 
 
+@pytest.mark.slow
 def test_a_run_without_loss_scaling_goes_on_with_it(tmp_path, monkeypatch):
     """As one of a CPU does on a GPU. A scaler that is on refuses the empty state of one that was
     off.
@@ -320,6 +321,7 @@ def test_averaged_weights_are_not_resumed_from(uninterrupted, tmp_path):
         train(load_config(everything(tmp_path), [f"Global.checkpoints={tmp_path / 'best_model'}"]))
 
 
+@pytest.mark.slow
 def test_resuming_does_not_need_the_file_that_the_run_began_with(tmp_path):
     steps = ["Global.iter_per_epoch=1", "Global.eval_during_train=False"]
     config = quick(tmp_path, *steps)
@@ -434,6 +436,7 @@ def test_low_precision_weights_are_averaged_in_float32_and_saved_as_float32():
     assert {value.dtype for value in float32_state(layer).values()} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_the_official_recipe_takes_a_step_on_real_images(tmp_path):
     """configs/NextViT_small_224.yaml as it is, but for the data, the batch size and the length."""
     write_config(tmp_path, train=4, test=2)

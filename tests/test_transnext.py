@@ -79,6 +79,7 @@ def shallow():
 # ---------------------------------------------------------------- parity with the reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", sorted(FORMS))
 @pytest.mark.parametrize(
     "name, golden, size",
@@ -94,6 +95,7 @@ def test_logits_equal_the_reference(name, golden, size, form):
     assert max_difference(run(model, image(1, 3, size, size)), expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, golden, arguments",
     [
@@ -606,6 +608,7 @@ def test_fused_is_an_equal_copy():
     assert max_difference(run(fused, x), run(model.eval(), x)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (None, 3, None, None)])
 @pytest.mark.parametrize(
     "arguments",

@@ -83,6 +83,7 @@ def run(model, shape):
 # ---------------------------------------------------------------- the reference's files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, golden, size",
     [
@@ -103,6 +104,7 @@ def test_an_official_file_gives_the_goldens(name, golden, size, tmp_path):
     assert difference < 1e-5 * max(np.abs(expected).max(), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, keys", [("MaskRCNN", 657), ("UPerNet", 697)])
 def test_whole_files_of_mmdet_and_mmseg(name, keys, tmp_path):
     file = {"MaskRCNN": "mask_rcnn_transnext_tiny", "UPerNet": "upernet_transnext_tiny"}[name]

@@ -230,6 +230,7 @@ def expected(prepared, pictures):
     }
 
 
+@pytest.mark.slow
 def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
     import onnxruntime
 

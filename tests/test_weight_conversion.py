@@ -113,6 +113,7 @@ FORMATS = {"timm": "timm", "PaddleClas": "PaddleClas / ppcls_nextvit"}
 SUFFIXES = {"timm": "safetensors", "PaddleClas": "pdparams", "npz": "npz"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_source_gives_the_golden_logits(tmp_path, capsys, small, kind):
     source, report = tmp_path / f"source.{SUFFIXES.get(kind, 'pth')}", tmp_path / "report.json"
@@ -165,6 +166,7 @@ def test_every_source_gives_the_golden_logits(tmp_path, capsys, small, kind):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["NextViT_base", "NextViT_large"])
 def test_the_larger_variants_give_the_golden_logits(tmp_path, variant):
     state = torch_state_dict(variant)
@@ -248,6 +250,7 @@ def test_heads(tmp_path, capsys, small):
     assert "proj_head.0.weight [1024, 10], the model has [1024, 1000]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program, head, phrase",
     [

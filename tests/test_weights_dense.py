@@ -260,6 +260,7 @@ def test_published_layouts_go_there_with_the_golden_outputs_and_back(
         assert max_difference(array, sample) < 1e-4 * np.abs(sample).max(), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 def test_our_own_files_load_back_and_round_trips_are_bit_identical(tmp_path, name):
     source, target = tiny(name), fresh(name, extra_norms=name != "MaskRCNN")
@@ -282,6 +283,7 @@ def test_our_own_files_load_back_and_round_trips_are_bit_identical(tmp_path, nam
 # ---------------------------------------------------------------- backbones alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.parametrize("style", ["official", "timm", "paddle"])
 def test_a_classifier_fills_the_backbone(name, style):
@@ -341,6 +343,7 @@ def test_a_classifier_s_gaps_are_still_errors():
         load_weights(fresh("UPerNet", extra_norms=True), partial, backbone_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.parametrize("layout", ["mm", "ours"])
 def test_a_detector_or_segmentor_gives_its_backbone(name, layout):
@@ -402,6 +405,7 @@ def test_norms_of_stages_on_one_side_only_are_errors():
 # ---------------------------------------------------------------- other heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 def test_another_class_count(name):
     layers = [f"{layer}.{leaf}" for layer in CLASS_LAYERS[name] for leaf in ("weight", "bias")]
@@ -422,6 +426,7 @@ def test_another_class_count(name):
     assert not load_weights(model, mm_keys(tiny(name)), head="fresh_on_mismatch").fresh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given, model, message",
     [

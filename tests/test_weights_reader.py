@@ -390,6 +390,7 @@ def test_the_machine_s_opcodes():
     assert refused == {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_small_files_that_ask_for_much(tmp_path, name):
     """Refused at once, in a few times the file's own size; some of them once took hours, or all
