@@ -345,7 +345,7 @@ def test_an_interrupted_evaluation_continues(
         ),
         (
             ("--record", "nextvit_small.mask_rcnn_1x.official", "--data", "nowhere"),
-            "instances_val2017.json: cannot be read",
+            "instances_val2017.json: no such file",
         ),
     ],
 )
@@ -408,7 +408,8 @@ def test_every_published_detector_and_segmentor_has_its_architecture(name):
         assert arch.name == record.model and arch.arguments["backbone"]["name"] == record.variant
         assert arch.arguments == {**record.arguments, **dataset.arguments}
         metrics |= set(dataset.figures)
-    assert set(record.published) <= metrics
+    # the weights again with another position bias, which no dataset of this project compares
+    assert set(record.published) <= metrics | {"ade20k/miou_ms_interpolation"}
 
 
 def test_views_of_ade20k():
