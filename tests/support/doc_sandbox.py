@@ -502,7 +502,7 @@ def python(arguments):
         (Path(arguments[2]) / "bin" / "activate").write_text("deactivate() { :; }\n")
         return 0
     if arguments[:2] == ["-m", "pytest"] and not any("test_" in argument for argument in arguments):
-        arguments = [*arguments, "tests/test_cli.py"]  # for the whole suite
+        arguments = [*arguments, "tests/test_schedule.py"]  # for the whole suite
     if arguments[:2] == ["-m", "paddle.distributed.launch"]:
         options, program = split_launch(arguments[2:])
         arguments = [
