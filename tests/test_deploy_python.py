@@ -621,6 +621,7 @@ def test_copied_away_it_runs_without_this_project(exported, tmp_path):
         "decoding",
         "description",
         "engines",
+        "fields",
         "notes",
         "numpy",
         "onnxruntime",

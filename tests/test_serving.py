@@ -1016,7 +1016,7 @@ def test_triton_preprocessing(repository, monkeypatch):
     backend.get_input_tensor_by_name = lambda request, name: request[name]
     backend.Tensor = lambda name, array: (name, array)
     backend.InferenceResponse = lambda tensors=(), error=None: {"tensors": tensors, "error": error}
-    backend.TritonError = type("TritonError", (Exception,), {"INVALID_ARG": 3})
+    backend.TritonError = type("TritonError", (Exception,), {"INVALID_ARG": 3, "INTERNAL": 1})
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
     monkeypatch.syspath_prepend(str(repository / "nextvit_preprocess" / "1"))
     monkeypatch.delitem(sys.modules, "pictures", raising=False)
@@ -1050,6 +1050,9 @@ def test_triton_preprocessing(repository, monkeypatch):
         ours(str(photo)).tobytes() for photo in PHOTOS
     )
     assert "not an image" in str(bad["error"]) and not bad["tensors"]
+    model.preprocess = lambda data: 1 / 0
+    (failed,) = model.execute([request(b"")])
+    assert "preprocessing failed: division by zero" in str(failed["error"])
 
 
 def test_paddle_servings_descriptions(exported, tmp_path, monkeypatch, capsys):
@@ -1063,7 +1066,7 @@ def test_paddle_servings_descriptions(exported, tmp_path, monkeypatch, capsys):
     edit(
         model,
         lambda d: (
-            d["Files"].update({"inference.pdmodel": {}}),
+            d["Files"].update({"inference.pdmodel": {"sha256": ""}}),
             d["Model"].update(class_num=1000),
             d["Model"]["input"].update(image_size=[224, 224]),
             d["Export"].update(outputs=["prob"]),

@@ -168,6 +168,9 @@ def test_the_copies_are_equal(copied):
         assert getattr(copied, name) == getattr(images, name)
     assert copied.MAX_BYTES == images.IMAGE_BYTES
     assert program_at("test_tipc/chains/client.py").EXTENSIONS == images.EXTENSIONS
+    endings = re.search(r"endings = \{(.*?)\}", text("deploy/cpp/src/files.cc"), re.DOTALL)[1]
+    assert tuple(re.findall(r'"(\.\w+)"', endings)) == images.EXTENSIONS
+    assert text("deploy/python/fields.py") == text("deploy/serving/fields.py")
 
 
 def test_no_other_list_of_endings():

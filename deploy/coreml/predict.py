@@ -17,6 +17,7 @@ sys.path[:0] = [str(HERE / "python"), str(HERE.parent / "python")]
 try:
     import numpy as np
     from classify import common_arguments, predict
+    from decoding import one_line
     from description import parse_description
     from PIL import Image
 except ModuleNotFoundError as error:
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         description = read_package(args.model)
         return predict(args, description, coreml_engine(args.model, description, args.units))
     except (OSError, ValueError, RuntimeError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
 
 

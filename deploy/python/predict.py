@@ -12,6 +12,7 @@ import sys
 
 try:
     from classify import common_arguments, predict
+    from decoding import one_line
     from description import read_description
     from engines import ENGINES, Run, engine_of, load_engine
 except ModuleNotFoundError as error:
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         description = read_description(args.model)
         return predict(args, description, load(args, description))
     except (OSError, ValueError, ImportError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
 
 

@@ -2,6 +2,7 @@
 description.
 """
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def resize_image(
 def crop_image(image, size):
     """The centre; black is added where the image is smaller."""
     width, height = pair(size)
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise ValueError(f"CropImage: size: {width} x {height}")
     pixels = np.asarray(image)
     missing_rows = max(height - pixels.shape[0], 0)
     missing_columns = max(width - pixels.shape[1], 0)
@@ -150,6 +153,22 @@ class Preprocess:
                 raise ValueError(
                     f"{source}: ResizeImage has `backend: cv2`: pip install opencv-python-headless"
                 ) from None
+        self._try_out(source)
+
+    def _try_out(self, source):
+        """ValueError for arguments that a transform does not take, before any image is read."""
+        image: Any = Image.new("RGB", (64, 48))
+        for name, arguments in self.steps:
+            try:
+                if name == "DecodeImage":
+                    inspect.signature(decode_image).bind(image, **arguments)
+                else:
+                    image = TRANSFORMS[name](image, **arguments)
+            except ImageError:  # too large: another image may do
+                return
+            except Exception as error:  # of numpy, Pillow or OpenCV
+                told = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{source}: {name}: {shown_text(told)}") from None
 
     def __call__(self, path: str | Path) -> np.ndarray:
         image: Any = path

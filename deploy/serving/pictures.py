@@ -3,6 +3,7 @@ export.json. Needs numpy and Pillow, decoding.py and notes.py; server.py and the
 share it.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,9 @@ def resize_image(
 def crop_image(image, max_pixels, size):
     """The centre; black is added where the image is smaller."""
     width, height = pair(size)
+    if min(width, height) < 1:
+        raise ValueError(f"CropImage: size: {width} x {height}")
+    check_pixels((width, height), max_pixels, "the cropped image")
     pixels = np.asarray(image)
     missing_rows = max(height - pixels.shape[0], 0)
     missing_columns = max(width - pixels.shape[1], 0)
@@ -155,6 +159,22 @@ class Preprocess:
                     f"unknown transform {name!r} in the description; this program knows "
                     f"{', '.join(TRANSFORMS)}"
                 )
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """ValueError for arguments that a transform does not take, before any picture comes."""
+        image: Any = Image.new("RGB", (64, 48))
+        for name, arguments in self.steps:
+            try:
+                if name == "DecodeImage":
+                    inspect.signature(decode_image).bind(image, self.max_pixels, **arguments)
+                else:
+                    image = TRANSFORMS[name](image, self.max_pixels, **arguments)
+            except ImageError:  # too large: another picture may do
+                return
+            except Exception as error:  # of numpy, Pillow or OpenCV
+                told = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{name} in the description: {one_line(told)}") from None
 
     def __call__(self, data: bytes) -> np.ndarray:
         image: Any = data

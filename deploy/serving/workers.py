@@ -29,6 +29,9 @@ def work(pipe: Connection, options: argparse.Namespace, description: dict) -> No
         model = Model(options, description)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         refusal = one_line(error)
+    except Exception as error:  # of a runtime that cannot load the model
+        traceback.print_exc(file=sys.stderr)
+        refusal = one_line(f"{type(error).__name__}: {error}")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send_bytes(json.dumps({"refusal": refusal}).encode())
         while model:
@@ -89,7 +92,11 @@ class Model:
     def predict(self, images: list[np.ndarray]) -> list[np.ndarray] | list[Answer]:
         """Probabilities for each image; if the runtime fails, an answer that says so."""
         try:
-            return self.classifier(images)
+            rows = self.classifier(images)
+            for row in rows:
+                if len(row) != len(self.names):
+                    raise ValueError(f"{len(row)} scores for {len(self.names)} class names")
+            return rows
         except Exception as error:
             # whatever the runtime raises: these requests fail, the service lives
             traceback.print_exc(file=sys.stderr)

@@ -41,11 +41,17 @@ def read_export(folder: str | Path) -> dict:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         expected = description["Files"][ONNX]["sha256"]
-        for key in ("inputs", "precision"):
-            description["Export"][key]
-    except (ValueError, KeyError, TypeError) as error:
+        description["Export"]["precision"]
+        for shape in (
+            *description["Export"]["inputs"].values(),
+            [None, 3, *image_size(description)],
+        ):
+            if len(shape) != 4 or not all(size is None or 0 < int(size) == size for size in shape):
+                raise ValueError(f"expected sizes of images, got {shape}")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BuildError(
-            f"{folder / DESCRIPTION}: not the description of an export: {error}"
+            f"{folder / DESCRIPTION}: not the description of an export: {told}"
         ) from None
     if hashlib.sha256((folder / ONNX).read_bytes()).hexdigest() != expected:
         raise BuildError(
@@ -53,6 +59,12 @@ def read_export(folder: str | Path) -> dict:
             f"export; export or copy again"
         )
     return description
+
+
+def image_size(description: dict) -> tuple[int, int]:
+    """(height, width) for which the model was exported."""
+    height, width = description.get("Model", {}).get("input", {}).get("image_size", (224, 224))
+    return height, width
 
 
 def profile_shapes(
@@ -194,10 +206,10 @@ def build(args: argparse.Namespace) -> dict:
     folder = Path(args.model)
     description = read_export(folder)
     export = description["Export"]
-    image_size = description.get("Model", {}).get("input", {}).get("image_size", (224, 224))
     asked = {"batch": args.batch, "height": args.height, "width": args.width}
     profiles = {
-        name: profile_shapes(shape, asked, image_size) for name, shape in export["inputs"].items()
+        name: profile_shapes(shape, asked, image_size(description))
+        for name, shape in export["inputs"].items()
     }
     trt = import_tensorrt(args.rtx)
     logger = trt.Logger(trt.Logger.VERBOSE if args.verbose else trt.Logger.WARNING)

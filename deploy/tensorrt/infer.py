@@ -16,6 +16,7 @@ try:
     import numpy as np
     from build import ENGINE, ONNX, RECORD, import_tensorrt
     from classify import common_arguments, predict
+    from decoding import one_line
     from description import read_description
 except ModuleNotFoundError as error:
     raise SystemExit(
@@ -141,10 +142,17 @@ def find_engine(folder: str | Path, description: dict) -> tuple[Path, dict]:
     for name in (ENGINE, RECORD):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; run build.py --model {folder}")
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if record["onnx_sha256"] != description["Files"][ONNX]["sha256"]:
-        raise ValueError(f"{folder}: the engine was built from another export; run build.py again")
-    return folder / ENGINE, record
+    other = f"{folder}: the engine was built from another export; run build.py again"
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["onnx_sha256"] != description["Files"].get(ONNX, {}).get("sha256"):
+            raise ValueError(other)
+        return folder / ENGINE, {
+            "rtx": bool(record["rtx"]),
+            "precision": str(record["precision"]),
+        }
+    except (LookupError, TypeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"{folder / RECORD}: not what build.py writes; build again") from None
 
 
 def read_labels(path: str | Path) -> dict[str, int]:
@@ -200,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
             )
         return status
     except (OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
 
 

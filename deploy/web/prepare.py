@@ -52,11 +52,21 @@ def prepare(source: Path, out: Path) -> None:
     """Write model.onnx, with the output `cam`, and export.json into the folder `out`."""
     import onnx
 
-    description = json.loads((source / "export.json").read_text(encoding="utf-8"))
-    if description["Export"]["target"] != "onnx" or "softmax" not in description["Model"]:
+    try:
+        description = json.loads((source / "export.json").read_text(encoding="utf-8"))
+        classifier = "softmax" in description["Model"]
+        target = description["Export"]["target"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{source}: export.json is no description of an export: {error}") from None
+    if target != "onnx" or not classifier:
         raise ValueError(f"{source}: expected a classifier exported with --to onnx")
     # a model may name other files, which an export never does: they are not opened
-    model = onnx.load(source / "inference.onnx", load_external_data=False)
+    try:
+        model = onnx.load(source / "inference.onnx", load_external_data=False)
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf
+        raise ValueError(f"{source}: inference.onnx is no ONNX file: {error}") from None
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise ValueError(f"{source}: inference.onnx has its weights in other files; no export has")
     model = add_cam(model)
@@ -73,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         prepare(args.model, args.out)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0

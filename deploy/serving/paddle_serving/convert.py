@@ -13,6 +13,12 @@ import shutil
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+try:
+    from fields import check_fields
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {error}. convert.py needs the folder above it, too") from None
+
 FLOAT32 = 1  # Paddle Serving's number for it
 
 
@@ -54,20 +60,23 @@ def output_name(model: Path) -> str:
 
 def convert(model: Path, server: Path, client: Path) -> None:
     """Fill the folders `server` and `client`. ValueError for an export of another kind."""
-    description = json.loads((model / "export.json").read_text(encoding="utf-8"))
-    if "inference.pdmodel" not in description["Files"] or "softmax" not in description["Model"]:
+    try:
+        description = json.loads((model / "export.json").read_text(encoding="utf-8"))
+        check_fields(description)
+        source = description["Model"]["input"]["name"]
+        height, width = description["Model"]["input"]["image_size"]
+        classes = description["Model"]["class_num"]
+        output = description["Export"]["outputs"][0]
+    except (ValueError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"{model}: export.json is no description of an exported classifier: {error}"
+        ) from None
+    if "inference.pdmodel" not in description["Files"]:
         raise ValueError(
             f"{model}: expected a classifier exported with --to paddle --format pdmodel"
         )
-    source = description["Model"]["input"]["name"]
-    height, width = description["Model"]["input"]["image_size"]
     feed = variable("feed", source, source, [3, height, width])
-    fetch = variable(
-        "fetch",
-        output_name(model),
-        description["Export"]["outputs"][0],
-        [description["Model"]["class_num"]],
-    )
+    fetch = variable("fetch", output_name(model), output, [classes])
     for folder, name in ((server, "serving_server_conf"), (client, "serving_client_conf")):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.prototxt").write_text(feed[0] + fetch[0] + "\n")
@@ -84,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         convert(args.model, args.server, args.client)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0

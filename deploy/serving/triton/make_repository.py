@@ -14,24 +14,36 @@ from pathlib import Path
 from string import Template
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+try:
+    from fields import check_fields
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {error}. make_repository.py needs the folder above it, too") from None
 
 
 def make_repository(model: Path, out: Path, batch_size: int) -> None:
     """Write the repository into the new folder `out`. ValueError if Triton could not serve this
     export so.
     """
-    description = json.loads((model / "export.json").read_text(encoding="utf-8"))
-    export = description["Export"]
-    name, shape = next(iter(export["inputs"].items()))
-    if export["target"] != "onnx" or shape[0] is not None or not description["Model"]["softmax"]:
+    try:
+        description = json.loads((model / "export.json").read_text(encoding="utf-8"))
+        check_fields(description)
+        export = description["Export"]
+        name, shape = next(iter(export["inputs"].items()))
+        output, target = export["outputs"][0], export["target"]
+        height, width = description["Model"]["input"]["image_size"]
+    except (ValueError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"{model}: export.json is no description of an exported classifier: {error}"
+        ) from None
+    if target != "onnx" or shape[0] is not None or not description["Model"]["softmax"]:
         raise ValueError(
             f"{model}: expected an export --to onnx with --batch dynamic that ends in Softmax; it "
             f"is one to "
-            f"{export['target']}, batch {shape[0]}, softmax {description['Model']['softmax']}"
+            f"{target}, batch {shape[0]}, softmax {description['Model']['softmax']}"
         )
     if out.exists():
         raise ValueError(f"{out}: exists; name a new folder")
-    height, width = description["Model"]["input"]["image_size"]
     names = description["PostProcess"]["Topk"]["label_list"]
     values = {
         "batch_size": batch_size,
@@ -39,7 +51,7 @@ def make_repository(model: Path, out: Path, batch_size: int) -> None:
         "height": height,
         "width": width,
         "input": name,
-        "output": export["outputs"][0],
+        "output": output,
         "input_dims": ", ".join(str(size or -1) for size in shape[1:]),
     }
     for template in sorted(HERE.glob("*/config.pbtxt")):
@@ -73,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         make_repository(args.model, args.out, args.batch_size)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0

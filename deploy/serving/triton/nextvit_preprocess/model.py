@@ -36,4 +36,10 @@ class TritonPythonModel:
             return triton.InferenceResponse(
                 error=triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
             )
+        except Exception as error:  # of a transform: the other requests go on
+            return triton.InferenceResponse(
+                error=triton.TritonError(
+                    f"preprocessing failed: {error}", triton.TritonError.INTERNAL
+                )
+            )
         return triton.InferenceResponse([triton.Tensor("PIXELS", pixels)])
