@@ -210,6 +210,7 @@ def test_a_damaged_journal_names_itself_and_changes_nothing(tmp_path, monkeypatc
         value_of(tmp_path / "latest")
 
 
+@pytest.mark.slow
 def test_of_two_that_save_one_set_at_once_each_saves_a_whole_one(tmp_path):
     """Forked processes, as many as a launcher or a second run may start."""
     prefix = tmp_path / "latest"

@@ -119,6 +119,7 @@ def installed():
     return [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
 
 
+@pytest.mark.slow
 def test_latency_is_of_the_runs_asked_for(exported, capsys):
     assert (
         deploy.main(

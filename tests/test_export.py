@@ -152,6 +152,7 @@ def test_any_batch_and_size(logits_export, shape):
     assert np.abs(output - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_fused_and_without_needless_operators(logits_export):
     model, kind, folder, result, _ = logits_export
     assert result.report.worst < 1e-5
@@ -340,6 +341,7 @@ def test_what_cannot_be_converted_is_said(tmp_path):
         onnx.to_onnx(Unknown(), Signature({"x": (None, 3)}, ("y",)))
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs(tmp_path):
     """Nothing but classification.py knows of images or classes."""
 

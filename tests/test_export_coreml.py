@@ -27,6 +27,7 @@ pytest.importorskip("coremltools", reason="needs the extra `coreml`")
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
 
 deploy = program_at("deploy/coreml/predict.py")
+pytestmark = pytest.mark.slow  # the converter takes seconds
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 PACKAGE = "inference.mlpackage"
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
@@ -88,7 +89,6 @@ def classifier(request, tmp_path_factory):
     return request.param, exported(folder, request.param), folder
 
 
-@pytest.mark.slow
 def test_saved_package_equals_the_model(classifier):
     precision, result, folder = classifier
     program = mil.MilProgram(folder / PACKAGE)
@@ -110,7 +110,6 @@ def test_saved_package_equals_the_model(classifier):
         assert types(program, body) == {FLOAT32} and 57.4e6 < result.size < 58e6
 
 
-@pytest.mark.slow
 def test_pixels_of_real_photos(classifier):
     """8-bit pixels, as an app has them, give what the model gives for preprocessing's floats;
     colours in another order do not.
@@ -168,7 +167,6 @@ def test_names_that_occur_twice():
     assert deploy.distinct(NAMES) == coreml.distinct(NAMES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_any_size(tmp_path, precision):
     """Sizes that the export did not see, odd ones among them, where pools round up."""
@@ -184,7 +182,6 @@ def test_any_size(tmp_path, precision):
     assert (sizes.heightRange.lowerBound, sizes.widthRange.upperBound) == (32, 1024)
 
 
-@pytest.mark.slow
 def test_feature_maps_of_blue_first_pictures(tmp_path):
     """Four float32 outputs; the window-pool variant; the picture's colours as the recipe says."""
     result = exported(
@@ -212,7 +209,6 @@ def test_feature_maps_of_blue_first_pictures(tmp_path):
     assert described.input[0].type.imageType.colorSpace == described.input[0].type.imageType.BGR
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
     [
@@ -235,7 +231,6 @@ def test_published_architectures_on_photos(tmp_path, variant, precision):
     )
 
 
-@pytest.mark.slow
 def test_tensors_where_there_is_no_recipe(tmp_path):
     result = export_classifier(
         random_model(),
@@ -265,7 +260,6 @@ def test_a_picture_comes_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_a_wrong_scale_is_not_written_and_an_older_package_is_replaced_whole(tmp_path, monkeypatch):
     """One scale for all channels, as Core ML's own ImageType has, is off by 2 % in two of them."""
     folder = tmp_path / "model"
@@ -408,7 +402,6 @@ class StandIn:
         )
 
 
-@pytest.mark.slow
 def test_tool_and_program(tmp_path, monkeypatch, capsys):
     """A user's two commands, with mil.py in place of Core ML: the predictions of tools/infer.py."""
     config, model, found = write_config(tmp_path), tmp_path / "model", {}

@@ -54,6 +54,7 @@ def test_channels_agree(tmp_path, changes, place):
     assert_one_line(error.value)
 
 
+@pytest.mark.slow
 def test_one_channel_trains(tmp_path):
     path = grey(write_config(tmp_path, train=16, test=10, Global={"epochs": 1}))
     assert train(load_config(path)) == 0

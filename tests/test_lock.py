@@ -59,6 +59,7 @@ def test_who_waits_gets_it(tmp_path, holder):
         assert time.monotonic() - begun > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff", b'{"since": 1e99}']
 )

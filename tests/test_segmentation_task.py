@@ -177,6 +177,7 @@ def balance(model, height, width):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -421,6 +421,7 @@ def test_parameters_of_detectors_and_segmentors(head, name, variant):
     assert count_parameters(model) == expected["parameters"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, size, published_g",
     [

@@ -251,6 +251,7 @@ def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
     assert min(spread) > 0.1, "maps that are flat would show nothing"
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     prepare = program_at("deploy/web/prepare.py")
     assert (

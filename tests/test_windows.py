@@ -95,6 +95,7 @@ def trained(tmp_path_factory):
     return config, log.parent
 
 
+@pytest.mark.slow
 def test_it_trains_without_a_figure_of_memory(trained):
     config, output = trained
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
@@ -103,6 +104,7 @@ def test_it_trains_without_a_figure_of_memory(trained):
     assert not (output / "run.lock").exists()
 
 
+@pytest.mark.slow
 def test_it_resumes_evaluates_exports_and_predicts(trained, tmp_path):
     config, output = trained
     pictures = clothes(tmp_path / "clothes", 3)
