@@ -31,6 +31,7 @@ from paddle.nn import functional as F
 from PIL import Image
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
+from support import odd_images
 from support.paths import ROOT
 from support.pictures import varied_pictures
 from support.programs import program_at
@@ -500,6 +501,104 @@ def test_idle_connections_make_room(service):
     service.wait_for(lambda: service.metrics()["nextvit_connections"] < 10, 10)
 
 
+def endless(service, first, piece, limit):
+    """How many bytes a client could send, up to `limit`."""
+    connection = service.send(first)
+    sent = 0
+    try:
+        while sent < limit:
+            connection.sendall(piece)
+            sent += len(piece)
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    return sent
+
+
+def test_what_never_ends_is_cut_off(service):
+    """A header, headers, empty lines, pieces of nothing, what follows a refused upload, requests
+    whose answers nobody reads.
+    """
+    post_head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    chunked, announced = b"Transfer-Encoding: chunked\r\n\r\n", b"Content-Length: 900000000\r\n\r\n"
+    for first, piece in (
+        (b"GET / HTTP/1.1\r\nX: ", b"x" * 50_000),
+        (b"GET / HTTP/1.1\r\n", b"X: x\r\n" * 10_000),
+        (b"", b"\r\n" * 20_000),
+        (post_head + chunked, b"1\r\nx\r\n" * 10_000),
+        (post_head + announced, bytes(50_000)),
+        (b"", b"GET / HTTP/1.1\r\n\r\n" * 2_000),
+    ):
+        assert endless(service, first, piece, 60_000_000) < 30_000_000, (first, piece[:20])
+        assert service.predict(PHOTOS[0].read_bytes())[0] == 200
+
+
+def test_pipelined_requests_are_answered_in_their_order(service):
+    connection = service.send(
+        post(PHOTOS[0].read_bytes()) + post(b"bad") + b"GET / HTTP/1.1\r\n\r\n"
+    )
+    file = connection.makefile("rb")
+
+    def answer():
+        status = int(file.readline().split()[1])
+        headers = dict(line.split(b": ", 1) for line in iter(file.readline, b"\r\n"))
+        file.read(int(headers[b"content-length"]))
+        return status
+
+    assert [answer() for _ in range(3)] == [200, 415, 200]
+
+
+@pytest.mark.slow
+def test_a_storm_of_bad_requests_costs_no_good_one(service):
+    """Noise, damaged images, damaged forms and clients that hang up, for ten seconds."""
+    rng, end = np.random.default_rng(), time.monotonic() + 10
+    seeds = [int(seed) for seed in rng.integers(1 << 32, size=6)]
+    print("seeds", seeds)
+    photo = PHOTOS[0].read_bytes()
+
+    def storm(seed):
+        rng = np.random.default_rng(seed)
+        count = 0
+        while time.monotonic() < end:
+            kind = ("jpeg", "png", "tiff", "webp", "gif", "bmp")[rng.integers(6)]
+            image = odd_images.damaged(rng, kind)
+            form = bytearray(multipart(image)[0])
+            for place in rng.integers(0, len(form), 5):
+                form[place] = rng.integers(256)
+            form_type = b"Content-Type: multipart/form-data; boundary=limit\r\n"
+            head = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+            data = (
+                rng.bytes(rng.integers(1, 3000)),
+                post(image),
+                post(odd_images.WITH_NOTES["png"](rng)),
+                post(image)[: rng.integers(1, len(image))],
+                head + form_type + b"Content-Length: %d\r\n\r\n" % len(form) + form,
+                head
+                + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+                + rng.bytes(9),
+            )[rng.integers(6)]
+            try:
+                connection = service.send(data)
+                if rng.random() < 0.7:
+                    connection.settimeout(0.3)
+                    connection.recv(1000)
+                connection.close()
+            except OSError:
+                pass
+            count += 1
+        return count
+
+    with concurrent.futures.ThreadPoolExecutor(len(seeds)) as pool:
+        storms = [pool.submit(storm, seed) for seed in seeds]
+        statuses = []
+        while time.monotonic() < end:
+            statuses.append(service.predict(photo)[0])
+        assert sum(storm.result() for storm in storms) > 100
+    assert set(statuses) == {200} and len(statuses) > 10
+    assert service.metrics()["nextvit_worker_starts_total"] == 1
+
+
 @pytest.fixture(scope="module")
 def guarded(copy, exported):
     """A service with a key."""
@@ -590,7 +689,7 @@ class Transport:
 
 def test_who_makes_room():
     module = program_at("deploy/serving/connections.py")
-    connections = module.Connections(idle_seconds=1, request_seconds=9, max_held=100)
+    connections = module.Connections(idle_seconds=1, request_seconds=9, max_held=100, max_body=9)
     old, admitted, young = (module.Connection(("x", i), Transport()) for i in range(3))
     for age, connection in enumerate((old, admitted, young)):
         connections.add(connection)

@@ -13,6 +13,8 @@ from typing import Any, Optional
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 MAX_CONNECTIONS = 900  # with a process's other files below 1024, the usual limit
+HEADER_BYTES = 1 << 19  # more than one call brings
+PIPELINED = 32  # requests that a client may send at once, without waiting for answers
 WATCH_SECONDS = 0.5
 Address = tuple[str, int]
 
@@ -20,6 +22,7 @@ Address = tuple[str, int]
 class Connection:
     """One open connection. since: when it last began to make us wait. until: when that must end.
     admitted: an upload of it is in, and waits for a worker or has one. held: bytes of an upload.
+    received: bytes since a request began, whose headers are in if has_headers.
     """
 
     def __init__(self, address: Optional[Address], transport: Optional[asyncio.Transport]):
@@ -29,24 +32,30 @@ class Connection:
         self.until = float("inf")
         self.admitted = False
         self.held = 0
+        self.received = 0
+        self.has_headers = False
 
 
 class Connections:
     """All open connections.
 
     idle_seconds: for a client that sends no request, or not all of its headers. request_seconds:
-    from the headers to the end of the answer. max_held: bytes of all uploads together.
+    from the headers to the end of the answer. max_held: bytes of all uploads together. max_body: of
+    one, with what lies between its pieces, be it read or not.
     """
 
-    def __init__(self, idle_seconds: float, request_seconds: float, max_held: int):
+    def __init__(self, idle_seconds: float, request_seconds: float, max_held: int, max_body: int):
         self.idle_seconds = idle_seconds
         self.request_seconds = request_seconds
         self.max_held = max_held
+        self.max_body = max_body
         self.held = 0
         self.open: dict[Address, Connection] = {}
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """For uvicorn: its own protocol, which also notes here what opens and closes."""
+        """For uvicorn: its own protocol, which also notes here what opens and closes, and limits
+        what a client may send. on_...: what the parser httptools calls; h11 has limits of its own.
+        """
         connections = self
 
         class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -60,6 +69,31 @@ class Connections:
             def connection_lost(self, error: Optional[Exception]) -> None:
                 connections.forget(self.noted)
                 super().connection_lost(error)
+
+            def data_received(self, data: bytes) -> None:
+                self.begun = 0
+                super().data_received(data)
+                self.noted.received += len(data)
+                limit = connections.max_body if self.noted.has_headers else HEADER_BYTES
+                if self.noted.received > limit:
+                    connections.abort(self.noted)
+
+            def on_message_begin(self) -> None:
+                self.begun += 1
+                if self.begun > PIPELINED:
+                    raise ValueError("requests that nobody waits for")  # answered by 400
+                self.noted.received = 0
+                self.noted.has_headers = False
+                super().on_message_begin()
+
+            def on_headers_complete(self) -> None:
+                self.noted.has_headers = True
+                super().on_headers_complete()
+
+            def on_message_complete(self) -> None:
+                self.noted.received = 0
+                self.noted.has_headers = False
+                super().on_message_complete()
 
         return Protocol
 

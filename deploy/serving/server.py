@@ -170,7 +170,7 @@ def serve(options: argparse.Namespace, description: dict, listener: socket.socke
         app,
         http=connections.protocol(),
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         proxy_headers=False,  # a request's client is who is connected
         timeout_keep_alive=options.idle_timeout,

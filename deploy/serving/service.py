@@ -31,6 +31,7 @@ def make_app(
         options.idle_timeout,
         options.upload_timeout + options.timeout + options.idle_timeout,
         options.max_in_flight * options.max_bytes,
+        8 * options.max_bytes + (1 << 20),
     )
     metrics.connections.set_function(lambda: len(connections.open))
     pool = Pool(options, description, metrics, on_refusal)

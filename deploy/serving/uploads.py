@@ -13,7 +13,7 @@ from connections import Connection, Connections
 from decoding import one_line
 from fastapi import HTTPException, Request
 from metrics import Metrics
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -185,8 +185,8 @@ async def file_in(request: Request, body: bytes) -> bytes:
     parser.spool_max_size = len(body) + 1  # the bytes are in memory already, and need no file
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(400, f"malformed multipart body: {error.message}") from None
+    except Exception as error:  # of the parser, on what the client sent
+        raise HTTPException(400, f"malformed multipart body: {one_line(error)}") from None
     file = form.get("file")
     if file is None or isinstance(file, str):
         raise HTTPException(400, "no file in the multipart field `file`")
