@@ -14,6 +14,7 @@ from ppcls_nextvit import __version__, list_models
 from ppcls_nextvit.cli import recipes
 from ppcls_nextvit.cli.common import add_config, program
 from ppcls_nextvit.cli.main import COMMANDS, main
+from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
 from support.paths import ROOT
 from support.programs import program_at
@@ -159,6 +160,7 @@ def own_module(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.setattr(MODELS, "_items", dict(MODELS._items))  # what it registers goes again
     return name
 
 

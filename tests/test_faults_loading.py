@@ -128,6 +128,13 @@ def test_a_lost_worker_changes_no_batch(tmp_path, number, caplog):
     ]
     section["loader"] = {"num_workers": 2}
     loader = build_loader(section, "Train", num_classes=1)
+    here, load = os.getpid(), loader.dataset.load
+
+    def load_slowly(*arguments):  # so that the worker is lost before its batches are made
+        time.sleep(0.0 if os.getpid() == here else 0.1)
+        return load(*arguments)
+
+    loader.dataset.load = load_slowly
     batches = loader.epoch(0)
     found = [next(batches)["image"].numpy()]
     os.kill(workers()[0], number)

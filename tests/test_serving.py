@@ -572,7 +572,7 @@ def test_a_storm_of_bad_requests_costs_no_good_one(service):
                 rng.bytes(rng.integers(1, 3000)),
                 post(image),
                 post(odd_images.WITH_NOTES["png"](rng)),
-                post(image)[: rng.integers(1, len(image))],
+                post(image)[: rng.integers(1, len(post(image)))],
                 head + form_type + b"Content-Length: %d\r\n\r\n" % len(form) + form,
                 head
                 + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n"

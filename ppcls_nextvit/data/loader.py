@@ -194,7 +194,7 @@ class Loader:
                 try:
                     batch = next(source)
                 except Exception:
-                    if not watch.look():
+                    if not watch.why():
                         raise
                     self.lost_worker = watch.lost
                     log.warning("%s; this process loads the rest of the epoch", watch.lost)

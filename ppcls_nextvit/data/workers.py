@@ -22,6 +22,7 @@ __all__ = [
 
 GRACE_S = 60  # how long a worker outlives a SIGTERM
 WATCH_S = 1.0  # how often it is looked whether the workers live
+DYING_S = 5.0  # how long a killed worker may take to be gone: Paddle's handler prints a stack first
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,15 @@ class WorkerWatch:
         if dead and not self._done.is_set() and self.lost is None:
             self.lost = f"a data worker (process {dead[0].pid}) {_end_of(dead[0].exitcode)}"
             self.source._exit_thread_unexpectedly()  # whoever waits for a batch gets an error
+        return self.lost
+
+    def why(self) -> Optional[str]:
+        """What happened to the worker that made the iterator fail, or None if all live. One that
+        is killed may take away a batch on its way before it counts as dead.
+        """
+        end = time.monotonic() + DYING_S
+        while not self.look() and time.monotonic() < end:
+            time.sleep(0.05)
         return self.lost
 
     def end(self) -> None:
