@@ -33,7 +33,7 @@ KNOWN = {
         "importlib.import_module": "PaddleClas's model file, installed by the user",
         "paddle.load": BENCHMARKED,
     },
-    "benchmarks/timed_engines/deployed.py": {"spec.loader.exec_module": OURS},
+    "benchmarks/timed_engines/deployed.py": {"importlib.import_module": OURS},
     "benchmarks/turns.py": {"subprocess.Popen": OURS},
     "deploy/onnx/predict.py": {"runpy.run_path": OURS},
     "deploy/python/decoding.py": {"Image.open": "FORMATS"},

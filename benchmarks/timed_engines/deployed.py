@@ -1,6 +1,7 @@
 """Our exports in the engines that they are for, and the limit of the machine."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 from .classifiers import PaddleEager
@@ -31,12 +32,11 @@ class Deployed(PaddleEager):
 
 
 def deploy_program(name):
-    """The module `name` of deploy/python, which is no package."""
-    path = Path(__file__).parents[2] / "deploy" / "python" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"deploy_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module `name` of deploy/python: no package, it imports its neighbours by name."""
+    folder = str(Path(__file__).parents[2] / "deploy" / "python")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 class Gemm:
