@@ -107,3 +107,36 @@ def _recorded_nms(boxes, scores, threshold):
         background,
     )
     return kept.flatten()
+
+
+def corners_of(boxes: Tensor) -> Tensor:
+    """[..., 4], (cx, cy, w, h) -> (x1, y1, x2, y2), in the same units."""
+    centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
+    return paddle.concat([centre - half, centre + half], axis=-1)
+
+
+def centres_of(boxes: Tensor) -> Tensor:
+    """[..., 4], (x1, y1, x2, y2) -> (cx, cy, w, h), in the same units."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return paddle.concat([(low + high) * 0.5, high - low], axis=-1)
+
+
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union less the empty share of what encloses both (Rezatofighi et al. 2019,
+    arXiv:1902.09630), in [-1, 1].
+
+    a, b: [..., 4], (x1, y1, x2, y2), of shapes that broadcast -> [...].
+    """
+    inner = paddle.minimum(a[..., 2:], b[..., 2:]) - paddle.maximum(a[..., :2], b[..., :2])
+    outer = paddle.maximum(a[..., 2:], b[..., 2:]) - paddle.minimum(a[..., :2], b[..., :2])
+    intersection = paddle.clip(inner, min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (a, b)]
+    union = paddle.clip(areas[0] + areas[1] - intersection, min=EPS)
+    enclosing = paddle.clip(paddle.clip(outer, min=0).prod(-1), min=EPS)
+    return intersection / union - (enclosing - union) / enclosing
+
+
+def inverse_sigmoid(x: Tensor, eps: float) -> Tensor:
+    """The logits of shares, which are held `eps` off 0 and 1."""
+    x = paddle.clip(x, 0, 1)
+    return paddle.log(paddle.clip(x, min=eps) / paddle.clip(1 - x, min=eps))

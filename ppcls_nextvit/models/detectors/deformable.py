@@ -25,6 +25,7 @@ __all__ = [
     "multi_scale_deformable_attention",
     "reference_points",
     "valid_cells",
+    "valid_counts",
     "valid_ratios",
 ]
 
@@ -120,8 +121,8 @@ class MultiScaleDeformableAttention(nn.Layer):
         """[B, Q, heads, levels, points, 2]."""
         references = references.unsqueeze([2, 4])  # [B, Q, 1, levels, 1, 2 or 4]
         if references.shape[-1] == 2:
-            cells = _numbers([side for height, width in shapes for side in (width, height)])
-            return references + offsets / cells.reshape([-1, 1, 2]).astype(offsets.dtype)
+            cells = _widths_and_heights(shapes).unsqueeze(1)
+            return references + offsets / cells.astype(offsets.dtype)
         return references[..., :2] + offsets / self.points * references[..., 2:] * 0.5
 
 
@@ -194,35 +195,43 @@ def valid_cells(shape: Tensor, padded: Tuple[Any, Any], size: Tuple[Any, Any]) -
     return paddle.logical_and(sides[0].unsqueeze(2), sides[1].unsqueeze(1))
 
 
-def valid_ratios(valid: Sequence[Tensor]) -> Tensor:
-    """Of each level's bool [B, h, w] the shares of valid columns and rows: [B, levels, 2]."""
+def valid_counts(valid: Sequence[Tensor]) -> Tensor:
+    """How many columns and rows of each level's bool [B, h, w] are valid: [B, levels, 2]."""
     dtype = paddle.get_default_dtype()
-    ratios = [
-        paddle.stack([cells[:, 0].astype(dtype).mean(-1), cells[:, :, 0].astype(dtype).mean(-1)], 1)
+    counts = [
+        paddle.stack([cells[:, 0].astype(dtype).sum(-1), cells[:, :, 0].astype(dtype).sum(-1)], 1)
         for cells in valid
     ]
-    return paddle.stack(ratios, axis=1)
+    return paddle.stack(counts, axis=1)
 
 
-def cell_centres(size: Tuple[Any, Any], ratios: Optional[Tensor] = None) -> Tensor:
-    """The cells' centres as (x, y), row by row: [1 or B, h * w, 2], in shares of the map, or of its
-    valid part, with `ratios` [B, 2] (x, y) of it.
+def valid_ratios(counts: Tensor, shapes: Shapes) -> Tensor:
+    """`valid_counts` as shares of the levels' columns and rows: [B, levels, 2]."""
+    return counts / _widths_and_heights(shapes).astype(counts.dtype)
+
+
+def cell_centres(size: Tuple[Any, Any], counts: Tensor) -> Tensor:
+    """The cells' centres as (x, y), row by row: [B, h * w, 2], in shares of the valid part of a map
+    of `size` (h, w), whose columns and rows are `counts` [B, 2].
     """
-    dtype = paddle.get_default_dtype()
-    sides = _numbers(size).astype(dtype)
-    y, x = ((paddle.arange(side, dtype="float32") + 0.5).astype(dtype) for side in size)
-    y, x = paddle.meshgrid(y / sides[0], x / sides[1])
-    centres = paddle.stack([x, y], axis=-1).flatten(0, 1).unsqueeze(0)
-    return centres if ratios is None else centres / ratios.unsqueeze(1)
+    y, x = ((paddle.arange(side, dtype="float32") + 0.5).astype(counts.dtype) for side in size)
+    y, x = paddle.meshgrid(y, x)
+    return paddle.stack([x, y], axis=-1).flatten(0, 1).unsqueeze(0) / counts.unsqueeze(1)
 
 
-def reference_points(shapes: Shapes, ratios: Tensor) -> Tensor:
+def reference_points(shapes: Shapes, counts: Tensor) -> Tensor:
     """Where the tokens of all levels look from on each level: [B, S, levels, 2].
 
-    ratios: [B, levels, 2], see `valid_ratios`; on unpadded images 1.
+    counts: [B, levels, 2], see `valid_counts`.
     """
-    own = [cell_centres(size, ratios[:, level]) for level, size in enumerate(shapes)]
+    own = [cell_centres(size, counts[:, level]) for level, size in enumerate(shapes)]
+    ratios = valid_ratios(counts, shapes)
     return paddle.concat(own, axis=1).unsqueeze(2) * ratios.unsqueeze(1)
+
+
+def _widths_and_heights(shapes: Shapes) -> Tensor:
+    """float32 [levels, 2]."""
+    return _numbers([side for size in shapes for side in size[::-1]]).reshape([-1, 2])
 
 
 def _quotient(dividend: Any, divisor: Any) -> Any:
