@@ -13,22 +13,41 @@ from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
 from ppcls_nextvit.models.detectors.masks import paste
 from ppcls_nextvit.models.detectors.roi import align
 from scripts import seeded
-from support.goldens import assert_loads, paddle_state_dict
+from support.goldens import assert_loads, paddle_state_dict, ruled_state_dict
 from support.paths import GOLDEN
 
 SIZE = (256, 320)
-MANIFEST = json.loads((GOLDEN / "mask_rcnn_nextvit_small_manifest.json").read_text())
+# file: its backbone, and what its name says of the size of the position bias's table
+NETWORKS = {
+    "nextvit_small": ({"name": "NextViT_small"}, ""),
+    "transnext_tiny": (
+        {"name": "TransNeXt_tiny", "position_bias": "interpolation", "table_size": 256},
+        "_img256",
+    ),
+}
+
+
+def manifest(network):
+    return json.loads((GOLDEN / f"mask_rcnn_{network}_manifest.json").read_text())
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "mask_rcnn_nextvit_small_256x320_seed0.npz")
+def golden(network):
+    return np.load(GOLDEN / f"mask_rcnn_{network}_256x320{NETWORKS[network][1]}_seed0.npz")
 
 
 @pytest.fixture(scope="module")
-def model():
-    model = MaskRCNN(backbone={"name": "NextViT_small"})
-    assert_loads(model, paddle_state_dict(model, seeded.state_dict(MANIFEST)))
+def model(network, golden):
+    model = MaskRCNN(backbone=NETWORKS[network][0])
+    shapes = manifest(network)
+    ruled = "weights.rules" in golden
+    state = ruled_state_dict(shapes, golden) if ruled else seeded.state_dict(shapes)
+    assert_loads(model, paddle_state_dict(model, state))
     model.eval()
     return model
 
@@ -144,6 +163,7 @@ def test_detections(model, image, golden):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["nextvit_small"], indirect=True)
 def test_scale_divides_the_boxes_and_leaves_the_masks(model, image):
     scale = paddle.to_tensor([[0.5, 2.0]])  # y, x
     with paddle.no_grad():
@@ -170,11 +190,13 @@ def test_parameter_totals(backbone, millions):
     assert round(sum(sizes.values()) / 1e6, 2) == millions
 
 
-def test_keys_are_the_references():
+def test_keys_are_the_references(network):
     with paddle.LazyGuard():
-        model = MaskRCNN(backbone={"name": "NextViT_small"})
+        model = MaskRCNN(backbone=NETWORKS[network][0])
     torch_names = {
         key.replace("._mean", ".running_mean").replace("._variance", ".running_var")
         for key in model.state_dict()
     }
-    assert torch_names == {key for key in MANIFEST if not key.endswith("num_batches_tracked")}
+    assert torch_names == {
+        key for key in manifest(network) if not key.endswith("num_batches_tracked")
+    }

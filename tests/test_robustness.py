@@ -516,5 +516,6 @@ def test_complete_is_the_published_count(tmp_path, monkeypatch):
         "coco": 5000,
         "ade20k": 2000,
         "ade20k-ms": 2000,
+        "ade20k-ms-interpolation": 2000,
     }
     assert PUBLISHED_DATASETS["a"].subset == PUBLISHED_DATASETS["r"].subset == 200

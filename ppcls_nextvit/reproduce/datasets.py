@@ -142,6 +142,15 @@ PUBLISHED_DATASETS: Dict[str, Union[ClassificationDataset, DenseDataset]] = {
         _ade20k,
         {"inference": SIX_SCALES},
     ),
+    "ade20k-ms-interpolation": DenseDataset(
+        "ADE20K validation, six scales and flip, the position bias interpolated",
+        "segmentation",
+        2_000,
+        {"ade20k/miou_ms_interpolation": "mIoU"},
+        SEGMENTATION_TRANSFORMS,
+        _ade20k,
+        {"inference": SIX_SCALES},
+    ),
 }
 
 

@@ -30,9 +30,21 @@ BATCH_SIZE = 1  # of the published figures; the padding of more changes them a l
 
 
 def architecture(record: Weights, dataset: DenseDataset, classes: int) -> ArchSection:
-    """The ArchSection of a zoo record's model for `dataset`."""
-    arguments = copy.deepcopy({**record.arguments, **dataset.arguments})
+    """The ArchSection of a zoo record's model for `dataset`, with the arguments of its figures."""
+    arguments: Dict[str, Any] = {}
+    evaluations = [record.evaluations.get(metric, {}) for metric in dataset.figures]
+    for further in (record.arguments, dataset.arguments, *evaluations):
+        arguments = _merged(arguments, further)
     return ArchSection(record.model, classes, arguments=arguments)
+
+
+def _merged(arguments: Mapping[str, Any], further: Mapping[str, Any]) -> Dict[str, Any]:
+    """A new dict: `arguments` with the values of `further`, section by section."""
+    merged = copy.deepcopy(dict(arguments))
+    for key, value in further.items():
+        section = isinstance(value, Mapping)
+        merged[key] = _merged(merged.get(key, {}), value) if section else copy.deepcopy(value)
+    return merged
 
 
 def loader_section(dataset: DenseDataset, request: Request) -> Dict[str, Any]:

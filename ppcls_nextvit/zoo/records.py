@@ -58,6 +58,8 @@ class Weights:
 
     model, arguments: for `create_model`, but for num_classes, which is the file's; of a detector or
         segmentor the arguments name its backbone.
+    evaluations: {metric: further arguments, which go before `arguments`, with which that figure was
+        measured}, where it was otherwise than with `arguments`.
     where: the address that the source's own pages or code state. file: the name under which a user
     keeps it.
     preprocess: None for detection and segmentation, whose input `protocol` describes.
@@ -73,6 +75,7 @@ class Weights:
     name: str
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task: str
     head: str
     pretraining: str
@@ -91,6 +94,7 @@ class Weights:
         if (self.measured is None) != (self.log is None):
             raise ValueError(f"{self.name}: measured figures need their log, and a log its figures")
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
+        object.__setattr__(self, "evaluations", MappingProxyType(dict(self.evaluations)))
         object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
 
     @property

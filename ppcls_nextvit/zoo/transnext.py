@@ -43,6 +43,16 @@ UPERNET = {
     "small": (80, 273, 52.2, 52.5, 52.8),
     "base": (121, 319, 53.0, 53.5, 53.7),
 }
+SEVERAL_SCALES = {
+    "ade20k/miou_ms": {
+        "backbone": {"position_bias": "extrapolation"},
+        "inference": {"mode": "whole"},
+    },
+    "ade20k/miou_ms_interpolation": {
+        "backbone": {"table_size": 800},
+        "inference": {"mode": "whole"},
+    },
+}
 DETECTION_PROTOCOL = "COCO val2017; shorter side 800, longer at most 1333"
 SEGMENTATION_PROTOCOL = (
     "ADE20K val; within 2048 x 512 in proportion; one scale: windows of 512 x 512, 341 apart; "
@@ -146,9 +156,15 @@ def _segmentation() -> Iterator[Weights]:
             f"upernet_transnext_{variant}_512x512_160k_ade20k_in1k.pth",
             model="UPerNet",
             arguments={
-                "backbone": {"name": f"TransNeXt_{variant}", "pretrain_size": 224},
-                "inference": {"mode": "slide"},
+                "backbone": {
+                    "name": f"TransNeXt_{variant}",
+                    "pretrain_size": 224,
+                    "position_bias": "interpolation",
+                    "table_size": 512,
+                },
+                "inference": {"mode": "slide", "crop_size": [512, 512], "stride": [341, 341]},
             },
+            evaluations=SEVERAL_SCALES,
             task="segmentation",
             head="UPerNet 160k",
             published={

@@ -39,6 +39,15 @@ SCHEDULES = {
 """,
     },
 }
+MIXED_PRECISION = """\
+AMP:
+  use_amp: True
+  level: O1
+  dtype: float16
+  scale_loss: 512.0
+  use_dynamic_loss_scaling: False
+
+"""
 BODY = """\
 Global:
   checkpoints: null
@@ -54,13 +63,7 @@ Global:
   image_shape: [3, 800, 1333]
   save_inference_dir: ./inference/{name}
 
-AMP:
-  use_amp: True
-  level: O1
-  dtype: float16
-  scale_loss: 512.0
-  use_dynamic_loss_scaling: False
-
+{precision}\
 Arch:
   name: MaskRCNN
   class_num: 80
@@ -93,7 +96,7 @@ Optimizer:
     milestones: {milestones}
     gamma: 0.1
     warmup_iters: 500
-    warmup_ratio: 1e-6
+    warmup_ratio: {warmup_ratio}
 
 DataLoader:
   Train:
@@ -147,13 +150,20 @@ Infer:
 
 
 def recipe(
-    header: str, name: str, schedule: str, backbone: str, pretrained: str, spared: str
+    header: str,
+    name: str,
+    schedule: str,
+    backbone: str,
+    pretrained: str,
+    spared: str,
+    mixed_precision: bool = True,
+    warmup_ratio: str = "1e-6",
 ) -> str:
     """The text of a YAML file.
 
     header: comment lines. name: of the run's folders. schedule: a key of SCHEDULES. backbone: the
     lines of Arch.backbone. pretrained: its weights. spared: words of the names of parameters that
-    do not decay.
+    do not decay. warmup_ratio: of the rate at the first step, as YAML writes it.
     """
     return header + BODY.format(
         **SCHEDULES[schedule],
@@ -161,4 +171,6 @@ def recipe(
         backbone=textwrap.indent(backbone, "    ").rstrip(),
         pretrained=pretrained,
         spared=spared,
+        precision=MIXED_PRECISION if mixed_precision else "",
+        warmup_ratio=warmup_ratio,
     )

@@ -25,7 +25,7 @@ Arch:
   backbone:
 {backbone}
   inference:
-    mode: whole
+{inference}
 
 Loss:
   Train:
@@ -111,13 +111,14 @@ def recipe(
     batch_size: int,
     iterations: int,
     auxiliary: str = "",
+    inference: str = "mode: whole\n",
 ) -> str:
     """The text of a YAML file.
 
     header: comment lines. name: of the run's folders. arch: the segmentor. backbone: the lines of
     Arch.backbone. pretrained: its weights. optimizer: the lines of Optimizer after AdamW's own, its
     `lr` included. batch_size: images of one process. iterations: of one of the 10 epochs.
-    auxiliary: more keys of the loss, after a comma.
+    auxiliary: more keys of the loss, after a comma. inference: the lines of Arch.inference.
     """
     return header + BODY.format(
         name=name,
@@ -128,6 +129,7 @@ def recipe(
         batch_size=batch_size,
         iterations=iterations,
         auxiliary=auxiliary,
+        inference=textwrap.indent(inference, "    ").rstrip(),
         normalize=NORMALIZE,
         infer_normalize=NORMALIZE.replace("\n    ", "\n").removeprefix("    "),
     )

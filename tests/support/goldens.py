@@ -3,6 +3,7 @@ are.
 """
 
 import json
+import re
 
 import numpy as np
 from paddle import nn
@@ -24,6 +25,21 @@ def torch_state_dict(variant, num_classes=1000, seed=0):
     return seeded.state_dict(manifest, seed)
 
 
+def ruled_state_dict(manifest, golden):
+    """The seeded weights of `manifest` ({key: shape}), changed as `golden` states in weights.rules,
+    a JSON: some keys have another seed, then some are scaled, then some shifted.
+    """
+    rules = json.loads(str(golden["weights.rules"]))
+    state = seeded.state_dict(manifest, int(golden["seed"]))
+    for key, seed in rules.get("reseed", {}).items():
+        state[key] = seeded.tensor(key, manifest[key], seed)
+    for change, operation in (("scale", np.multiply), ("add", np.add)):
+        for pattern, number in rules.get(change, []):
+            for key in filter(re.compile(pattern).search, state):
+                state[key] = operation(state[key], np.float32(number)).astype(state[key].dtype)
+    return state
+
+
 def paddle_state_dict(model, torch_state):
     """`torch_state` under Paddle's leaf names; the weights of `model`'s Linear layers, and only
     those, are transposed.
@@ -33,10 +49,10 @@ def paddle_state_dict(model, torch_state):
     }
     state = {}
     for key, value in torch_state.items():
-        prefix, _, leaf = key.rpartition(".")
+        prefix, dot, leaf = key.rpartition(".")
         leaf = TORCH_LEAVES.get(leaf, leaf)
         if leaf is not None:
-            state[f"{prefix}.{leaf}"] = value.T if key in linear else value
+            state[f"{prefix}{dot}{leaf}"] = value.T if key in linear else value
     return state
 
 
