@@ -12,6 +12,7 @@ import pytest
 from ppcls_nextvit import create_model, list_models, load_weights
 from ppcls_nextvit.hosts import paddleclas
 from ppcls_nextvit.schema import ConfigError
+from ppcls_nextvit.weights import to_torch
 from scripts import seeded
 from support.extending_page import register_models
 from support.goldens import max_difference, torch_state_dict
@@ -188,6 +189,43 @@ def test_its_export_hook_folds_the_norms(arch):
     with paddle.no_grad():
         expected = network(image).numpy()
         assert max_difference(holder(image).numpy(), expected) < 1e-5 * max(1, abs(expected).max())
+
+
+def test_transnext(arch, tmp_path, monkeypatch):
+    """Weights of any format fill it; its export hook leaves a model without BatchNorm as it is."""
+    plain = create_model("TransNeXt_micro", depths=[1, 1, 1, 1], num_classes=7)
+    plain.eval()
+    state = to_torch({key: value.numpy() for key, value in plain.state_dict().items()}, plain)
+    write_zip(tmp_path / "official.pth", {"model": tensors(state)})
+    section = {
+        "name": "TransNeXt_micro_224",
+        "depths": [1, 1, 1, 1],
+        "path_dropout": 0.2,
+        "return_stages": [1, 3],
+        "pretrained": str(tmp_path / "official.pth"),
+    }
+    network = build(arch, **section)
+    network.eval()
+    assert network.config.drop_path_rate == 0.2
+    image = paddle.to_tensor(seeded.image((1, 3, 64, 90)))
+    with paddle.no_grad():
+        expected, maps = plain(image).numpy(), plain.forward_features(image)
+        out = network(image)
+        assert np.array_equal(out["logits"].numpy(), expected)
+        stages = [value.numpy() for name, value in out.items() if name != "logits"]
+        assert all(np.array_equal(x, maps[i].numpy()) for x, i in zip(stages, (1, 3), strict=True))
+        network.re_parameterize()
+        assert max_difference(network(image)["logits"].numpy(), expected) < 1e-5
+    monkeypatch.setenv("PPCLS_NEXTVIT_WEIGHTS", str(tmp_path))
+    for name, file in (
+        ("TransNeXt_micro_224", "transnext_micro_224_1k.pth"),
+        ("TransNeXt_base_384", "transnext_base_384_1k_ft_1k.pth"),
+        ("TransNeXt_micro_AAAA", "transnext_micro_AAAA_256_1k.pth"),
+    ):
+        with pytest.raises(FileNotFoundError, match=file):
+            build(arch, name=name, depths=[1, 1, 1, 1], pretrained=True)
+    with pytest.raises(ConfigError, match="no weights are published for TransNeXt_micro_224"):
+        build(arch, name="TransNeXt_micro_224", pretrained=True, use_ssld=True)
 
 
 def test_a_family_from_outside(arch, own_models, tmp_path):

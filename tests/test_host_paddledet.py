@@ -151,6 +151,37 @@ def test_some_of_the_maps(fresh):
             fresh.create("NextViT")
 
 
+def test_transnext(fresh):
+    """A section of its own, with its own keys; the FPN takes the channels that it has."""
+    keys = {
+        "variant": "TransNeXt_tiny",
+        "depths": "[1,1,1,1]",
+        "position_bias": "interpolation",
+        "table_size": "800",
+        "frozen_stages": "1",
+    }
+    section = [f"TransNeXt.{key}={value}" for key, value in keys.items()]
+    paddledet.load(MASK_RCNN, ["MaskRCNN.backbone=TransNeXt", *section])
+    detector = fresh.create("MaskRCNN")
+    backbone = detector.backbone
+    assert (backbone.table_size, backbone.frozen_stages) == (800, 1)
+    shapes = [(shape.channels, shape.stride) for shape in backbone.out_shape]
+    assert shapes == [(72, 4), (144, 8), (288, 16), (576, 32)]
+    detector.eval()
+    image = paddle.to_tensor(seeded.image((1, 3, 64, 96)))
+    maps = backbone({"image": image})
+    arguments = {"position_bias": "interpolation", "table_size": 800}
+    plain = create_model("TransNeXt_tiny", num_classes=None, depths=(1, 1, 1, 1), **arguments)
+    load_weights(plain, backbone.state_dict())
+    plain.eval()
+    for ours, theirs in zip(maps, plain(image), strict=True):
+        assert np.array_equal(ours.numpy(), theirs.numpy())
+    assert detector.neck(maps)[0].shape == [1, 256, 16, 24]
+    paddledet.load(MASK_RCNN, ["MaskRCNN.backbone=TransNeXt", "TransNeXt.position_bias=linear"])
+    with pytest.raises(ValueError, match="unknown position_bias 'linear'"):
+        fresh.create("MaskRCNN")
+
+
 def test_a_family_from_outside(fresh, monkeypatch, own_models, tmp_path):
     """A section of its own, with its own keys; the FPN takes the channels that it has."""
     register_models(tmp_path)

@@ -146,6 +146,31 @@ def test_its_own_head_takes_the_backbone(manager):
     assert trained and not [name for name in trained if name.startswith(("stem.", "features.0."))]
 
 
+@pytest.mark.parametrize("name", ["NextViTUPerNet", "NextViTSemanticFPN", "UPerNet"])
+def test_transnext(manager, name):
+    """Our heads and PaddleSeg's own take it; ours give the logits of our own segmentor."""
+    arguments = NARROW.get(name.removeprefix("NextViT"))
+    if name == "UPerNet":
+        arguments = {"backbone_indices": [0, 1, 2, 3], "channels": 16}
+    shallow = {"depths": [1, 1, 1, 1], "position_bias": "interpolation", "table_size": 64}
+    backbone = manager.BACKBONES["TransNeXt_micro"](**shallow)
+    assert backbone.feat_channels == [48, 96, 192, 384]
+    model = manager.MODELS[name](num_classes=3, backbone=backbone, **arguments)
+    model.eval()
+    image = paddle.to_tensor(seeded.image((1, 3, 64, 96)))
+    with paddle.no_grad():
+        logits = model(image)[0]
+        assert logits.shape == [1, 3, 64, 96]
+        if name == "UPerNet":
+            return
+        section = {"name": "TransNeXt_micro", **shallow}
+        kind = name.removeprefix("NextViT")
+        plain = create_model(kind, num_classes=3, backbone=section, **arguments)
+        load_weights(plain, model.state_dict())
+        plain.eval()
+        assert np.array_equal(logits.numpy(), plain(image).numpy())
+
+
 def test_a_family_from_outside(manager, own_models, tmp_path):
     """Our heads and PaddleSeg's own take it: each asks for the channels that it has."""
     register_models(tmp_path)

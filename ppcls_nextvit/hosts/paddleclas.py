@@ -91,8 +91,9 @@ class Architecture:
 
 
 def _zoo_name(name: str, use_ssld: bool) -> str:
-    """The zoo's name of the weights that PaddleClas would download. FileNotFoundError, when loaded,
-    tells where to get them.
+    """The zoo's name of the weights that PaddleClas would download, or, of a network that it does
+    not have, of those that its authors published at these pixels, by default the smallest.
+    FileNotFoundError, when loaded, tells where to get them.
     """
     written = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
     assert written, "a name is not empty"
@@ -100,6 +101,10 @@ def _zoo_name(name: str, use_ssld: bool) -> str:
     file = f"{model}_{pixels}_{'ssld_' if use_ssld else ''}pretrained.pdparams"
     for record in zoo.WEIGHTS.values():
         if record.file == file:
+            return record.name
+    for record in () if use_ssld else zoo.WEIGHTS.values():
+        fits = record.preprocess is not None and written[2] in (None, str(record.preprocess.crop))
+        if fits and record.model == model:
             return record.name
     raise ConfigError(
         f"pretrained: True: no weights are published for {name}; give the path of a file"
