@@ -45,18 +45,12 @@ def read_label_list(
     labels: List[int] = []
     lines = numbered_lines(path, f"{setting}: {path}")
     for number, line in lines:
-        name, found, text = line.strip().rpartition(delimiter)
-        if not found or not name.strip():
-            raise ConfigError(
-                f"{path}:{number}: expected 'path{delimiter}label', got {shown(line)}"
-            )
         try:
-            labels.append(_whole_number(text))
-        except ValueError:
-            raise ConfigError(
-                f"{path}:{number}: the label must be an integer, got {shown(text)}"
-            ) from None
-        names.append(name.strip())
+            name, label = split_line(line, delimiter)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
+        names.append(name)
+        labels.append(label)
     if not names:
         raise ConfigError(f"{path}: the list is empty; expected lines 'path{delimiter}label'")
     if relabel:
@@ -73,11 +67,17 @@ def read_label_list(
     return names, labels
 
 
-def _whole_number(text: str) -> int:
-    """`text` as an int. ValueError for what is none, for Python's own 1_000 too."""
-    if "_" in text:
-        raise ValueError(text)
-    return int(text)
+def split_line(line: str, delimiter: str) -> Tuple[str, int]:
+    """(name, label) of a line `name<delimiter>label`. ValueError, which says what was expected."""
+    name, found, text = line.strip().rpartition(delimiter)
+    if not found or not name.strip():
+        raise ValueError(f"expected 'path{delimiter}label', got {shown(line)}")
+    try:
+        if "_" in text:  # Python's own 1_000
+            raise ValueError(text)
+        return name.strip(), int(text)
+    except ValueError:
+        raise ValueError(f"the label must be an integer, got {shown(text)}") from None
 
 
 def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[str], List[str]]:

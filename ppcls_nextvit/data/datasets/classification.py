@@ -4,14 +4,14 @@ import functools
 import logging
 import os
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
 from ...schema import ConfigError, shown, shown_text
 from ..images import ImageError
-from ..lists import read_label_list
 from ..mixing import mixing_op
+from ..packed import PackedNames, read_packed_list
 from ..transforms.pipeline import Pipeline
 from .files import EXTENSIONS, Files, FolderFiles, files_below, open_files, subfolders
 from .registry import DATASETS, ONCE, SECTIONS, BadImages, Batch, ClassCounts, Sample
@@ -34,19 +34,21 @@ class LabelledFiles:
         class_num: Optional[int],
         source: str,
         files: Files,
-        names: List[str],
-        labels: Sequence[int],
+        names: Sequence[str],
+        labels: Union[Sequence[int], np.ndarray],
         transform_ops: Optional[list],
         batch_transform_ops: Optional[list],
         bad_images: Optional[dict],
     ):
-        names = files.named(names)
+        names = PackedNames.of(names)
+        if names.may_hold("\\"):
+            names = PackedNames.of(files.named(names))
         files.check(names)
         self.class_num = class_num
         self.source = source
         self.files = files
         self.names = names
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = np.asarray(labels, np.int32)
         self.transform = Pipeline(transform_ops)
         self.mix = mixing_op(batch_transform_ops, "batch_transform_ops")
         self.bad_images: BadImages = SECTIONS.build("BadImages", bad_images, "bad_images")
@@ -129,7 +131,7 @@ class ImageNetDataset(LabelledFiles):
         batch_transform_ops: Optional[list] = None,
         bad_images: Optional[dict] = None,
     ):
-        names, labels = read_label_list(
+        names, labels = read_packed_list(
             cls_label_path, class_num, " " if delimiter is None else delimiter, relabel
         )
         super().__init__(
