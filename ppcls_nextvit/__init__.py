@@ -5,6 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api import Model, evaluate, export_model, load, train
     from .models import create_model, fuse_bn, list_models
     from .weights import load_weights
     from .zoo import list_weights
@@ -17,10 +18,27 @@ warnings.filterwarnings(
 )
 
 __version__ = "0.2.0.dev0"
-__all__ = ["__version__", "create_model", "fuse_bn", "list_models", "list_weights", "load_weights"]
+__all__ = [
+    "Model",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "export_model",
+    "fuse_bn",
+    "list_models",
+    "list_weights",
+    "load",
+    "load_weights",
+    "train",
+]
 
 # imported when they are asked for: `nextvit -h` needs no Paddle
 _HOMES = {
+    "Model": ".api",
+    "evaluate": ".api",
+    "export_model": ".api",
+    "load": ".api",
+    "train": ".api",
     "create_model": ".models",
     "fuse_bn": ".models",
     "list_models": ".models",

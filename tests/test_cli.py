@@ -11,9 +11,9 @@ import paddle
 import pytest
 
 from ppcls_nextvit import __version__, list_models
-from ppcls_nextvit.cli import recipes
-from ppcls_nextvit.cli.common import add_config, program
+from ppcls_nextvit.cli.common import add_config, locate, program
 from ppcls_nextvit.cli.main import COMMANDS, main
+from ppcls_nextvit.config import recipes
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.schema import ConfigError
 from support.paths import ROOT
@@ -241,20 +241,20 @@ def test_recipes_are_found_by_name(name, found):
 def test_a_file_goes_before_the_recipe_of_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = argparse.Namespace(config="NextViT_small_224.yaml", override=["Global.epochs=1"])
-    recipes.locate(args)
+    locate(args)
     recipe = recipes.folder() / "NextViT_small_224.yaml"
     assert (args.config, args.override) == (str(recipe), ["Global.epochs=1"])
     assert str(recipe) in capsys.readouterr().err
     (tmp_path / "NextViT_small_224.yaml").write_text("Global:\n")
     args = argparse.Namespace(config="NextViT_small_224.yaml", override=[])
-    recipes.locate(args)
+    locate(args)
     assert args.config == "NextViT_small_224.yaml" and capsys.readouterr().err == ""
 
 
 def test_a_recipe_s_class_names_are_found_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = argparse.Namespace(config="mask_rcnn_nextvit_small_1x_coco.yaml", override=[])
-    recipes.locate(args)
+    locate(args)
     labels = recipes.folder() / "detection" / "coco_labels.txt"
     assert args.override == [f"Infer.PostProcess.class_id_map_file={json.dumps(str(labels))}"]
 
@@ -267,7 +267,7 @@ def test_models(capsys, monkeypatch):
     assert main(["models", "--size", "64"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[1].split() == ["NextViT_small", "31,763,368", "0.47", "G", "0.47", "G"]
-    assert "detection: MaskRCNN\n" in out and "segmentation: SemanticFPN, UPerNet\n" in out
+    assert "detection: DINO, MaskRCNN\n" in out and "segmentation: SemanticFPN, UPerNet\n" in out
 
 
 def test_one_model(capsys):

@@ -2,7 +2,6 @@
 named or written costs no other.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data.images import ImageError
-from ppcls_nextvit.tasks.joint import Drawn, draw_images, output_stems
+from ppcls_nextvit.tasks.inputs import InputImage
+from ppcls_nextvit.tasks.joint import ImagePredictor
+from ppcls_nextvit.tasks.results import Result, output_stems, predictions, save_results
 
 
 @pytest.mark.parametrize(
@@ -43,11 +44,27 @@ def grey(side=8):
     return Image.new("RGB", (side, side), "gray")
 
 
-def drawn(image, path):
+class Drawn(Result):
     """What a task draws, by the name of the image."""
-    if path.stem == "refused":
-        raise ImageError(f"{path}: too small")
-    return Drawn({"objects": [path.stem]}, {"_overlay.png": grey(), "_labels.png": grey()})
+
+    def __init__(self, image, names):
+        image.picture()
+        if image.path.stem == "refused":
+            raise ImageError(f"{image.path}: too small")
+        super().__init__(image, names)
+
+    def to_dict(self):
+        return {"file_name": self.file_name, "objects": [self.image.path.stem]}
+
+    def pictures(self):
+        return {"_overlay.png": grey(), "_labels.png": grey()}
+
+
+def save(paths, directory):
+    """What JSON says of the files `paths`, which are predicted and drawn into `directory`."""
+    images = [InputImage(str(path), path) for path in paths]
+    results = predictions(ImagePredictor(["object"], Drawn), images)
+    return save_results(results, images, directory)
 
 
 def test_one_image_costs_no_other(tmp_path, caplog):
@@ -59,12 +76,11 @@ def test_one_image_costs_no_other(tmp_path, caplog):
     (tmp_path / "out" / "taken_labels.png").mkdir(parents=True)
     names = ("bad.png", "gone.png", "good.png", "refused.png", "sub/good.png", "taken.png")
     paths = [tmp_path / "in" / name for name in names]
-    assert draw_images(paths, drawn, tmp_path / "out", str(tmp_path / "out.json")) == 1
-    results = json.loads((tmp_path / "out.json").read_text())
+    results = save(paths, tmp_path / "out")
     assert [Path(result["file_name"]) for result in results] == paths
     bad, gone, good, refused, sub, taken = results
     assert all(set(result) == {"file_name", "error"} for result in (bad, gone, refused))
-    assert good == {"file_name": str(paths[2]), "height": 8, "width": 8, "objects": ["good"]}
+    assert good == {"file_name": str(paths[2]), "objects": ["good"]}
     assert sub["objects"] == ["good"] and (tmp_path / "out/sub/good_labels.png").is_file()
     assert taken["objects"] == ["taken"] and "taken_labels.png" in taken["error"]
     assert (tmp_path / "out/taken_overlay.png").is_file()
@@ -73,7 +89,7 @@ def test_one_image_costs_no_other(tmp_path, caplog):
 def test_a_file_where_the_folder_should_be_is_an_error_before_the_work(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(FileExistsError):
-        draw_images([tmp_path / "a.png"], lambda *_: pytest.fail("worked"), tmp_path / "out")
+        save_results(iter(lambda: pytest.fail("worked"), None), [], tmp_path / "out")
 
 
 def test_pictures_of_all_sizes_and_kinds_are_drawn(tmp_path):

@@ -7,6 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ppcls_nextvit.tasks import fonts
 from ppcls_nextvit.tasks.classification.pictures import draw_confusion, draw_predictions
 from ppcls_nextvit.tasks.classification.predict import contact_sheet
+from ppcls_nextvit.tasks.classification.results import ClassificationResult
+from ppcls_nextvit.tasks.inputs import InputImage
 from ppcls_nextvit.tasks.segmentation.pictures import draw_labels
 
 SCRIPTS = {"English": "cat", "French": "âne", "Greek": "γάτα", "Russian": "кот", "Chinese": "猫"}
@@ -73,9 +75,8 @@ def test_without_a_font_one_warning_names_letters_and_a_way_out(no_fonts, caplog
     labels = np.repeat(np.arange(4), 20)[:, None].repeat(50, 1)
     draw_labels(np.zeros((80, 50, 3), np.uint8), labels, names)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    contact_sheet(
-        [{"file_name": tmp_path / "a.png", "label_names": [n], "scores": [0.5]} for n in names]
-    )
+    image = InputImage("a.png", tmp_path / "a.png")
+    contact_sheet([ClassificationResult(image, np.roll([1, 0, 0, 0], i), names) for i in range(4)])
     draw_confusion(tmp_path / "matrix.png", np.arange(4), np.arange(4), names)
     assert len(caplog.records) == 1
     assert "no font here has the letters 猫, as in 猫 a" in caplog.text

@@ -16,7 +16,10 @@ from PIL import Image
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import common
 from ppcls_nextvit.tasks.classification.predict import contact_sheet
+from ppcls_nextvit.tasks.classification.results import ClassificationResult
 from ppcls_nextvit.tasks.common import list_images, write_json
+from ppcls_nextvit.tasks.inputs import InputImage
+from ppcls_nextvit.tasks.results import Failed
 from support.paths import ROOT
 from support.pictures import clothes
 from support.programs import program_at
@@ -155,14 +158,12 @@ def test_images_of_several_sizes_without_a_resize(run, tmp_path, capsys):
 def test_contact_sheet_shows_pixels_name_and_probability(tmp_path):
     folder = clothes(tmp_path / "clothes", 1)
     Image.new("RGB", (600, 300), (0, 120, 0)).save(folder / "wide.png")
+    names = ["Ankle boot", "a name that is too long for its place"]
     results = [
-        {"file_name": str(folder / name), "label_names": [label], "scores": [score]}
-        for name, label, score in (
-            ("00000.png", "Ankle boot", 0.5),
-            ("wide.png", "a name that is too long for its place", 0.25),
-        )
+        ClassificationResult(InputImage(name, folder / name), np.array(row), names)
+        for name, row in (("00000.png", [0.5, 0.4]), ("wide.png", [0.2, 0.25]))
     ]
-    results.insert(1, {"file_name": "x.png", "error": "x.png: bad"})
+    results.insert(1, Failed(InputImage("x.png", Path("x.png")), names, "x.png: bad"))
     sheet = np.asarray(contact_sheet(results))
     assert sheet.shape == (144 + 34 + 8 + 8, 2 * 152 + 8, 3)
     boot = np.asarray(Image.open(folder / "00000.png").convert("RGB"))

@@ -16,7 +16,7 @@ from .common import add_config, load
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a model, e.g. NextViT_small; or give -c")
-    add_config(parser, required=False)
+    add_config(parser, required=False, model=False)
     parser.add_argument("--backbone", metavar="NAME", help="of a detector or segmentor by name")
     parser.add_argument(
         "--size",

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Callable, List, Optional, Protocol, Sequence
 
 from ..schema import shown_text
-from .recipes import locate
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -20,6 +19,7 @@ __all__ = [
     "add_imports",
     "imported",
     "load",
+    "locate",
     "main_of",
     "program",
     "sibling",
@@ -67,18 +67,25 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """`-c / --config FILE`, the repeatable `-o / --override section.key=value` (args.override is a
-    list), and `--import`.
+def add_config(parser: argparse.ArgumentParser, required: bool = True, model: bool = True) -> None:
+    """`-c / --config FILE` or, with `model`, `--model RUN`; the repeatable `-o / --override
+    section.key=value` (args.override is a list), and `--import`.
     """
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=required)
+    source.add_argument(
         "-c",
         "--config",
-        required=required,
         metavar="FILE",
         help="configuration in PaddleClas's YAML dialect; a packaged one by its name, see "
         "`nextvit configs list`",
     )
+    if model:
+        source.add_argument(
+            "--model",
+            metavar="RUN",
+            help="instead of -c: the folder of a training run, with its best weights and its class "
+            "names; or a file of weights, or a name of the zoo",
+        )
     parser.add_argument(
         "-o",
         "--override",
@@ -92,10 +99,31 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 def load(args: argparse.Namespace) -> "Config":
     """The checked Config of `add_config`'s arguments."""
-    from ..tasks import load_config
+    from ..tasks import import_parts, load_config
 
+    if getattr(args, "model", None):
+        from ..api.sources import Asked, config_of
+
+        import_parts(args.imports)
+        return config_of(Asked(args.model, overrides=args.override))
     locate(args)
     return load_config(args.config, args.override, args.imports)
+
+
+def locate(args: argparse.Namespace) -> None:
+    """Where args.config is no file here but the name of a recipe, make it that one, and say so on
+    stderr; args.override then begins with the paths that the recipe holds.
+
+    What is neither is left to the reader of the file to refuse.
+    """
+    from ..config.recipes import find, packaged_paths
+
+    recipe = None if Path(args.config).exists() else find(args.config)
+    if recipe is None:
+        return
+    print(f"configuration: {recipe} (no {args.config} here)", file=sys.stderr)
+    args.config = str(recipe)
+    args.override = [*packaged_paths(recipe), *args.override]
 
 
 def imported(argv: Sequence[str]) -> Sequence[str]:

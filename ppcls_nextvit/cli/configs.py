@@ -12,7 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from .recipes import CHECKOUT, find, folder, named_files, names
+from ..config.recipes import CHECKOUT, find, folder, named_files, names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

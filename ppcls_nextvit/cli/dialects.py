@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Optional, Sequence
 
-from .recipes import locate
+from .common import locate
 
 __all__ = ["HOSTS", "Suite", "suite_of"]
 
@@ -34,6 +34,8 @@ def suite_of(args: argparse.Namespace) -> Optional[Suite]:
     """The suite in whose dialect the file args.config is; None for PaddleClas's, which is ours."""
     from ..config import dialect_of
 
+    if args.config is None:
+        return None
     locate(args)
     host = HOSTS.get(dialect_of(args.config))
     if host is None:

@@ -1,5 +1,6 @@
 """Evaluate weights on the evaluation dataset of a YAML; prints JSON.
 
+    nextvit eval --model output/NextViT_small_224
     nextvit eval -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams
 
 A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one in PaddleSeg's too

@@ -1,5 +1,6 @@
 r"""Predict images: names, boxes and masks, or the label of each pixel.
 
+    nextvit infer --model output/NextViT_small_224 --images photos
     nextvit infer -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams \
         -o Infer.infer_imgs=photos
 
@@ -8,6 +9,7 @@ Classification prints the best names (--sheet draws them). Detection and segment
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from .common import add_config, load
@@ -17,6 +19,13 @@ DEFAULT_OUT = "output/infer"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders, patterns, lists (.txt), or - for paths on standard input "
+        "(default: Infer.infer_imgs)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
     parser.add_argument(
         "--sheet",
@@ -38,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.base import PredictOutputs
 
     config = load(args)
+    if args.images:
+        config = replace(config, Infer=replace(config.section("Infer"), infer_imgs=args.images))
     task = task_of(config)
     for option in ("sheet", "out"):
         if getattr(args, option) and option not in task.predict_outputs:

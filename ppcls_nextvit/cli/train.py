@@ -14,7 +14,7 @@ from .dialects import suite_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
+    add_config(parser, model=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from .overrides import apply_override
 from .sections import AMPSection, ArchSection, Config, EMASection, GlobalSection, InferSection
 from .yaml_text import compose_yaml, parse_yaml, unshared
 
-__all__ = ["config_text", "dialect_of", "dump_config", "read_config", "read_yaml"]
+__all__ = ["config_text", "dialect_of", "dump_config", "overridden", "read_config", "read_yaml"]
 
 DIALECTS = {
     "architecture": "PaddleDetection",
@@ -157,6 +157,16 @@ def _arch(content, class_num):
     arguments = {key: value for key, value in given.items() if key not in own}
     settings = {key: value for key, value in given.items() if key in own}
     return _section(ArchSection, {**settings, "arguments": arguments}, "Arch")
+
+
+def overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """`config` after `a.b.c=value` strings, as read_config applies them. ConfigError."""
+    if not overrides:
+        return config
+    content = parse_yaml(dump_config(config), config.path)
+    for override in overrides:
+        apply_override(content, override)
+    return _typed(config.path, content)
 
 
 def dump_config(config: Config) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "decode_upright",
     "open_image",
+    "upright_rgb",
     "use_picture",
 ]
 
@@ -75,6 +76,18 @@ def open_image(source: Source, name: Optional[str] = None) -> Image.Image:
     ImageErrors are `decode_image`'s.
     """
     return decode_upright(source, name).image
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A PIL image that somebody else opened or made, in mode RGB, by the conventions of
+    `decode_image`. ImageError, beginning with `name`, for one that cannot be loaded.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}"
+        )
+    with parsing(f"{name}: truncated or damaged image", ImageError):
+        return _upright(image, name).image
 
 
 def decode_upright(source: Source, name: Optional[str] = None) -> Upright:
@@ -173,7 +186,7 @@ def _readable() -> List[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _upright(image: ImageFile.ImageFile, name: str) -> Upright:
+def _upright(image: Image.Image, name: str) -> Upright:
     """The opened `image`, loaded, turned upright and in mode RGB."""
     if image.mode == "F":
         raise ImageError(

@@ -105,6 +105,7 @@ class Run:
             log.start_anew()
         if processes.is_main:
             (self.directory / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            self.task.describe(self.directory)
             (self.directory / "environment.json").write_text(
                 json.dumps(environment(processes), indent=1), encoding="utf-8"
             )

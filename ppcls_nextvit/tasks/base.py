@@ -12,7 +12,9 @@ import paddle
 
 from ..config import Config
 from ..engine.distributed import Processes
+from ..export.opened import Opened
 from ..export.target import Exported
+from .results import Predictor
 
 __all__ = [
     "ExportRequest",
@@ -83,15 +85,18 @@ class Task(Protocol):
     model: an nn.Layer. best_metric: the key of evaluate()'s result that chooses best_model.
     shown: the training figures that the bar and the curves show, the first of them drawn.
     eval_autocast: a context factory, to evaluate in low precision.
-    predict: predicts the images of Infer.infer_imgs and returns the exit status; predict_outputs:
-    the
-    fields of PredictOutputs that it heeds. export: the model with its weights, written into
+    predictor: the model with its weights, ready to predict; exported_predictor: an export of it,
+    likewise. predict: predicts the images of
+    Infer.infer_imgs with it and returns the exit status; predict_outputs: the fields of
+    PredictOutputs that it heeds. export: the model with its weights, written into
     Global.save_inference_dir.
     quantize: writes the int8 export, prints how it compares and returns the exit status; None where
     there is none. measure: see `nextvit benchmark`.
     """
 
     predict_outputs: ClassVar[Tuple[str, ...]]
+    predictor: Callable[[Config], Predictor]
+    exported_predictor: Callable[[Opened], Predictor]
     predict: Callable[[Config, PredictOutputs], int]
     export: Callable[[Config, ExportRequest], Exported]
     quantize: Optional[Callable[[Config, QuantizeRequest], int]]
@@ -109,6 +114,11 @@ class Task(Protocol):
     def check(config: Config) -> None:
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
+        """
+
+    def describe(self, directory: Any) -> None:
+        """Write into `directory` what a user of the run's weights needs beside its configuration:
+        the names of the classes.
         """
 
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:

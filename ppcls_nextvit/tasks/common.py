@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
@@ -23,19 +24,24 @@ from ..weights import load_weights
 from ..weights.load import resolve
 
 __all__ = [
+    "CLASS_NAMES",
     "PHOTOS",
     "build_loaders",
     "build_model",
     "class_names",
+    "class_names_text",
     "images_of",
+    "json_text",
     "list_images",
     "milliseconds",
     "trained_model",
+    "write_class_names",
     "write_json",
 ]
 
 Images = Union[str, Path, Sequence[str]]  # see list_images
 
+CLASS_NAMES = "class_names.txt"  # of a run
 PHOTOS = Path(export.__file__).parent / "photos"  # which exports are compared on by default
 
 
@@ -79,16 +85,34 @@ def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
     return model
 
 
-def class_names(config: Config) -> List[str]:
-    """Names by class index from Infer.PostProcess.class_id_map_file; the index itself where there
-    is no map.
+def class_names(config: Config, dataset: Any = None) -> List[str]:
+    """Names by class index from Infer.PostProcess.class_id_map_file, else those that the `dataset`
+    knows (its folders, its categories), else the indices.
     """
     path = config.Infer.class_id_map_file if config.Infer else None
-    return (
-        read_class_names(path, config.Arch.class_num)
-        if path
-        else [str(index) for index in range(config.Arch.class_num)]
-    )
+    if path:
+        return read_class_names(path, config.Arch.class_num)
+    known = getattr(dataset, "class_names", None) or []
+    if len(known) == config.Arch.class_num:
+        return list(known)
+    return [str(index) for index in range(config.Arch.class_num)]
+
+
+def write_class_names(config: Config, dataset: Any, directory: Union[str, Path]) -> None:
+    """class_names.txt in `directory`, a class_id_map_file, by which the weights of a run can be
+    used wherever its data are not; not for a model whose classes have no names.
+    """
+    path, names = Path(directory) / CLASS_NAMES, class_names(config, dataset)
+    if names != [str(index) for index in range(len(names))]:
+        path.write_text(class_names_text(names), encoding="utf-8", errors="backslashreplace")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def class_names_text(names: Sequence[str]) -> str:
+    """The content of a class_id_map_file: a line `id name` for each of `names`."""
+    words = [" ".join(name.split()) for name in names]
+    return "".join(f"{index} {name or index}\n" for index, name in enumerate(words))
 
 
 def build_loaders(config: Config, processes: Processes, training: bool) -> List[Optional[Loader]]:
@@ -141,8 +165,8 @@ def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:
 def list_images(source: Images) -> List[Path]:
     """The images that `source` names: a file; a folder, with all folders below it; a pattern such
     as `photos/*.png` or `photos/**/a*.jpg`; a text file, .txt, with a path in each line, relative
-    to the working directory or to the file; or several of these. Sorted by folder and name, but
-    those of a text file as it lists them.
+    to the working directory or to the file; `-`, standard input with such lines; or several of
+    these. Sorted by folder and name, but those of a text as it lists them.
 
     A warning counts what is left out of a folder by its ending. FileNotFoundError where there is
     nothing, or no image; ConfigError for a list without lines.
@@ -150,6 +174,9 @@ def list_images(source: Images) -> List[Path]:
     if not isinstance(source, (str, Path)):
         return [path for part in source for path in list_images(part)]
     path = Path(source)
+    if source == "-":
+        lines = [line.strip() for line in sys.stdin]
+        return _paths_of([Path(line) for line in lines if line], "standard input", Path())
     if path.is_dir():
         found = files_below(os.fspath(path))
         return _images_among([path / name for name in (*found.images, *found.others)], path)
@@ -187,9 +214,14 @@ def _images_among(paths: Sequence[Path], source: Path) -> List[Path]:
 def _listed(path: Path) -> List[Path]:
     """The paths in the lines of a text file."""
     lines = [Path(line.strip()) for _, line in numbered_lines(path)]
+    return _paths_of(lines, str(path), path.parent)
+
+
+def _paths_of(lines: List[Path], where: str, folder: Path) -> List[Path]:
+    """`lines`, those that are not in the working directory as seen from `folder`."""
     if not lines:
-        raise ConfigError(f"{path}: the list is empty; expected the path of an image in each line")
-    return [line if line.exists() else path.parent / line for line in lines]
+        raise ConfigError(f"{where}: the list is empty; expected the path of an image in each line")
+    return [line if line.exists() else folder / line for line in lines]
 
 
 def milliseconds(function: Callable[[], Any]) -> float:
@@ -212,11 +244,16 @@ def images_of(config: Config) -> List[Path]:
     return list_images(source)
 
 
+def json_text(results: Any) -> str:
+    """The results as JSON, a line for each value."""
+    return json.dumps(results, indent=1, ensure_ascii=False)
+
+
 def write_json(path: Union[str, Path], results: Any) -> None:
     """The results as a JSON list. A file that is there is replaced by the whole list or not at all.
     What UTF-8 has no bytes for, as in names of files, is written as JSON's escapes.
     """
-    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    text = json_text(results) + "\n"
     data, path = text.encode("utf-8", "backslashreplace"), Path(path).absolute()
     if path.parts[1:2] == ("dev",) or (path.exists() and not path.is_file()):
         path.write_bytes(data)  # a terminal or a pipe

@@ -1,43 +1,38 @@
 """What detection and segmentation share: an image as their models take it, the images of a
-configuration drawn one by one, training steps of models that bring their losses, and what they can
-be exported to.
+configuration predicted one by one, training steps of models that bring their losses, and what they
+can be exported to.
 """
 
-import os
-import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
-from PIL import Image
 
 from ..config import Config
-from ..data.images import ImageError, decode_image
+from ..data.images import ImageError
 from ..data.transforms.joint import JointPipeline
-from ..engine.logger import logger
-from ..schema import ConfigError, shown_text
+from ..schema import ConfigError
 from .base import ExportRequest, Step
-from .common import write_json
+from .common import images_of, write_json
+from .inputs import InputImage
+from .results import Failed, Predictor, Result, predictions, save_results
 
 __all__ = [
     "IMAGES_IN_REPORT",
     "OUT",
-    "Drawn",
+    "ImagePredictor",
     "ModelInput",
     "check_request",
     "check_size",
-    "draw_images",
+    "infer_with",
     "model_input",
-    "output_stems",
     "shares",
     "step_of",
 ]
 
 OUT = "output/infer"  # where pictures go if the user does not say
 IMAGES_IN_REPORT = 4
-LONGEST_NAME = 200  # bytes, of the 255 that systems allow
 TARGETS = ("paddle", "onnx")  # where detectors and segmentors were shown to be right
 
 
@@ -75,71 +70,47 @@ def check_size(size: Sequence[int], min_size: int, name: str) -> None:
         )
 
 
-class Drawn(NamedTuple):
-    """What is known of one image: for the JSON, and as pictures by the ends of their names."""
+class ImagePredictor(Predictor):
+    """A Predictor that takes one image after the other, as the published evaluations do.
 
-    told: Dict[str, Any]
-    pictures: Mapping[str, Image.Image]
+    result(image, names) -> the Result of one InputImage; ImageError for one that the model cannot
+    take.
+    """
+
+    batch_size = 1
+
+    def __init__(
+        self, names: Sequence[str], result: Callable[[InputImage, Sequence[str]], Result]
+    ) -> None:
+        self.names = names
+        self.result = result
+
+    def predict(self, images: Sequence[InputImage]) -> List[Result]:
+        """See Predictor."""
+        return [self._one(image) for image in images]
+
+    def _one(self, image: InputImage) -> Result:
+        try:
+            return self.result(image, self.names)
+        except ImageError as error:
+            return Failed(image, self.names, error)
 
 
-def draw_images(
-    paths: Sequence[Path],
-    draw: Callable[[np.ndarray, Path], Drawn],
-    directory: Union[str, Path],
+def infer_with(
+    make: Callable[[Config], Predictor],
+    config: Config,
+    out: Union[str, Path],
     json_file: Optional[str] = None,
 ) -> int:
-    """Call `draw(image, path)` for every image file, and write its pictures into `directory`, which
-    is made if need be; returns the exit status, 1 if one could not be read or written.
-
-    Images of several folders go into folders of the same names. json_file: gets a list of
-    {file_name, height, width} with what was told, or {file_name, error} for an image that could not
-    be read; an error beside the others tells which picture could not be written.
+    """Predict the images of Infer.infer_imgs by the Predictor that `make` makes of `config`, and
+    draw them into the folder `out`; returns the exit status, 1 if an image could not be read or a
+    picture not be written. json_file: gets what is known of each.
     """
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    results: List[Dict[str, Any]] = []
-    for path, stem in zip(paths, output_stems(paths)):
-        result: Dict[str, Any] = {"file_name": str(path)}
-        try:
-            image = decode_image(str(path))
-            drawn = draw(image, path)
-            result |= {"height": image.shape[0], "width": image.shape[1], **drawn.told}
-            _save(drawn.pictures, Path(directory) / stem)
-        except (ImageError, OSError) as error:
-            result["error"] = shown_text(error)
-            logger.error("%s", result["error"])
-        results.append(result)
+    images = [InputImage(str(path), path) for path in images_of(config)]
+    told = save_results(predictions(make(config), images), images, out)
     if json_file:
-        write_json(json_file, results)
-    return int(any("error" in result for result in results))
-
-
-def _save(pictures: Mapping[str, Image.Image], stem: Path) -> None:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for ending, picture in pictures.items():
-        picture.save(stem.with_name(f"{stem.name}{ending}"), "png")
-
-
-def output_stems(paths: Sequence[Path]) -> List[str]:
-    """For each path the beginning of the names of what is written of it: its folders below the one
-    that holds them all, and its name, with the ending only where another differs by nothing else.
-    """
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    if not whole:
-        return []
-    root = os.path.commonpath([path.parent for path in whole])
-    below = [path.relative_to(root) for path in whole]
-    times = Counter(path.with_suffix("") for path in dict.fromkeys(below))
-    names = [path if times[path.with_suffix("")] > 1 else path.with_suffix("") for path in below]
-    return [str(path.with_name(_bounded(path.name))) for path in names]
-
-
-def _bounded(name: str) -> str:
-    """`name`, or of a long one its beginning and a digest: endings are yet to come."""
-    data = os.fsencode(name)
-    if len(data) <= LONGEST_NAME:
-        return name
-    kept = data[: LONGEST_NAME - 9].decode("utf-8", "ignore")
-    return f"{kept}-{zlib.crc32(data):08x}"
+        write_json(json_file, told)
+    return int(any("error" in entry for entry in told))
 
 
 def step_of(parts: Mapping[str, paddle.Tensor], counts: Mapping[str, Any], images: int) -> Step:

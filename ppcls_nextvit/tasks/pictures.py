@@ -1,5 +1,5 @@
-"""What the pictures of detection and segmentation share: one colour for each class, and sheets that
-compare predictions with the truth.
+"""What the pictures of all tasks share: one colour for each class, pictures and texts that fit, and
+sheets that compare predictions with the truth.
 """
 
 import colorsys
@@ -8,9 +8,9 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import draw_text
+from .fonts import draw_text, text_width
 
-__all__ = ["LINE", "TEXT", "comparison_sheet", "palette"]
+__all__ = ["LINE", "TEXT", "comparison_sheet", "fitted", "fitting", "palette"]
 
 # of a turn: hues of neighbouring classes lie far apart, whatever their number
 GOLDEN_ANGLE = 0.381966
@@ -45,3 +45,26 @@ def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str
             sheet.paste(picture, (column * width, top))
         top += row[0].height + GAP
     return sheet
+
+
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """A copy of `picture` whose longer side is at most `side` pixels: a small one grows by a whole
+    factor, so that its pixels stay visible.
+    """
+    factor = side // max(picture.size)
+    if factor > 1:
+        return picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+        )
+    smaller = picture.copy()
+    smaller.thumbnail((side, side))
+    return smaller
+
+
+def fitting(text: str, width: int) -> str:
+    """`text`, cut so that it is at most `width` pixels wide."""
+    if text_width(text, TEXT) <= width:
+        return text
+    while text and text_width(text + "…", TEXT) > width:
+        text = text[:-1]
+    return text + "…"

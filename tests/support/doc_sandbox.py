@@ -695,8 +695,8 @@ def check_config(args, sandbox):
     """ConfigError for a wrong key in what a program was given with -c and -o."""
     if not getattr(args, "config", None) or not hasattr(args, "override"):
         return
-    from ppcls_nextvit.cli.recipes import find
     from ppcls_nextvit.config import dialect_of
+    from ppcls_nextvit.config.recipes import find
     from ppcls_nextvit.tasks import load_config
 
     config = sandbox / args.config

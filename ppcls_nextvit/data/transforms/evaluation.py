@@ -20,7 +20,6 @@ from ..images import (
     Source,
     as_array,
     as_pil,
-    decode_image,
     open_image,
     size_of,
 )
@@ -172,8 +171,10 @@ def pair(size: Size, what: str = "size") -> Tuple[int, int]:
 
 @TRANSFORMS.register
 class DecodeImage:
-    """File contents -> RGB image (see decode_image). Both backends decode with Pillow, whose pixels
-    equal OpenCV's and which, unlike OpenCV, notices truncated files."""
+    """File contents -> RGB image (see decode_image); a PIL image in mode RGB is decoded already.
+    Both backends decode with Pillow, whose pixels equal OpenCV's and which, unlike OpenCV, notices
+    truncated files.
+    """
 
     def __init__(
         self,
@@ -185,9 +186,11 @@ class DecodeImage:
     ):
         self.to_rgb = to_rgb
 
-    def __call__(self, source: Source, rng: Rng = None, name: Optional[str] = None) -> Picture:
-        image = open_image(source, name)
-        return image if self.to_rgb else decode_image(source, to_rgb=False, name=name)
+    def __call__(
+        self, source: Union[Source, Image.Image], rng: Rng = None, name: Optional[str] = None
+    ) -> Picture:
+        image = source if isinstance(source, Image.Image) else open_image(source, name)
+        return image if self.to_rgb else np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
 
 
 @TRANSFORMS.register

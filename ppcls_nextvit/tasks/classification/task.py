@@ -18,13 +18,14 @@ from ...models import create_model
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ...weights import load_weights
 from ..base import Step, Task
-from ..common import build_loaders, build_model, class_names
+from ..common import build_loaders, build_model, class_names, write_class_names
 from .benchmark import measure
 from .export import export
+from .exported import exported_predictor
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric
 from .pictures import draw_confusion, draw_predictions
-from .predict import predict
+from .predict import predict, predictor
 from .quantize import quantize
 
 __all__ = ["ClassificationTask"]
@@ -37,6 +38,7 @@ class ClassificationTask(Task):
 
     predict_outputs = ("json", "sheet")
     predict, export = staticmethod(predict), staticmethod(export)
+    predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize, measure = staticmethod(quantize), staticmethod(measure)
 
     def __init__(self, config: Config, processes: Processes, training: bool = True):
@@ -102,6 +104,10 @@ class ClassificationTask(Task):
             parameter.stop_gradient = True
         return teacher
 
+    def describe(self, directory: Union[str, Path]) -> None:
+        """The names of the classes, as class_names.txt."""
+        write_class_names(self.config, self.train_loader.dataset, directory)
+
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
         """The Step of one training batch; a mixed image counts as its larger share's label."""
         logits = self.model(batch["image"])
@@ -149,7 +155,8 @@ class ClassificationTask(Task):
         """Confusion matrix and a sheet of predictions on evaluation images, drawn into
         `directory`.
         """
-        result, names = self.evaluate(with_predictions=True), class_names(self.config)
+        result = self.evaluate(with_predictions=True)
+        names = class_names(self.config, self.eval_loader.dataset)
         draw_confusion(
             Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names
         )

@@ -3,14 +3,14 @@ size.
 """
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from ...config import Config
-from ...data.images import decode_image
+from ...data.images import ImageError, decode_image
 from ...export import TARGETS
 from ...export.target import Exported
 from ...export.target import export as export_layer
@@ -22,7 +22,7 @@ from ..common import class_names, images_of, list_images, trained_model
 from ..joint import check_request
 from .predict import check_post_process, model_inputs, transforms_of
 
-__all__ = ["ObjectTable", "export", "set_difference"]
+__all__ = ["ObjectTable", "export", "padded", "set_difference"]
 
 # the inputs are PaddleDetection's
 INPUTS, OUTPUTS = ("image", "im_shape", "scale_factor"), ("objects", "masks")
@@ -121,7 +121,7 @@ def _batches(
     for path in paths:
         made = model_inputs(decode_image(str(path)), transforms, str(path), model.min_size)
         inputs = dict(zip(INPUTS, made.values()))
-        inputs["image"] = _padded(inputs["image"], size or inputs["image"].shape[2:], path)
+        inputs["image"] = padded(inputs["image"], size or inputs["image"].shape[2:], path)
         batches.append(inputs)
     return batches
 
@@ -143,10 +143,13 @@ def _outputs(
     return OUTPUTS[:number]
 
 
-def _padded(image: np.ndarray, size: Sequence[int], name: Path) -> np.ndarray:
+def padded(image: np.ndarray, size: Sequence[int], name: Union[str, Path]) -> np.ndarray:
+    """`image` [1, 3, H, W] with zeros at the right and below, up to `size` (height, width).
+    ImageError, beginning with `name`, for a larger one.
+    """
     missing = [wanted - side for wanted, side in zip(size, image.shape[2:])]
     if min(missing) < 0:
-        raise ExportError(
+        raise ImageError(
             f"{name}: {image.shape[2]} x {image.shape[3]} pixels when transformed, more than the "
             f"{size[0]} x {size[1]} of the exported program"
         )

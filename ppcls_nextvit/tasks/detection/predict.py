@@ -3,21 +3,21 @@ names and run-length masks.
 """
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 import numpy as np
 import paddle
 
 from ...config import Config
-from ...data.rle import encode_mask
 from ...data.transforms.joint import JointPipeline
 from ...engine.distributed import start_processes
 from ...models.api import Instances
 from ...schema import ConfigError, check_mapping, coerce
 from ..base import PredictOutputs
-from ..common import class_names, images_of, trained_model
-from ..joint import OUT, Drawn, draw_images, model_input
-from .pictures import draw_objects
+from ..common import class_names, trained_model
+from ..inputs import InputImage
+from ..joint import OUT, ImagePredictor, infer_with, model_input
+from .results import DetectionResult
 
 __all__ = [
     "check_post_process",
@@ -25,6 +25,7 @@ __all__ = [
     "model_inputs",
     "predict",
     "predict_image",
+    "predictor",
     "transforms_of",
 ]
 
@@ -74,22 +75,19 @@ def predict_image(model: Any, image: np.ndarray, transforms: JointPipeline, name
     return found
 
 
-def objects_of(found: Instances, names: Sequence[str]) -> List[Dict[str, Any]]:
-    """[{class_id, label_name, score, box: [x1, y1, x2, y2], mask: {size, counts}}, ...] as json
-    writes them; without masks where the detector has none.
-    """
-    objects = [
-        {
-            "class_id": int(label),
-            "label_name": names[label],
-            "score": float(score),
-            "box": box.tolist(),
-        }
-        for box, score, label in zip(found.boxes, found.scores, found.labels)
-    ]
-    for entry, mask in zip(objects, found.masks or ()):
-        entry["mask"] = encode_mask(mask)
-    return objects
+def predictor(config: Config) -> ImagePredictor:
+    """The detector of `config` with its weights, ready to predict. ConfigError without weights."""
+    names = class_names(config)
+    threshold = check_post_process(config.section("Infer").PostProcess)
+    transforms = transforms_of(config)
+    start_processes(config.Global.device)
+    model, _ = trained_model(config)
+
+    def result(image: InputImage, names: Sequence[str]) -> DetectionResult:
+        found = predict_image(model, image.pixels(), transforms, image.name)
+        return DetectionResult(image, found, names, threshold)
+
+    return ImagePredictor(names, result)
 
 
 def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None) -> int:
@@ -99,21 +97,9 @@ def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None
     Returns the exit status: 1 if an image could not be read. ConfigError where there are no images
     or no weights.
 
-    json_file: gets by image {file_name, height, width, objects: see objects_of}, best first, or
-    {file_name, error}.
+    json_file: gets DetectionResult.to_dict() of each image, or {file_name, error}.
     """
-    paths, names = images_of(config), class_names(config)
-    threshold = check_post_process(config.section("Infer").PostProcess)
-    transforms = transforms_of(config)
-    start_processes(config.Global.device)
-    model, _ = trained_model(config)
-
-    def draw(image: np.ndarray, path: Path) -> Drawn:
-        found = predict_image(model, image, transforms, str(path)).scoring(threshold)
-        picture = draw_objects(image, found, names)
-        return Drawn({"objects": objects_of(found, names)}, {"_objects.png": picture})
-
-    return draw_images(paths, draw, out, json_file)
+    return infer_with(predictor, config, out, json_file)
 
 
 def predict(config: Config, outputs: PredictOutputs) -> int:

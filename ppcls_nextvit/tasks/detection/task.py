@@ -17,13 +17,14 @@ from ...engine.distributed import Processes
 from ...models.api import Instances
 from ...schema import ConfigError
 from ..base import ResumableTask, Step
-from ..common import build_loaders, build_model
+from ..common import build_loaders, build_model, write_class_names
 from ..joint import IMAGES_IN_REPORT, shares, step_of
 from .benchmark import measure
 from .export import export
+from .exported import exported_predictor
 from .metrics import coco_map, gathered, result_records
 from .pictures import comparison_sheet
-from .predict import SCORE_SHOWN, check_post_process, predict
+from .predict import SCORE_SHOWN, check_post_process, predict, predictor
 
 __all__ = ["DetectionTask"]
 
@@ -33,6 +34,7 @@ class DetectionTask(ResumableTask):
 
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
+    predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize = None  # there is no int8 export
     measure = staticmethod(measure)
     best_metric = "box_map"
@@ -61,6 +63,10 @@ class DetectionTask(ResumableTask):
         if config.Infer is not None:
             fixed_pipeline(config.Infer.transforms, "Infer.transforms")
             check_post_process(config.Infer.PostProcess)
+
+    def describe(self, directory: Union[str, Path]) -> None:
+        """The names of the classes, as class_names.txt."""
+        write_class_names(self.config, self.train_loader.dataset, directory)
 
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
         """The Step of one training batch."""

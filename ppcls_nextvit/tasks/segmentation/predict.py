@@ -3,7 +3,7 @@ JSON with every class's area.
 """
 
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 import paddle
@@ -12,12 +12,13 @@ from ...config import Config
 from ...engine.distributed import start_processes
 from ...models.segmentors.inference import segment
 from ..base import PredictOutputs
-from ..common import class_names, images_of, trained_model
-from ..joint import OUT, Drawn, draw_images
-from .pictures import class_areas, draw_labels, label_png
+from ..common import class_names, trained_model
+from ..inputs import InputImage
+from ..joint import OUT, ImagePredictor, infer_with
+from .results import SegmentationResult
 from .views import Views
 
-__all__ = ["infer", "predict", "predict_image"]
+__all__ = ["infer", "predict", "predict_image", "predictor"]
 
 
 def predict_image(model: Any, image: np.ndarray, views: Views, name: str) -> np.ndarray:
@@ -29,29 +30,30 @@ def predict_image(model: Any, image: np.ndarray, views: Views, name: str) -> np.
     return labels.numpy()
 
 
-def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None) -> int:
-    """Segment the images of Infer.infer_imgs into the directory `out`; returns the exit status, 1
-    if an image could not be read.
-
-    NAME_overlay.png: the picture under coloured labels, with a legend; NAME_labels.png: class ids.
-    json_file: gets by image {file_name, height, width, classes: see class_areas} or {file_name,
-    error}. ConfigError where there are no images or no weights.
-    """
-    paths, names = images_of(config), class_names(config)
+def predictor(config: Config) -> ImagePredictor:
+    """The segmentor of `config` with its weights, ready to predict. ConfigError without weights."""
+    names = class_names(config)
     start_processes(config.Global.device)
     model, _ = trained_model(config)
     transforms = config.section("Infer").transforms
     views = Views(transforms, model.inference, "Infer.transforms", model.min_size)
 
-    def draw(image: np.ndarray, path: Path) -> Drawn:
-        labels = predict_image(model, image, views, str(path))
-        pictures = {
-            "_overlay.png": draw_labels(image, labels, names),
-            "_labels.png": label_png(labels, len(names)),
-        }
-        return Drawn({"classes": class_areas(labels, names)}, pictures)
+    def result(image: InputImage, names: Sequence[str]) -> SegmentationResult:
+        labels = predict_image(model, image.pixels(), views, image.name)
+        return SegmentationResult(image, labels, names)
 
-    return draw_images(paths, draw, out, json_file)
+    return ImagePredictor(names, result)
+
+
+def infer(config: Config, out: Union[str, Path], json_file: Optional[str] = None) -> int:
+    """Segment the images of Infer.infer_imgs into the directory `out`; returns the exit status, 1
+    if an image could not be read.
+
+    NAME_overlay.png: the picture under coloured labels, with a legend; NAME_labels.png: class ids.
+    json_file: gets SegmentationResult.to_dict() of each image, or {file_name, error}. ConfigError
+    where there are no images or no weights.
+    """
+    return infer_with(predictor, config, out, json_file)
 
 
 def predict(config: Config, outputs: PredictOutputs) -> int:

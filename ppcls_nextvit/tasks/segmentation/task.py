@@ -18,14 +18,17 @@ from ...models import variant_of
 from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ..base import ResumableTask, Step
-from ..common import build_loaders, build_model, class_names
+from ..class_weights import check_class_weights
+from ..common import build_loaders, build_model, class_names, write_class_names
 from ..joint import IMAGES_IN_REPORT, check_size, shares, step_of
+from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
 from .export import export
+from .exported import exported_predictor
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric
 from .pictures import comparison_sheet
-from .predict import predict
+from .predict import predict, predictor
 from .views import Views
 
 __all__ = ["SegmentationTask"]
@@ -36,6 +39,7 @@ class SegmentationTask(ResumableTask):
 
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
+    predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize = None  # there is no int8 export
     measure = staticmethod(measure)
 
@@ -92,6 +96,10 @@ class SegmentationTask(ResumableTask):
             coerce(
                 post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file"
             )
+
+    def describe(self, directory: Union[str, Path]) -> None:
+        """The names of the classes, as class_names.txt."""
+        write_class_names(self.config, self.train_loader.dataset, directory)
 
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
         """The Step of one training batch."""
@@ -203,8 +211,20 @@ def _check_losses(config: Config) -> None:
     """
     if not getattr(variant_of(config.Arch.name).family, "brings_losses", False):
         check_entries(config.Loss, "Loss", LOSSES)
+        for mode, entries in config.Loss.items():
+            check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
+            _check_fit(build_loss(entries, f"Loss.{mode}"), f"Loss.{mode}", config.Arch.class_num)
     elif config.Loss:
         raise ConfigError(f"Loss: {config.Arch.name} brings its own losses; leave the section out")
+
+
+def _check_fit(loss: Any, where: str, class_num: int) -> None:
+    """ConfigError for a loss that is for other classes than the model's: tried on a small map."""
+    maps = paddle.zeros([1, class_num, 2, 2])
+    try:
+        loss([maps], paddle.zeros([1, 2, 2], "int64"))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _min_size(config: Config) -> int:

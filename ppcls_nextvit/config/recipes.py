@@ -1,12 +1,12 @@
 """The configurations that are installed with the package, by name."""
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
-__all__ = ["find", "folder", "locate", "named_files", "names"]
+from .reading import read_yaml
+
+__all__ = ["find", "folder", "named_files", "names", "packaged_paths"]
 
 # where recipes name files of their own folder, relative to a checkout
 CHECKOUT = "configs"
@@ -43,24 +43,8 @@ def find(name: str) -> Optional[Path]:
     return folder() / same_name[0] if len(same_name) == 1 else None
 
 
-def locate(args: argparse.Namespace) -> None:
-    """Where args.config is no file here but the name of a recipe, make it that one, and say so on
-    stderr; args.override then begins with the paths that the recipe holds.
-
-    What is neither is left to the reader of the file to refuse.
-    """
-    recipe = None if Path(args.config).exists() else find(args.config)
-    if recipe is None:
-        return
-    print(f"configuration: {recipe} (no {args.config} here)", file=sys.stderr)
-    args.config = str(recipe)
-    args.override = [*_packaged_paths(recipe), *args.override]
-
-
-def _packaged_paths(recipe: Path) -> Iterator[str]:
+def packaged_paths(recipe: Path) -> Iterator[str]:
     """An override for the file of class names that a recipe has beside it, if it is not here."""
-    from ..config.reading import read_yaml
-
     value: Any = read_yaml(recipe)
     for key in KEPT_BY_RECIPES:
         value = value.get(key) if isinstance(value, dict) else None

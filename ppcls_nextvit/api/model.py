@@ -1,0 +1,195 @@
+"""A trained model in Python: load it, predict, evaluate, export."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+
+from ..config import Config
+from ..data.images import ImageError
+from ..engine.distributed import start_processes
+from ..export.opened import is_export, open_export
+from ..export.target import Exported
+from ..models import MODELS
+from ..schema import ConfigError
+from ..tasks import TASKS, task_of
+from ..tasks import evaluate as evaluate_config
+from ..tasks.base import ExportRequest
+from ..tasks.inputs import Source, input_images
+from ..tasks.results import Predictor, Result, Results, predictions
+from .sources import Asked, config_of, override_texts, with_device
+
+__all__ = ["Model", "evaluate", "export_model", "load"]
+
+Path_ = Union[str, "os.PathLike[str]"]
+
+
+def load(
+    source: Path_,
+    *,
+    weights: Optional[Path_] = None,
+    names: Optional[Sequence[str]] = None,
+    device: str = "auto",
+    options: Optional[Mapping[str, Any]] = None,
+    **arguments: Any,
+) -> "Model":
+    """A model with its weights, its preprocessing and its classes' names, ready to predict.
+
+    source: the folder of a run (its best weights are taken), the folder of an export (run by its
+        own engine, on a CPU), a file of weights in a run's folder or under its published name, a
+        name of the zoo (`list_weights()`) whose file is on this disk, the name of a classifier
+        (`list_models()`) with `weights`, or a YAML.
+    weights: a file of any format that load_weights reads, or a name of the zoo.
+    names: of the classes, in place of those that are known. Without names in the run or the YAML,
+        1000 classes have ImageNet-1K's.
+    device: auto, cpu, gpu, ... options: {'Infer.PostProcess.topk': 3}: values of the
+        configuration, as of `-o`.
+    arguments: of the network, where `source` is its name; see `create_model`.
+    Raises ConfigError for what cannot be meant, FileNotFoundError for what is not there, LoadError
+    for weights that do not fit; all say on one line what to do.
+    """
+    source = os.fspath(source)
+    if is_export(Path(source)):
+        if weights is not None or arguments or options:
+            raise ConfigError(f"{source}: an export has its weights and settings; give it alone")
+        opened = open_export(Path(source))
+        task = MODELS.get(opened.model_name).task
+        return Model(source, task, TASKS[task].exported_predictor(opened), names=names)
+    asked = Asked(
+        source,
+        None if weights is None else os.fspath(weights),
+        arguments,
+        override_texts(options or {}),
+    )
+    config = with_device(config_of(asked), device)
+    start_processes(device)
+    task = MODELS.get(config.Arch.name).task
+    return Model(source, task, task_of(config).predictor(config), config, names)
+
+
+class Model:
+    """A model that predicts. task: 'classification', 'detection' or 'segmentation'. names: of its
+    classes. config: how it was built; None of an export.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        task: str,
+        predictor: Predictor,
+        config: Optional[Config] = None,
+        names: Optional[Sequence[str]] = None,
+    ) -> None:
+        self.source = source
+        self.task = task
+        self.predictor = predictor
+        self.config = config
+        if names is not None:
+            if len(names) != len(predictor.names):
+                raise ConfigError(
+                    f"names: got {len(names)}, but {source} has {len(predictor.names)} classes"
+                )
+            predictor.names = list(names)
+
+    def __repr__(self) -> str:
+        return f"Model({self.source!r}, task={self.task!r}, {len(self.names)} classes)"
+
+    @property
+    def names(self) -> List[str]:
+        """The names of the classes, in order."""
+        return list(self.predictor.names)
+
+    def predict(
+        self,
+        images: Source,
+        *,
+        batch_size: Optional[int] = None,
+        errors: str = "raise",
+        progress: bool = False,
+    ) -> Results:
+        """Results of all `images`, in order.
+
+        images: the path of an image, of a folder with all below it, a pattern ('photos/*.jpg'), a
+            .txt with a path in each line; a PIL image; uint8 [H, W, 3] in the order RGB, [H, W], or
+            [N, H, W, 3] for several; the bytes of a file; or any iterable of these, such as a list
+            or a generator.
+        batch_size: how many images run at a time (default: the model's own). errors: 'raise' stops
+        at the first image that cannot be read with an ImageError, 'keep' puts a result in its place
+        whose `error` says why. progress: show a bar, if tqdm is there.
+        """
+        found: Any = self.stream(images, batch_size=batch_size, errors=errors)
+        if progress:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                raise ImportError("progress needs tqdm: pip install tqdm") from None
+            found = tqdm(found, unit="image")
+        return Results(found)
+
+    def stream(
+        self, images: Source, *, batch_size: Optional[int] = None, errors: str = "raise"
+    ) -> Iterator[Result]:
+        """As `predict`, one result after the other, in the memory of one batch: for folders and
+        streams of any length.
+        """
+        if errors not in ("raise", "keep"):
+            raise ValueError(f"errors: expected 'raise' or 'keep', got {errors!r}")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        for result in predictions(self.predictor, input_images(images), batch_size):
+            if result.error is not None and errors == "raise":
+                raise ImageError(result.error)
+            yield result
+
+    def evaluate(self) -> Dict[str, Any]:
+        """{metric: value, ..., images} on DataLoader.Eval of the run or the YAML. ConfigError
+        without one.
+        """
+        return evaluate_config(self._config("evaluated"))
+
+    def export(self, directory: Path_, to: str = "paddle", **request: Any) -> Exported:
+        """Write the model for another program into `directory`; see `export_model`."""
+        config = self._config("exported")
+        settings = replace(config.Global, save_inference_dir=os.fspath(directory))
+        return task_of(config).export(
+            replace(config, Global=settings), ExportRequest(to=to, **request)
+        )
+
+    def _config(self, what: str) -> Config:
+        if self.config is None:
+            raise ConfigError(
+                f"{self.source}: is an export; only what it was made of can be {what}"
+            )
+        return self.config
+
+
+def evaluate(source: Path_, **arguments: Any) -> Dict[str, Any]:
+    """{metric: value, ..., images} of a run or a YAML on its own evaluation dataset. arguments:
+    those of `load`.
+    """
+    return load(source, **arguments).evaluate()
+
+
+def export_model(
+    source: Path_,
+    directory: Path_,
+    to: str = "paddle",
+    *,
+    precision: str = "fp32",
+    batch: Optional[int] = None,
+    size: Any = None,
+    photos: Optional[str] = None,
+    **arguments: Any,
+) -> Exported:
+    """Write a model for another program into `directory`, compared with the model before it is
+    kept.
+
+    to: paddle, onnx, openvino, tensorrt, lite, coreml, ... precision, batch, size, photos: see
+    ExportRequest. arguments: those of `load`. Raises what `nextvit export` says on one line;
+    nothing was written then.
+    """
+    import paddle
+
+    paddle.set_device("cpu")  # where the files are compared with the model
+    request = {"precision": precision, "batch": batch, "size": size, "photos": photos}
+    return load(source, device="cpu", **arguments).export(directory, to, **request)

@@ -1,0 +1,71 @@
+"""An exported folder read back: its description, and its program run by the target's own engine."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict
+
+from ..files import JSON_BYTES, parsing, read_text
+from ..schema import shown
+from . import TARGETS
+from .target import DESCRIPTION
+from .verify import Batch, ExportError, Signature
+
+__all__ = ["Opened", "is_export", "open_export"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an export wrote. description: the content of export.json. run: {input name: array} ->
+    {output name: array}.
+    """
+
+    folder: Path
+    description: Dict[str, Any]
+    signature: Signature
+    run: Any  # a Program: mypy takes a field that is a function for a method
+
+    @property
+    def model_name(self) -> str:
+        """The entry of MODELS that was exported."""
+        return self.description["Global"]["model_name"]
+
+    def __call__(self, batch: Batch) -> Dict[str, Any]:
+        return self.run(batch)
+
+
+def is_export(directory: Path) -> bool:
+    """Whether an export was written into the folder."""
+    return (directory / DESCRIPTION).is_file()
+
+
+def open_export(directory: Path) -> Opened:
+    """The export in the folder. ExportError where export.json is none, where files are missing or
+    damaged, and where the engine of the target does not run here; ImportError for a missing extra.
+    """
+    path = directory / DESCRIPTION
+    text = read_text(path, limit=JSON_BYTES)
+    with parsing(f"{path}: not written by an export", ExportError):
+        description = json.loads(text)
+        made = description["Export"]
+        signature = Signature(
+            {name: tuple(shape) for name, shape in made["inputs"].items()}, tuple(made["outputs"])
+        )
+        name, precision = str(made["target"]), str(made["precision"])
+        files = list(description["Files"])
+        str(description["Global"]["model_name"])
+    if name not in TARGETS:
+        raise ExportError(
+            f"{path}: exported to {shown(name)}, which is no target here; expected one of: "
+            f"{', '.join(TARGETS)}"
+        )
+    missing = [file for file in files if not (directory / file).exists()]
+    if missing:
+        raise ExportError(f"{directory}: {shown(missing[0])} is missing; export it anew")
+    program = TARGETS[name].load(directory, signature, precision)
+    if program is None:
+        raise ExportError(
+            f"{directory}: the engine of {name} does not run on this machine; load the weights "
+            f"instead, or an export to paddle or onnx"
+        )
+    return Opened(directory, description, signature, program)
