@@ -19,13 +19,15 @@ from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ..base import ResumableTask, Step
 from ..class_weights import check_class_weights
+from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, write_class_names
 from ..joint import IMAGES_IN_REPORT, check_size, shares, step_of
+from . import region_losses  # noqa: F401 - registers its losses
 from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
-from .losses import LOSSES, build_loss
+from .losses import LOSSES, build_loss, check_classes
 from .metrics import METRICS, build_metric
 from .pictures import comparison_sheet
 from .predict import predict, predictor
@@ -213,6 +215,10 @@ def _check_losses(config: Config) -> None:
         check_entries(config.Loss, "Loss", LOSSES)
         for mode, entries in config.Loss.items():
             check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
+            if entries:
+                _check_fit(build_loss(entries, f"Loss.{mode}"), config.Arch.class_num, mode)
+        for mode, entries in config.Loss.items():
+            check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
             _check_fit(build_loss(entries, f"Loss.{mode}"), f"Loss.{mode}", config.Arch.class_num)
     elif config.Loss:
         raise ConfigError(f"Loss: {config.Arch.name} brings its own losses; leave the section out")
@@ -225,6 +231,13 @@ def _check_fit(loss: Any, where: str, class_num: int) -> None:
         loss([maps], paddle.zeros([1, 2, 2], "int64"))
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_fit(loss: Any, class_num: int, mode: str) -> None:
+    try:
+        check_classes(loss, class_num)
+    except ValueError as error:
+        raise ConfigError(f"Loss.{mode}: {error}") from None
 
 
 def _min_size(config: Config) -> int:
