@@ -72,6 +72,7 @@ def build(backbone, kind, **arguments):
     if kind in SEGMENTORS and not model.brings_losses:
         model.criterion = cross_entropy
     enlarge(backbone_of(model))
+    fill_zeros(model)
     return model
 
 
@@ -97,6 +98,15 @@ def enlarge(model):
             weight = layer.weight
             inputs = weight.shape[0] if weight.ndim == 2 else weight[0].size
             weight.set_value(weight * (inputs**-0.5 / float(weight.std())))
+
+
+def fill_zeros(model):
+    """Ordinary weights for the Linears that start at zero and so pass no gradient on."""
+    draw = np.random.default_rng(0)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.Linear) and float(layer.weight.abs().max()) == 0:
+            weight = draw.normal(0, 0.1 * layer.weight.shape[0] ** -0.5, layer.weight.shape)
+            layer.weight.set_value(weight.astype("float32"))
 
 
 def cross_entropy(maps, label):

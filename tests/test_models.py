@@ -523,7 +523,7 @@ def test_window_pool_is_another_model():
 
 
 def test_the_tasks_divide_the_models():
-    assert list_models("detection") == ["MaskRCNN"] and list_models("segmentation") == [
+    assert list_models("detection") == ["DINO", "MaskRCNN"] and list_models("segmentation") == [
         "SemanticFPN",
         "UPerNet",
     ]

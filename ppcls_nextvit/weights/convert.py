@@ -75,8 +75,9 @@ def convert(
             arguments["num_classes"] = 0 if backbone_only else head_classes(tree, entry)
         if backbone:
             family = family_for(variant_of(backbone, "Arch.backbone.name").family)
-            further = family.arguments(unwrap(tree, entry)[1])
-            arguments["backbone"] = {"name": backbone, **further}
+            state = unwrap(tree, entry)[1]
+            arguments["backbone"] = {"name": backbone, **family.arguments(state)}
+            arguments |= heads_for(variant_of(model).family).arguments(state)
         # only names, shapes and layer types are asked of it: no values are made
         with paddle.LazyGuard():
             network = create_model(model, **arguments)

@@ -1,5 +1,5 @@
 """Detectors and their parts: importing this enters every detector into MODELS."""
 
-from . import mask_rcnn
+from . import dino, mask_rcnn
 
-__all__ = ["mask_rcnn"]
+__all__ = ["dino", "mask_rcnn"]

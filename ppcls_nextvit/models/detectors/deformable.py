@@ -117,6 +117,18 @@ class MultiScaleDeformableAttention(nn.Layer):
         locations = self._locations(references, offsets, shapes)
         return self.output_proj(multi_scale_deformable_attention(value, shapes, locations, weights))
 
+    def macs(
+        self,
+        query: Tensor,
+        value: Tensor,
+        references: Tensor,
+        shapes: Shapes,
+        valid: Optional[Tensor],
+        out: Tensor,
+    ) -> int:
+        """Multiply-adds of sampling: of each sample its four neighbours, and its weight."""
+        return 5 * out.size * self.levels * self.points
+
     def _locations(self, references, offsets, shapes):
         """[B, Q, heads, levels, points, 2]."""
         references = references.unsqueeze([2, 4])  # [B, Q, 1, levels, 1, 2 or 4]

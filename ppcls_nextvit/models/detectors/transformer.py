@@ -69,9 +69,18 @@ class PackedAttention(nn.Layer):
         )
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, Q, K]
         if blocked is not None:
-            scores = paddle.where(blocked, paddle.full_like(scores, -math.inf), scores)
+            # added, which is faster than a choice of every score
+            nothing, never = (paddle.full([1], x, scores.dtype) for x in (0.0, -math.inf))
+            scores = scores + paddle.where(blocked, never, nothing)
         out = paddle.matmul(F.softmax(scores, axis=-1), v)  # [B, heads, Q, C / heads]
         return self.out_proj(out.transpose([0, 2, 1, 3]).flatten(2))
+
+    def macs(
+        self, query: Tensor, key: Tensor, value: Tensor, blocked: Optional[Tensor], out: Tensor
+    ) -> int:
+        """Multiply-adds of the input projections and the two products."""
+        inputs = query.size + key.size + value.size
+        return query.shape[-1] * inputs + 2 * query.size * key.shape[1]
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, N, C] -> [B, heads, N, C / heads]."""

@@ -45,6 +45,10 @@ def _unchanged(key: str, _: nn.Layer) -> str:
     return key
 
 
+def _no_arguments(_: State) -> Dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Format:
     """How one program writes keys.
@@ -194,6 +198,7 @@ class Heads:
     marks: prefixes that only this kind's keys have.
     class_layers: prefixes of the layers whose size follows the number of classes.
     class_bias: a regular expression of the key whose length is that number and `background`.
+    arguments: those beside classes and backbone with which a model has the form of a file's state.
     """
 
     model: Optional[Network]
@@ -203,6 +208,7 @@ class Heads:
     class_layers: Tuple[str, ...] = ()
     class_bias: str = ""
     background: int = 0
+    arguments: Callable[[State], Dict[str, Any]] = _no_arguments
 
 
 # heads whose keys no other program writes

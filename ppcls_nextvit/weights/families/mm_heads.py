@@ -1,7 +1,11 @@
-"""The keys of Mask R-CNN, Semantic FPN and UPerNet: those of mmdet and mmseg are ours."""
+"""The keys of Mask R-CNN, DINO, Semantic FPN and UPerNet: those of mmdet and mmseg are ours."""
+
+import re
+from typing import Any, Dict
 
 from paddle import nn
 
+from ...models.detectors.dino import DINO
 from ...models.detectors.mask_rcnn import MaskRCNN
 from ...models.segmentors.encoder_decoder import EncoderDecoder, SemanticFPN, UPerNet
 from .base import Format, Heads, State, register_heads
@@ -16,6 +20,21 @@ def _is_mmdet(state: State, _: nn.Layer) -> bool:
 
 def _is_mmseg(state: State, _: nn.Layer) -> bool:
     return any(key.startswith(("decode_head.", "auxiliary_head.")) for key in state)
+
+
+def _dino_arguments(state: State) -> Dict[str, Any]:
+    """The sizes that the keys and shapes of a DINO tell."""
+    sizes = {"level_embed": ("num_levels", "channels"), "query_embedding.weight": ("num_queries",)}
+    sizes["encoder.layers.0.ffn.layers.0.0.bias"] = ("hidden",)
+    found: Dict[str, Any] = {}
+    for key, names in sizes.items():
+        found |= dict(zip(names, getattr(state.get(key), "shape", ())))
+    for part in ("encoder", "decoder"):
+        layers = {
+            match[1] for match in map(re.compile(rf"{part}\.layers\.(\d+)\.").match, state) if match
+        }
+        found |= {f"{part}_layers": len(layers)} if layers else {}
+    return {name: int(size) for name, size in found.items()}
 
 
 MMDET = Format("mmdet", "mmdet detector", _is_mmdet, written_as="mmdet")
@@ -37,6 +56,18 @@ register_heads(
         ),
         r"bbox_head\.fc_cls\.bias",
         background=1,
+    )
+)
+register_heads(Heads(None, "a detector without proposals", MMDET, ("bbox_head.",)))
+register_heads(
+    Heads(
+        DINO,
+        "DINO",
+        MMDET,
+        ("dn_query_generator.",),
+        ("bbox_head.cls_branches.", "dn_query_generator.label_embedding."),
+        r"bbox_head\.cls_branches\.\d+\.bias",
+        arguments=_dino_arguments,
     )
 )
 for _model, _title, _mark in (
