@@ -17,6 +17,7 @@ def test_names_come_back():
     assert packed[-2] == NAMES[-2] and list(packed[1:4]) == NAMES[1:4]
     assert packed != NAMES[:-1] and packed != [*NAMES[:-1], "b"]
     assert PackedNames.of(packed) is packed and list(PackedNames.of([])) == []
+    assert PackedNames.joined([packed, packed[2:4]]) == NAMES + NAMES[2:4]
     with pytest.raises(IndexError):
         packed[len(NAMES)]
 
@@ -60,7 +61,7 @@ def test_it_reads_what_the_plain_reader_reads(tmp_path):
     for rng in generators(20 * COUNT):
         pieces = WHOLE if rng.integers(3) else WHOLE + PIECES
         text = "".join(pieces[i] for i in rng.integers(len(pieces), size=rng.integers(12)))
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
         for arguments in ARGUMENTS:
             expected = outcome(read_label_list, path, *arguments)
             assert outcome(read_packed_list, path, *arguments) == expected, repr(text)

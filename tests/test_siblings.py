@@ -49,6 +49,14 @@ KNOWN = {
         "zlib.decompressobj": "as far as the directory says, and IMAGE_BYTES",
     },
     "ppcls_nextvit/data/images.py": {"Image.open": "FORMATS"},
+    "ppcls_nextvit/data/shards/index.py": {
+        "np.load": "arrays alone: allow_pickle is off",
+        "tarfile.open": "headers and bytes alone",
+    },
+    "ppcls_nextvit/data/shards/make.py": {
+        "tarfile.TarInfo": "writes",
+        "tarfile.open": "writes",
+    },
     "ppcls_nextvit/export/lite.py": {"np.load": EXPORTED, "subprocess.run": TOOL},
     "ppcls_nextvit/export/onnx.py": {"onnx.load": EXPORTED},
     "ppcls_nextvit/export/quantize.py": {"onnx.load": EXPORTED},
@@ -137,7 +145,7 @@ def test_every_decoder_says_which_formats_it_reads():
 def test_nothing_is_unpacked_without_a_limit():
     assert listed("zlib.decompress") == listed("gzip.decompress") == []
     for path, node in listed("np.load"):
-        assert not node.keywords, f"{path}: allow_pickle"
+        assert "allow_pickle" not in {k.arg for k in node.keywords}, path
 
 
 def test_no_shell():

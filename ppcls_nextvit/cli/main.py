@@ -21,6 +21,7 @@ COMMANDS = (
     "convert",
     "reproduce",
     "benchmark",
+    "shards",
     "models",
     "configs",
 )

@@ -35,11 +35,22 @@ class PackedNames(Sequence[str]):
         """`names`, packed. Names of files that are not UTF-8 stay what they are."""
         if isinstance(names, cls):
             return names
-        parts = [name.encode("utf-8", "surrogatepass") for name in names]
+        parts = [name.encode("utf-8", "surrogateescape") for name in names]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         starts = np.cumsum(lengths) - lengths
         text = np.frombuffer(b"".join(parts), np.uint8)
         return cls(text, starts, lengths.astype(np.uint32))
+
+    @classmethod
+    def joined(cls, parts: Sequence["PackedNames"]) -> "PackedNames":
+        """The names of all `parts`, one after the other."""
+        before = np.cumsum([0, *(len(part.text) for part in parts)])
+        starts = [part.starts + offset for part, offset in zip(parts, before)]
+        return cls(
+            np.concatenate([part.text for part in parts]),
+            np.concatenate(starts),
+            np.concatenate([part.lengths for part in parts]),
+        )
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +71,7 @@ class PackedNames(Sequence[str]):
             return PackedNames(self.text, self.starts[index], self.lengths[index])
         start = int(self.starts[index])
         data = self.text[start : start + int(self.lengths[index])]
-        return data.tobytes().decode("utf-8", "surrogatepass")
+        return data.tobytes().decode("utf-8", "surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

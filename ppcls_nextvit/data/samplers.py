@@ -18,6 +18,7 @@ __all__ = [
     "IterationSampler",
     "RASampler",
     "Sampler",
+    "WindowSampler",
     "generator",
 ]
 
@@ -300,3 +301,40 @@ class IterationSampler(BatchSampler):
         first = passes[0]
         order = np.stack([self.permutation(number) for number in range(first, passes[-1] + 1)])
         return order[passes - first, places], passes - first
+
+
+@SAMPLERS.register
+class WindowSampler(DistributedBatchSampler):
+    """Every image once an epoch, in a random order whose reads stay near each other, for data that
+    are read in large pieces: runs of `run` neighbouring images come in random order, and within
+    each `window` of the images that follow each other so the order is random again."""
+
+    def __init__(
+        self,
+        dataset: Sized,
+        rank: int,
+        world_size: int,
+        seed: int,
+        training: bool,
+        *,
+        batch_size: int,
+        drop_last: bool = False,
+        run: int = 1000,
+        window: int = 20000,
+    ):
+        if min(run, window) < 1:
+            raise ConfigError(f"run and window must be 1 or more, got {run} and {window}")
+        _refuse_evaluation(self, training)
+        self.run = run
+        self.window = window
+        super().__init__(
+            dataset, rank, world_size, seed, training, batch_size=batch_size, drop_last=drop_last
+        )
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """All image numbers, shuffled for this epoch."""
+        rng = generator("order", self.seed, epoch, 0, 0)
+        images = np.arange(self.num_images)
+        runs = rng.permutation(-(-self.num_images // self.run))
+        by_run = np.argsort(runs[images // self.run], kind="stable")
+        return by_run[np.lexsort((rng.random(self.num_images), images // self.window))]

@@ -1,4 +1,4 @@
-"""Files of a folder or of a zip file, by name; which of them are images."""
+"""Files of a folder, of shards or of a zip file, by name; which of them are images."""
 
 import os
 import pathlib
@@ -10,12 +10,15 @@ from typing import Dict, List, NamedTuple, Protocol, Sequence, Set, Union
 from ...files import IMAGE_BYTES, UnreadableError, parsing, read_file
 from ...schema import shown_text
 from ..images import EXTENSIONS, ImageError
+from ..parts import PartsFile
+from ..shards import ShardFiles
 
 __all__ = [
     "EXTENSIONS",
     "Files",
     "FolderFiles",
     "FoundFiles",
+    "UnlabelledFiles",
     "ZipFiles",
     "files_below",
     "image_names",
@@ -174,11 +177,7 @@ class ZipFiles:
         # some programs of Windows write their own slashes
         for name in [name for name in self.members if "\\" in name]:
             self.members.setdefault(name.replace("\\", "/"), self.members[name])
-        self.descriptor = os.open(root, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+        self.file = PartsFile(root)
 
     def path(self, name: str) -> str:
         """The member `name` as messages call it."""
@@ -224,29 +223,42 @@ class ZipFiles:
     def _unpacked(self, member: Member) -> bytes:
         """The bytes of a member, at most one more than it must have."""
         # the name's length may differ from the directory's
-        header = self._at(member.offset, 30)
+        header = self.file.read(member.offset, 30)
         if header[:4] != b"PK\3\4":
             return b""
         name_length, extra_length = struct.unpack("<HH", header[26:30])
         start = member.offset + 30 + name_length + extra_length
-        data = self._at(start, member.size)
+        data = self.file.read(start, member.size)
         if member.method == zipfile.ZIP_DEFLATED:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.unpacked + 1)
         return data
 
-    def _at(self, start: int, size: int) -> bytes:
-        """`size` bytes of the file, from byte `start` on."""
-        if hasattr(os, "pread"):
-            return os.pread(self.descriptor, size, start)
-        with open(self.root, "rb") as file:  # Windows
-            file.seek(start)
-            return file.read(size)
-
 
 def open_files(image_root: str) -> Files:
-    """The files of a folder or of a zip file. FileNotFoundError if there is neither."""
+    """The files of a folder, of a folder of shards with an index, or of a zip file.
+    FileNotFoundError if there is none of them.
+    """
+    if ShardFiles.are_in(image_root):
+        return ShardFiles(image_root)
     if os.path.isdir(image_root):
         return FolderFiles(image_root)
     if os.path.isfile(image_root):
         return ZipFiles(image_root)
     raise FileNotFoundError(f"image_root: {shown_text(image_root)}: no such folder or zip file")
+
+
+class UnlabelledFiles:
+    """All images below the folder `root`, in the order of their names, as a source of shards."""
+
+    labels = None
+    class_names = None
+
+    def __init__(self, root: str):
+        self.files = FolderFiles(root)
+        self.names = image_names(root)
+        if not self.names:
+            raise FileNotFoundError(f"image_root: {shown_text(root)}: no images in this folder")
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image. ImageError if they cannot be read."""
+        return self.files.read(self.names[index])

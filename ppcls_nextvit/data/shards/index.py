@@ -1,0 +1,331 @@
+"""The index of a folder of shards: where each image lies, its label and its checksum.
+
+It is a folder of arrays that are mapped, not read: all processes of a machine share them, and
+opening the index of any number of images takes no time.
+"""
+
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ...files import IMAGE_BYTES, LIST_BYTES, parsing, read_text
+from ...schema import ConfigError, shown, shown_text
+from ..images import EXTENSIONS
+from ..lists import MOST_CLASSES
+from ..packed import PackedNames
+
+__all__ = ["INDEX", "Found", "Indexed", "ShardIndex", "images_of", "index_shards", "write_index"]
+
+INDEX = "index"  # of the folder of a folder of shards
+VERSION = 1
+UNLABELLED = -1
+LABEL_BYTES = 1 << 16  # of the .cls or .json beside an image
+ARRAYS = {
+    "text": np.uint8,
+    "starts": np.int64,
+    "lengths": np.uint32,
+    "shards": np.uint32,
+    "offsets": np.int64,
+    "sizes": np.int64,
+    "checksums": np.uint32,
+    "labels": np.int32,
+}
+AGAIN = "run `nextvit shards index` on the folder again"
+
+
+class Found(NamedTuple):
+    """An image in a shard: its name, the bytes before it and its own, its CRC-32, and its label."""
+
+    name: str
+    offset: int
+    size: int
+    checksum: int
+    label: int
+
+
+class ShardIndex:
+    """The index of the shards in `root`, verified against the files' sizes.
+
+    shards: their names. names: of the images, as the shards have them. places: uint32, int64, int64
+    [N]: shard, offset and bytes. checksums: uint32 [N], CRC-32. labels: int32 [N], -1 without.
+    class_names: where the shards were made of one folder for each class.
+
+    ConfigError, naming the file, for an index that is damaged or another's.
+    """
+
+    def __init__(self, root: str):
+        self.root = root
+        folder = os.path.join(root, INDEX)
+        what = f"{shown_text(folder)}: not an index of shards"
+        with parsing(what):
+            content = json.loads(read_text(os.path.join(folder, "index.json"), limit=LIST_BYTES))
+            version, shards = content["version"], content["shards"]
+            self.shards: List[str] = [str(shard["name"]) for shard in shards]
+            shard_bytes = np.array([shard["bytes"] for shard in shards], np.int64)
+            self.class_names = _class_names(content["class_names"])
+            arrays = {name: _mapped(folder, name) for name in ARRAYS}
+        if version != VERSION:
+            raise ConfigError(f"{what}: version {shown(version)}, not {VERSION}; {AGAIN}")
+        _check(arrays, shard_bytes, what)
+        self.names = PackedNames(arrays["text"], arrays["starts"], arrays["lengths"])
+        self.places = arrays["shards"], arrays["offsets"], arrays["sizes"]
+        self.checksums, self.labels = arrays["checksums"], arrays["labels"]
+        self._compare_with_files(shard_bytes)
+
+    def _compare_with_files(self, shard_bytes: np.ndarray) -> None:
+        for name, size in zip(self.shards, shard_bytes):
+            path = os.path.join(self.root, name)
+            if os.path.basename(name) != name or not os.path.isfile(path):
+                raise FileNotFoundError(f"{shown_text(path)}: no such shard; the index names it")
+            if os.path.getsize(path) != size:
+                raise ConfigError(
+                    f"{shown_text(path)}: {os.path.getsize(path)} bytes, {size} when it was "
+                    f"indexed; copy it again, or {AGAIN}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _class_names(names: Any) -> Optional[List[str]]:
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be texts, got {shown(names)}")
+    return names
+
+
+def _mapped(folder: str, name: str) -> np.ndarray:
+    """An array of an index. ValueError for one of another type."""
+    array = np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r")
+    if array.dtype != ARRAYS[name] or array.ndim != 1:
+        raise ValueError(f"{name}.npy has {array.dtype} {array.shape}, not {ARRAYS[name].__name__}")
+    return array
+
+
+def _check(arrays: Dict[str, np.ndarray], shard_bytes: np.ndarray, what: str) -> None:
+    """ConfigError unless every name lies in the text and every image in its shard."""
+    count = len(arrays["starts"])
+    lengths = {len(array) for name, array in arrays.items() if name != "text"}
+    if lengths != {count} or not count:
+        raise ConfigError(f"{what}: its arrays have {sorted(lengths)} entries; {AGAIN}")
+    ends = arrays["starts"] + arrays["lengths"]
+    if arrays["starts"].min() < 0 or ends.max() > len(arrays["text"]):
+        raise ConfigError(f"{what}: names outside of their text; {AGAIN}")
+    offsets, sizes = arrays["offsets"], arrays["sizes"]
+    if arrays["shards"].max() >= len(shard_bytes) or min(offsets.min(), sizes.min()) < 0:
+        raise ConfigError(f"{what}: images in no shard; {AGAIN}")
+    if (sizes > shard_bytes[arrays["shards"]] - offsets).any() or sizes.max() > IMAGE_BYTES:
+        raise ConfigError(f"{what}: images that end behind their shard; {AGAIN}")
+
+
+class Indexed(NamedTuple):
+    """A shard's share of an index: the shard's name, and the arrays of its images by name."""
+
+    name: str
+    names: PackedNames
+    columns: Dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, name: str, images: Sequence[Found]) -> "Indexed":
+        """That of the shard `name` with these images."""
+        columns = {
+            "offsets": [image.offset for image in images],
+            "sizes": [image.size for image in images],
+            "checksums": [image.checksum for image in images],
+            "labels": [image.label for image in images],
+        }
+        arrays = {key: np.array(column, ARRAYS[key]) for key, column in columns.items()}
+        return cls(name, PackedNames.of([image.name for image in images]), arrays)
+
+
+def write_index(
+    root: str, shards: Sequence[Indexed], class_names: Optional[Sequence[str]] = None
+) -> None:
+    """Write the index of `shards` in `root`. One that is there is replaced, and stays if the work
+    is interrupted.
+    """
+    counts = [len(shard.names) for shard in shards]
+    names = PackedNames.joined([shard.names for shard in shards])
+    arrays = {"text": names.text, "starts": names.starts, "lengths": names.lengths}
+    arrays["shards"] = np.repeat(np.arange(len(shards), dtype=np.uint32), counts)
+    for key in ("offsets", "sizes", "checksums", "labels"):
+        arrays[key] = np.concatenate([shard.columns[key] for shard in shards])
+    content = {
+        "version": VERSION,
+        "shards": [
+            {
+                "name": shard.name,
+                "bytes": os.path.getsize(os.path.join(root, shard.name)),
+                "images": count,
+            }
+            for shard, count in zip(shards, counts)
+        ],
+        "class_names": None if class_names is None else list(class_names),
+    }
+    final, draft = Path(root, INDEX), Path(root, f"{INDEX}.{os.getpid()}")
+    draft.mkdir()
+    try:
+        for key, array in arrays.items():
+            np.save(draft / f"{key}.npy", array)
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        (draft / "index.json").write_text(text, encoding="utf-8")
+        if final.exists():
+            shutil.rmtree(final)
+        draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def index_shards(root: str, labelled: bool = True) -> int:
+    """Index the `*.tar` in the folder `root`, in the order of their names; how many images there
+    are.
+
+    labelled: each image has a label beside it, `KEY.cls` with its number or `KEY.json` with
+    {"label": number}. ConfigError names the shard and the sample for a damaged shard, two files of
+    one name, a sample without image or label, and no shard at all.
+    """
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"{shown_text(root)}: no such folder")
+    names = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
+    if not names:
+        raise ConfigError(f"{shown_text(root)}: no shards, files *.tar, in this folder")
+    shards = [
+        Indexed.of(name, list(images_of(os.path.join(root, name), labelled))) for name in names
+    ]
+    count = sum(len(shard.names) for shard in shards)
+    if not count:
+        raise ConfigError(f"{shown_text(root)}: no image in {len(names)} shards")
+    write_index(root, shards, _kept_class_names(root))
+    return count
+
+
+def _kept_class_names(root: str) -> Optional[List[str]]:
+    """The class names of the index that is there, None without: shards have none."""
+    path = os.path.join(root, INDEX, "index.json")
+    if not os.path.exists(path):
+        return None
+    with parsing(f"{shown_text(path)}: its class names cannot be read; remove it to do without"):
+        return _class_names(json.loads(read_text(path))["class_names"])
+
+
+class _Sample(NamedTuple):
+    """Neighbouring files of one key, as WebDataset has them."""
+
+    key: str
+    images: List[Found]
+    labels: List[int]
+
+
+def images_of(path: str, labelled: bool) -> Iterator[Found]:
+    """The images of a shard, in its order."""
+    what = shown_text(path)
+    for sample in _samples(path):
+        where = f"{what}: sample {shown_text(sample.key)}"
+        if not labelled:
+            yield from sample.images
+            continue
+        if len(sample.images) != 1:
+            raise ConfigError(f"{where}: {len(sample.images)} images; expected one")
+        if len(sample.labels) != 1:
+            raise ConfigError(
+                f"{where}: {len(sample.labels)} labels; expected one, a file .cls with a number or "
+                f'.json with {{"label": number}} (for images without, --unlabelled)'
+            )
+        yield sample.images[0]._replace(label=sample.labels[0])
+
+
+def _samples(path: str) -> Iterator[_Sample]:
+    """The samples of a shard. ConfigError for a file that is there twice."""
+    seen = set()
+    sample: Optional[_Sample] = None
+    for member, data in _members(path):
+        if member.name in seen:
+            raise ConfigError(f"{shown_text(path)}: {shown_text(member.name)} is in it twice")
+        seen.add(member.name)
+        key, ending = split_key(member.name)
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = _Sample(key, [], [])
+        if is_image(member.name):
+            checksum = zlib.crc32(data)
+            place = member.offset_data, member.size
+            sample.images.append(Found(member.name, *place, checksum, UNLABELLED))
+        elif ending in ("cls", "json"):
+            with parsing(f"{shown_text(path)}: {shown_text(member.name)}"):
+                sample.labels.extend(_label(data, ending))
+    if sample is not None:
+        yield sample
+
+
+def split_key(name: str) -> Tuple[str, str]:
+    """(key, ending) of a file, as WebDataset splits names: at the first dot behind the folders."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _members(path: str) -> Iterator[Tuple[tarfile.TarInfo, bytes]]:
+    """The regular files of a tar file, but hidden ones, and their bytes; of others than images the
+    first LABEL_BYTES. ConfigError for one that is damaged or cut off.
+    """
+    with parsing(f"{shown_text(path)}: not a whole tar file"):
+        archive = tarfile.open(path, "r:")
+    with archive:
+        while True:
+            with parsing(f"{shown_text(path)}: not a whole tar file"):
+                member = archive.next()
+                if member is None:
+                    break
+                hidden = member.name.rpartition("/")[2].startswith(".")
+                if hidden or not member.isreg():
+                    continue
+                limit = IMAGE_BYTES if is_image(member.name) else LABEL_BYTES
+                file = archive.extractfile(member)
+                assert file is not None  # of a regular file there is one
+                data = file.read(limit)
+                if len(data) < min(member.size, limit):
+                    raise ValueError(f"{member.name} is cut off")
+            if member.size > limit and limit == IMAGE_BYTES:
+                raise ConfigError(f"{shown_text(path)}: {shown_text(member.name)}: too large")
+            yield member, data
+        _refuse_rest(archive, path)
+
+
+def _refuse_rest(archive: tarfile.TarFile, path: str) -> None:
+    """ConfigError for a tar file that does not end in zeros where its last file ends: `tarfile`
+    takes a damaged or missing header for the end.
+    """
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ConfigError(
+            f"{shown_text(path)}: not a whole tar file: it does not end at byte {archive.offset}"
+        )
+
+
+def is_image(name: str) -> bool:
+    """Whether a shard's file is taken for an image: by its ending."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _label(data: bytes, ending: str) -> Iterable[int]:
+    """The label that a file holds; none where a .json has no such key. ValueError for what is none,
+    and for one that no model has.
+    """
+    value: Any
+    if ending == "cls":
+        value = int(data)
+    else:
+        content = json.loads(data)
+        if not isinstance(content, dict) or "label" not in content:
+            return
+        value = content["label"]
+    if type(value) is not int or not 0 <= value < MOST_CLASSES:
+        raise ValueError(f"the label must be a whole number from 0 on, got {shown(value)}")
+    yield value
