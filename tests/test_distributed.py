@@ -23,37 +23,7 @@ from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.models.layers import BATCH_NORMS
 from ppcls_nextvit.tasks import evaluate, load_config
 from support.paths import ROOT
-from support.tiny_run import write_config
-
-
-def launch(path, processes, *overrides):
-    """tools/train.py under paddle.distributed.launch with so many CPU processes; asserts success
-    and returns the output directory.
-    """
-    config = load_config(path, overrides)
-    command = [
-        sys.executable,
-        "-m",
-        "paddle.distributed.launch",
-        f"--nproc_per_node={processes}",
-        "--log_dir",
-        str(path.parent / f"log{processes}"),
-        str(ROOT / "tools" / "train.py"),
-        "-c",
-        str(path),
-    ]
-    for override in overrides:
-        command += ["-o", override]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return config.output_dir
+from support.tiny_run import launch, write_config
 
 
 def test_synchronising_changes_neither_weights_nor_keys():

@@ -36,7 +36,7 @@ from ppcls_nextvit.tasks.segmentation.task import SegmentationTask
 from ppcls_nextvit.tasks.segmentation.views import Views
 from ppcls_nextvit.weights.rules import LoadError
 from support.paths import ROOT
-from test_distributed import launch
+from support.tiny_run import launch
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 

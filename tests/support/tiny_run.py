@@ -2,9 +2,14 @@
 Fashion-MNIST.
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
+
+from ppcls_nextvit.tasks import load_config
 
 from .paths import ROOT
 
@@ -103,3 +108,33 @@ def write_config(directory, train=48, test=30, batch_size=8, **sections):
     path = directory / "tiny.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def launch(path, processes, *overrides):
+    """tools/train.py under paddle.distributed.launch with so many CPU processes; asserts success
+    and returns the output directory.
+    """
+    config = load_config(path, overrides)
+    command = [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        f"--nproc_per_node={processes}",
+        "--log_dir",
+        str(path.parent / f"log{processes}"),
+        str(ROOT / "tools" / "train.py"),
+        "-c",
+        str(path),
+    ]
+    for override in overrides:
+        command += ["-o", override]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return config.output_dir
