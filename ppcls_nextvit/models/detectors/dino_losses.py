@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 
 from .boxes import centres_of, corners_of, generalised_iou
 from .denoising import DenoisingQueries
-from .matching import assign, detection_costs
+from .matching import assign, detection_costs, image_names, shared_average
 
 __all__ = [
     "Objects",
@@ -59,13 +59,12 @@ def objects_of(batch: Mapping[str, Any], sizes: Tensor) -> Objects:
     counts = batch["counts"].tolist()
     ends = np.cumsum(counts).tolist()
     spans = [slice(end - count, end) for end, count in zip(ends, counts)]
-    names = [f"image {i} of the batch" for i in range(len(counts))]
-    if "index" in batch:
-        indices = batch["index"].tolist()
-        names = [f"{name} (number {index})" for name, index in zip(names, indices)]
     boxes = batch["boxes"].astype(sizes.dtype)
     return Objects(
-        [boxes[span] for span in spans], [batch["labels"][span] for span in spans], sizes, names
+        [boxes[span] for span in spans],
+        [batch["labels"][span] for span in spans],
+        sizes,
+        image_names(batch, len(counts)),
     )
 
 
@@ -93,7 +92,7 @@ def matching_losses(found: Predictions, objects: Objects, pairs: Pairs) -> Dict[
     background; over the number of pairs, an average over the processes.
     """
     number = sum(len(queries) for queries, _ in pairs)
-    return _losses(found, objects, pairs, _shared_average(number))
+    return _losses(found, objects, pairs, shared_average(number))
 
 
 def denoising_losses(
@@ -103,14 +102,14 @@ def denoising_losses(
     are none.
     """
     if queries is None:
-        _shared_average(0)  # the other processes wait for it
+        shared_average(0)  # the other processes wait for it
         return {name: paddle.zeros([]) for name in NAMES}
     pairs = [
         (places, np.tile(np.arange(len(labels)), queries.groups))
         for places, labels in zip(queries.places, objects.labels)
     ]
     number = sum(len(places) for places, _ in pairs)
-    return _losses(found, objects, pairs, _shared_average(number))
+    return _losses(found, objects, pairs, shared_average(number))
 
 
 def right_classes(found: Predictions, objects: Objects, pairs: Pairs) -> Tuple[int, int]:
@@ -156,13 +155,3 @@ def _focal(logits: Tensor, targets: Tensor, number: float) -> Tensor:
     weight = (ALPHA * targets + (1 - ALPHA) * (1 - targets)) * wrong**GAMMA
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return CLASS_WEIGHT * (entropy * weight).sum() / (number + EPS)
-
-
-def _shared_average(number: float) -> float:
-    """The average of a number over the processes, at least 1."""
-    world = paddle.distributed.get_world_size()
-    if world > 1:
-        total = paddle.to_tensor([float(number)])
-        paddle.distributed.all_reduce(total)
-        number = float(total) / world
-    return max(float(number), 1.0)

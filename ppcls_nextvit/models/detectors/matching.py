@@ -2,15 +2,16 @@
 (Carion et al. 2020, arXiv:2005.12872). Reference: HungarianAssigner of mmdetection 3.
 """
 
-from typing import Tuple
+from typing import Any, List, Mapping, Tuple
 
 import numpy as np
+import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
 from .boxes import centres_of, corners_of, generalised_iou
 
-__all__ = ["assign", "detection_costs"]
+__all__ = ["assign", "detection_costs", "image_names", "shared_average"]
 
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 ALPHA, LOG_EPS = 0.25, 1e-12  # of the focal cost, whose gamma is 2
@@ -29,16 +30,36 @@ def assign(costs: np.ndarray, image: str) -> Tuple[np.ndarray, np.ndarray]:
         raise FloatingPointError(
             f"{image}: the costs of matching queries to its objects are not finite, so an output "
             f"of the network or a box is not. Lower the learning rate or clip the gradients, and "
-            f"check the image's boxes"
+            f"check the image's annotation"
         )
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ImportError(
-            "matching queries to objects needs scipy: install ppcls_nextvit[det]"
+            "matching queries to objects needs scipy: install ppcls_nextvit[det] or "
+            "ppcls_nextvit[seg]"
         ) from error
     queries, objects = linear_sum_assignment(costs)
     return queries.astype(np.int64), objects.astype(np.int64)
+
+
+def image_names(batch: Mapping[str, Any], count: int) -> List[str]:
+    """What messages call the `count` images of a batch, by their `index` if it has one."""
+    names = [f"image {i} of the batch" for i in range(count)]
+    if "index" in batch:
+        indices = batch["index"].tolist()
+        names = [f"{name} (number {index})" for name, index in zip(names, indices)]
+    return names
+
+
+def shared_average(number: float) -> float:
+    """The average of a number over the processes, at least 1."""
+    world = paddle.distributed.get_world_size()
+    if world > 1:
+        total = paddle.to_tensor([float(number)])
+        paddle.distributed.all_reduce(total)
+        number = float(total) / world
+    return max(float(number), 1.0)
 
 
 def detection_costs(
