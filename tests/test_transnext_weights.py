@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from ppcls_nextvit import create_model, load_weights, zoo
+from ppcls_nextvit.models.folding import fold_after
+from ppcls_nextvit.models.segmentors.heads import ConvModule
 from ppcls_nextvit.weights import LoadError, to_torch, translate
 from ppcls_nextvit.weights.rules import head_classes
 from scripts import seeded
@@ -179,6 +181,18 @@ def test_detectors_and_segmentors_there_and_back(name):
         target = dense(name)
         load_weights(target, state)
         assert_equal(target, arrays(model))
+
+
+def test_fused_heads_are_not_written_for_another_program():
+    """The backbone has no norm that could tell it."""
+    model = dense("UPerNet", seed=0)
+    for layer in model.sublayers():
+        if isinstance(layer, ConvModule):
+            fold_after(layer.conv, layer.bn)
+            layer.bn = paddle.nn.Identity()
+    assert "decode_head.bottleneck.conv.bias" in arrays(model)
+    with pytest.raises(LoadError, match="a fused model is not exported to PyTorch keys"):
+        to_torch(arrays(model), model)
 
 
 def test_files_are_converted_both_ways(tmp_path, capsys):

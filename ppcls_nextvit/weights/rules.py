@@ -173,7 +173,10 @@ def to_torch(
     family = family_of(model)
     body = family.format(style)
     prefix = BACKBONE if has_heads(model) else ""
-    if family.unfused_key and prefix + family.unfused_key not in arrays:
+    unfused = [prefix + family.unfused_key] if family.unfused_key else []
+    if has_heads(model) and heads_for(type(model)).unfused_key:
+        unfused.append(heads_for(type(model)).unfused_key)
+    if not all(key in arrays for key in unfused):
         raise LoadError(
             "a fused model is not exported to PyTorch keys, which would not tell it from another; "
             "export it before fuse_bn"

@@ -198,6 +198,7 @@ class Heads:
     marks: prefixes that only this kind's keys have.
     class_layers: prefixes of the layers whose size follows the number of classes.
     class_bias: a regular expression of the key whose length is that number and `background`.
+    unfused_key: as Family's.
     arguments: those beside classes and backbone with which a model has the form of a file's state.
     """
 
@@ -208,6 +209,7 @@ class Heads:
     class_layers: Tuple[str, ...] = ()
     class_bias: str = ""
     background: int = 0
+    unfused_key: str = ""
     arguments: Callable[[State], Dict[str, Any]] = _no_arguments
 
 

@@ -70,9 +70,19 @@ register_heads(
         arguments=_dino_arguments,
     )
 )
-for _model, _title, _mark in (
-    (EncoderDecoder, "a segmentor", "decode_head."),
-    (SemanticFPN, "Semantic FPN", "decode_head.scale_heads."),
-    (UPerNet, "UPerNet", "decode_head.psp_modules."),
+for _model, _title, _mark, _unfused in (
+    (EncoderDecoder, "a segmentor", "decode_head.", ""),
+    (SemanticFPN, "Semantic FPN", "decode_head.scale_heads.", "scale_heads.0.0.bn._mean"),
+    (UPerNet, "UPerNet", "decode_head.psp_modules.", "bottleneck.bn._mean"),
 ):
-    register_heads(Heads(_model, _title, MMSEG, (_mark,), CLASS_LAYERS, CLASS_BIAS))
+    register_heads(
+        Heads(
+            _model,
+            _title,
+            MMSEG,
+            (_mark,),
+            CLASS_LAYERS,
+            CLASS_BIAS,
+            unfused_key=_unfused and f"decode_head.{_unfused}",
+        )
+    )
