@@ -1,22 +1,30 @@
-"""Writes test_tipc/configs/NextViT/*.txt from the variants and kinds of files below; `--check` only
+"""Writes test_tipc/configs/FAMILY/*.txt from the recipes and the kinds of files below; `--check` only
 compares.
 
 The lines and their order are those of SECTIONS in test_tipc/chains/params.py.
 """
 
+import fnmatch
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 
+import yaml
 from generated import write_generated
+from make_configs import all_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from test_tipc.chains.params import NO_SECTION, SECTIONS, key_value  # noqa: E402
 
-CONFIGS = ROOT / "test_tipc" / "configs" / "NextViT"
-SMALL_SIZE = 64  # pixels of the variant that CI runs
+CONFIGS = ROOT / "test_tipc" / "configs"
+SMALL_SIZE = 64  # pixels of the variants that CI runs
+# family: the recipe that is run at the small size too, then which recipes have chains
+FAMILIES = {
+    "NextViT": ("NextViT_small_224", ("NextViT_*",)),
+    "TransNeXt": ("TransNeXt_micro_224", ("TransNeXt_micro_224", "TransNeXt_tiny_224")),
+}
 
 
 @dataclass(frozen=True)
@@ -32,32 +40,46 @@ class Variant:
     overrides: str = ""
 
     @property
+    def family(self):
+        """The name of its folder."""
+        return self.model.partition("_")[0]
+
+    @property
     def arguments(self):
         """The arguments of a program that reads the configuration."""
         return f"-c configs/{self.config}.yaml{self.overrides}"
 
 
-def variants() -> Iterator[Variant]:
-    """NextViT_{small,base,large}_{224,384}, and NextViT_small at a small size."""
+def small_variant(config: str) -> Variant:
+    """The recipe `config`, of 224 pixels, at a small size, under its name without the pixels."""
+    model = config.removesuffix("_224")
     ends = "DataLoader.Eval.dataset.transform_ops", "Infer.transforms"
-    small = {
-        "Arch.name": "NextViT_small",
+    values = {
+        "Arch.name": model,
         "Global.image_shape": f"[3,{SMALL_SIZE},{SMALL_SIZE}]",
         "DataLoader.Train.dataset.transform_ops.1.RandomResizedCrop.size": SMALL_SIZE,
         "DataLoader.Train.dataset.transform_ops.3.TimmAutoAugment.img_size": SMALL_SIZE,
         **{f"{place}.1.ResizeImage.resize_short": round(SMALL_SIZE / 0.875) for place in ends},
         **{f"{place}.2.CropImage.size": SMALL_SIZE for place in ends},
     }
-    yield Variant(
-        "NextViT_small",
-        "NextViT_small_224",
-        SMALL_SIZE,
-        300,
-        "".join(f" -o {key}={value}" for key, value in small.items()),
-    )
-    for size, epochs in ((224, 300), (384, 30)):
-        for letter in ("small", "base", "large"):
-            yield Variant(f"NextViT_{letter}_{size}", f"NextViT_{letter}_{size}", size, epochs)
+    overrides = "".join(f" -o {key}={value}" for key, value in values.items())
+    return Variant(model, config, SMALL_SIZE, 300, overrides)
+
+
+def variants() -> Iterator[Variant]:
+    """Of each family a recipe at a small size, and those chosen that are of a model's own name."""
+    classifiers = {
+        path.stem: yaml.safe_load(text)
+        for path, text in all_configs().items()
+        if path.parent.name == "configs"
+    }
+    for smallest, chosen in FAMILIES.values():
+        yield small_variant(smallest)
+        for name, recipe in classifiers.items():
+            own_name = recipe["Arch"]["name"] == name
+            if own_name and any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
+                settings = recipe["Global"]
+                yield Variant(name, name, settings["image_shape"][-1], settings["epochs"])
 
 
 def section(name: str, values: Mapping[str, Any], without: Collection[str] = ()) -> str:
@@ -210,14 +232,13 @@ FILES = {
 def all_files() -> dict[Path, str]:
     """{path: text} of every variant's files."""
     return {
-        CONFIGS / name.format(model=variant.model): write(variant)
+        CONFIGS / variant.family / name.format(model=variant.model): write(variant)
         for variant in variants()
         for name, write in FILES.items()
     }
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    CONFIGS.mkdir(parents=True, exist_ok=True)
     return write_generated("scripts/make_tipc_configs.py", __doc__.splitlines()[0], all_files, argv)
 
 

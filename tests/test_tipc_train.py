@@ -24,6 +24,7 @@ from test_tipc.chains.train import Inference, Place, Training, places, trainers
 CONFIGS = ROOT / "test_tipc" / "configs" / "NextViT"
 SMALL = "NextViT_small_train_infer_python.txt"
 generator = program_at("scripts/make_tipc_configs.py")
+TRAINING_FILES = sorted(generator.CONFIGS.glob("*/*_train_*infer_python*.txt"))
 
 
 def written(tmp_path, text):
@@ -216,16 +217,14 @@ def test_options_of_a_command():
 
 
 def test_committed_files_are_what_the_generator_writes():
-    assert {path.name for path in generator.all_files()} == {
-        path.name for path in CONFIGS.glob("*.txt")
-    }
+    assert set(generator.all_files()) == set(generator.CONFIGS.rglob("*.txt"))
     assert generator.main(["--check"]) == 0
 
 
 def test_a_file_that_differs_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generator, "CONFIGS", tmp_path)
     assert generator.main([]) == 0
-    path = tmp_path / SMALL
+    path = tmp_path / "NextViT" / SMALL
     path.write_text(path.read_text().replace("gpu_list:-1", "gpu_list:0"))
     assert generator.main(["--check"]) == 1 and capsys.readouterr().err.startswith(SMALL)
 
@@ -236,19 +235,20 @@ def test_a_key_that_no_chain_knows_cannot_be_written():
 
 
 def test_every_model_has_the_files_of_every_chain():
-    names = {
-        name.format(model=f"NextViT_{size}")
-        for name in generator.FILES
-        for size in (
+    sizes = {
+        "NextViT": (
             "small",
-            *(
-                f"{letter}_{pixels}"
-                for letter in ("small", "base", "large")
-                for pixels in (224, 384)
-            ),
-        )
+            *(f"{name}_{pixels}" for name in ("small", "base", "large") for pixels in (224, 384)),
+        ),
+        "TransNeXt": ("micro", "micro_224", "tiny_224"),
     }
-    assert len(names) == 7 * 8 and names == {path.name for path in CONFIGS.glob("*.txt")}
+    assert {path.name for path in generator.CONFIGS.iterdir()} == set(sizes)
+    for family, names in sizes.items():
+        files = {
+            form.format(model=f"{family}_{name}") for form in generator.FILES for name in names
+        }
+        assert len(files) == len(names) * 8
+        assert files == {path.name for path in (generator.CONFIGS / family).iterdir()}
 
 
 def test_training_files_keep_the_suites_line_numbers():
@@ -274,9 +274,8 @@ def test_training_files_keep_the_suites_line_numbers():
         47: "--images",
         49: "--repeat",
     }
-    paths = list(CONFIGS.glob("*_train_*infer_python*.txt"))
-    assert paths
-    for path in paths:
+    assert TRAINING_FILES
+    for path in TRAINING_FILES:
         lines = path.read_text().splitlines()
         trainer = "amp_train" if "_amp_" in path.name else "norm_train"
         assert {number: lines[number].partition(":")[0] for number in expected} == {
@@ -285,9 +284,7 @@ def test_training_files_keep_the_suites_line_numbers():
         }, path.name
 
 
-@pytest.mark.parametrize(
-    "path", sorted(CONFIGS.glob("*_train_*infer_python*.txt")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", TRAINING_FILES, ids=lambda path: path.stem)
 def test_training_files_are_what_the_chains_read(path, monkeypatch):
     """The configuration with its overrides is valid, 384's without the weights that it fine-tunes,
     and the sizes go together.
@@ -308,7 +305,8 @@ def test_training_files_are_what_the_chains_read(path, monkeypatch):
     for program in programs:
         script, *arguments = shlex.split(program)
         config = load_config(arguments[1], arguments[3::2])
-        size = {"NextViT_small": 64}.get(training.model) or int(training.model[-3:])
+        small = training.model in ("NextViT_small", "TransNeXt_micro")
+        size = 64 if small else int(training.model[-3:])
         assert (ROOT / script).is_file() and config.Arch.name == training.model
         assert config.Global.image_shape == (3, size, size)
         crops = [
@@ -924,20 +922,18 @@ def test_scripts_say_what_python_is_missing(checkout):
 
 
 @pytest.mark.chain
-def test_lite_train_lite_infer(checkout):
+@pytest.mark.parametrize("model", ["NextViT_small", "TransNeXt_micro"])
+def test_lite_train_lite_infer(checkout, model):
     """Training, evaluation, export and 8 predictions of the real model."""
-    done = bash(checkout, "test_train_inference_python.sh", SMALL, "lite_train_lite_infer")
-    lines = outcomes(checkout, "NextViT_small", "lite_train_lite_infer", "python")
+    config, mode = f"{model}_train_infer_python.txt", "lite_train_lite_infer"
+    done = bash(checkout, "test_train_inference_python.sh", config, mode)
+    lines = outcomes(checkout, model, mode, "python")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        sum(line.startswith("Run successfully with command - NextViT_small - ") for line in lines)
-        == 3 + 8
-    )
+    succeeded = f"Run successfully with command - {model} - "
+    assert sum(line.startswith(succeeded) for line in lines) == 3 + 8
     predictions = [
         path.read_text().splitlines()[-12:]
-        for path in (
-            checkout / "test_tipc" / "output" / "NextViT_small" / "lite_train_lite_infer"
-        ).glob("*_infer_cpu_*.log")
+        for path in (checkout / "test_tipc" / "output" / model / mode).glob("*_infer_cpu_*.log")
     ]
     found = [[json.loads(line.partition("\t")[2]) for line in lines] for lines in predictions]
     assert len(found) == 8

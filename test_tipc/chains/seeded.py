@@ -27,9 +27,12 @@ def seeded_model(name: str, num_classes: int) -> paddle.nn.Layer:
 
 def main(argv=None) -> int:
     name, classes, path = sys.argv[1:] if argv is None else argv
-    # the weights do not depend on the image size
-    model = seeded_model("_".join(name.split("_")[:2]), int(classes))
-    head = model.proj_head[0]
+    model = seeded_model(name, int(classes))
+    (head,) = (
+        layer
+        for key, layer in model.named_sublayers()
+        if isinstance(layer, paddle.nn.Linear) and f"{key}.".startswith(model.head_prefixes)
+    )
     head.weight.set_value(head.weight * HEAD_GAIN)
     paddle.save(model.state_dict(), path)
     return 0

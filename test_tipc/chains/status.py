@@ -17,10 +17,15 @@ from .run import MODELS, ROOT
 
 RECORDS, README = ROOT / "test_tipc" / "chains" / "status.json", ROOT / "test_tipc" / "README.md"
 START, END = "<!-- status -->\n", "<!-- /status -->"
-VARIANTS = (
-    "NextViT_small",
-    *(f"NextViT_{variant}_{size}" for size in (224, 384) for variant in ("small", "base", "large")),
-)
+# family: its models, a table each; those without pixels in their names have 64
+FAMILIES = {
+    "Next-ViT": (
+        "NextViT_small",
+        *(f"NextViT_{name}_{size}" for size in (224, 384) for name in ("small", "base", "large")),
+    ),
+    "TransNeXt": ("TransNeXt_micro", "TransNeXt_micro_224", "TransNeXt_tiny_224"),
+}
+VARIANTS = tuple(name for names in FAMILIES.values() for name in names)
 # Title, name of the chain, mode: the table's rows
 ROWS = (
     ("training, Python inference", "python", "lite_train_lite_infer"),
@@ -121,24 +126,30 @@ def united(values):
     return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
-def table(records):
-    """The lines of the table: a row for each chain and mode, a tick for each recorded model."""
+def short_name(model):
+    """'small 224' of 'NextViT_small_224'."""
+    name = model.partition("_")[2].replace("_", " ")
+    return name if name[-1].isdigit() else f"{name} 64"
+
+
+def table(records, models):
+    """The lines of the table of `models`: a row for each chain and mode, a tick for each recorded
+    model.
+    """
     by_row = {}
     for found in records:
-        by_row.setdefault((found["chain"], found["mode"]), {})[found["model"]] = found
-    short = [
-        name.removeprefix("NextViT_").replace("_", " ") if name != "NextViT_small" else "small 64"
-        for name in VARIANTS
-    ]
+        if found["model"] in models:
+            by_row.setdefault((found["chain"], found["mode"]), {})[found["model"]] = found
     lines = [
-        f"| chain | mode | {' | '.join(short)} | commands | skipped | date | with |",
-        "|---" * (len(short) + 6) + "|",
+        f"| chain | mode | {' | '.join(map(short_name, models))} | commands | skipped | date | "
+        "with |",
+        "|---" * (len(models) + 6) + "|",
     ]
     others = sorted(set(by_row) - {row[1:] for row in ROWS})
     for title, chain, mode in (*ROWS, *((chain, chain, mode) for chain, mode in others)):
         row = by_row.get((chain, mode), {})
-        ticks = ["✓" if name in row else "" for name in VARIANTS]
-        found = [row[name] for name in VARIANTS if name in row]
+        ticks = ["✓" if name in row else "" for name in models]
+        found = [row[name] for name in models if name in row]
         last = [united(one[key] for one in found) for key in ("succeeded", "skipped", "date")]
         last.append(
             united(
@@ -149,8 +160,13 @@ def table(records):
     return "".join(f"{line}\n" for line in lines)
 
 
+def tables(records):
+    """A titled table for each family."""
+    return "\n".join(f"{family}\n\n{table(records, models)}" for family, models in FAMILIES.items())
+
+
 def readme():
-    """README.md's text, with the table of what is recorded. ValueError if it has no place for
+    """README.md's text, with the tables of what is recorded. ValueError if it has no place for
     it.
     """
     before, start, rest = README.read_text(encoding="utf-8").partition(START)
@@ -159,7 +175,7 @@ def readme():
         raise ValueError(
             f"{README}: no {START.strip()} ... {END}; put the two where the table goes"
         )
-    return before + START + table(read_records()) + END + after
+    return before + START + tables(read_records()) + END + after
 
 
 def main(argv=None) -> int:

@@ -11,7 +11,7 @@ import subprocess
 
 from .params import command_options
 from .prepare import INFERENCE, data_options, seeded_weights
-from .run import ROOT, chain_program, checkout_environment, interpreter, prepared
+from .run import OUTPUT, ROOT, chain_program, checkout_environment, interpreter, prepared
 
 __all__ = ["compare", "remove_logs"]
 
@@ -46,6 +46,7 @@ def main(params, mode) -> int:
     model, python = train.text("model_name"), interpreter(train.text("python"))
     arguments = shlex.split(infer.text("norm_export"))[1:]
     weights = prepared(seeded_weights(model), params, mode)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
     predictions = f"./test_tipc/output/{model}_predictions.json"
     for command in (
         [

@@ -26,11 +26,12 @@ def make_checkout(folder):
 
 def bash(checkout, script, config, mode, **environment):
     """The finished process of `bash test_tipc/SCRIPT CONFIG MODE` in `checkout`, by this Python;
-    config: a file of configs/NextViT.
+    config: a file of test_tipc/configs, NextViT's if it names no other family.
     """
+    family = "TransNeXt" if config.startswith("TransNeXt") else "NextViT"
     variables = {**os.environ, "TIPC_PYTHON": sys.executable, **environment}
     return subprocess.run(
-        ["bash", f"test_tipc/{script}", f"test_tipc/configs/NextViT/{config}", mode],
+        ["bash", f"test_tipc/{script}", f"test_tipc/configs/{family}/{config}", mode],
         cwd=checkout,
         env=variables,
         capture_output=True,
