@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Model, evaluate, export_model, load, train
-    from .models import create_model, fuse_bn, list_models
+    from .hub import create_model
+    from .models import fuse_bn, list_models
     from .weights import load_weights
     from .zoo import list_weights
 
@@ -39,7 +40,7 @@ _HOMES = {
     "export_model": ".api",
     "load": ".api",
     "train": ".api",
-    "create_model": ".models",
+    "create_model": ".hub",
     "fuse_bn": ".models",
     "list_models": ".models",
     "list_weights": ".zoo",

@@ -19,8 +19,9 @@ HEADER = f"""\
 
 Written by `scripts/model_zoo.py --write` from `ppcls_nextvit/zoo/`; change it there.
 
-Every published weight file of Next-ViT and TransNeXt that is known here. Nothing is downloaded: fetch a file from its source, save it under the name in the
-last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use the name in the first column:
+Every published weight file of Next-ViT and TransNeXt that is known here. `nextvit weights get NAME` or `pretrained=` [fetches one](weights.md); or fetch a
+file from its source, save it under the name in the last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use
+the name in the first column:
 
 ```python
 import ppcls_nextvit

@@ -221,7 +221,7 @@ def test_a_recipe_begins_without_its_weights(nothing):
         ("Arch.clas_num=5", r"Arch.clas_num: unknown key. Did you mean 'class_num'"),
         ("Arch.class_num=0", r"Arch.class_num: must be 1 or more"),
         ("Arch.drop_path_rate=much", r"Arch.drop_path_rate: expected float.* got 'much'"),
-        ("Arch.pretrained=True", r"Arch.pretrained: True would download"),
+        ("Arch.pretrained=in22k", r"'in22k': no such weights are published for"),
         ("EMA.decay=1.5", r"EMA.decay: must be in \[0, 1\)"),
         (
             "Optimizer.lr.learnin_rate=1",

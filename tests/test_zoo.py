@@ -240,8 +240,8 @@ def test_a_name_loads_the_file_that_the_user_fetched(tmp_path, monkeypatch):
     with pytest.raises(
         FileNotFoundError,
         match="elsewhere/NextViT_small_224_pretrained.pdparams is not there, and nothing is "
-        "downloaded. "
-        "Get it from PaddleClas .https://paddle-imagenet-models-name",
+        f"downloaded unasked. Run `nextvit weights get {name}`, or get it from PaddleClas "
+        ".https://paddle-imagenet-models-name",
     ):
         load_weights(target, name)
     (tmp_path / "weights").rename(tmp_path / "elsewhere")

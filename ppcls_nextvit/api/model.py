@@ -17,7 +17,7 @@ from ..tasks import evaluate as evaluate_config
 from ..tasks.base import ExportRequest
 from ..tasks.inputs import Source, input_images
 from ..tasks.results import Predictor, Result, Results, predictions
-from .sources import Asked, config_of, override_texts, with_device
+from .sources import Asked, config_of, fetched, override_texts, with_device
 
 __all__ = ["Model", "evaluate", "export_model", "load"]
 
@@ -28,6 +28,7 @@ def load(
     source: Path_,
     *,
     weights: Optional[Path_] = None,
+    pretrained: Union[bool, str] = False,
     names: Optional[Sequence[str]] = None,
     device: str = "auto",
     options: Optional[Mapping[str, Any]] = None,
@@ -40,6 +41,8 @@ def load(
         name of the zoo (`list_weights()`) whose file is on this disk, the name of a classifier
         (`list_models()`) with `weights`, or a YAML.
     weights: a file of any format that load_weights reads, or a name of the zoo.
+    pretrained: for the name of a classifier or of the zoo: True, a name of the zoo or its middle
+        ('in1k6m_384'), hf:OWNER/NAME, or an address, fetched into the cache if they are not here.
     names: of the classes, in place of those that are known. Without names in the run or the YAML,
         1000 classes have ImageNet-1K's.
     device: auto, cpu, gpu, ... options: {'Infer.PostProcess.topk': 3}: values of the
@@ -55,6 +58,10 @@ def load(
         opened = open_export(Path(source))
         task = MODELS.get(opened.model_name).task
         return Model(source, task, TASKS[task].exported_predictor(opened), names=names)
+    if pretrained:
+        if weights is not None:
+            raise ConfigError("give weights (a file) or pretrained (fetched by name), not both")
+        weights = fetched(source, pretrained)
     asked = Asked(
         source,
         None if weights is None else os.fspath(weights),

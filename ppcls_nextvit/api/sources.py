@@ -8,12 +8,13 @@ import os
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence, Union
 
 from .. import zoo
 from ..config.reading import overridden
 from ..config.recipes import find, folder, packaged_paths
 from ..config.sections import ArchSection, Config, GlobalSection, InferSection
+from ..hub import pretrained_source
 from ..models import MODELS
 from ..reproduce import PUBLISHED_DATASETS, default_dataset
 from ..reproduce.dense import architecture
@@ -24,10 +25,8 @@ from ..weights import read_file
 from ..weights.load import resolve
 from ..weights.rules import head_classes
 
-__all__ = ["Asked", "config_of", "override_texts", "with_device"]
+__all__ = ["Asked", "config_of", "fetched", "override_texts", "with_device"]
 
-IMAGENET_NAMES = "imagenet1k_label_list.txt"  # packaged, see data.lists
-IMAGENET_CLASSES = 1000
 COCO_NAMES = ("detection/coco_labels.txt", 80)
 ADE20K_NAMES = ("segmentation/ade20k_labels.txt", 150)
 DENSE_NAMES = {"detection": COCO_NAMES, "segmentation": ADE20K_NAMES}
@@ -125,7 +124,7 @@ def _of_network(asked: Asked) -> Config:
     if not asked.weights:
         raise ConfigError(
             f"{asked.source}: no weights, and an untrained model predicts noise; give "
-            f"weights=FILE or a name of ppcls_nextvit.list_weights()"
+            f"pretrained=True to fetch the published ones, or weights=FILE"
         )
     path = resolve(asked.weights)
     record = zoo.WEIGHTS.get(asked.weights) or _record_of(Path(path))
@@ -146,21 +145,36 @@ def _classifier(
     arguments: Any,
     preprocess: Optional[zoo.Preprocessing],
 ) -> Config:
-    """A classifier with the head of its file. Of a thousand classes the names are ImageNet's."""
+    """A classifier with the head of its file."""
     classes = head_classes(read_file(path))
     if not classes:
         raise ConfigError(f"{path}: has no head of a classifier, so it names no classes")
     if preprocess is None:
         pixels = re.search(r"_(\d{3})$", network)
         preprocess = zoo.Preprocessing(int(pixels[1]) if pixels else 224, 0.875)
-    names = {"class_id_map_file": IMAGENET_NAMES} if classes == IMAGENET_CLASSES else {}
     size = (3, preprocess.crop, preprocess.crop)
     return Config(
         where,
         GlobalSection(epochs=1, pretrained_model=path, image_shape=size),
         ArchSection(network, classes, arguments=copy.deepcopy(dict(arguments))),
-        Infer=InferSection(transforms=preprocess.transform_ops(), PostProcess=names),
+        Infer=InferSection(
+            transforms=preprocess.transform_ops(),
+        ),
     )
+
+
+def fetched(source: str, pretrained: Union[bool, str]) -> str:
+    """What load_weights takes for the `pretrained` weights of `source`, the name of a network, or,
+    where `pretrained` is True, a name of the zoo. ConfigError for another source.
+    """
+    if zoo.is_name(source):
+        return pretrained_source(source, zoo.get(source).variant)
+    if source not in MODELS:
+        raise ConfigError(
+            f"{shown(source)}: pretrained is for the name of a network or of the zoo; this has its "
+            f"own weights, or takes weights=FILE"
+        )
+    return pretrained_source(pretrained, source)
 
 
 def with_device(config: Config, device: str) -> Config:

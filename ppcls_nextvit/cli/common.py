@@ -3,10 +3,11 @@
 import argparse
 import functools
 import io
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Callable, List, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Sequence
 
 from ..schema import shown_text
 
@@ -17,6 +18,7 @@ __all__ = [
     "Command",
     "add_config",
     "add_imports",
+    "add_offline",
     "imported",
     "load",
     "locate",
@@ -27,6 +29,7 @@ __all__ = [
 
 
 MESSAGE = 4000  # characters of an error
+OFFLINE = "PPCLS_NEXTVIT_OFFLINE"  # see hub.transfer
 
 
 class Main(Protocol):
@@ -94,7 +97,22 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True, model: bo
         metavar="KEY=VALUE",
         help="change one value, e.g. -o Global.epochs=3; may be repeated; list items by index",
     )
+    add_offline(parser)
     add_imports(parser)
+
+
+def add_offline(parser: argparse.ArgumentParser) -> None:
+    """`--offline`, which counts from the moment it is parsed."""
+    parser.add_argument(
+        "--offline", action=_Offline, nargs=0, help="fetch no weights; name what is missing"
+    )
+
+
+class _Offline(argparse.Action):
+    """Says it to all that may fetch, in this process and those that it starts."""
+
+    def __call__(self, *given: Any) -> None:
+        os.environ[OFFLINE] = "1"
 
 
 def load(args: argparse.Namespace) -> "Config":

@@ -23,6 +23,7 @@ COMMANDS = (
     "benchmark",
     "shards",
     "models",
+    "weights",
     "configs",
 )
 

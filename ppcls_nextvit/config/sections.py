@@ -54,6 +54,8 @@ class GlobalSection:
     save_inference_dir: str = "./inference"
     infer_imgs: Union[str, List[str], None] = None
     class_num: Optional[int] = None  # PaddleClas's older place for Arch.class_num
+    # PaddleClas's word for several labels an image, which data, losses and metrics tell, too
+    use_multilabel: Optional[bool] = None
     # the user's own modules, imported before the rest is verified: they register what it names
     imports: Tuple[str, ...] = ()
 
@@ -127,7 +129,7 @@ class ArchSection:
 
     name: str
     class_num: int = 1000
-    # a file, or False or null; True is refused: nothing is downloaded behind your back
+    # a file; or, fetched once: True, a name of the zoo or its middle, hf:OWNER/NAME, an address
     pretrained: Union[bool, str, None] = False
     use_ssld: bool = False
     use_sync_bn: bool = False
@@ -136,11 +138,6 @@ class ArchSection:
 
     def __post_init__(self):
         _check_range("Arch.class_num", self.class_num, 1, MOST_CLASSES)
-        if self.pretrained is True:
-            raise ConfigError(
-                "Arch.pretrained: True would download weights; give the path of a file, or use "
-                "Global.pretrained_model"
-            )
 
 
 @dataclass(frozen=True)
@@ -149,8 +146,9 @@ class InferSection:
 
     transforms: those of evaluation. infer_imgs: a file, a directory, a pattern, a .txt list, or
     several. batch_size: images that a classifier takes at a time.
-    PostProcess: of a classifier topk and class_id_map_file (lines `index name`), of a detector
-    score_threshold and that file, of a segmentor that file.
+    PostProcess: of a classifier class_id_map_file (lines `index name`) and topk, or for several
+    labels an image threshold and name: MultiLabelThreshOutput; of a detector score_threshold and
+    that file, of a segmentor that file.
     """
 
     transforms: List[Any]
@@ -165,6 +163,13 @@ class InferSection:
     def topk(self) -> int:
         """How many classes a prediction lists; 5 where PostProcess does not say."""
         return int(self.PostProcess.get("topk", 5))
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on a class is there, of several labels an image; 0.5 where
+        PostProcess does not say.
+        """
+        return float(self.PostProcess.get("threshold", 0.5))
 
     @property
     def class_id_map_file(self) -> Optional[str]:

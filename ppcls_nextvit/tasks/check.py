@@ -14,6 +14,7 @@ from ..data.transforms.pipeline import channels_of
 from ..engine.optim import OPTIMIZERS
 from ..engine.parameter_groups import read_groups
 from ..engine.schedule import build_schedule
+from ..hub import place_of
 from ..models import MODELS, check_backbone
 from ..schema import (
     ConfigError,
@@ -69,6 +70,10 @@ def check(config: Config) -> Config:
     verified: names, keys and types. Raises ConfigError.
     """
     config = replace(config, Arch=_checked_arch(config.Arch))
+    if config.Arch.pretrained:
+        backbone = config.Arch.arguments.get("backbone") or {}
+        network = backbone.get("name", config.Arch.name)
+        place_of(config.Arch.pretrained, network, config.Arch.use_ssld)
     if config.Optimizer is not None:
         optimizer = dict(coerce(config.Optimizer, dict, "Optimizer"))
         build_schedule(optimizer.pop("lr", {}), config.Global.epochs, steps_per_epoch=100)
@@ -87,7 +92,8 @@ def _check_class_num(config: Config) -> None:
     model says.
     """
     names = [name for name, _, _ in named_entries(config.Loss.get("Train"), "Loss.Train")]
-    blind = [name for name in names if "CELoss" in name or "CrossEntropy" in name]
+    kinds = ("CELoss", "CrossEntropy", "FocalLoss")
+    blind = [name for name in names if any(kind in name for kind in kinds)]
     if config.Arch.class_num == 1 and blind:
         raise ConfigError(
             f"Arch.class_num: {blind[0]} of a single class is always 0, so that nothing is learnt; "

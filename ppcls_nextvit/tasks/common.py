@@ -12,13 +12,14 @@ import paddle
 
 from .. import export
 from ..config import Config
-from ..data import Loader, build_loader
+from ..data import Loader, build_loader, lists
 from ..data.agreement import NamesFile, check_data, compare_transforms
 from ..data.datasets.files import EXTENSIONS, files_below, is_image_name
 from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
-from ..models import create_model
+from ..hub import pretrained_source
+from ..models import MODELS, create_model
 from ..schema import ConfigError, shown_text
 from ..weights import load_weights
 from ..weights.load import resolve
@@ -68,7 +69,7 @@ def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
                 f"{config.path}: no weights for {config.Arch.name}'s heads; give -o "
                 f"Global.pretrained_model=FILE"
             )
-    source: Any = whole or config.Arch.pretrained or config.Global.checkpoints
+    source = whole or _pretrained(config) or config.Global.checkpoints
     if source:
         report = load_weights(
             model,
@@ -79,31 +80,50 @@ def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
         logger.info("weights from %s: %s", source, report)
     elif config.Arch.use_ssld:
         raise ConfigError(
-            "Arch.use_ssld: the SSLD weights cannot be downloaded from here; give their file as "
-            "Global.pretrained_model"
+            "Arch.use_ssld: no weights; add Arch.pretrained: True to fetch them, or give their "
+            "file as Global.pretrained_model"
         )
     return model
 
 
+def _pretrained(config: Config) -> Optional[str]:
+    """What load_weights takes for Arch.pretrained, fetched if need be; None without."""
+    arch = config.Arch
+    if not arch.pretrained:
+        return None
+    backbone = arch.arguments.get("backbone") or {}
+    return pretrained_source(arch.pretrained, backbone.get("name", arch.name), arch.use_ssld)
+
+
 def class_names(config: Config, dataset: Any = None) -> List[str]:
     """Names by class index from Infer.PostProcess.class_id_map_file, else those that the `dataset`
-    knows (its folders, its categories), else the indices.
+    knows (its folders, its categories), else, of a classifier with 1000 classes, ImageNet-1K's,
+    else the indices.
     """
+    known = _own_names(config, dataset)
+    if known is not None:
+        return known
+    if config.Arch.class_num == 1000 and MODELS.get(config.Arch.name).task == "classification":
+        logger.info("1000 classes without class_id_map_file: their names are ImageNet-1K's")
+        return read_class_names(Path(lists.__file__).with_name(lists.PACKAGED[0]))
+    return [str(index) for index in range(config.Arch.class_num)]
+
+
+def _own_names(config: Config, dataset: Any) -> Optional[List[str]]:
+    """The names that the configuration or the dataset states; None where neither does."""
     path = config.Infer.class_id_map_file if config.Infer else None
     if path:
         return read_class_names(path, config.Arch.class_num)
     known = getattr(dataset, "class_names", None) or []
-    if len(known) == config.Arch.class_num:
-        return list(known)
-    return [str(index) for index in range(config.Arch.class_num)]
+    return list(known) if len(known) == config.Arch.class_num else None
 
 
 def write_class_names(config: Config, dataset: Any, directory: Union[str, Path]) -> None:
     """class_names.txt in `directory`, a class_id_map_file, by which the weights of a run can be
     used wherever its data are not; not for a model whose classes have no names.
     """
-    path, names = Path(directory) / CLASS_NAMES, class_names(config, dataset)
-    if names != [str(index) for index in range(len(names))]:
+    path, names = Path(directory) / CLASS_NAMES, _own_names(config, dataset)
+    if names is not None:
         path.write_text(class_names_text(names), encoding="utf-8", errors="backslashreplace")
     else:
         path.unlink(missing_ok=True)
@@ -149,9 +169,9 @@ def trained_model(config: Config) -> Tuple[paddle.nn.Layer, str]:
     Arch.pretrained of a detector or segmentor is its backbone's, and not enough. ConfigError
     without weights: an untrained model predicts noise.
     """
-    source: Any = config.Global.pretrained_model or (
-        "backbone" not in config.Arch.arguments and config.Arch.pretrained
-    )
+    source = config.Global.pretrained_model
+    if not source and "backbone" not in config.Arch.arguments:
+        source = _pretrained(config)
     if not source:
         raise ConfigError(
             f"{config.path}: no weights, and an untrained model predicts noise; give -o "

@@ -1,5 +1,5 @@
-"""The zoo: every published file of weights as a record. Nothing is downloaded; a name stands for a
-file that the user has fetched.
+"""The zoo: every published file of weights as a record. A name stands for a file that is on this
+disk; `hub` fetches those that are asked for.
 
 What others *published* and what was *measured* here stand side by side; `measured` stays None until
 a log of this project shows it.
@@ -9,6 +9,7 @@ import difflib
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Optional
@@ -19,9 +20,11 @@ from .records import Preprocessing, Weights
 __all__ = [
     "FAMILIES",
     "PRETRAINING_IN_SHORT",
+    "READ_IN",
     "WEIGHTS",
     "Preprocessing",
     "Weights",
+    "cache_folder",
     "file_of",
     "get",
     "is_name",
@@ -34,6 +37,8 @@ DEFAULT_DIRECTORY = "weights"
 FILE_ENDINGS = (".pdparams", ".pth", ".pt", ".safetensors", ".npz")
 
 FAMILIES = (nextvit, transnext)
+# source: where its addresses were read
+READ_IN = {source: place for family in FAMILIES for source, place in family.READ_IN.items()}
 _NAME = re.compile(r"([a-z][a-z0-9]*)\w*\.\w+\.[a-z]+")  # group 1: the family
 # pretraining of a record: a table's word for it
 PRETRAINING_IN_SHORT = {
@@ -95,23 +100,40 @@ def _family_of(name: str) -> Optional[str]:
     return written[1] if written else None
 
 
-def file_of(name: str) -> str:
-    """The path of the weights `name` on this disk: in the folder that $PPCLS_NEXTVIT_WEIGHTS names,
-    else in ./weights.
+def cache_folder() -> str:
+    """Where fetched weights are kept: the folder that $PPCLS_NEXTVIT_WEIGHTS names, else one in the
+    user's cache as the system has it.
+    """
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    if named:
+        return named
+    home = os.path.expanduser("~")
+    caches = {"darwin": os.path.join(home, "Library", "Caches")}
+    if sys.platform == "win32":
+        caches["win32"] = os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local")
+    default = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    return os.path.join(caches.get(sys.platform, default), "ppcls_nextvit", DEFAULT_DIRECTORY)
 
-    FileNotFoundError if it is not there, saying where to get it and where to put it; nothing is
-    downloaded.
+
+def file_of(name: str) -> str:
+    """The path of the weights `name` on this disk: in the folder that $PPCLS_NEXTVIT_WEIGHTS names;
+    without one in ./weights, else in `cache_folder()`.
+
+    FileNotFoundError if it is not there, saying how to get it; nothing is downloaded.
     """
     record = get(name)
-    path = os.path.join(os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY, record.file)
-    if not os.path.isfile(path):
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    folders = [named] if named else [DEFAULT_DIRECTORY, cache_folder()]
+    paths = [os.path.join(folder, record.file) for folder in folders]
+    found = next((path for path in paths if os.path.isfile(path)), None)
+    if found is None:
+        ask = f"Run `nextvit weights get {name}`, or get it" if record.url else "Get it"
         raise FileNotFoundError(
-            f"{name}: {path} is not there, and nothing is downloaded. Get it from {record.source} "
-            f"({record.where}) and "
-            f"save it under that name, or set {DIRECTORY_VARIABLE} to the folder that has "
-            f"{record.file}"
+            f"{name}: {paths[0]} is not there, and nothing is downloaded unasked. {ask} from "
+            f"{record.source} ({record.where}) and save it under that name, or set "
+            f"{DIRECTORY_VARIABLE} to the folder that has {record.file}"
         )
-    return path
+    return found
 
 
 for _module in FAMILIES:

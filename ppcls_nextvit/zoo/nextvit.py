@@ -17,6 +17,12 @@ PRETRAINING_IN_SHORT = {
 OFFICIAL = "bytedance/Next-ViT"
 PADDLECLAS = "PaddleClas"
 TIMM = "timm"
+# where the addresses of each source were read
+READ_IN = {
+    OFFICIAL: "README.md of bytedance/Next-ViT of 2022-08-26, its tables' links",
+    PADDLECLAS: "MODEL_URLS of its NextViT backbone, develop of 2024-10-18",
+    TIMM: "hf_hub_id of timm/models/nextvit.py, commit 0737cf2; timm keeps model.safetensors there",
+}
 
 # Tables of the README of bytedance/Next-ViT: parameters (M), GFLOPs, then the figures in %, then
 # the id of its Google Drive link.
@@ -259,7 +265,7 @@ def _timm() -> Iterator[Weights]:
                 head="1000 classes",
                 pretraining=PRETRAINING[tag],
                 source=TIMM,
-                where=f"model.safetensors of timm/{theirs} on the Hugging Face Hub",
+                where=f"https://huggingface.co/timm/{theirs}/resolve/main/model.safetensors",
                 file=f"{theirs}.safetensors",
                 published={
                     f"{dataset}/top1": figure for dataset, figure in zip(TIMM_DATASETS, figures)

@@ -9,6 +9,7 @@ from typing import Any, Optional, Tuple
 
 __all__ = ["Preprocessing", "Table", "Weights"]
 
+ASKS = "https://drive.google.com/"
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
@@ -96,6 +97,14 @@ class Weights:
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
         object.__setattr__(self, "evaluations", MappingProxyType(dict(self.evaluations)))
         object.__setattr__(self, "published", MappingProxyType(dict(self.published)))
+
+    @property
+    def url(self) -> Optional[str]:
+        """The address from which a program can fetch the file; None where only a person can (Google
+        Drive asks before it gives a large file).
+        """
+        direct = self.where.startswith("https://") and not self.where.startswith(ASKS)
+        return self.where if direct else None
 
     @property
     def variant(self) -> str:

@@ -7,6 +7,8 @@ from .records import Preprocessing, Table, Weights
 
 OFFICIAL = "DaiShiResearch/TransNeXt"
 IMAGENET = "ImageNet-1K"
+# where the addresses were read
+READ_IN = {OFFICIAL: "README.md of DaiShiResearch/TransNeXt, commit 2000243, its tables' links"}
 PRETRAINING_IN_SHORT = {IMAGENET: IMAGENET}
 
 # Tables of the README of DaiShiResearch/TransNeXt: parameters (M), GFLOPs, then the figures in %:
