@@ -4,12 +4,15 @@ import contextlib
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
+import paddle
 import pytest
 
 from ppcls_nextvit.engine import checkpoint
 from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ppcls_nextvit.weights import WeightFileError, read_file
 
 
 def content(value):
@@ -268,3 +271,52 @@ def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch, lin
 
 def no_links(source, target):
     raise OSError("a file system without links")
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pdopt", ".pdstates"])
+def test_a_flipped_bit_anywhere_in_a_file_is_noticed(tmp_path, suffix):
+    save_checkpoint(tmp_path / "latest", content(1))
+    path = tmp_path / f"latest{suffix}"
+    right = path.read_bytes()
+    for place in range(0, 8 * len(right), 7):  # every byte, each of its bits in turn
+        wrong = bytearray(right)
+        wrong[place // 8] ^= 1 << place % 8
+        path.write_bytes(wrong)
+        try:
+            parts = load_checkpoint(tmp_path / "latest")
+        except CheckpointError as error:
+            assert str(path) in str(error)
+        else:
+            pytest.fail(f"bit {place} of {len(right)} bytes: read as {parts[suffix]}")
+
+
+def test_the_checksum_is_the_end_of_each_file_and_other_readers_pass_over_it(tmp_path):
+    save_checkpoint(tmp_path / "latest", content(1))
+    for suffix in content(1):
+        pickled, _, number = (
+            (tmp_path / f"latest{suffix}")
+            .read_bytes()
+            .rpartition(b"\n# crc32 of all bytes before this line: ")
+        )
+        assert int(number, 16) == zlib.crc32(pickled)
+    np.testing.assert_array_equal(
+        paddle.load(str(tmp_path / "latest.pdparams"))["w"], content(1)[".pdparams"]["w"]
+    )
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    """Those of other programs, and of versions that wrote none."""
+    for suffix, part in content(2).items():
+        paddle.save(part, str(tmp_path / f"latest{suffix}"))
+    assert value_of(tmp_path / "latest") == 2
+
+
+def test_weights_alone_are_compared_with_their_checksum_too(tmp_path):
+    save_checkpoint(tmp_path / "best_model", content(1))
+    path = tmp_path / "best_model.pdparams"
+    data = path.read_bytes()
+    number = np.float32(1).tobytes()
+    assert data.count(number) >= 6
+    path.write_bytes(data.replace(number, np.float32(1.5).tobytes(), 1))
+    with pytest.raises(WeightFileError, match="best_model.pdparams: damaged: its checksum"):
+        read_file(path)

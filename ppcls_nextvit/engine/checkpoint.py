@@ -5,7 +5,8 @@ Saving writes every file under a temporary name, then a journal that lists them,
 then removes the journal. Whatever moment the process dies at, the set is either the old one (no
 journal: temporary files are leftovers) or the new one (journal present: the renames are carried to
 their end before the set is used again). A full disk leaves the old set untouched. Of several
-processes that save one set, one after the other does.
+processes that save one set, one after the other does. Each file ends with its checksum, which
+reading compares.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from .. import files
 from ..files import UnreadableError, parsing
 from ..schema import shown
 from ..weights import WeightFileError, read_file
+from ..weights.formats.seal import seal
 from .lock import FileLock, LockedError
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".pdema")
@@ -78,7 +80,7 @@ def _write(prefix: Path, parts: Dict[str, Any]) -> None:
     try:
         for suffix, content in parts.items():
             paddle.save(content, str(temporary[suffix]))
-            _flush(temporary[suffix])
+            seal(temporary[suffix])
         draft = _beside(prefix, ".journal.tmp")
         draft.write_text(json.dumps(sorted(parts)), encoding="utf-8")
         _flush(draft)

@@ -7,6 +7,7 @@ import numpy as np
 from .arrays import widen
 from .budget import Budget, widening
 from .errors import PickleError
+from .seal import unsealed
 from .unpickler import Unpickler
 
 __all__ = ["read_paddle"]
@@ -17,8 +18,9 @@ NAMES = "StructuredToParameterName@@"  # Paddle's process-wide names of the same
 
 def read_paddle(buffer: memoryview) -> Any:
     """The tree in the file; bfloat16, which Paddle writes as uint16, widened. PickleError for what
-    is refused or damaged.
+    is refused or damaged, FormatError for another checksum than the one at its end.
     """
+    buffer = unsealed(buffer)
     machine = Unpickler(buffer)
     tree = machine.load()
     if machine.position != len(buffer):
