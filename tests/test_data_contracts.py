@@ -70,6 +70,15 @@ DATASET_EXAMPLES = {
     "SegmentationDataset": (
         2,
         {
+    "MultiLabelDataset": (
+        3,
+        {
+            "image_root": str(NUCLEI),
+            "cls_label_path": "several.txt",
+            "label_ratio": True,
+            "transform_ops": CLASSIFIED,
+        },
+    ),
             "dataset_root": str(NUCLEI),
             "list_path": "list.txt",
             "mode": "train",
@@ -146,6 +155,7 @@ def test_datasets(name, tmp_path, monkeypatch):
     class_num, arguments = DATASET_EXAMPLES[name]
     DATASETS.get(name).check(DATASETS.check(name, arguments, "here"), "Train", "here")
     data = DATASETS.build(name, arguments, "here", class_num)
+    (tmp_path / "several.txt").write_text("images/training/0_0.png\t1,0,1\n" * 3)
     assert isinstance(data, Dataset) and len(data) > 2 and data.sample_bytes > 0
     assert str(NUCLEI) in data.name(2) or str(FASHION) in data.name(2)
 

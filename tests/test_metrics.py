@@ -73,7 +73,7 @@ def test_one_number_is_a_list_of_one():
         ([{"TopkAcc": {"k": 1}}], "TopkAcc.k: unknown key"),
         ([{"TopkAcc": {"topk": [0]}}], "1 or more; got \\[0\\]"),
         ([{"TopkAcc": {"topk": [1, 1]}}], "different numbers"),
-        ([{"TopkAcc": {}}, {"TopkAcc": {}}], "expected a list of one metric"),
+        ([{"TopkAcc": {}}, {"TopkAcc": {}}], "top1, top5 would be told twice"),
         ({"TopkAcc": {}}, "Metric.Eval: expected a list"),
     ],
 )

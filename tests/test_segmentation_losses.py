@@ -206,6 +206,12 @@ def test_weights_of_other_classes_are_named():
         value("CrossEntropyLoss", {"class_weights": [1.0, 1.0]}, logits, label)
 
 
+def test_several_labels_an_image_are_for_classifiers():
+    with pytest.raises(ConfigError, match="use_multilabel: is for classifiers, which SemanticFPN"):
+        load_config(SEMFPN, ["Global.use_multilabel=True"])
+    assert load_config(SEMFPN, ["Loss.Eval=null"])
+
+
 @pytest.mark.parametrize("name, keys", LEARN)
 def test_every_loss_loads_by_name(name, keys):
     weights = {"class_weights": [1, 2]} if "class_weights" in keys else keys

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from decoding import EXTENSIONS, shown_text
-from description import description_path
+from description import SEVERAL_LABELS, description_path
 from engines import Run
 from preprocess import ImageError, Preprocess
 
 
 class Classifier:
     """`classifier(batch)`: float32 [B, 3, H, W] -> probabilities float32 [B, classes]. run: the
-    engine, from batch to output.
+    engine, from batch to output. A model of several labels an image ends in a sigmoid.
 
     A model exported for one batch size alone gets batches of that size, the last filled up with
     zeros.
@@ -26,7 +26,7 @@ class Classifier:
 
     def __init__(self, run: Run, model: dict):
         self.run = run
-        self.softmax = model["softmax"]
+        self.softmax = model.get("sigmoid") or model["softmax"]
         self.count = model["input"]["shape"][0]
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -113,9 +113,11 @@ def predict_files(
     batch_size: int,
     topk: int,
     names: list[str],
+    threshold: float | None = None,
 ) -> Iterator[dict]:
     """For each path, in order: {file_name, class_ids, scores, label_names}, best first, or
-    {file_name, error}.
+    {file_name, error}. threshold: of several labels an image, which are then all those of this
+    probability or more, in the order of the classes.
 
     Images that preprocessing leaves at different sizes run one size at a time.
     """
@@ -131,7 +133,10 @@ def predict_files(
         for group in by_shape.values():
             rows = predictor(np.stack([image for _, image in group]))
             for (path, _), row in zip(group, rows):
-                order = np.argsort(-row, kind="stable")[:topk].tolist()
+                if threshold is None:
+                    order = np.argsort(-row, kind="stable")[:topk].tolist()
+                else:
+                    order = np.flatnonzero(row >= threshold).tolist()
                 results[path] = {
                     "file_name": str(path),
                     "class_ids": order,
@@ -158,7 +163,7 @@ def print_result(result: dict) -> None:
         f"{shown_text(name)} {score:.4f}"
         for name, score in zip(result["label_names"], result["scores"])
     )
-    print(f"{shown_text(result['file_name'])}: {best}", flush=True)
+    print(f"{shown_text(result['file_name'])}: {best or 'no label'}", flush=True)
 
 
 def write_json(path: str | Path, results: list[dict]) -> None:
@@ -182,7 +187,10 @@ def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
     """
     allow_any_name()
     paths = list_images(args.images)
-    topk = description["PostProcess"]["Topk"]
+    labels = description["PostProcess"].get(SEVERAL_LABELS)
+    if labels and args.topk:
+        raise ValueError("--topk: this model tells all labels of an image, from its threshold on")
+    topk = labels or description["PostProcess"]["Topk"]
     model = description["Model"]
     preprocess = Preprocess(
         description["PreProcess"]["transform_ops"],
@@ -198,8 +206,9 @@ def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
         paths,
         preprocess,
         args.batch_size,
-        args.topk or topk["topk"],
+        args.topk or topk.get("topk", 1),
         topk["label_list"],
+        labels["threshold"] if labels else None,
     ):
         results.append(result)
         print_result(result)

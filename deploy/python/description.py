@@ -7,6 +7,9 @@ from pathlib import Path
 from decoding import one_line, read_regular
 from fields import MAX_BYTES, check_fields
 
+# the entry of PostProcess of a classifier of several labels an image
+SEVERAL_LABELS = "MultiLabelThreshOutput"
+
 
 def description_path(folder: str | Path) -> Path:
     """inference.yml where the export has one, else export.json. An export to Paddle has both, with
@@ -31,16 +34,37 @@ def parse_yaml(text):
     return yaml.safe_load(text)
 
 
-def parse_description(folder: str | Path) -> dict:
+def in_words_of_one_label(description):
+    """The description of a classifier of several labels an image as if it were one of a single
+    label, whose fields are checked; any other as it is. ValueError for a threshold that is none.
+    """
+    labels = description["PostProcess"].get(SEVERAL_LABELS)
+    if labels is None:
+        return description
+    threshold = labels["threshold"]
+    if type(threshold) not in (int, float) or not 0 < threshold < 1:
+        raise ValueError(f"{SEVERAL_LABELS}.threshold: expected a probability, got {threshold!r}")
+    if description["Model"].get("sigmoid") is not True:
+        raise ValueError(f"{SEVERAL_LABELS}: expected Model.sigmoid to be true")
+    return {
+        **description,
+        "PostProcess": {"Topk": {"topk": 1, "label_list": labels["label_list"]}},
+        "Model": {**description["Model"], "softmax": True},
+    }
+
+
+def parse_description(folder: str | Path, several_labels: bool = False) -> dict:
     """The description in `folder`, of which all that is needed is there; its files are not read.
+    several_labels: that of a classifier of several labels an image is right, too.
     FileNotFoundError or ValueError, one line.
     """
     path = description_path(folder)
     parse = parse_yaml if path.suffix == ".yml" else json.loads
     try:
         description = parse(read_regular(path, MAX_BYTES).decode())
-        check_fields(description)
-        names = description["PostProcess"]["Topk"]["label_list"]
+        checked = in_words_of_one_label(description) if several_labels else description
+        check_fields(checked)
+        names = checked["PostProcess"]["Topk"]["label_list"]
         classes = description["Model"]["class_num"]
     except ModuleNotFoundError:
         raise
@@ -55,12 +79,12 @@ def parse_description(folder: str | Path) -> dict:
     return description
 
 
-def read_description(folder: str | Path) -> dict:
+def read_description(folder: str | Path, several_labels: bool = False) -> dict:
     """`parse_description`, after the hashes of all files were compared, too. FileNotFoundError or
     ValueError, one line.
     """
     folder = Path(folder)
-    description = parse_description(folder)
+    description = parse_description(folder, several_labels)
     source = description_path(folder).name
     for name, entry in description["Files"].items():
         if Path(name).name != name or not (folder / name).is_file():

@@ -65,7 +65,7 @@ def load(args: argparse.Namespace, description: dict) -> Run:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
-        description = read_description(args.model)
+        description = read_description(args.model, several_labels=True)
         return predict(args, description, load(args, description))
     except (OSError, ValueError, ImportError) as error:
         print("error:", one_line(error), file=sys.stderr)

@@ -27,7 +27,6 @@ REFUSED = {
     "use_dali": (False, None),
     "train_mode": (None,),
     "eval_mode": (None, "classification"),
-    "use_multilabel": (False, None),
     "export_for_fd": (False, None),
     "uniform_output_enabled": (False, None),
     "profiler_options": (None,),

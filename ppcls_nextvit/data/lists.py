@@ -2,12 +2,14 @@
 
 import logging
 import os
-from typing import List, Optional, Tuple, Union
+from typing import List, Literal, Optional, Tuple, Union
+
+import numpy as np
 
 from ..files import read_text
 from ..schema import ConfigError, shown, shown_text
 
-__all__ = ["read_class_names", "read_label_list", "read_pair_list"]
+__all__ = ["read_class_names", "read_label_list", "read_multilabel_list", "read_pair_list"]
 
 Path = Union[str, os.PathLike]
 
@@ -78,6 +80,69 @@ def split_line(line: str, delimiter: str) -> Tuple[str, int]:
         return name.strip(), int(text)
     except ValueError:
         raise ValueError(f"the label must be an integer, got {shown(text)}") from None
+
+
+def read_multilabel_list(
+    path: Path,
+    class_num: Optional[int],
+    delimiter: str = "\t",
+    label_format: Literal["vector", "classes"] = "vector",
+) -> Tuple[List[str], np.ndarray]:
+    """(names, labels as uint8 [N, classes], 1 for what is there) of a list with lines
+    `path<delimiter>labels`. Blank lines are skipped.
+
+    label_format: 'vector', for each class 0 or 1, or 'classes', the numbers of those that are
+    there; with commas between. class_num: the number of classes; None: as many as the first line
+    has, or as the largest number asks for. ConfigError names file and line; FileNotFoundError for
+    a file that cannot be read.
+    """
+    names: List[str] = []
+    rows: List[List[int]] = []
+    for number, line in numbered_lines(path, f"cls_label_path: {path}"):
+        name, found, text = line.rpartition(delimiter)
+        try:
+            if not found or not name.strip():
+                raise ValueError(f"expected {shown(f'path{delimiter}labels')}, got {shown(line)}")
+            if label_format == "classes":
+                rows.append(_class_numbers(text, class_num))
+            else:
+                rows.append(_vector(text, class_num or len(rows[0] if rows else text.split(","))))
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
+        names.append(name.strip())
+    if not names:
+        raise ConfigError(f"{path}: the list is empty; expected lines 'path{delimiter}labels'")
+    if label_format == "vector":
+        return names, np.array(rows, np.uint8)
+    labels = np.zeros((len(rows), class_num or 1 + max(map(max, filter(None, rows)), default=0)))
+    for index, row in enumerate(rows):
+        labels[index, row] = 1
+    return names, labels.astype(np.uint8)
+
+
+def _vector(text: str, class_num: int) -> List[int]:
+    """The labels of an image, for each class 0 or 1."""
+    values = [value.strip() for value in text.split(",")]
+    wrong = [value for value in values if value not in ("0", "1")]
+    if len(values) != class_num or wrong:
+        got = f"{len(values)} values" if len(values) != class_num else shown(wrong[0])
+        raise ValueError(
+            f"expected for each of {class_num} classes 0 or 1, with commas between, got {got}; "
+            f"for numbers of classes set label_format: classes"
+        )
+    return [int(value) for value in values]
+
+
+def _class_numbers(text: str, class_num: Optional[int]) -> List[int]:
+    """The labels of an image, as numbers of classes."""
+    end = MOST_CLASSES if class_num is None else class_num
+    values = [value.strip() for value in text.split(",")] if text.strip() else []
+    for value in values:
+        if not (value.isdecimal() and value.isascii() and len(value) < 10 and int(value) < end):
+            raise ValueError(f"expected numbers of classes, 0 to {end - 1}, got {shown(value)}")
+    if len({int(value) for value in values}) != len(values):
+        raise ValueError(f"a class is named twice in {shown(text)}")
+    return [int(value) for value in values]
 
 
 def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[str], List[str]]:

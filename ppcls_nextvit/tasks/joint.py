@@ -27,6 +27,7 @@ __all__ = [
     "check_size",
     "infer_with",
     "model_input",
+    "refuse_multilabel",
     "shares",
     "step_of",
 ]
@@ -126,6 +127,15 @@ def step_of(parts: Mapping[str, paddle.Tensor], counts: Mapping[str, Any], image
 def shares(counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
     """{name: share} of summed counts (right, seen)."""
     return {name: float(right) / max(float(seen), 1.0) for name, (right, seen) in counts.items()}
+
+
+def refuse_multilabel(config: Config) -> None:
+    """ConfigError for Global.use_multilabel, which is for classifiers."""
+    if config.Global.use_multilabel:
+        raise ConfigError(
+            f"Global.use_multilabel: is for classifiers, which {config.Arch.name} is not; leave "
+            f"the key out"
+        )
 
 
 def check_request(config: Config, request: ExportRequest) -> None:

@@ -1,3 +1,3 @@
 """Datasets: lists and folders of labelled images, COCO, ADE20K. Importing this fills DATASETS."""
 
-from . import classification, coco, segmentation  # noqa: F401
+from . import classification, coco, multilabel, segmentation, shards  # noqa: F401

@@ -44,7 +44,7 @@ class ClassCounts:
     """
 
     counts: np.ndarray
-    unit: Literal["images", "objects", "pixels"]
+    unit: Literal["images", "labels", "objects", "pixels"]
     looked_at: int
     hint: str = ""
 

@@ -20,6 +20,7 @@ from ...schema import ConfigError
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import PHOTOS, class_names, list_images, trained_model
+from .kind import MULTI_LABEL, is_multi_label
 from .predict import preprocess_of
 
 __all__ = [
@@ -33,14 +34,16 @@ __all__ = [
 
 INPUT_NAME = "x"
 STAGES = ("stage1", "stage2", "stage3", "stage4")
+# run by the programs that know what several labels an image are: api/, deploy/python
+MULTI_LABEL_TARGETS = ("paddle", "onnx", "openvino")
 
 
 class Classifier(nn.Layer):
-    """The export form of a classifier with a head: images [B, C, H, W] -> logits or, with
-    `softmax`, probabilities, [B, num_classes].
+    """The export form of a classifier with a head: images [B, C, H, W] -> logits or, with `softmax`
+    or, of each class by itself, `sigmoid`, probabilities, [B, num_classes].
     """
 
-    def __init__(self, model: nn.Layer, softmax: bool = False) -> None:
+    def __init__(self, model: nn.Layer, softmax: bool = False, sigmoid: bool = False) -> None:
         super().__init__()
         if not model.num_classes:
             raise ValueError(
@@ -49,11 +52,14 @@ class Classifier(nn.Layer):
             )
         self.body = export_form(model)
         self.softmax = softmax
+        self.sigmoid = sigmoid
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, num_classes]."""
         logits = self.body.forward_head(self.body.forward_features(x))
+        if self.sigmoid:
+            return F.sigmoid(logits)
         return F.softmax(logits, axis=-1) if self.softmax else logits
 
 
@@ -80,6 +86,12 @@ def export(config: Config, request: ExportRequest) -> Exported:
     written.
     """
     target, size = TARGETS[request.to], request.size
+    several = is_multi_label(config) and not request.features
+    if several and request.to not in MULTI_LABEL_TARGETS:
+        raise ConfigError(
+            f"{config.path}: a classifier of several labels an image goes to "
+            f"{', '.join(MULTI_LABEL_TARGETS)}; the programs for {request.to} tell one"
+        )
     if size is None and not request.any_size and not target.dynamic_size:
         size = config.Global.image_shape[1:]
     names, preprocess = class_names(config), preprocess_of(config)
@@ -98,7 +110,9 @@ def export(config: Config, request: ExportRequest) -> Exported:
     if request.features:
         return export_features(model, target, where, description, **options)
     softmax = config.Arch.infer_add_softmax
-    return export_classifier(model, target, where, description, softmax=softmax, **options)
+    return export_classifier(
+        model, target, where, description, softmax=softmax, sigmoid=several, **options
+    )
 
 
 def describe_config(
@@ -113,15 +127,15 @@ def describe_config(
             f"{config.path}: Global.image_shape: exports are given pictures of 3 channels by the "
             f"programs that run them; this model takes {channels}"
         )
+    infer = config.section("Infer")
+    post = {"Topk": {"topk": min(infer.topk, len(names)), "label_list": list(names)}}
+    if is_multi_label(config):
+        # by another name, so that a program which tells one label refuses it
+        post = {MULTI_LABEL: {"threshold": infer.threshold, "label_list": list(names)}}
     return {
         "Global": {"model_name": config.Arch.name},
         "PreProcess": {"transform_ops": preprocess.describe()},
-        "PostProcess": {
-            "Topk": {
-                "topk": min(config.section("Infer").topk, len(names)),
-                "label_list": list(names),
-            }
-        },
+        "PostProcess": post,
         "Weights": {"file": Path(weights).name, "sha256": sha256_of(weights)},
     }
 
@@ -136,41 +150,56 @@ def export_classifier(
     batch: Optional[int] = None,
     size: Optional[Tuple[int, int]] = None,
     photos: Sequence[np.ndarray] = (),
+    sigmoid: bool = False,
     **options: Any,
 ) -> Exported:
     """`model`, a NextViT with its weights, as `target`'s files in `directory`; returns Exported.
     See `target.export` for the rest.
 
-    The output is 'probabilities' or, without softmax, 'logits', both [B, num_classes]. description:
-    what export.json shall hold beside what is known here (see describe_config). image_size:
-    (height, width) meant for use. batch: a number, or None for any.
+    The output is 'probabilities' or, without softmax, 'logits', both [B, num_classes]. sigmoid, in
+    place of softmax: probabilities of each class by itself, of several labels an image.
+    description: what export.json shall hold beside what is known here (see describe_config).
+    image_size: (height, width) meant for use. batch: a number, or None for any.
     size: (height, width), or None for any. photos: float32 [3, H, W], on which the files are
     checked and int8 is calibrated. `model` is left in eval mode. ValueError, ExportError,
     ImportError (a missing extra): nothing was written.
     """
     model.eval()
-    signature = _signature(model, batch, size, ("probabilities" if softmax else "logits",))
+    output = "probabilities" if softmax or sigmoid else "logits"
+    signature = _signature(model, batch, size, (output,))
+    compare = log_probability_difference if softmax else relative_difference
     description = {
         **description,
         "Model": {
             "class_num": model.num_classes,
-            "softmax": softmax,
+            **({"sigmoid": True} if sigmoid else {"softmax": softmax}),
             "input": _input(model, signature, image_size),
         },
     }
     return export_layer(
-        Classifier(model, softmax),
+        Classifier(model, softmax, sigmoid),
         target,
         directory,
         signature,
         image_batches(signature, image_size, photos),
         description,
         reference=model,
-        compare=log_probability_difference if softmax else relative_difference,
+        compare=logit_difference if sigmoid else compare,
         classes=signature.outputs[0],
         images=photos,
         **options,
     )
+
+
+def logit_difference(probabilities: np.ndarray, logits: np.ndarray) -> float:
+    """max |logit of probabilities - logits| / max |logits|, both [B, classes], where float32 tells
+    probabilities apart.
+    """
+    least = 1e-6  # of both ends
+    found = np.clip(probabilities, least, 1 - least)
+    expected = np.clip(logits, np.log(least), -np.log(least))
+    difference = np.abs(np.log(found) - np.log1p(-found) - expected).max()
+    return float(difference / max(np.abs(logits).max(), 1.0))
 
 
 def export_features(

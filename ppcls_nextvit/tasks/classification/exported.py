@@ -11,6 +11,7 @@ from ...export.target import DESCRIPTION
 from ...export.verify import ExportError
 from ...files import parsing
 from ..inputs import InputImage
+from .kind import MULTI_LABEL
 from .predict import ClassPredictor
 
 __all__ = ["exported_predictor"]
@@ -29,16 +30,17 @@ def exported_predictor(opened: Opened) -> ClassPredictor:
             f"without --features"
         )
     with parsing(str(where), ExportError):
-        topk = told["PostProcess"]["Topk"]
-        names, count = [str(name) for name in topk["label_list"]], int(topk["topk"])
+        several = told["PostProcess"].get(MULTI_LABEL)
+        post = told["PostProcess"]["Topk"] if several is None else several
+        names, count = [str(name) for name in post["label_list"]], int(post.get("topk", 1))
+        threshold = None if several is None else float(several["threshold"])
         least = int(told["Model"]["input"].get("min_size", 1))
         transforms = told["PreProcess"]["transform_ops"]
         ((_, shape),) = opened.signature.inputs.items()
         batch, _, height, width = shape
     preprocess = Preprocess(transforms, f"{where}: transform_ops")
-    return _FixedSize(
-        (height, width), _probabilities(opened, batch), preprocess, names, count, least, BATCH_SIZE
-    )
+    run = _probabilities(opened, batch)
+    return _FixedSize((height, width), run, preprocess, names, count, least, BATCH_SIZE, threshold)
 
 
 def _probabilities(opened: Opened, size: Any) -> Any:

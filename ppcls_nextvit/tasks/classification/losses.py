@@ -2,22 +2,25 @@
 
 logits: [B, C]. batch: a dict with `label` int64 [B]; where two images are mixed also `label_b`
 int64 [B] and `lam` float32 [B], the share of `label`; or `soft_label` float32 [B, C] in place of
-all three; with a distillation loss also `teacher_logits` [B, C].
+all three; with a distillation loss also `teacher_logits` [B, C]. Losses for several labels an
+image, which have `multi_label = True`, are in multilabel_losses.py.
 """
 
-from typing import Any, Dict, Literal, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
 from ...schema import ConfigError, Registry, named_entries
+from ..class_weights import weight_array
 
 __all__ = [
     "LOSSES",
     "CELoss",
     "CombinedLoss",
     "DistillationLoss",
+    "FocalLoss",
     "build_loss",
     "target_distribution",
 ]
@@ -85,7 +88,7 @@ def target_distribution(
         if "label_b" in batch:
             share = batch["lam"].astype("float32").unsqueeze(-1)
             target = share * target + (1 - share) * F.one_hot(batch["label_b"], num_classes)
-    return (1 - epsilon) * target + epsilon / num_classes if epsilon else target
+    return smoothed(target, epsilon)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -101,23 +104,84 @@ def log_softmax(logits: Tensor) -> Tensor:
     return logits - paddle.logsumexp(logits, axis=-1, keepdim=True)
 
 
-class CELoss:
-    """Cross entropy with label smoothing `epsilon`, for plain, mixed and soft labels alike."""
+def smoothed(target: Tensor, epsilon: float) -> Tensor:
+    """(1 - epsilon) * target + epsilon / C of a target [B, C]."""
+    return (1 - epsilon) * target + epsilon / target.shape[-1] if epsilon else target
 
-    def __init__(self, *, weight: float = 1.0, epsilon: Optional[float] = None):
-        if not 0 <= (epsilon or 0.0) < 1:
-            raise ValueError(f"epsilon (label smoothing) must be in [0, 1); got {epsilon}")
-        self.weight, self.epsilon = weight, epsilon or 0.0
+
+class CELoss:
+    """Cross entropy with label smoothing `epsilon`, for plain, mixed and soft labels alike.
+
+    class_weights: one for each class, by which what is of it counts. The mean over the batch is
+    then the weighted one, an image's weight being that of its label (mixed: of its two, by share).
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        epsilon: Optional[float] = None,
+        class_weights: Optional[List[float]] = None,
+    ):
+        self.weight, self.epsilon = weight, checked_epsilon(epsilon)
+        self.class_weights = weight_array(class_weights)
 
     def __call__(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        return soft_cross_entropy(
-            logits, target_distribution(batch, logits.shape[-1], self.epsilon)
-        )
+        target = target_distribution(batch, logits.shape[-1])
+        cost = self.costs(log_softmax(logits)) * smoothed(target, self.epsilon)  # [B, C]
+        if self.class_weights is None:
+            return cost.sum(axis=-1).mean()
+        if len(self.class_weights) != logits.shape[-1]:
+            raise ValueError(
+                f"{len(self.class_weights)} class_weights, but the model has {logits.shape[-1]} "
+                f"classes"
+            )
+        weights = paddle.to_tensor(self.class_weights)
+        total = (target * weights).sum()
+        # a batch of classes that do not count costs 0, not 0 / 0
+        return (cost * weights).sum() / paddle.where(total > 0, total, paddle.ones_like(total))
+
+    def costs(self, log_probabilities: Tensor) -> Tensor:
+        """What each class costs where it is the label, [B, C]."""
+        return -log_probabilities
+
+
+def checked_epsilon(epsilon: Optional[float]) -> float:
+    """Label smoothing, 0 for None. ValueError where it is not in [0, 1)."""
+    if not 0 <= (epsilon or 0.0) < 1:
+        raise ValueError(f"epsilon (label smoothing) must be in [0, 1); got {epsilon}")
+    return epsilon or 0.0
 
 
 LOSSES.register(CELoss)
 # PaddleClas's old name for mixed batches, which CELoss handles by itself
 LOSSES.register(CELoss, name="MixCELoss")
+
+
+@LOSSES.register
+class FocalLoss(CELoss):
+    """The focal loss among all classes (Lin et al. 2017, arXiv:1708.02002): CELoss whose costs are
+    -(1 - p)^gamma * log(p), so that what is right already counts less. class_weights are its alpha.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        weight: float = 1.0,
+        epsilon: Optional[float] = None,
+        class_weights: Optional[List[float]] = None,
+    ):
+        if gamma < 0:
+            raise ValueError(f"gamma must be 0 or more; got {gamma}")
+        super().__init__(weight=weight, epsilon=epsilon, class_weights=class_weights)
+        self.gamma = gamma
+
+    def costs(self, log_probabilities: Tensor) -> Tensor:
+        """See CELoss."""
+        # the power of 0 has no slope, that of less is no number
+        wrong = paddle.clip(-paddle.expm1(log_probabilities), min=1e-12)
+        return -(wrong**self.gamma) * log_probabilities
 
 
 @LOSSES.register

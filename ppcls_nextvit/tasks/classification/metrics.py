@@ -3,28 +3,83 @@ or the number of processes.
 
 A metric has reset(), update(logits, label), counts() -> int64 vector, result(summed counts) ->
 {name: share}, and `names`, those of its results in order, of which the first chooses the best
-model.
+model. One that needs all images at once has gather(processes), whose result `result` takes, in
+place of counts. Metrics for several labels an image, which have `multi_label = True`, are in
+multilabel_metrics.py.
 """
 
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
 
-from ...schema import Registry
+from ...engine.distributed import Processes
+from ...schema import ConfigError, Registry, named_entries
 
-__all__ = ["METRICS", "TopkAcc", "build_metric"]
+__all__ = ["METRICS", "CombinedMetric", "TopkAcc", "build_metric", "gathered"]
 
 METRICS = Registry("metric")
 
 
 def build_metric(items: Any, where: str = "Metric.Eval") -> Any:
-    """The metric of a YAML list with one entry, such as [{TopkAcc: {topk: [1, 5]}}]. Its first
-    result chooses the best model.
+    """The metric of a YAML list such as [{TopkAcc: {topk: [1, 5]}}], a CombinedMetric of several.
+    Its first result chooses the best model.
 
-    ConfigError below `where`.
+    ConfigError below `where`, also for two that give figures of the same name.
     """
-    return METRICS.build_only(items, where, "metric", "[{TopkAcc: {topk: [1, 5]}}]")
+    if len(list(named_entries(items, where))) < 2:
+        return METRICS.build_only(items, where, "metric", "[{TopkAcc: {topk: [1, 5]}}]")
+    metrics = [METRICS.build(*entry) for entry in named_entries(items, where)]
+    names = [name for metric in metrics for name in metric.names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{where}: {', '.join(twice)} would be told twice; give each metric once")
+    return CombinedMetric(metrics)
+
+
+def gathered(metric: Any, processes: Processes) -> Any:
+    """What a metric has seen in all processes, for its `result`."""
+    if hasattr(metric, "gather"):
+        return metric.gather(processes)
+    return processes.sum(metric.counts())
+
+
+class CombinedMetric:
+    """Several metrics as one, their results in order."""
+
+    def __init__(self, metrics: Sequence[Any]):
+        self.metrics = list(metrics)
+        self.names = [name for metric in metrics for name in metric.names]
+        self.multi_label = any(getattr(metric, "multi_label", False) for metric in metrics)
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        for metric in self.metrics:
+            metric.reset()
+
+    def update(self, logits: paddle.Tensor, label: paddle.Tensor) -> None:
+        """See the metrics."""
+        for metric in self.metrics:
+            metric.update(logits, label)
+
+    def counts(self) -> np.ndarray:
+        """The counts of all, one after the other."""
+        return np.concatenate([metric.counts() for metric in self.metrics])
+
+    def gather(self, processes: Processes) -> List[Any]:
+        """What `gathered` gives of each."""
+        return [gathered(metric, processes) for metric in self.metrics]
+
+    def result(self, counts: Any) -> Dict[str, float]:
+        """The results of what `gather` gives, or of a (summed) vector of `counts`."""
+        if not isinstance(counts, list):
+            ends = np.cumsum([len(metric.counts()) for metric in self.metrics])
+            counts = np.split(counts, ends[:-1])
+        return {
+            name: value
+            for metric, part in zip(self.metrics, counts)
+            for name, value in metric.result(part).items()
+        }
 
 
 @METRICS.register

@@ -59,6 +59,32 @@ def _draw_matrix(path: Union[str, Path], matrix: np.ndarray, names: Sequence[str
     plt.close(figure)
 
 
+def draw_label_counts(
+    path: Union[str, Path], labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]
+) -> None:
+    """For each class a bar of its images: found, missed and, beside it, wrongly said to have it;
+    labels and predictions are [N, classes] of 0 and 1. Skipped above MAX_CONFUSION_CLASSES classes.
+    """
+    if len(names) > MAX_CONFUSION_CLASSES:
+        return
+    found = (labels & predictions).sum(axis=0)
+    missed, wrong = labels.sum(axis=0) - found, predictions.sum(axis=0) - found
+    shown = [shortened(name, LONGEST) for name in names]
+    with with_letters_of(shown):
+        plt, places = pyplot(), np.arange(len(names))
+        figure, axis = plt.subplots(figsize=(8, 1.5 + 0.4 * len(names)))
+        axis.barh(places - 0.2, found, 0.4, color="green", label="has it, found")
+        axis.barh(places - 0.2, missed, 0.4, found, color="orange", label="has it, missed")
+        axis.barh(places + 0.2, wrong, 0.4, color="red", label="has it not, said to")
+        axis.set(yticks=places, xlabel="images", title=f"labels of {len(labels)} images")
+        axis.set_yticklabels(shown, parse_math=False)  # a dollar sign begins no formula
+        axis.invert_yaxis()
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        figure.tight_layout()
+        figure.savefig(path, dpi=90)
+        plt.close(figure)
+
+
 def draw_predictions(
     path: Union[str, Path],
     pictures: Sequence[np.ndarray],

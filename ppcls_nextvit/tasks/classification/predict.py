@@ -3,7 +3,7 @@ sheet.
 """
 
 import sys
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -20,7 +20,8 @@ from ..fonts import draw_text, shortened
 from ..inputs import InputImage
 from ..pictures import TEXT, fitted, fitting
 from ..results import Failed, Predictor, Result, predictions
-from .results import ClassificationResult
+from .kind import is_multi_label
+from .results import NO_LABEL, ClassificationResult, LabelsResult
 
 __all__ = ["ClassPredictor", "contact_sheet", "predict", "predictor", "preprocess_of"]
 
@@ -36,14 +37,16 @@ def preprocess_of(config: Config) -> Preprocess:
 def predictor(config: Config) -> "ClassPredictor":
     """The model of `config` with its weights, ready to predict. ConfigError without weights."""
     names, preprocess, infer = class_names(config), preprocess_of(config), config.section("Infer")
+    threshold = infer.threshold if is_multi_label(config) else None
     model, _ = trained_model(config)
 
     def probabilities(batch: np.ndarray) -> np.ndarray:
         with paddle.no_grad():
-            return F.softmax(model(paddle.to_tensor(batch)), axis=-1).numpy()
+            logits = model(paddle.to_tensor(batch))
+            return (F.softmax(logits, axis=-1) if threshold is None else F.sigmoid(logits)).numpy()
 
     return ClassPredictor(
-        probabilities, preprocess, names, infer.topk, model.min_size, infer.batch_size
+        probabilities, preprocess, names, infer.topk, model.min_size, infer.batch_size, threshold
     )
 
 
@@ -52,7 +55,8 @@ class ClassPredictor(Predictor):
 
     probabilities: float32 [B, channels, H, W] -> float32 [B, len(names)]. topk: how many classes a
     result lists. min_size: the smallest height and width that the model takes, in pixels. Images
-    that preprocessing leaves at different sizes run one size at a time.
+    that preprocessing leaves at different sizes run one size at a time. threshold: of several
+    labels an image, the probability from which on one is there; None for one label.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class ClassPredictor(Predictor):
         topk: int,
         min_size: int,
         batch_size: int,
+        threshold: Optional[float] = None,
     ) -> None:
+        self.threshold = threshold
         self.probabilities = probabilities
         self.preprocess = preprocess
         self.names = names
@@ -84,8 +90,13 @@ class ClassPredictor(Predictor):
         for group in by_shape.values():
             rows = self.probabilities(np.stack([array for _, array in group]))
             for (index, _), row in zip(group, rows):
-                results[index] = ClassificationResult(images[index], row, self.names, self.topk)
+                results[index] = self._result(images[index], row)
         return [results[index] for index in range(len(images))]
+
+    def _result(self, image: InputImage, row: np.ndarray) -> ClassificationResult:
+        if self.threshold is None:
+            return ClassificationResult(image, row, self.names, self.topk)
+        return LabelsResult(image, row, self.names, self.threshold)
 
     def _input(self, image: InputImage) -> np.ndarray:
         array = self.preprocess(image.picture(), name=image.name)
@@ -98,7 +109,8 @@ class ClassPredictor(Predictor):
 
 
 def predict(config: Config, outputs: PredictOutputs) -> int:
-    """Top-k of every image of Infer.infer_imgs: printed, as JSON and as a contact sheet.
+    """Top-k, or the labels, of every image of Infer.infer_imgs: printed, as JSON and as a contact
+    sheet.
 
     Returns the exit status: 1 if an image could not be read. ConfigError where there are no images
     or no weights.
@@ -111,7 +123,7 @@ def predict(config: Config, outputs: PredictOutputs) -> int:
             print("error:", result.error, file=sys.stderr)
             continue
         line = ", ".join(f"{name} {score:.4f}" for _, name, score in result.top())
-        print(f"{shown_text(result.file_name)}: {line}", flush=True)
+        print(f"{shown_text(result.file_name)}: {line or NO_LABEL}", flush=True)
     if outputs.json:
         write_json(outputs.json, [result.to_dict() for result in results])
     if outputs.sheet:
@@ -121,7 +133,7 @@ def predict(config: Config, outputs: PredictOutputs) -> int:
 
 def contact_sheet(results: Sequence[Result], columns: int = 8, cell: int = 144) -> Image.Image:
     """A picture of the images of `results` (those without a result are left out), each over its
-    best name and probability.
+    best name and probability, or its labels.
 
     cell: side of a picture, in pixels. Small images grow by whole factors, so that their pixels
     stay visible. Returns a PIL image of at most SHEET_LIMIT pictures. ValueError if there is none.
@@ -143,9 +155,8 @@ def contact_sheet(results: Sequence[Result], columns: int = 8, cell: int = 144) 
         sheet.paste(
             picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2)
         )
-        (best,) = result.top(1)
-        name = fitting(shortened(best.label_name), cell)
-        score = f"{100 * best.score:.1f} %"
+        name, score = result.caption()
+        name = fitting(shortened(name), cell)
         draw_text(draw, (left, top + cell + 1), name, "black", TEXT)
         draw_text(draw, (left, top + cell + 1 + line), score, "#555555", TEXT)
     return sheet

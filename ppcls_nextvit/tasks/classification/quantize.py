@@ -22,9 +22,11 @@ from ...export.quantize import quantize_onnx
 from ...export.target import DESCRIPTION, STEM, Signature, Target
 from ...export.target import export as export_layer
 from ...export.verify import log_probability_difference, relative_difference
+from ...schema import ConfigError
 from ..base import QuantizeRequest
 from ..common import class_names, list_images, trained_model
 from .export import Classifier, describe_config, export_classifier
+from .kind import is_multi_label
 from .predict import preprocess_of
 
 __all__ = [
@@ -49,6 +51,11 @@ def quantize(config: Config, request: QuantizeRequest) -> int:
     Returns the exit status. ConfigError, FileNotFoundError, ImageError for images that cannot be
     read.
     """
+    if is_multi_label(config):
+        raise ConfigError(
+            f"{config.path}: int8 is for one label an image, by whose accuracy it is compared; "
+            f"export a classifier of several labels in fp32"
+        )
     images = calibration_images(config, request.calibration, request.images)
     report = export_int8(config, TARGETS[request.to], images, request.keep_float, request.threads)
     print(

@@ -1,6 +1,6 @@
 """What a classifier says of one image, and its picture."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,10 +10,11 @@ from ..inputs import InputImage
 from ..pictures import LINE, TEXT, fitted, fitting
 from ..results import Result
 
-__all__ = ["ClassScore", "ClassificationResult"]
+__all__ = ["ClassScore", "ClassificationResult", "LabelsResult"]
 
 SIDE = 384  # of the picture, in pixels
 BAR = (120, 170, 220)
+NO_LABEL = "no label"  # of an image without any, where predictions are shown
 
 
 class ClassScore(NamedTuple):
@@ -45,8 +46,13 @@ class ClassificationResult(Result):
         order = np.argsort(-self.probabilities, kind="stable")[: count or self.topk].tolist()
         return [ClassScore(i, self.names[i], float(self.probabilities[i])) for i in order]
 
+    def caption(self) -> Tuple[str, str]:
+        """Two lines below a small picture: the best name, its probability."""
+        (best,) = self.top(1)
+        return best.label_name, f"{100 * best.score:.1f} %"
+
     def to_dict(self) -> Dict[str, Any]:
-        """{file_name, class_ids, scores, label_names}, of the `topk` best, best first."""
+        """{file_name, class_ids, scores, label_names}, of the classes that `top` lists."""
         best = self.top()
         return {
             "file_name": self.file_name,
@@ -65,12 +71,50 @@ class ClassificationResult(Result):
     def pictures(self) -> Mapping[str, Image.Image]:
         """The picture above its best classes and their probabilities, as bars."""
         picture, best = fitted(self.image.picture(), SIDE), self.top()
-        sheet = Image.new("RGB", (SIDE, picture.height + len(best) * LINE + 4), "white")
+        rows = max(len(best), 1)
+        sheet = Image.new("RGB", (SIDE, picture.height + rows * LINE + 4), "white")
         sheet.paste(picture, ((SIDE - picture.width) // 2, 0))
         draw = ImageDraw.Draw(sheet)
+        if not best:
+            draw_text(draw, (4, picture.height + 4), NO_LABEL, "black", TEXT)
         for row, (_, name, score) in enumerate(best):
             top = picture.height + 4 + row * LINE
             draw.rectangle((0, top, round(SIDE * score), top + LINE - 3), BAR)
             text = fitting(f"{100 * score:5.1f} %  {shortened(name)}", SIDE - 8)
             draw_text(draw, (4, top), text, "black", TEXT)
         return {"_classes.png": sheet}
+
+
+class LabelsResult(ClassificationResult):
+    """As ClassificationResult, for several labels an image: those are there whose probability is
+    `threshold` or more, be it none.
+    """
+
+    def __init__(
+        self, image: InputImage, probabilities: np.ndarray, names: Sequence[str], threshold: float
+    ) -> None:
+        super().__init__(image, probabilities, names)
+        self.threshold = threshold
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {score:.4f}" for _, name, score in self.top())
+        return f"LabelsResult({self.file_name}: {found or NO_LABEL})"
+
+    def top(self, count: int = 0) -> List[ClassScore]:
+        """The classes that are there, in their order; or the `count` most probable ones, be they
+        there or not, best first.
+        """
+        if count:
+            return super().top(count)
+        found = np.flatnonzero(self.probabilities >= self.threshold).tolist()
+        return [ClassScore(i, self.names[i], float(self.probabilities[i])) for i in found]
+
+    def caption(self) -> Tuple[str, str]:
+        """Two lines below a small picture: the labels, their probabilities."""
+        found = self.top()
+        scores = ", ".join(f"{100 * one.score:.0f} %" for one in found)
+        return ", ".join(one.label_name for one in found) or NO_LABEL, scores
+
+    def rows(self) -> List[Dict[str, Any]]:
+        """A row for each class that is there."""
+        return [{"file_name": self.file_name, **one._asdict()} for one in self.top()]

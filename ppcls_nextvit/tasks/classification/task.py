@@ -4,10 +4,11 @@ for the contract.
 
 import contextlib
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import paddle
+from paddle.nn import functional as F
 
 from ...config import Config
 from ...data.images import decode_image
@@ -15,22 +16,39 @@ from ...data.transforms.pipeline import Preprocess
 from ...engine.distributed import Processes
 from ...engine.logger import logger
 from ...models import create_model
-from ...schema import ConfigError, check_entries, check_mapping, coerce
+from ...schema import ConfigError, check_entries, check_mapping, coerce, named_entries
 from ...weights import load_weights
 from ..base import Step, Task
+from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, write_class_names
+from . import multilabel_losses, multilabel_metrics  # noqa: F401 - register their entries
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
+from .kind import MULTI_LABEL, is_multi_label
 from .losses import LOSSES, build_loss
-from .metrics import METRICS, build_metric
-from .pictures import draw_confusion, draw_predictions
+from .metrics import METRICS, build_metric, gathered
+from .pictures import draw_confusion, draw_label_counts, draw_predictions
 from .predict import predict, predictor
 from .quantize import quantize
+from .results import NO_LABEL
 
 __all__ = ["ClassificationTask"]
 
 IMAGES_IN_REPORT = 40
+# of Loss.Eval, Metric.Eval and Metric.Train, for one label an image and for several
+DEFAULTS: Dict[bool, Dict[str, list]] = {
+    False: {
+        "Loss": [{"CELoss": {}}],
+        "Eval": [{"TopkAcc": {"topk": [1, 5]}}],
+        "Train": [{"TopkAcc": {"topk": [1]}}],
+    },
+    True: {
+        "Loss": [{"MultiLabelLoss": {}}],
+        "Eval": [{"MultiLabelMAP": {}}, {"AccuracyScore": {}}],
+        "Train": [{"AccuracyScore": {}}],
+    },
+}
 
 
 class ClassificationTask(Task):
@@ -50,12 +68,15 @@ class ClassificationTask(Task):
         self.criterion: Any = None
         if training:
             self.criterion = build_loss(config.section("Loss.Train"), "Loss.Train")
-        self.eval_criterion = build_loss(config.Loss.get("Eval") or [{"CELoss": {}}], "Loss.Eval")
-        self.metric = build_metric(
-            config.Metric.get("Eval") or [{"TopkAcc": {"topk": [1, 5]}}], "Metric.Eval"
-        )
+        # the probability from which on a label is there; None where an image has one label
+        self.threshold: Optional[float] = None
+        if is_multi_label(config):
+            self.threshold = config.Infer.threshold if config.Infer else 0.5
+        defaults = DEFAULTS[self.threshold is not None]
+        self.eval_criterion = build_loss(config.Loss.get("Eval") or defaults["Loss"], "Loss.Eval")
+        self.metric = build_metric(config.Metric.get("Eval") or defaults["Eval"], "Metric.Eval")
         self.train_metric = build_metric(
-            config.Metric.get("Train") or [{"TopkAcc": {"topk": [1]}}], "Metric.Train"
+            config.Metric.get("Train") or defaults["Train"], "Metric.Train"
         )
         # the first figure decides, as in PaddleClas
         self.best_metric, self.shown = self.metric.names[0], tuple(self.train_metric.names)
@@ -70,19 +91,19 @@ class ClassificationTask(Task):
         """
         check_entries(config.Loss, "Loss", LOSSES)
         check_entries(config.Metric, "Metric", METRICS)
-        if config.Infer is None:
-            return
-        Preprocess(config.Infer.transforms, "Infer.transforms")
-        post = check_mapping(
-            config.Infer.PostProcess, "Infer.PostProcess", ("name", "topk", "class_id_map_file")
-        )
-        if post.get("name", "Topk") != "Topk":
-            raise ConfigError(
-                f"Infer.PostProcess.name: only 'Topk' is supported, got {post['name']!r}"
-            )
-        if coerce(post.get("topk", 5), int, "Infer.PostProcess.topk") < 1:
-            raise ConfigError(f"Infer.PostProcess.topk: must be 1 or more, got {post['topk']}")
-        coerce(post.get("class_id_map_file"), Optional[str], "Infer.PostProcess.class_id_map_file")
+        for mode, entries in config.Loss.items():
+            check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
+        for name, _, place in named_entries(config.Metric.get("Train"), "Metric.Train"):
+            if hasattr(METRICS.get(name), "gather"):
+                raise ConfigError(
+                    f"{place}: needs all images at once, which training does not keep; give it in "
+                    f"Metric.Eval alone"
+                )
+        multi_label = is_multi_label(config)
+        _check_label_ratio(config)
+        if config.Infer is not None:
+            Preprocess(config.Infer.transforms, "Infer.transforms")
+            _check_post_process(config.Infer.PostProcess, multi_label)
 
     def _build_teacher(self):
         arch = self.criterion.teacher
@@ -130,8 +151,8 @@ class ClassificationTask(Task):
         """{top1, ..., loss} over the whole evaluation dataset, every image exactly once over all
         processes.
 
-        with_predictions: also `labels` and `predictions`, int64 [N], in this process's order (for
-        the confusion matrix of one process).
+        with_predictions: also `labels` and `predictions`, int64 [N], or of several labels an image
+        [N, classes], 0 or 1, in this process's order (for the pictures of one process).
         """
         self.model.eval()
         self.metric.reset()
@@ -143,23 +164,32 @@ class ClassificationTask(Task):
                 self.metric.update(logits, label)
                 totals += np.array([float(loss) * label.shape[0], label.shape[0]])
                 if with_predictions:
-                    seen.append(np.stack([label.numpy(), logits.argmax(axis=-1).numpy()]))
+                    seen.append(np.stack([label.numpy(), self._predicted(logits)]))
         totals = self.processes.sum(totals)
-        result = self.metric.result(self.processes.sum(self.metric.counts()))
+        result = self.metric.result(gathered(self.metric, self.processes))
         result.update(loss=float(totals[0] / totals[1]), images=int(totals[1]))
         if with_predictions:
-            result["labels"], result["predictions"] = np.concatenate(seen, axis=1)
+            found = np.concatenate(seen, axis=1).astype(np.int64)
+            result["labels"], result["predictions"] = found
         return result
 
+    def _predicted(self, logits: paddle.Tensor) -> np.ndarray:
+        """The best class of each image, [B]; of several labels whether each is there, [B, C]."""
+        if self.threshold is None:
+            return logits.argmax(axis=-1).numpy()
+        return (F.sigmoid(logits) >= self.threshold).numpy()
+
     def report(self, directory: Union[str, Path]) -> None:
-        """Confusion matrix and a sheet of predictions on evaluation images, drawn into
-        `directory`.
+        """Confusion matrix, or for several labels an image the counts of each, and a sheet of
+        predictions on evaluation images, drawn into `directory`.
         """
         result = self.evaluate(with_predictions=True)
         names = class_names(self.config, self.eval_loader.dataset)
-        draw_confusion(
-            Path(directory) / "confusion_matrix.png", result["labels"], result["predictions"], names
-        )
+        found = result["labels"], result["predictions"]
+        if self.threshold is None:
+            draw_confusion(Path(directory) / "confusion_matrix.png", *found, names)
+        else:
+            draw_label_counts(Path(directory) / "labels.png", *found, names)
         stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
         chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
         dataset, order = self.eval_loader.dataset, self.eval_loader.sampler.order(0)[0]
@@ -167,7 +197,49 @@ class ClassificationTask(Task):
             decode_image(dataset.read(order[index]), name=dataset.name(order[index]))
             for index in chosen
         ]
-        truths, guesses = (
-            [names[i] for i in result[key][chosen]] for key in ("labels", "predictions")
-        )
+        truths, guesses = ([_told(part[i], names) for i in chosen] for part in found)
         draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)
+
+
+def _told(label: np.ndarray, names: Sequence[str]) -> str:
+    """The name of a class by its number, or of several, [C] of 0 and 1, those that are there."""
+    if label.ndim == 0:
+        return names[int(label)]
+    return ", ".join(names[i] for i in np.flatnonzero(label)) or NO_LABEL
+
+
+def _check_label_ratio(config: Config) -> None:
+    """ConfigError for a loss by the classes' shares on a dataset that does not tell them."""
+    for mode, entries in config.Loss.items():
+        for _, arguments, place in named_entries(entries, f"Loss.{mode}"):
+            dataset = config.DataLoader.get(mode, {}).get("dataset")
+            if (arguments or {}).get("weight_ratio") and dataset:
+                if not dataset.get("label_ratio"):
+                    raise ConfigError(
+                        f"{place}.weight_ratio: needs the classes' shares; set "
+                        f"DataLoader.{mode}.dataset.label_ratio: True"
+                    )
+
+
+def _check_post_process(post: Any, multi_label: bool) -> None:
+    where = "Infer.PostProcess"
+    keys = ["threshold", "delimiter"] if multi_label else ["topk"]
+    expected = MULTI_LABEL if multi_label else "Topk"
+    if isinstance(post, dict) and post.get("name", expected) != expected:
+        raise ConfigError(
+            f"{where}.name: only 'Topk' is supported, and {MULTI_LABEL!r} for several labels an "
+            f"image, got {post['name']!r}"
+        )
+    post = check_mapping(post, where, ("name", *keys, "class_id_map_file"))
+    if coerce(post.get("topk", 5), int, f"{where}.topk") < 1:
+        raise ConfigError(f"{where}.topk: must be 1 or more, got {post['topk']}")
+    if not 0 < coerce(post.get("threshold", 0.5), float, f"{where}.threshold") < 1:
+        raise ConfigError(
+            f"{where}.threshold: must be a probability between 0 and 1, got {post['threshold']}"
+        )
+    if post.get("delimiter", " ") not in (" ", None):
+        raise ConfigError(
+            f"{where}.delimiter: class_id_map_file has lines `id name` with a space; got "
+            f"{post['delimiter']!r}"
+        )
+    coerce(post.get("class_id_map_file"), Optional[str], f"{where}.class_id_map_file")

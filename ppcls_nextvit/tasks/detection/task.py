@@ -18,7 +18,7 @@ from ...models.api import Instances
 from ...schema import ConfigError
 from ..base import ResumableTask, Step
 from ..common import build_loaders, build_model, write_class_names
-from ..joint import IMAGES_IN_REPORT, shares, step_of
+from ..joint import IMAGES_IN_REPORT, refuse_multilabel, shares, step_of
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
@@ -54,6 +54,7 @@ class DetectionTask(ResumableTask):
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
         """
+        refuse_multilabel(config)
         for name in ("Loss", "Metric"):
             if getattr(config, name):
                 raise ConfigError(

@@ -19,10 +19,8 @@ from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ..base import ResumableTask, Step
 from ..class_weights import check_class_weights
-from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, write_class_names
-from ..joint import IMAGES_IN_REPORT, check_size, shares, step_of
-from . import region_losses  # noqa: F401 - registers its losses
+from ..joint import IMAGES_IN_REPORT, check_size, refuse_multilabel, shares, step_of
 from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
 from .export import export
@@ -82,6 +80,7 @@ class SegmentationTask(ResumableTask):
         """Verify the sections that are this task's own, without touching data or disk. Raises
         ConfigError.
         """
+        refuse_multilabel(config)
         if config.Arch.class_num > IGNORE:
             raise ConfigError(
                 f"Arch.class_num: label PNGs of 8 bits tell {IGNORE} classes apart ({IGNORE} is no "
@@ -217,20 +216,8 @@ def _check_losses(config: Config) -> None:
             check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
             if entries:
                 _check_fit(build_loss(entries, f"Loss.{mode}"), config.Arch.class_num, mode)
-        for mode, entries in config.Loss.items():
-            check_class_weights(entries, f"Loss.{mode}", config.Arch.class_num)
-            _check_fit(build_loss(entries, f"Loss.{mode}"), f"Loss.{mode}", config.Arch.class_num)
     elif config.Loss:
         raise ConfigError(f"Loss: {config.Arch.name} brings its own losses; leave the section out")
-
-
-def _check_fit(loss: Any, where: str, class_num: int) -> None:
-    """ConfigError for a loss that is for other classes than the model's: tried on a small map."""
-    maps = paddle.zeros([1, class_num, 2, 2])
-    try:
-        loss([maps], paddle.zeros([1, 2, 2], "int64"))
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
 
 
 def _check_fit(loss: Any, class_num: int, mode: str) -> None:
