@@ -40,18 +40,20 @@ def multi_scale_deformable_attention(
     value: [B, S, heads, D]; locations: [B, Q, heads, levels, points, 2], (x, y); weights: [B, Q,
     heads, levels, points] -> [B, Q, heads * D], in the locations' type.
     """
-    batch, _, heads, channels = value.shape
+    _, _, heads, channels = value.shape
+    queries = locations.shape[1]
+    queries = queries if queries >= 0 else paddle.shape(locations)[1]
     value = value.astype(locations.dtype)
     grids, start, parts = 2 * locations - 1, 0, []
     for level, (height, width) in enumerate(shapes):
         tokens = value[:, start : start + height * width]
         start = start + height * width
-        maps = tokens.transpose([0, 2, 3, 1]).reshape([batch * heads, channels, height, width])
+        maps = tokens.transpose([0, 2, 3, 1]).reshape([-1, channels, height, width])
         grid = grids[:, :, :, level].transpose([0, 2, 1, 3, 4]).flatten(0, 1)
         samples = F.grid_sample(maps, grid, align_corners=False)  # [B * heads, D, Q, points]
         shares = weights[:, :, :, level].transpose([0, 2, 1, 3]).flatten(0, 1).unsqueeze(1)
         parts.append((samples * shares.astype(samples.dtype)).sum(axis=-1))
-    return paddle.add_n(parts).reshape([batch, heads * channels, -1]).transpose([0, 2, 1])
+    return paddle.add_n(parts).reshape([-1, heads * channels, queries]).transpose([0, 2, 1])
 
 
 class MultiScaleDeformableAttention(nn.Layer):
@@ -104,12 +106,12 @@ class MultiScaleDeformableAttention(nn.Layer):
         offsets count in cells, or boxes [B, Q, levels, 4], (cx, cy, w, h), in shares of the box.
         valid: bool [B, S]; where it is False, a token counts as zero.
         """
-        batch = query.shape[0]
         value = self.value_proj(value)
         if valid is not None:
             value = value * valid.unsqueeze(-1).astype(value.dtype)
-        value = value.reshape([batch, -1, self.heads, value.shape[-1] // self.heads])
-        kinds = [batch, -1, self.heads, self.levels * self.points]
+        # 0: as it was, known or not while a program is recorded
+        value = value.reshape([0, 0, self.heads, value.shape[-1] // self.heads])
+        kinds = [0, 0, self.heads, self.levels * self.points]
         weights = F.softmax(self.attention_weights(query).reshape(kinds), axis=-1)
         weights = weights.reshape([*kinds[:3], self.levels, self.points])
         offsets = self.sampling_offsets(query).astype(references.dtype)
@@ -210,10 +212,10 @@ def valid_cells(shape: Tensor, padded: Tuple[Any, Any], size: Tuple[Any, Any]) -
 def valid_counts(valid: Sequence[Tensor]) -> Tensor:
     """How many columns and rows of each level's bool [B, h, w] are valid: [B, levels, 2]."""
     dtype = paddle.get_default_dtype()
-    counts = [
-        paddle.stack([cells[:, 0].astype(dtype).sum(-1), cells[:, :, 0].astype(dtype).sum(-1)], 1)
-        for cells in valid
-    ]
+    counts = []
+    for cells in valid:
+        lines = cells[:, 0].astype(dtype), cells[:, :, 0].astype(dtype)
+        counts.append(paddle.concat([line.sum(-1, keepdim=True) for line in lines], axis=-1))
     return paddle.stack(counts, axis=1)
 
 

@@ -83,5 +83,6 @@ class DinoDecoder(nn.Layer):
             if len(outputs) < len(self.layers):
                 moved = F.sigmoid(branch(query) + inverse_sigmoid(boxes, REFINEMENT_EPS))
                 references.append(moved)
-                boxes = moved.detach()
+                # of what a recorded program detaches, Paddle (3.3.1) frees the memory early
+                boxes = moved.detach() if paddle.in_dynamic_mode() else moved
         return outputs, references

@@ -78,21 +78,21 @@ class DinoHead(nn.Layer):
     def found(self, last: Predictions, sizes: Tensor, scale: Optional[Tensor]) -> List[Detections]:
         """The Detections of each image: the best pairs of query and class.
 
-        sizes: [B, 4], the images' (w, h, w, h). scale: [B, 2], the (y, x) factors of their resize;
-        None: 1.
+        sizes: [B, 4], the images' (w, h, w, h); a recorded program knows B by it. scale: [B, 2],
+        the (y, x) factors of their resize; None: 1.
         """
         scores, indices = paddle.topk(
             F.sigmoid(last.logits).flatten(1), self.max_detections, axis=1
         )
         boxes = corners_of(_gathered(last.boxes, indices // self.num_classes))
-        sizes = sizes.unsqueeze(1)
+        batch, sizes = sizes.shape[0], sizes.unsqueeze(1)
         boxes = paddle.minimum(paddle.clip(boxes * sizes, min=0), sizes)
         if scale is not None:
             boxes = boxes / xyxy(scale).unsqueeze(1)
         labels = indices % self.num_classes
         return [
             Detections(boxes[i].astype("float32"), scores[i].astype("float32"), labels[i], None)
-            for i in range(scores.shape[0])
+            for i in range(batch)
         ]
 
 

@@ -62,11 +62,7 @@ class PackedAttention(nn.Layer):
         blocked: bool, of a shape that broadcasts to [B, heads, Q, K]; True: this query does not see
         this key. No query may have all its keys blocked.
         """
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = (
-            self._split(F.linear(x, weight.T, bias))
-            for x, weight, bias in zip((query, key, value), weights, biases)
-        )
+        q, k, v = (self._split(self._projected(x, i)) for i, x in enumerate((query, key, value)))
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, Q, K]
         if blocked is not None:
             # added, which is faster than a choice of every score
@@ -82,10 +78,21 @@ class PackedAttention(nn.Layer):
         inputs = query.size + key.size + value.size
         return query.shape[-1] * inputs + 2 * query.size * key.shape[1]
 
+    def _projected(self, x: Tensor, number: int) -> Tensor:
+        """[B, N, C] -> [B, N, C], by the projection of query (0), key (1) or value (2).
+
+        By slices: what Paddle Inference (3.3.1) makes of a parameter's chunks is lost after the
+        first run.
+        """
+        channels = x.shape[-1]
+        rows = slice(number * channels, (number + 1) * channels)
+        weight, bias = self.in_proj_weight[rows], self.in_proj_bias[rows]
+        return paddle.matmul(x, weight, transpose_y=True) + bias
+
     def _split(self, x: Tensor) -> Tensor:
         """[B, N, C] -> [B, heads, N, C / heads]."""
-        batch, channels = x.shape[0], x.shape[-1]
-        x = x.reshape([batch, -1, self.heads, channels // self.heads])
+        # 0: as it was, known or not while a program is recorded
+        x = x.reshape([0, 0, self.heads, x.shape[-1] // self.heads])
         return x.transpose([0, 2, 1, 3])
 
 
@@ -142,7 +149,10 @@ def _sines(place: Tensor, features: int, temperature: float) -> Tensor:
     """[...], a full turn being 1 -> [..., features]: (sine, cosine) of ever longer waves."""
     waves = [2 * math.pi / temperature ** (2 * i / features) for i in range(features // 2)]
     angles = place.unsqueeze(-1) * paddle.to_tensor(waves, dtype=place.dtype)
-    return paddle.stack([angles.sin(), angles.cos()], axis=-1).flatten(-2)
+    # a cosine as a sine: of sin and cos of one tensor, Paddle Inference (3.3.1) overwrites the
+    # tensor by the first
+    phases = paddle.to_tensor([0.0, math.pi / 2], dtype=place.dtype)
+    return (angles.unsqueeze(-1) + phases).sin().flatten(-2)
 
 
 def initialise_transformer(layer: nn.Layer, weights: nn.initializer.Initializer) -> None:
