@@ -67,9 +67,6 @@ DATASET_EXAMPLES = {
             "transform_ops": ANNOTATED,
         },
     ),
-    "SegmentationDataset": (
-        2,
-        {
     "MultiLabelDataset": (
         3,
         {
@@ -79,6 +76,9 @@ DATASET_EXAMPLES = {
             "transform_ops": CLASSIFIED,
         },
     ),
+    "SegmentationDataset": (
+        2,
+        {
             "dataset_root": str(NUCLEI),
             "list_path": "list.txt",
             "mode": "train",
@@ -151,11 +151,11 @@ def same(first, second):
 @pytest.mark.parametrize("name", DATASET_EXAMPLES)
 def test_datasets(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "several.txt").write_text("images/training/0_0.png\t1,0,1\n" * 3)
     (tmp_path / "list.txt").write_text(LISTED * 3)
     class_num, arguments = DATASET_EXAMPLES[name]
     DATASETS.get(name).check(DATASETS.check(name, arguments, "here"), "Train", "here")
     data = DATASETS.build(name, arguments, "here", class_num)
-    (tmp_path / "several.txt").write_text("images/training/0_0.png\t1,0,1\n" * 3)
     assert isinstance(data, Dataset) and len(data) > 2 and data.sample_bytes > 0
     assert str(NUCLEI) in data.name(2) or str(FASHION) in data.name(2)
 
