@@ -267,7 +267,10 @@ def test_models(capsys, monkeypatch):
     assert main(["models", "--size", "64"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[1].split() == ["NextViT_small", "31,763,368", "0.47", "G", "0.47", "G"]
-    assert "detection: DINO, MaskRCNN\n" in out and "segmentation: SemanticFPN, UPerNet\n" in out
+    assert (
+        "detection: DINO, MaskRCNN\n" in out
+        and "segmentation: Mask2Former, SemanticFPN, UPerNet\n" in out
+    )
 
 
 def test_one_model(capsys):

@@ -524,6 +524,7 @@ def test_window_pool_is_another_model():
 
 def test_the_tasks_divide_the_models():
     assert list_models("detection") == ["DINO", "MaskRCNN"] and list_models("segmentation") == [
+        "Mask2Former",
         "SemanticFPN",
         "UPerNet",
     ]

@@ -41,8 +41,9 @@ def create_model(name: str, **arguments: Any) -> nn.Layer:
 
     name: a classifier: `NextViT_{small,base,large}`, with `_224` or `_384` as in PaddleClas (the
     same network), or with `_window_pool` (true 2-D average pooling in E-MHSA: a variant to train
-    anew, which no published weight fits). Or `MaskRCNN`, `DINO`, `SemanticFPN`, `UPerNet`, of
-    whose arguments `backbone` is a mapping such as {name: NextViT_small, drop_path_rate: 0.1}.
+    anew, which no published weight fits). Or `MaskRCNN`, `DINO`, `SemanticFPN`, `UPerNet`,
+    `Mask2Former`, of whose arguments `backbone` is a mapping such as {name: NextViT_small,
+    drop_path_rate: 0.1}.
     arguments: what the model's class tells, of a classifier num_classes (0: no head; None: a
     backbone that returns its four maps), in_channels, drop_path_rate, ... (see NextViT). Raises
     ConfigError (a ValueError) for a name, key or value that cannot be meant.

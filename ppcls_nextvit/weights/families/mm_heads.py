@@ -1,13 +1,16 @@
-"""The keys of Mask R-CNN, DINO, Semantic FPN and UPerNet: those of mmdet and mmseg are ours."""
+"""The keys of Mask R-CNN, DINO, Semantic FPN, UPerNet and Mask2Former: those of mmdet and mmseg
+are ours.
+"""
 
 import re
-from typing import Any, Dict
+from typing import Any, Dict, Mapping, Tuple
 
 from paddle import nn
 
 from ...models.detectors.dino import DINO
 from ...models.detectors.mask_rcnn import MaskRCNN
 from ...models.segmentors.encoder_decoder import EncoderDecoder, SemanticFPN, UPerNet
+from ...models.segmentors.mask2former import Mask2Former
 from .base import Format, Heads, State, register_heads
 
 CLASS_LAYERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
@@ -26,14 +29,36 @@ def _dino_arguments(state: State) -> Dict[str, Any]:
     """The sizes that the keys and shapes of a DINO tell."""
     sizes = {"level_embed": ("num_levels", "channels"), "query_embedding.weight": ("num_queries",)}
     sizes["encoder.layers.0.ffn.layers.0.0.bias"] = ("hidden",)
+    return _sizes(state, sizes, {"encoder_layers": "encoder", "decoder_layers": "decoder"})
+
+
+def _mask2former_arguments(state: State) -> Dict[str, Any]:
+    """The sizes that the keys and shapes of a Mask2Former tell."""
+    parts = {
+        "encoder": "decode_head.pixel_decoder.encoder",
+        "decoder": "decode_head.transformer_decoder",
+    }
+    sizes: Dict[str, Tuple[str, ...]] = {
+        "decode_head.query_embed.weight": ("num_queries", "channels")
+    }
+    for name, part in parts.items():
+        sizes[f"{part}.layers.0.ffn.layers.0.0.bias"] = (f"{name}_hidden",)
+    return _sizes(state, sizes, {f"{name}_layers": part for name, part in parts.items()})
+
+
+def _sizes(
+    state: State, shapes: Mapping[str, Tuple[str, ...]], stacks: Mapping[str, str]
+) -> Dict[str, Any]:
+    """{argument: number}. shapes: {key: what its axes are called}. stacks: {argument: the prefix of
+    a list `layers`}. What the file lacks is left out.
+    """
     found: Dict[str, Any] = {}
-    for key, names in sizes.items():
+    for key, names in shapes.items():
         found |= dict(zip(names, getattr(state.get(key), "shape", ())))
-    for part in ("encoder", "decoder"):
-        layers = {
-            match[1] for match in map(re.compile(rf"{part}\.layers\.(\d+)\.").match, state) if match
-        }
-        found |= {f"{part}_layers": len(layers)} if layers else {}
+    for name, part in stacks.items():
+        number = re.compile(rf"{re.escape(part)}\.layers\.(\d+)\.")
+        layers = {match[1] for match in map(number.match, state) if match}
+        found |= {name: len(layers)} if layers else {}
     return {name: int(size) for name, size in found.items()}
 
 
@@ -86,3 +111,15 @@ for _model, _title, _mark, _unfused in (
             unfused_key=_unfused and f"decode_head.{_unfused}",
         )
     )
+register_heads(
+    Heads(
+        Mask2Former,
+        "Mask2Former",
+        MMSEG,
+        ("decode_head.transformer_decoder.",),
+        ("decode_head.cls_embed.",),
+        r"decode_head\.cls_embed\.bias",
+        background=1,
+        arguments=_mask2former_arguments,
+    )
+)
