@@ -71,6 +71,23 @@ class PointwiseConv2D(nn.Conv2D):
         return out if self.bias is None else out + self.bias.unsqueeze(-1)
 
 
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm. A recorded program has it as means, since Paddle2ONNX (2.1) writes another
+    function for Paddle's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> the same shape."""
+        if paddle.in_dynamic_mode():
+            return super().forward(x)
+        groups = x.reshape([0, self._num_groups, -1])
+        groups = groups - groups.mean(-1, keepdim=True)
+        variance = groups.square().mean(-1, keepdim=True)
+        groups = groups * paddle.rsqrt(variance + self._epsilon)
+        scale, shift = (tensor.reshape([1, -1, 1, 1]) for tensor in (self.weight, self.bias))
+        return groups.reshape(paddle.shape(x)) * scale + shift
+
+
 class DropPath(nn.Layer):
     """Stochastic depth: in training, a sample's residual branch is zeroed with probability `rate`,
     else scaled by 1 / (1 - rate).

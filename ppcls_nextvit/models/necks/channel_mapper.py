@@ -9,7 +9,7 @@ from typing import List, Sequence
 
 from paddle import Tensor, nn
 
-from ..layers import Conv2D, PointwiseConv2D
+from ..layers import Conv2D, GroupNorm, PointwiseConv2D
 
 __all__ = ["ChannelMapper"]
 
@@ -22,7 +22,7 @@ class NormedConv(nn.Layer):
     def __init__(self, conv: nn.Conv2D, channels: int) -> None:
         super().__init__()
         self.conv = conv
-        self.gn = nn.GroupNorm(GROUPS, channels)
+        self.gn = GroupNorm(GROUPS, channels)
         nn.initializer.XavierUniform()(conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
