@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import SAMPLERS, build_loader, check_loader
+from ppcls_nextvit.data.datasets import files
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.lists import read_class_names, read_label_list, read_pair_list
 from ppcls_nextvit.schema import ConfigError
@@ -332,6 +333,16 @@ def test_missing_list_root_and_first_image(images):
     (images / "00.png").unlink()
     with pytest.raises(FileNotFoundError, match="00.png: no such file, and it is the first"):
         build_loader(section(images), "Train", num_classes=4)
+
+
+@pytest.mark.parametrize("mode", ["Train", "Eval"])
+def test_any_missing_image_is_named_before_the_work(images, monkeypatch, mode):
+    (images / "05.png").unlink()
+    (images / "11.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"05.png: no such file \(2 of 20 are missing\)"):
+        build_loader(section(images), mode, num_classes=4)
+    monkeypatch.setattr(files, "LOOKED_AT", 19)  # of longer lists, the first
+    build_loader(section(images), mode, num_classes=4)
 
 
 def test_delimiter_spaces_and_relabel(images):

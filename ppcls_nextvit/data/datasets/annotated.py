@@ -61,7 +61,6 @@ class AnnotatedDataset(ABC):
         bad_images: Optional[dict],
     ):
         names = files.named(names)
-        files.check(names)
         self.class_num = class_num
         self.source = source
         self.files = files
@@ -69,6 +68,7 @@ class AnnotatedDataset(ABC):
         self.training = mode == "train"
         self.transform = JointPipeline(transform_ops)
         self.bad_images: BadImages = SECTIONS.build("BadImages", bad_images, "bad_images")
+        files.check(names, each=self.bad_images.policy == "raise")
         self._told_of_exif = False
 
     @abstractmethod

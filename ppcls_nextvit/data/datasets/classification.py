@@ -43,7 +43,6 @@ class LabelledFiles:
         names = PackedNames.of(names)
         if names.may_hold("\\"):
             names = PackedNames.of(files.named(names))
-        files.check(names)
         self.class_num = class_num
         self.source = source
         self.files = files
@@ -52,6 +51,7 @@ class LabelledFiles:
         self.transform = Pipeline(transform_ops)
         self.mix = mixing_op(batch_transform_ops, "batch_transform_ops")
         self.bad_images: BadImages = SECTIONS.build("BadImages", bad_images, "bad_images")
+        files.check(names, each=self.bad_images.policy == "raise")
 
     @staticmethod
     def check(arguments: Dict[str, Any], mode: str, where: str) -> None:

@@ -31,6 +31,8 @@ Path = Union[str, os.PathLike[str]]
 
 # what systems leave in folders of their own accord
 LITTER = {"thumbs.db", "desktop.ini"}
+# files of a list at most that are looked for before the work: half a second on a local disk
+LOOKED_AT = 100_000
 
 
 def is_image_name(name: str) -> bool:
@@ -100,8 +102,10 @@ class Files(Protocol):
     def named(self, names: Sequence[str]) -> List[str]:
         """`names` as the files have them: with slashes, where a list has Windows's backslashes."""
 
-    def check(self, names: Sequence[str]) -> None:
-        """FileNotFoundError, before any work starts, where these names cannot be meant."""
+    def check(self, names: Sequence[str], each: bool = True) -> None:
+        """FileNotFoundError, before any work starts, where these names cannot be meant, or, with
+        `each`, one of them is missing.
+        """
 
     def read(self, name: str) -> bytes:
         """The file's bytes. ImageError if they cannot be read."""
@@ -126,15 +130,23 @@ class FolderFiles:
             for name in names
         ]
 
-    def check(self, names: Sequence[str]) -> None:
-        """A wrong root is noticed here, by its first file, and not in a worker; a single missing
-        file is noticed when it is read.
+    def check(self, names: Sequence[str], each: bool = True) -> None:
+        """FileNotFoundError where the first file is missing: the root is wrong then. With `each`
+        where any is, of up to LOOKED_AT: on a network's disk each takes its time. Of longer lists
+        others are noticed when they are read.
         """
         if not os.path.exists(self.path(names[0])):
             raise FileNotFoundError(
                 f"{shown_text(self.path(names[0]))}: no such file, and it is the first of the "
                 f"list; is image_root (or dataset_root) right?"
             )
+        if each and len(names) <= LOOKED_AT:
+            missing = [name for name in names if not os.path.exists(self.path(name))]
+            if missing:
+                raise FileNotFoundError(
+                    f"{shown_text(self.path(missing[0]))}: no such file ({len(missing)} of "
+                    f"{len(names)} are missing)"
+                )
 
     def read(self, name: str) -> bytes:
         """The file's bytes. ImageError if there is no such regular file of at most IMAGE_BYTES."""
@@ -190,8 +202,10 @@ class ZipFiles:
             for name in names
         ]
 
-    def check(self, names: Sequence[str]) -> None:
-        """FileNotFoundError, before any work starts, if one of `names` is not in the zip file."""
+    def check(self, names: Sequence[str], each: bool = True) -> None:
+        """FileNotFoundError, before any work starts, if one of `names` is not in the zip file,
+        whose contents are known.
+        """
         missing = [name for name in names if name not in self.members]
         if missing:
             raise FileNotFoundError(

@@ -54,7 +54,7 @@ class LabelledPixels(AnnotatedDataset):
         super().__init__(class_num, source, files, names, mode, transform_ops, bad_images)
         self.labels = files.named(thinned(labels, sample_num))
         self.reduce_zero_label = reduce_zero_label
-        files.check(self.labels)
+        files.check(self.labels, each=self.bad_images.policy == "raise")
 
     def class_counts(self) -> ClassCounts:
         """The pixels of each class in the labels of up to LABELS_LOOKED_AT images. ImageError for

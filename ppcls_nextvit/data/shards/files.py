@@ -44,8 +44,10 @@ class ShardFiles:
             for name in names
         ]
 
-    def check(self, names: Sequence[str]) -> None:
-        """FileNotFoundError, before any work starts, if one of `names` is in no shard."""
+    def check(self, names: Sequence[str], each: bool = True) -> None:
+        """FileNotFoundError, before any work starts, if one of `names` is in no shard: what is in
+        them is known.
+        """
         if names is self.index.names:
             return
         missing = [name for name in names if name not in self.numbers]
