@@ -1,5 +1,6 @@
 """What holds for all tests: the fast subset, and draws that do not depend on the order of tests."""
 
+import os
 import random
 
 import numpy as np
@@ -15,6 +16,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("chain"):
             item.add_marker("slow")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """By which number the made-up inputs were drawn, where it is not the default: support/faults."""
+    if "FAULTS_SEED" in os.environ:
+        terminalreporter.write_line(f"FAULTS_SEED={os.environ['FAULTS_SEED']}")
 
 
 def seed():

@@ -1,12 +1,9 @@
 """deploy/cpp under the address and undefined-behaviour sanitisers: images with odd notes, damaged
-images and damaged descriptions, drawn anew at every run.
-
-The seed of a run is printed; FAULTS_SEED repeats it, FAULTS_SECONDS makes it longer.
+images and damaged descriptions. FAULTS_SEED draws others, FAULTS_SECONDS makes it longer.
 """
 
 import json
 import os
-import random
 import struct
 import time
 import zlib
@@ -18,12 +15,13 @@ from PIL import Image
 
 from ppcls_nextvit.data.images import decode_image
 from support import cpp_programs
+from support.faults import SEED, lasting
 from support.odd_images import PIXELS, WITH_NOTES, damaged, turned
 from test_deploy_cpp import CHW, DECODE, describe, png, resize
 
-pytestmark = pytest.mark.slow  # the library is built anew, unoptimised
+pytestmark = [pytest.mark.slow, pytest.mark.faults]  # the library is built anew, unoptimised
 
-SECONDS = float(os.environ.get("FAULTS_SECONDS", 20))
+SECONDS = lasting(20)
 REPORT = ("runtime error", "Sanitizer", "DEADLYSIGNAL")
 
 
@@ -33,9 +31,7 @@ def programs():
 
 
 def seed():
-    number = int(os.environ.get("FAULTS_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"FAULTS_SEED={number}")
-    return np.random.default_rng(number)
+    return np.random.default_rng(SEED)
 
 
 def checked(*command):

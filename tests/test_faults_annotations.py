@@ -32,6 +32,7 @@ from support.faults import (
 # --------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_perfect_detections_are_perfect_whatever_the_ids(tmp_path):
     metrics = pytest.importorskip("ppcls_nextvit.tasks.detection.metrics")
     from ppcls_nextvit.data.rle import run_lengths
@@ -153,6 +154,7 @@ def mutated(content, rng):
     return content
 
 
+@pytest.mark.faults
 def test_any_json_is_read_or_refused(tmp_path):
     crowd = {"size": [32, 40], "counts": [3, 1277]}
     parts = [box_of(1), box_of(2, 2, 2), box_of(3, 2, iscrowd=1, segmentation=crowd)]
@@ -248,6 +250,7 @@ class Data:
         return self.found
 
 
+@pytest.mark.faults
 def test_splits_must_number_their_classes_alike():
     pool = ["cat", "dog", "eagle", "fox", "Cat", "日本", "a\nb"]
     for rng in generators():

@@ -197,6 +197,7 @@ def ends_in_order(program, folder, tmp_path, capsys):
     return status
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_values_that_cannot_be(program, folder, tmp_path, capsys):
     whole = description()
@@ -214,6 +215,7 @@ def test_values_that_cannot_be(program, folder, tmp_path, capsys):
     assert refused > COUNT
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_damaged_text(program, folder, tmp_path, capsys):
     text = json.dumps(description()).encode()
@@ -222,6 +224,7 @@ def test_damaged_text(program, folder, tmp_path, capsys):
         ends_in_order(program, folder, tmp_path, capsys)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("program", READ_YAML, ids=lambda program: program.__name__)
 def test_damaged_yaml(program, folder, tmp_path, capsys):
     text = yaml.safe_dump(description()).encode()

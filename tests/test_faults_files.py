@@ -100,6 +100,7 @@ def test_a_member_of_a_zip_is_read_as_far_as_the_directory_says(
         open_files(str(tmp_path / "a.zip")).read("a.png")
 
 
+@pytest.mark.faults
 def test_damaged_zips(tmp_path):
     path, whole = tmp_path / "a.zip", zip_of(odd_images.encoded("png"))
     for rng in generators():
@@ -231,6 +232,7 @@ READERS = [
 ]
 
 
+@pytest.mark.faults
 def test_any_text_is_read_or_refused(tmp_path):
     path = tmp_path / "list.txt"
     for rng in generators(5 * COUNT):

@@ -128,6 +128,7 @@ def test_a_mistake_in_our_decoding_keeps_its_traceback(monkeypatch):
 # --------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", odd_images.WITH_NOTES)
 def test_notes_beside_whole_pixels_never_cost_the_picture(kind, deployed):
     options = {"jpeg": {"quality": 95}, "webp": {"lossless": True}}.get(kind, {})
@@ -139,6 +140,7 @@ def test_notes_beside_whole_pixels_never_cost_the_picture(kind, deployed):
         assert np.array_equal(pixels, np.asarray(deployed.decode(data)))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_damaged_files_raise_image_errors_alone(kind, deployed):
     for rng in generators():

@@ -73,6 +73,7 @@ def annotated(folder, objects, transform_ops, sizes=((80, 60), (60, 80))):
     }
 
 
+@pytest.mark.faults
 def test_the_memory_of_a_sample_is_not_less_than_it_takes(tmp_path):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
     sections = [

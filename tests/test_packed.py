@@ -55,6 +55,7 @@ WHOLE = ["a.jpg 1\n", "b/c.jpg 0\n", " d.jpg  12 \n", "é.jpg 3\r\n", "\n", "x,7
 ARGUMENTS = [(None,), (10,), (10, ","), (None, " ", True), (20, "1"), (20, ", ")]
 
 
+@pytest.mark.faults
 def test_it_reads_what_the_plain_reader_reads(tmp_path):
     path = tmp_path / "list.txt"
     same = 0

@@ -32,6 +32,7 @@ from PIL import Image
 
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from support import odd_images
+from support.faults import SEED, lasting
 from support.paths import ROOT
 from support.pictures import varied_pictures
 from support.programs import program_at
@@ -549,12 +550,12 @@ def test_pipelined_requests_are_answered_in_their_order(service):
     assert [answer() for _ in range(3)] == [200, 415, 200]
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_storm_of_bad_requests_costs_no_good_one(service):
     """Noise, damaged images, damaged forms and clients that hang up, for ten seconds."""
-    rng, end = np.random.default_rng(), time.monotonic() + 10
+    rng, end = np.random.default_rng(SEED), time.monotonic() + lasting(10)
     seeds = [int(seed) for seed in rng.integers(1 << 32, size=6)]
-    print("seeds", seeds)
     photo = PHOTOS[0].read_bytes()
 
     def storm(seed):
@@ -594,7 +595,9 @@ def test_a_storm_of_bad_requests_costs_no_good_one(service):
         statuses = []
         while time.monotonic() < end:
             statuses.append(service.predict(photo)[0])
-        assert sum(storm.result() for storm in storms) > 100
+        bad = sum(storm.result() for storm in storms)
+    print(f"{bad} bad requests, {statuses.count(200)} of {len(statuses)} good ones answered")
+    assert bad > 100
     assert set(statuses) == {200} and len(statuses) > 10
     assert service.metrics()["nextvit_worker_starts_total"] == 1
 

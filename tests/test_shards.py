@@ -284,6 +284,7 @@ def test_an_index_of_other_shards(copied, capsys):
         ShardFiles(str(copied))
 
 
+@pytest.mark.faults
 def test_any_damage_to_an_index_is_noticed(copied, tmp_path):
     """Never a traceback, nor another image's bytes."""
     true = ShardFiles(str(copied))

@@ -1,7 +1,8 @@
 """What the tests of faulty inputs share: seeds, small datasets, a watch against hanging.
 
-Made-up inputs are functions of a seed. `FAULTS_SEED=7 FAULTS_COUNT=5000 pytest tests -k faults`
-tries others, and more.
+Made-up inputs are functions of a seed. `FAULTS_SEED=7 FAULTS_COUNT=5000 pytest -m faults` tries
+others, and more; FAULTS_SECONDS is how long those take that go by time. docs/reliability.md lists
+them.
 """
 
 import json
@@ -16,6 +17,16 @@ from ppcls_nextvit.data import DATASETS
 COUNT = int(os.environ.get("FAULTS_COUNT", 40))
 SEED = int(os.environ.get("FAULTS_SEED", 0))
 RNG = np.random.default_rng(0)
+
+
+def many(count):
+    """`count`, or as many times that as FAULTS_COUNT is of its default."""
+    return max(1, count * COUNT // 40)
+
+
+def lasting(seconds):
+    """FAULTS_SECONDS, or the `seconds` of the default run."""
+    return float(os.environ.get("FAULTS_SECONDS", seconds))
 
 
 def generators(count=COUNT):
