@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """By which number the made-up inputs were drawn, where it is not the default: support/faults."""
+    """By which number the made-up inputs were drawn, if not by the default: support/faults.py."""
     if "FAULTS_SEED" in os.environ:
         terminalreporter.write_line(f"FAULTS_SEED={os.environ['FAULTS_SEED']}")
 
