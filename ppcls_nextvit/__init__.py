@@ -1,6 +1,7 @@
 """Next-ViT on PaddlePaddle: models, weights, training, export."""
 
 import importlib
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from .weights import load_weights
     from .zoo import list_weights
 
+# what Paddle's C++ warns of, such as the compute capability of the GPU; errors are still said
+os.environ.setdefault("GLOG_minloglevel", "2")
 # Said by Paddle to everybody: at import (a compiler cache for custom operators), and at each first
 # training step.
 warnings.filterwarnings("ignore", message="No ccache found")

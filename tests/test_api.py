@@ -311,8 +311,9 @@ def test_a_folder_of_several_runs_and_one_without_weights(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("request_", [{}, {"batch": 2, "size": (32, 32)}])
-def test_an_exported_classifier_is_a_model(model, photos, tmp_path, request_):
+def test_an_exported_classifier_is_a_model(model, photos, tmp_path, request_, capfd):
     written = model.export(tmp_path / "model", **request_)
+    assert "!!!!!" not in capfd.readouterr().err
     assert written.report.worst < 1e-4
     exported = nv.load(tmp_path / "model")
     assert (exported.names, exported.config) == (NAMES, None)

@@ -1,31 +1,146 @@
-"""Training in Python: the run that `nextvit train` makes."""
+"""Training in Python and without a YAML: the run that `nextvit train` makes."""
 
 import os
+import shlex
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
+from ..config import Config
 from ..config.recipes import find, packaged_paths
+from ..engine.distributed import start_processes
+from ..schema import ConfigError
 from ..tasks import load_config
 from ..tasks import train as train_config
+from ..tasks.common import CLASS_NAMES
+from ..tasks.runs import run_with
+from .memory import free_memory
+from .own_data import recognised
+from .recipe import Choices, Plan, plan
 from .sources import override_texts
 
-__all__ = ["train"]
+__all__ = ["Prepared", "latest_overrides", "prepare", "train"]
+
+RECIPE = "recipe.yaml"
+OUTPUT = "output"
+MOST_WORKERS = 4
+# what `prepare` writes, which is no run yet
+OWN = {RECIPE, CLASS_NAMES, "train_list.txt", "val_list.txt"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run on a user's data that can begin. folder: it writes below; recipe: its YAML there."""
+
+    folder: Path
+    recipe: Path
+    plan: Plan
+
+
+def prepare(
+    data: Union[str, "os.PathLike[str]"],
+    model: str,
+    *,
+    output: Optional[str] = None,
+    overwrite: bool = False,
+    layout: Optional[str] = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+    device: str = "auto",
+    command: str = "",
+    **choices: Any,
+) -> Prepared:
+    """Recognise the folder `data` and write a YAML that trains `model` on it; nothing is trained.
+
+    output: the folder of the run, by default output/NAME of the data; one that is taken is left as
+    it is, and `output-2`, ... is used, unless `overwrite` empties it of its run. layout, val_share:
+    see own_data.recognised. choices: of recipe.Choices. ConfigError, FileNotFoundError as they say.
+    """
+    root = Path(data)
+    found = recognised(root, layout, val_share, seed)
+    processes = start_processes(device)
+    if processes.many:
+        raise ConfigError(
+            "--data is for one process: write the YAML with --dry-run, then launch several with -c"
+        )
+    wanted = Path(output) if output else Path(OUTPUT, root.resolve().name or "data")
+    folder = _free(wanted, overwrite)
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    decided = Choices(
+        model, device, free_memory(processes.device), seed=seed, workers=workers, **choices
+    )
+    made = plan(found, decided, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in made.lists.items():
+        (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    recipe = folder / RECIPE
+    recipe.write_text(made.text(command or _command(root, model)), encoding="utf-8")
+    return Prepared(folder, recipe, made)
+
+
+def _command(root: Path, model: str) -> str:
+    return shlex.join(["nextvit", "train", "--data", str(root), "--model", model])
+
+
+def _free(wanted: Path, overwrite: bool) -> Path:
+    """`wanted`, or the first of wanted-2, wanted-3, ... that no run has written into. With
+    `overwrite` the run in `wanted` is removed.
+    """
+    if overwrite:
+        run = run_with(wanted)
+        if run is not None:
+            shutil.rmtree(run)
+        return wanted
+    folder, number = wanted, 1
+    while folder.exists() and {path.name for path in folder.iterdir()} - OWN:
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def latest_overrides(config: Config) -> Sequence[str]:
+    """The `-o` text by which the run that `config` describes goes on where it stopped. ConfigError
+    if it has saved nothing.
+    """
+    latest = config.output_dir / "latest"
+    if not latest.with_suffix(".pdstates").is_file():
+        raise ConfigError(f"--resume: no {latest}.pdstates; this run has not been begun here")
+    return [f"Global.checkpoints={latest}"]
 
 
 def train(
-    config: Union[str, "os.PathLike[str]"], options: Optional[Mapping[str, Any]] = None
+    source: Union[str, "os.PathLike[str]"],
+    data: Union[str, "os.PathLike[str]", None] = None,
+    *,
+    options: Optional[Mapping[str, Any]] = None,
+    **choices: Any,
 ) -> Path:
-    """Train as a YAML says; returns the folder of the run, which `load` takes.
+    """Train; returns the folder of the run, which `load` takes.
 
-    config: a file, or the name of a packaged one (`nextvit configs list`). options:
-    {'Global.epochs': 3}: values in place of the file's, as of `-o`. Raises what `nextvit train`
-    says on one line; KeyboardInterrupt for a run that was stopped and has saved `latest`.
+    source: a YAML, or the name of a packaged one (`nextvit configs list`); or, with `data`, the
+        name of a classifier.
+    data: a folder of one's own: a folder for each class, PaddleClas's lists or COCO json. What is
+        decided by rule is printed, and written as recipe.yaml.
+    options: {'Global.epochs': 3}: values of the configuration, as of `-o`. choices: with `data`:
+        pretrained, epochs, batch_size, size, learning_rate, seed, device, output, overwrite,
+        layout, val_share; see `prepare`.
+    Raises what `nextvit train` says on one line; KeyboardInterrupt for a run that was stopped and
+    has saved `latest`.
     """
-    path, overrides = Path(config), list(override_texts(options or {}))
-    recipe = None if path.exists() else find(os.fspath(config))
-    if recipe is not None:
-        path, overrides = recipe, [*packaged_paths(recipe), *overrides]
-    run = load_config(path, overrides)
+    texts = list(override_texts(options or {}))
+    if data is not None:
+        prepared = prepare(data, os.fspath(source), **choices)
+        print("\n".join([*prepared.plan.said, f"written as {prepared.recipe}"]))
+        path = prepared.recipe
+    else:
+        if choices:
+            raise ConfigError(f"{next(iter(choices))}: is for training with data=FOLDER")
+        path = Path(source)
+        recipe = None if path.exists() else find(os.fspath(source))
+        if recipe is not None:
+            path, texts = recipe, [*packaged_paths(recipe), *texts]
+    run = load_config(path, texts)
     if train_config(run):
         raise KeyboardInterrupt(f"stopped; the run is in {run.output_dir}")
     return run.output_dir

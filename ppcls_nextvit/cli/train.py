@@ -1,26 +1,150 @@
-"""Train as a YAML says.
+"""Train on a folder of your own, or as a YAML says.
 
+    nextvit train --data photos --model NextViT_small --pretrained
     nextvit train -c NextViT_small_224.yaml -o Global.device=gpu
+    nextvit train -c NextViT_small_224.yaml --resume
 
-An interrupted run goes on with -o Global.checkpoints=output/NextViT_small_224/latest. In several
+--data takes a folder for each class, PaddleClas's lists, or COCO json; what is decided by rule is
+printed, and written as recipe.yaml. --resume goes on with the latest checkpoint. In several
 processes: python -m paddle.distributed.launch --nproc_per_node=2 $(which nextvit) train -c ...
 A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trainer.
 """
 
 import argparse
+import shlex
+from typing import Any, Dict
 
-from .common import add_config, load
+from .common import add_config, load, sibling
 from .dialects import suite_of
+
+# options that are for --data: their names as keywords of api.training.prepare
+CHOICES = {
+    "pretrained": "pretrained",
+    "layout": "layout",
+    "epochs": "epochs",
+    "batch": "batch_size",
+    "size": "size",
+    "lr": "learning_rate",
+    "val_share": "val_share",
+    "seed": "seed",
+    "device": "device",
+    "output": "output",
+    "overwrite": "overwrite",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, model=False)
+    parser.set_defaults(refuse=parser.error, infer=sibling(parser, "infer"))
+    parser.set_defaults(export=sibling(parser, "export"))
+    add_config(parser, required=False, model=False)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="go on with the latest checkpoint of -c, or of the folder RUN",
+    )
+    own = parser.add_argument_group("a folder of your own, without a YAML")
+    own.add_argument("--data", metavar="DIR", help="images by class, lists, or COCO json")
+    own.add_argument(
+        "--model", metavar="NAME", help="with --data: a classifier, of a detector the backbone"
+    )
+    own.add_argument(
+        "--pretrained",
+        nargs="?",
+        const=True,
+        metavar="NAME",
+        help="start from published weights, or from a file; see `nextvit weights`",
+    )
+    own.add_argument(
+        "--layout", choices=["coco", "lists", "folders"], help="default: what is there"
+    )
+    own.add_argument("--epochs", type=int, metavar="N")
+    own.add_argument("--batch", type=int, metavar="N", help="images of a step")
+    own.add_argument("--size", type=int, metavar="PIXELS")
+    own.add_argument("--lr", type=float, metavar="RATE")
+    own.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="of each class, to evaluate on, where the folder does not say (default: 0.2)",
+    )
+    own.add_argument("--seed", type=int, metavar="N", help="default: 0")
+    own.add_argument("--device", metavar="NAME", help="auto (default), cpu, gpu, ...")
+    own.add_argument("--output", metavar="DIR", help="default: output/NAME of the data, or -2, -3")
+    own.add_argument(
+        "--overwrite", action="store_const", const=True, help="replace the run in --output"
+    )
+    own.add_argument("--dry-run", action="store_true", help="write recipe.yaml and stop")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.data:
+        return _on_own_data(args)
+    given = [name for name in ("model", "dry_run", *CHOICES) if getattr(args, name)]
+    if given:
+        args.refuse(f"--{given[0].replace('_', '-')} is for --data; a YAML has it inside (-o)")
+    if isinstance(args.resume, str):
+        if args.config:
+            args.refuse("--resume RUN has its own configuration; leave -c out")
+        args.config = _configuration_of(args.resume)
+    if not args.config:
+        args.refuse("give --data DIR --model NAME, or -c FILE")
     suite = suite_of(args)
     if suite:
         return suite.train()
+    from ..api.training import latest_overrides
     from ..tasks import train
 
+    if args.resume:
+        args.override = [*args.override, *latest_overrides(load(args))]
     return train(load(args))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line that makes the same recipe."""
+    words = ["nextvit", "train", "--data", args.data, "--model", args.model]
+    for option in CHOICES:
+        value = getattr(args, option)
+        if value is not None:
+            words.append(f"--{option.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
+
+
+def _configuration_of(folder: str) -> str:
+    """config.yaml of the run that `folder` names."""
+    from ..schema import ConfigError
+    from ..tasks.runs import run_with
+
+    found = run_with(folder)
+    if found is None:
+        raise ConfigError(f"--resume {folder}: not the folder of a run, which has config.yaml")
+    return str(found / "config.yaml")
+
+
+def _on_own_data(args: argparse.Namespace) -> int:
+    if args.config or args.resume:
+        args.refuse(f"--data and {'-c' if args.config else '--resume'}: give one of them")
+    if not args.model:
+        args.refuse("--data needs --model NAME, such as NextViT_small (see `nextvit models`)")
+    from ..api.training import prepare
+    from ..tasks import train
+
+    choices: Dict[str, Any] = {
+        keyword: getattr(args, option)
+        for option, keyword in CHOICES.items()
+        if getattr(args, option) is not None
+    }
+    prepared = prepare(args.data, args.model, command=_command(args), **choices)
+    for line in prepared.plan.said:
+        print(line)
+    print(f"written as {prepared.recipe}", flush=True)
+    if args.dry_run:
+        return 0
+    args.config, args.model = str(prepared.recipe), None
+    status = train(load(args))
+    if status == 0:
+        print(f"predict: {args.infer} --model {prepared.folder} --images IMAGES")
+        print(f"ship: {args.export} --model {prepared.folder} -o Global.save_inference_dir=DIR")
+    return status

@@ -29,7 +29,8 @@ ANY: Any = typing.Any
 
 def apply_override(content: dict, override: str) -> None:
     """Set one `a.b.c=value` in place. List items go by index. The path must lead through what
-    exists; checks of the key follow.
+    exists; checks of the key follow. `null` takes a key that is there away, so that its default
+    counts.
     """
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
@@ -56,6 +57,9 @@ def apply_override(content: dict, override: str) -> None:
         if last:
             present = node[key] if isinstance(node, list) else node.get(key)
             value = override_value(text, where, _annotation(keys, present))
+            if value is None and isinstance(node, dict) and key in node:
+                del node[key]
+                return
             node[key] = unshared(value)
         node = node[key]
 

@@ -44,6 +44,8 @@ class GlobalSection:
     eval_during_train: bool = True
     eval_interval: int = 1
     start_eval_epoch: int = 0
+    # stop when the best evaluation is so many epochs old; None: never
+    patience: Optional[int] = None
     print_batch_step: int = 10
     update_freq: int = 1  # batches per optimiser step (gradient accumulation)
     iter_per_epoch: Optional[int] = None  # cut epochs to so many batches
@@ -64,6 +66,7 @@ class GlobalSection:
             ("epochs", 1),
             ("save_interval", 0),
             ("eval_interval", 1),
+            ("patience", 1),
             ("print_batch_step", 1),
             ("update_freq", 1),
             ("iter_per_epoch", 1),

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ import PIL
 from .. import __version__
 from .distributed import Processes
 from .logger import logger
+
+ROW = 80  # columns of the bar
 
 resource: Any
 try:
@@ -131,7 +134,9 @@ class RunLog:
             self._figures = open(path, "a", encoding="utf-8")
 
     def bar(self, total: int, first: int, epoch: int, epochs: int) -> Any:
-        """A live progress bar on a terminal; elsewhere a bar that prints nothing."""
+        """A live progress bar of at most ROW columns on a terminal; elsewhere a bar that prints
+        nothing.
+        """
         return _tqdm()(
             total=total,
             initial=first,
@@ -139,7 +144,8 @@ class RunLog:
             unit="batch",
             file=sys.stderr,
             leave=False,
-            dynamic_ncols=True,
+            ncols=min(ROW, shutil.get_terminal_size((ROW, 24)).columns - 1),
+            bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
             disable=not (self._prints and sys.stderr.isatty()),
         )
 

@@ -186,6 +186,18 @@ class Run:
             self._save("latest")
             if self.processes.any(self._must_stop()) and epoch < settings.epochs:
                 return False
+            if due and self._waited_enough(epoch):
+                break
+        return True
+
+    def _waited_enough(self, epoch):
+        """Whether the best evaluation lies Global.patience epochs back; said where it ends the
+        run.
+        """
+        patience, best = self.config.Global.patience, self.progress.best_epoch
+        if patience is None or epoch - best < patience or epoch == self.config.Global.epochs:
+            return False
+        logger.info("no better evaluation for %d epochs (Global.patience): the run ends", patience)
         return True
 
     def _draw(self):
@@ -277,12 +289,15 @@ class Run:
             **figures,
         )
         shown = {name: f"{figures[name]:.4f}" for name in self.task.shown}
-        bar.set_postfix(
-            loss=f"{figures['loss']:.3f}",
-            **shown,
-            img_s=f"{figures['images_per_s']:.0f}",
-            run_eta=duration(figures["eta_s"]),
-            memory=memory_text(memory),
+        bar.set_postfix_str(
+            " ".join(
+                [
+                    f"loss {figures['loss']:.3f}",
+                    *[f"{name} {value}" for name, value in list(shown.items())[:1]],
+                    f"{figures['images_per_s']:.3g} img/s",
+                    f"eta {duration(figures['eta_s'])}",
+                ]
+            )
         )
         logger.info(
             "epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s",

@@ -18,6 +18,7 @@ import paddle
 import yaml
 from paddle import nn
 
+from .noise import without_noise
 from .process import in_own_process
 from .quantize import required_images
 from .target import STEM, Target
@@ -78,7 +79,8 @@ def _save(layer: Callable, prefix: str, signature: Signature) -> int:
         for name, shape in signature.inputs.items()
     ]
     recorded = paddle.jit.to_static(_Recorded(layer), input_spec=[specs], full_graph=True)
-    paddle.jit.save(recorded, prefix)
+    with without_noise():
+        paddle.jit.save(recorded, prefix)
     if os.path.exists(f"{prefix}.pdiparams.info"):
         # names for training further, which nothing here reads
         os.remove(f"{prefix}.pdiparams.info")

@@ -1,0 +1,284 @@
+"""From a user's data to a configuration that trains on it, by rules that are stated and printed."""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import yaml
+
+from .. import zoo
+from ..config.reading import read_yaml
+from ..config.recipes import find
+from ..models import MODELS, create_model
+from ..models.complexity import count_macs, count_parameters
+from ..schema import ConfigError
+from ..tasks.common import CLASS_NAMES, class_names_text
+from .own_data import OwnData
+
+__all__ = ["Choices", "Plan", "plan"]
+
+# of a training step in float32 at 224 pixels, measured on a CPU: 0.030 of NextViT_small, 0.036 of
+# TransNeXt_tiny
+BYTES_PER_MULTIPLY_ADD = 0.036
+BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two averages
+LARGEST_BATCH = 64
+FEWEST_BATCHES = 4  # of an epoch
+SCRATCH = {"epochs": 100, "rate": 5e-4}
+FINE_TUNED = {"epochs": 20, "rate": 1.5e-4}
+RATE_BATCH = 64  # of the rates above; another goes by the square root
+FEW_CLASSES = 5  # up to which the five best say nothing
+DETECTOR_BATCH, DETECTOR_RATE = 2, 1e-4 / 16
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user decides; None: by rule. model: a classifier, for COCO json the backbone of a
+    Mask R-CNN. pretrained: see hub.place_of. memory: free bytes of the device.
+    """
+
+    model: str
+    device: str
+    memory: int
+    pretrained: Union[bool, str] = False
+    epochs: Optional[int] = None
+    batch_size: Optional[int] = None
+    size: Optional[int] = None
+    learning_rate: Optional[float] = None
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration, with what was decided and why, a line each."""
+
+    content: Dict[str, Any]
+    said: Tuple[str, ...]
+    lists: Dict[str, str]
+
+    def text(self, command: str) -> str:
+        """The YAML file that reproduces the run. command: what it was made by."""
+        head = [f"Made by: {command}", *self.said]
+        body = yaml.safe_dump(self.content, sort_keys=False, allow_unicode=True)
+        return "".join(f"# {' '.join(line.split())}\n" for line in head) + body
+
+
+def plan(data: OwnData, choices: Choices, folder: Path) -> Plan:
+    """What to train on `data`; its YAML and lists will lie in `folder`. ConfigError for choices
+    that cannot be.
+    """
+    if choices.model not in MODELS or MODELS.get(choices.model).task != "classification":
+        MODELS.get(choices.model, "--model")
+        raise ConfigError(f"--model {choices.model}: give a classifier, such as NextViT_small")
+    said = [_described(data)]
+    make = _classification if data.task == "classification" else _detection
+    content = make(data, choices, folder, said)
+    lists = dict(data.lists)
+    if data.names is not None:
+        lists[CLASS_NAMES] = class_names_text(data.names)
+        content["Infer"]["PostProcess"]["class_id_map_file"] = str(folder / CLASS_NAMES)
+    return Plan(_placed(content, str(folder)), tuple(said), lists)
+
+
+def _described(data: OwnData) -> str:
+    train, evaluation = data.images
+    kind = {"folders": "folders of images", "lists": "lists", "coco": "COCO json"}[data.layout]
+    counts = ""
+    if data.counts[0]:
+        low, high = min(data.counts[0]), max(data.counts[0])
+        counts = f", {low} to {high} of a class" if low != high else f", {low} of each class"
+    split = " (split here, each class by itself)" if data.lists else ""
+    return (
+        f"data: {data.root}, {kind}: {data.class_num} classes, {train} images to train{counts}, "
+        f"{evaluation} to evaluate{split}"
+    )
+
+
+def _placed(value: Any, folder: str) -> Any:
+    """`value` with the folder of the configuration in place of {here}."""
+    if isinstance(value, dict):
+        return {key: _placed(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, folder) for item in value]
+    return value.replace("{here}", folder) if isinstance(value, str) else value
+
+
+def _classification(
+    data: OwnData, choices: Choices, folder: Path, said: List[str]
+) -> Dict[str, Any]:
+    size = _size(choices, said)
+    batch = _batch(data, choices, size, said)
+    tuned = FINE_TUNED if choices.pretrained else SCRATCH
+    epochs = choices.epochs or int(tuned["epochs"])
+    why = "of pretrained weights" if choices.pretrained else "from scratch"
+    said.append(f"epochs: {epochs}" + (f" ({why})" if choices.epochs is None else ""))
+    rate = choices.learning_rate
+    if rate is None:
+        rate = float(f"{tuned['rate'] * (batch / RATE_BATCH) ** 0.5:.2g}")
+        said.append(
+            f"learning rate: {rate:g} ({tuned['rate']:g} {why}, by the root of {batch} / "
+            f"{RATE_BATCH} images a step), AdamW, cosine after 1 epoch of warm-up"
+        )
+    else:
+        said.append(f"learning rate: {rate:g}, AdamW, cosine after 1 epoch of warm-up")
+    said.append("augmentation: random crops, mirroring, RandAugment; label smoothing 0.1")
+    evaluation = zoo.Preprocessing(size, 0.875).transform_ops()
+    topk = [1] if data.class_num <= FEW_CLASSES else [1, 5]
+    arch: Dict[str, Any] = {"name": choices.model, "class_num": data.class_num}
+    if choices.pretrained:
+        arch["pretrained"] = choices.pretrained
+    return {
+        "Global": _global(choices, folder, epochs, [3, size, size]),
+        "Arch": arch,
+        "Loss": {"Train": [{"CELoss": {"epsilon": 0.1}}], "Eval": [{"CELoss": {}}]},
+        "Optimizer": {
+            "name": "AdamW",
+            "weight_decay": 0.05,
+            "one_dim_param_no_weight_decay": True,
+            "clip_global_norm": 5.0,
+            "lr": {
+                "name": "Cosine",
+                "learning_rate": rate,
+                "eta_min": float(f"{rate / 100:.2g}"),
+                "warmup_epoch": min(1, epochs - 1),
+                "warmup_start_lr": float(f"{rate / 100:.2g}"),
+            },
+        },
+        "DataLoader": {
+            "Train": _loader(
+                {**data.train, "transform_ops": _train_ops(size)}, batch, choices, True
+            ),
+            "Eval": _loader(
+                {**data.evaluation, "transform_ops": evaluation}, batch, choices, False
+            ),
+        },
+        "Infer": {
+            "transforms": evaluation,
+            "batch_size": min(batch, 16),
+            "PostProcess": {"topk": min(5, data.class_num)},
+        },
+        "Metric": {"Train": [{"TopkAcc": {"topk": [1]}}], "Eval": [{"TopkAcc": {"topk": topk}}]},
+    }
+
+
+def _global(choices: Choices, folder: Path, epochs: int, shape: List[int]) -> Dict[str, Any]:
+    return {
+        "epochs": epochs,
+        "output_dir": str(folder),
+        "device": choices.device,
+        "seed": choices.seed,
+        "save_interval": 0,
+        "image_shape": shape,
+    }
+
+
+def _size(choices: Choices, said: List[str]) -> int:
+    written = re.search(r"_(\d{3})$", choices.model)
+    size = choices.size or (int(written[1]) if written else 224)
+    why = "as asked" if choices.size else f"of {choices.model}"
+    said.append(f"image size: {size} x {size} ({why})")
+    return size
+
+
+def _batch(data: OwnData, choices: Choices, size: int, said: List[str]) -> int:
+    """The largest power of two that half of the free memory holds, that is at most LARGEST_BATCH
+    and leaves FEWEST_BATCHES batches an epoch.
+    """
+    if choices.batch_size:
+        said.append(f"batch size: {choices.batch_size} (as asked)")
+        return choices.batch_size
+    multiply_adds, parameters = _costs(choices.model, data.class_num, size)
+    image = multiply_adds * BYTES_PER_MULTIPLY_ADD
+    room = choices.memory / 2 - parameters * BYTES_PER_PARAMETER
+    most = min(LARGEST_BATCH, max(room / image, 2), max(data.images[0] / FEWEST_BATCHES, 2))
+    batch = 1 << (int(most).bit_length() - 1)
+    memory, each = f"{choices.memory / 1e9:.1f} GB", f"{image / 1e6:.0f} MB"
+    said.append(
+        f"batch size: {batch} (a power of two up to {LARGEST_BATCH}, in half of the {memory} of "
+        f"free memory at {each} an image, {FEWEST_BATCHES} batches an epoch or more)"
+    )
+    return batch
+
+
+@functools.lru_cache
+def _costs(name: str, class_num: int, size: int) -> Tuple[int, int]:
+    """(multiply-adds of an image, parameters) of a classifier."""
+    model = create_model(name, num_classes=class_num)
+    model.eval()
+    return count_macs(model, size), count_parameters(model)
+
+
+def _train_ops(size: int) -> List[Dict[str, Any]]:
+    *_, normalize = zoo.Preprocessing(size, 1.0).transform_ops()
+    return [
+        {"DecodeImage": {"to_rgb": True}},
+        {"RandomResizedCrop": {"size": size, "interpolation": "bicubic", "backend": "pil"}},
+        {"RandFlipImage": {"flip_code": 1}},
+        {
+            "TimmAutoAugment": {
+                "config_str": "rand-m9-mstd0.5-inc1",
+                "interpolation": "bicubic",
+                "img_size": size,
+            }
+        },
+        normalize,
+    ]
+
+
+def _loader(
+    dataset: Dict[str, Any], batch_size: int, choices: Choices, training: bool
+) -> Dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "sampler": {
+            "name": "DistributedBatchSampler",
+            "batch_size": batch_size,
+            "drop_last": False,
+            "shuffle": training,
+        },
+        "loader": {"num_workers": choices.workers},
+    }
+
+
+def _detection(data: OwnData, choices: Choices, folder: Path, said: List[str]) -> Dict[str, Any]:
+    """The published Mask R-CNN recipe of this backbone, on the user's json."""
+    if not data.masks:
+        raise ConfigError(
+            f"{data.root}: boxes without outlines (`segmentation`), which Mask R-CNN learns from"
+        )
+    recipe = find(f"mask_rcnn_{choices.model.lower()}_1x_coco.yaml")
+    if recipe is None:
+        raise ConfigError(
+            f"--model {choices.model}: there is no Mask R-CNN recipe on this backbone"
+        )
+    if choices.size:
+        raise ConfigError("--size: a detector's images keep their proportions; use -o instead")
+    content = read_yaml(recipe)
+    batch, epochs = choices.batch_size or DETECTOR_BATCH, choices.epochs or 12
+    rate = choices.learning_rate or DETECTOR_RATE * batch
+    said += [
+        f"model: Mask R-CNN on {choices.model}, by the recipe {recipe.name}",
+        f"batch size: {batch}, epochs: {epochs}",
+        f"learning rate: {rate:g} (1e-4 for 16 images a step), lower after {_steps(epochs)} epochs",
+    ]
+    content["Global"] = _global(choices, folder, epochs, content["Global"]["image_shape"])
+    content.pop("AMP", None)
+    content["Arch"].update(class_num=data.class_num, pretrained=choices.pretrained)
+    if not choices.pretrained:  # what starts from scratch must not be held still
+        content["Arch"]["backbone"].update(frozen_stages=0, norm_eval=False)
+    content["Optimizer"]["lr"].update(learning_rate=rate, milestones=_steps(epochs))
+    for mode, section in (("Train", data.train), ("Eval", data.evaluation)):
+        loader = content["DataLoader"][mode]
+        loader["dataset"] = {**section, "transform_ops": loader["dataset"]["transform_ops"]}
+        loader["loader"] = {"num_workers": choices.workers}
+    content["DataLoader"]["Train"]["sampler"]["batch_size"] = batch
+    content["Infer"]["infer_imgs"] = None
+    content["Infer"]["PostProcess"]["class_id_map_file"] = None
+    return content
+
+
+def _steps(epochs: int) -> List[int]:
+    """After which epochs the rate falls: two thirds and eleven twelfths, as of 12 epochs."""
+    return [max(round(epochs * 2 / 3), 1), max(round(epochs * 11 / 12), 1)]
