@@ -326,6 +326,15 @@ def test_smaller_images_are_refused(backbone, kind):
 
 
 @every_backbone
+@every_kind
+def test_images_of_other_channels_are_refused(backbone, kind):
+    model = built(backbone, kind)
+    expected = r"images \[batch, 3, height, width\] .*in_channels.*; got "
+    with pytest.raises(ValueError, match=rf"{expected}\[1, 4, 64, 64\]"):
+        model(paddle.zeros([1, 4, *SIZE]))
+
+
+@every_backbone
 @every_head
 def test_a_mapping_makes_the_backbone(backbone, kind):
     """By name and keys; what is no backbone or no key is an error that says where."""

@@ -11,6 +11,8 @@ from ..layers import BATCH_NORMS
 
 __all__ = ["BaseBackbone"]
 
+UNKNOWN = -1  # an axis of an image while an export is traced
+
 
 class BaseBackbone(nn.Layer):
     """A classifier of four stages, or with `num_classes=None` a backbone, after api.Backbone.
@@ -106,9 +108,14 @@ class BaseBackbone(nn.Layer):
         raise NotImplementedError
 
     def check_size(self, x: Tensor) -> None:
-        """ValueError for an image [B, C, H, W] below min_size."""
+        """ValueError for anything but images [B, in_channels, H, W] of min_size or more."""
+        if len(x.shape) != 4 or x.shape[1] not in (self.in_channels, UNKNOWN):
+            raise ValueError(
+                f"expected images [batch, {self.in_channels}, height, width] (the channels are "
+                f"in_channels, in YAML Arch.in_channels); got {list(x.shape)}"
+            )
         height, width = x.shape[2:]
-        # negative: unknown while an export is traced
+        # they may be UNKNOWN
         if 0 <= height < self.min_size or 0 <= width < self.min_size:
             raise ValueError(
                 f"the input must be at least {self.min_size} x {self.min_size} pixels; got "
