@@ -42,6 +42,7 @@ GUARDED = {
         "signal.SIG_UNBLOCK": "where there is a mask",
         "signal.pthread_sigmask": "with processes that are forked alone, or where there is a mask",
     },
+    "ppcls_nextvit/api/memory.py": {"os.sysconf": "an AttributeError is caught"},
     "ppcls_nextvit/data/datasets/files.py": {"os.pread": "hasattr"},
     "ppcls_nextvit/data/workers.py": {"os.statvfs": "an AttributeError is caught"},
     "ppcls_nextvit/engine/lock.py": {"fcntl": "an ImportError is caught"},
