@@ -237,6 +237,18 @@ def test_what_does_not_fit_is_named(source, target, says):
         load_weights(shallow(**target), arrays(shallow(**source)))
 
 
+@pytest.mark.parametrize("name, title", [("MaskRCNN", "Mask R-CNN"), ("UPerNet", "UPerNet")])
+def test_a_whole_dense_file_and_a_classifier_are_told_apart(name, title):
+    model, classifier = dense(name), shallow()
+    with pytest.raises(LoadError, match="a detector or segmentor .*backbone_only=True"):
+        load_weights(classifier, to_torch(arrays(model), model))
+    state = to_torch(arrays(classifier), classifier)
+    with pytest.raises(
+        LoadError, match=f"The file is a classifier or a backbone, the model {title}: to fill its"
+    ):
+        load_weights(model, state)
+
+
 def test_other_depths_are_named():
     with paddle.LazyGuard():
         small = create_model("TransNeXt_small")
