@@ -25,6 +25,7 @@ COMMANDS = (
     "models",
     "weights",
     "configs",
+    "build-ops",
 )
 
 
@@ -32,7 +33,10 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of `argv`: all commands by name, and the arguments of the one that is called; to
     ask the others for theirs would import what they work with.
     """
-    modules = {name: importlib.import_module(f".{name}", __package__) for name in COMMANDS}
+    modules = {
+        name: importlib.import_module("." + name.replace("-", "_"), __package__)
+        for name in COMMANDS
+    }
     texts = {name: module.__doc__ or "" for name, module in modules.items()}
     lines = [f"  {name:10} {text.partition(chr(10))[0]}" for name, text in texts.items()]
     parser = argparse.ArgumentParser(

@@ -4,7 +4,8 @@
 given weights. There are interchangeable forms of both, chosen by name in FORMS; their results agree
 to rounding. Outside the image keys and values are zero: a score there is 0 (mask it), a value adds
 nothing. Tensors are channels-last: q, k, v [B, H, W, heads, d]; scores and weights
-[B, H, W, heads, window**2], neighbours in raster order.
+[B, H, W, heads, window**2], neighbours in raster order. The compiled operator (ops/attention.py)
+computes the whole attention instead.
 """
 
 from typing import Any, Dict, Iterator, Optional, Protocol, Sequence, Tuple
@@ -14,10 +15,11 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
+from ... import ops
 from ...schema import nearest
 from ..layers import eager_on_cpu
 
-__all__ = ["FORMS", "WindowForm", "window_form"]
+__all__ = ["FORMS", "WindowForm", "chosen_form", "window_form"]
 
 
 class WindowForm(Protocol):
@@ -74,6 +76,25 @@ def window_form(name: str) -> WindowForm:
     if name not in FORMS:
         raise ValueError(f"unknown attention form {name!r}.{nearest(name, FORMS)}")
     return FORMS[name]
+
+
+def chosen_form(name: str) -> Tuple[bool, WindowForm]:
+    """Of an attention_form: whether the compiled operator is used where it can be, and the form
+    where it cannot.
+
+    ValueError for an unknown name, and for 'compiled' where the operators are not built.
+    """
+    if name in FORMS:
+        return False, FORMS[name]
+    if name not in ("auto", "compiled"):
+        names = ("auto", "compiled", *FORMS)
+        raise ValueError(f"unknown attention form {name!r}.{nearest(name, names)}")
+    if name == "compiled" and not ops.is_loaded():
+        raise ValueError(
+            "attention_form 'compiled' needs the compiled operators; run nextvit build-ops, or "
+            "choose 'auto'"
+        )
+    return ops.is_loaded(), FORMS["sliced"]
 
 
 def _unfolded(x: Tensor, window: int) -> Tensor:

@@ -16,12 +16,13 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from ... import ops
 from ...schema import nearest
 from ..layers import Conv2D, DropPath, eager_on_cpu, recompute_block
 from ..registry import register_variants
 from .base import BaseBackbone
 from .positions import Places, find_places, pooled_size
-from .sliding_window import window_form
+from .sliding_window import chosen_form, window_form
 from .tokens import (
     ChannelsFirstConv2D,
     ChannelsLastLinear,
@@ -197,7 +198,7 @@ class AggregatedAttention(CosineAttention):
         super().__init__(channels, options)
         self.sr_ratio = sr_ratio
         self.fixed_pool_size = options.fixed_pool_size
-        self.form = window_form(options.attention_form)
+        self.compiled, self.form = chosen_form(options.attention_form)
         window = self.window = options.window
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
@@ -215,11 +216,42 @@ class AggregatedAttention(CosineAttention):
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         """x: tokens [B, N, C] -> the same shape."""
-        q = unit(split_heads(self.q(x), HEAD_DIM))  # [B, N, heads, HEAD_DIM]
-        k, v = self.keys_and_values(x)
-        pooled_k, pooled_v = (
-            heads_first(part) for part in self.keys_and_values(self.pooled(x, places))
+        q, kv, pooled_kv = self.q(x), self.kv(x), self.kv(self.pooled(x, places))
+        dropping = self.training and self.attn_drop.p > 0
+        if self.compiled and not dropping and paddle.in_dynamic_mode() and ops.takes(q):
+            out = self.compiled_attention(q, kv, pooled_kv, places)
+        else:
+            out = self.composed_attention(q, kv, pooled_kv, places)
+        return self.proj_drop(self.proj(out))
+
+    def compiled_attention(
+        self, q: Tensor, kv: Tensor, pooled_kv: Tensor, places: Places
+    ) -> Tensor:
+        """Queries [B, N, C], keys and values [B, N, 2 * C], pooled ones [B, P, 2 * C] -> [B, N, C]
+        by the compiled operator.
+        """
+        return ops.aggregated_attention(
+            q,
+            kv,
+            pooled_kv,
+            size=places.size,
+            window=self.window,
+            embedding=self.query_embedding.squeeze(1),
+            temperature=F.softplus(self.temperature).flatten(),
+            lengths=places.lengths.flatten().astype(q.dtype),
+            local_bias=self.relative_pos_bias_local,
+            position_bias=self.position_bias(places),
+            tokens=self.learnable_tokens,
+            token_bias=self.learnable_bias.squeeze(1),
         )
+
+    def composed_attention(
+        self, q: Tensor, kv: Tensor, pooled_kv: Tensor, places: Places
+    ) -> Tensor:
+        """The same as compiled_attention by operators of Paddle, in any type."""
+        q = unit(split_heads(q, HEAD_DIM))  # [B, N, heads, HEAD_DIM]
+        k, v = self.keys_and_values(kv)
+        pooled_k, pooled_v = (heads_first(part) for part in self.keys_and_values(pooled_kv))
         scaled = self.scaled(q, places.lengths)
 
         near = self.form.scores(places.as_map(scaled), places.as_map(k), self.window)
@@ -237,11 +269,11 @@ class AggregatedAttention(CosineAttention):
         near = heads_last(near + (learnt + self.learnable_bias)).astype(v.dtype)
         near = self.form.mix(places.as_map(near), places.as_map(v), self.window).flatten(1, 2)
         far = heads_last(paddle.matmul(far.astype(v.dtype), pooled_v))
-        return self.proj_drop(self.proj((near + far).flatten(2)))
+        return (near + far).flatten(2)
 
-    def keys_and_values(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """Tokens [B, n, C] -> unit keys and values, each [B, n, heads, HEAD_DIM]."""
-        k, v = (split_heads(half, HEAD_DIM) for half in halves(self.kv(x)))
+    def keys_and_values(self, kv: Tensor) -> Tuple[Tensor, Tensor]:
+        """[B, n, 2 * C] -> unit keys and values, each [B, n, heads, HEAD_DIM]."""
+        k, v = (split_heads(half, HEAD_DIM) for half in halves(kv))
         return unit(k), v
 
     def pooled(self, x: Tensor, places: Places) -> Tensor:
@@ -324,8 +356,9 @@ class TransNeXt(BaseBackbone):
     there. Both agree at table_size, which extrapolation has no use for.
     fixed_pool_size: in evaluation, pool the keys of every aggregated attention to so many rows and
     columns at any image size, for a cost that is linear in the pixels.
-    window: 3, 5 or 7 tokens; 3 is the published one. attention_form: a name of
-    sliding_window.FORMS, which differ in speed and memory, not in results.
+    window: 3, 5 or 7 tokens; 3 is the published one. attention_form: 'auto', 'compiled' or a name
+    of sliding_window.FORMS, which differ in speed and memory, not in results: 'auto' takes the
+    compiled operator on a CPU where it is built (`nextvit build-ops`), else the sliced form.
     recompute: trade time for memory, block by block, in training.
     frozen_stages: the first patch embedding and the first so many stages do not train; 0 freezes
     nothing. norm_eval: changes nothing, as there are no statistics that training moves.
@@ -352,7 +385,7 @@ class TransNeXt(BaseBackbone):
         table_size: Optional[int] = None,
         fixed_pool_size: Optional[int] = None,
         window: int = 3,
-        attention_form: str = "sliced",
+        attention_form: str = "auto",
         recompute: bool = False,
         frozen_stages: int = 0,
         norm_eval: bool = False,
@@ -467,7 +500,7 @@ class TransNeXt(BaseBackbone):
         form.eval()
         for layer in form.sublayers():
             if isinstance(layer, AggregatedAttention):
-                layer.form = window_form("sliced")
+                layer.compiled, layer.form = False, window_form("sliced")
         return form
 
 

@@ -1,0 +1,10 @@
+"""Compiled operators for what Paddle's own are slow at on a CPU; everything works without them.
+
+`nextvit build-ops` compiles them (building.py); who uses one asks `is_loaded` first.
+"""
+
+from .attention import aggregated_attention, takes
+from .building import BuildError, build
+from .loading import is_loaded, status_line
+
+__all__ = ["BuildError", "aggregated_attention", "build", "is_loaded", "status_line", "takes"]

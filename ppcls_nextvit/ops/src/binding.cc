@@ -1,0 +1,120 @@
+// Aggregated attention as an operator of Paddle, with its gradient. Shapes and types are checked by
+// ops/attention.py, which calls it.
+#include <exception>
+
+#include "attention.h"
+#include "paddle/extension.h"
+
+namespace {
+
+using paddle::Tensor;
+
+// The inputs, in the order of the operator.
+struct Inputs {
+  const Tensor &q, &kv, &pooled_kv, &embedding, &temperature, &lengths;
+  const Tensor &local_bias, &position_bias, &tokens, &token_bias;
+};
+
+template <class T>
+nextvit::Problem<T> problem_of(const Inputs& of, int64_t height, int64_t width, int64_t window, bool unit) {
+  const auto heads = of.embedding.shape()[0], dim = of.embedding.shape()[1];
+  return {of.q.shape()[0],
+          heads,
+          dim,
+          height,
+          width,
+          of.pooled_kv.shape()[1],
+          static_cast<int>(window),
+          unit,
+          of.q.data<T>(),
+          of.kv.data<T>(),
+          of.pooled_kv.data<T>(),
+          of.embedding.data<T>(),
+          of.temperature.data<T>(),
+          of.lengths.data<T>(),
+          of.local_bias.data<T>(),
+          of.position_bias.data<T>(),
+          of.tokens.data<T>(),
+          of.token_bias.data<T>()};
+}
+
+// What the standard library throws would end the process in Paddle; its own error becomes Python's.
+template <class Task>
+void guarded(const Task& task) {
+  try {
+    task();
+  } catch (const std::exception& error) {
+    PD_THROW("aggregated attention: ", error.what());
+  }
+}
+
+template <class T>
+void forward_as(const Inputs& of, int64_t height, int64_t width, int64_t window, bool unit, Tensor* out) {
+  nextvit::attention_forward(problem_of<T>(of, height, width, window, unit), out->data<T>(),
+                             nextvit::chosen_isa());
+}
+
+template <class T>
+void backward_as(const Inputs& of, const Tensor& grad, int64_t height, int64_t width, int64_t window,
+                 bool unit, std::vector<Tensor>* grads) {
+  const auto at = [&](int i) { return (*grads)[i].data<T>(); };
+  nextvit::attention_backward<T>(
+      problem_of<T>(of, height, width, window, unit),
+      {grad.data<T>(), at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8)},
+      nextvit::chosen_isa());
+}
+
+std::vector<Tensor> forward(const Tensor& q, const Tensor& kv, const Tensor& pooled_kv,
+                            const Tensor& embedding, const Tensor& temperature, const Tensor& lengths,
+                            const Tensor& local_bias, const Tensor& position_bias, const Tensor& tokens,
+                            const Tensor& token_bias, int64_t height, int64_t width, int64_t window,
+                            bool unit) {
+  const Inputs inputs{q,       kv,         pooled_kv,     embedding, temperature,
+                      lengths, local_bias, position_bias, tokens,    token_bias};
+  Tensor out = paddle::empty(q.shape(), q.dtype(), q.place());
+  guarded([&] {
+    if (q.dtype() == paddle::DataType::FLOAT64)
+      forward_as<double>(inputs, height, width, window, unit, &out);
+    else
+      forward_as<float>(inputs, height, width, window, unit, &out);
+  });
+  return {out};
+}
+
+std::vector<Tensor> backward(const Tensor& q, const Tensor& kv, const Tensor& pooled_kv,
+                             const Tensor& embedding, const Tensor& temperature, const Tensor& lengths,
+                             const Tensor& local_bias, const Tensor& position_bias, const Tensor& tokens,
+                             const Tensor& token_bias, const Tensor& grad, int64_t height, int64_t width,
+                             int64_t window, bool unit) {
+  const Inputs inputs{q,       kv,         pooled_kv,     embedding, temperature,
+                      lengths, local_bias, position_bias, tokens,    token_bias};
+  std::vector<Tensor> grads;
+  for (const Tensor* input : {&q, &kv, &pooled_kv, &embedding, &temperature, &local_bias, &position_bias,
+                              &tokens, &token_bias})
+    grads.push_back(paddle::empty(input->shape(), input->dtype(), input->place()));
+  guarded([&] {
+    if (q.dtype() == paddle::DataType::FLOAT64)
+      backward_as<double>(inputs, grad, height, width, window, unit, &grads);
+    else
+      backward_as<float>(inputs, grad, height, width, window, unit, &grads);
+  });
+  return grads;
+}
+
+}  // namespace
+
+PD_BUILD_OP(nextvit_aggregated_attention)
+    .Inputs({"q", "kv", "pooled_kv", "embedding", "temperature", "lengths", "local_bias",
+             "position_bias", "tokens", "token_bias"})
+    .Outputs({"out"})
+    .Attrs({"height: int64_t", "width: int64_t", "window: int64_t", "unit: bool"})
+    .SetKernelFn(PD_KERNEL(forward));
+
+PD_BUILD_GRAD_OP(nextvit_aggregated_attention)
+    .Inputs({"q", "kv", "pooled_kv", "embedding", "temperature", "lengths", "local_bias",
+             "position_bias", "tokens", "token_bias", paddle::Grad("out")})
+    .Outputs({paddle::Grad("q"), paddle::Grad("kv"), paddle::Grad("pooled_kv"),
+              paddle::Grad("embedding"), paddle::Grad("temperature"), paddle::Grad("local_bias"),
+              paddle::Grad("position_bias"), paddle::Grad("tokens"), paddle::Grad("token_bias")})
+    .Attrs({"height: int64_t", "width: int64_t", "window: int64_t", "unit: bool"})
+    .SetKernelFn(PD_KERNEL(backward));

@@ -1,0 +1,249 @@
+// Aggregated attention against its definition, written down token by token, and its gradients against
+// differences; then every instruction set and number of threads against one another. Meant for
+// AddressSanitizer and UndefinedBehaviorSanitizer. Exit status 1 and a line for each failure.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "attention.h"
+
+using nextvit::Isa;
+
+namespace {
+
+struct Sizes {
+  int64_t batch, heads, dim, height, width, pooled;
+  int window;
+  bool unit;
+};
+
+// An array for each input, in the order of Problem; and one for the result.
+template <class T>
+struct Case {
+  Sizes sizes;
+  std::vector<std::vector<T>> inputs;
+
+  explicit Case(const Sizes& of) : sizes(of) {
+    const int64_t n = of.height * of.width, c = of.heads * of.dim, places = int64_t(of.window) * of.window;
+    std::mt19937 random(7);
+    std::normal_distribution<double> normal;
+    for (const int64_t count : {of.batch * n * c, of.batch * n * 2 * c, of.batch * of.pooled * 2 * c, c,
+                                of.heads, n, of.heads * places, of.heads * n * of.pooled, c * places,
+                                of.heads * places}) {
+      std::vector<T> values(count);
+      for (T& value : values) value = static_cast<T>(normal(random));
+      inputs.push_back(values);
+    }
+    // a query and a key without length
+    for (int i : {0, 1})
+      if (!inputs[i].empty()) std::fill(inputs[i].begin(), inputs[i].begin() + of.dim, T(0));
+  }
+
+  int64_t results() const { return inputs[0].size(); }
+
+  nextvit::Problem<T> problem() const {
+    const auto at = [&](int i) { return inputs[i].data(); };
+    return {sizes.batch, sizes.heads, sizes.dim, sizes.height, sizes.width, sizes.pooled, sizes.window,
+            sizes.unit,  at(0),       at(1),     at(2),        at(3),       at(4),        at(5),
+            at(6),       at(7),       at(8),     at(9)};
+  }
+
+  std::vector<T> forward(Isa isa) const {
+    std::vector<T> out(results());
+    nextvit::attention_forward(problem(), out.data(), isa);
+    return out;
+  }
+
+  // Of every input but the lengths, which have none.
+  std::vector<std::vector<T>> backward(const std::vector<T>& of_out, Isa isa) const {
+    std::vector<std::vector<T>> grads;
+    for (const auto& input : inputs) grads.emplace_back(input.size(), T(NAN));
+    const auto at = [&](int i) { return grads[i].data(); };
+    nextvit::attention_backward<T>(
+        problem(), {of_out.data(), at(0), at(1), at(2), at(3), at(4), at(6), at(7), at(8), at(9)}, isa);
+    grads[5].clear();
+    return grads;
+  }
+};
+
+std::vector<double> unit(const double* x, int64_t dim, bool divided) {
+  std::vector<double> found(x, x + dim);
+  double square = 0;
+  for (const double value : found) square += value * value;
+  if (divided)
+    for (double& value : found) value /= std::sqrt(std::max(square, 1e-24));
+  return found;
+}
+
+double product(const std::vector<double>& a, const double* b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+std::vector<double> definition(const Case<double>& of) {
+  const Sizes& s = of.sizes;
+  const int64_t n = s.height * s.width, c = s.heads * s.dim, places = int64_t(s.window) * s.window;
+  std::vector<double> out(of.results());
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t h = 0; h < s.heads; ++h)
+      for (int64_t t = 0; t < n; ++t) {
+        const auto q = unit(&of.inputs[0][(b * n + t) * c + h * s.dim], s.dim, s.unit);
+        std::vector<double> scaled(q), scores, shares;
+        for (int64_t d = 0; d < s.dim; ++d)
+          scaled[d] = (q[d] + of.inputs[3][h * s.dim + d]) * of.inputs[4][h] * of.inputs[5][t];
+        std::vector<const double*> values;
+        for (int64_t z = 0; z < places; ++z) {
+          const int64_t y = t / s.width + z / s.window - s.window / 2;
+          const int64_t x = t % s.width + z % s.window - s.window / 2;
+          if (y < 0 || y >= s.height || x < 0 || x >= s.width) continue;
+          const double* key = &of.inputs[1][(b * n + y * s.width + x) * 2 * c + h * s.dim];
+          scores.push_back(product(scaled, unit(key, s.dim, s.unit).data()) +
+                           of.inputs[6][h * places + z]);
+          double share = of.inputs[9][h * places + z];
+          for (int64_t d = 0; d < s.dim; ++d) share += q[d] * of.inputs[8][(h * s.dim + d) * places + z];
+          shares.push_back(share);
+          values.push_back(key + c);
+        }
+        for (int64_t p = 0; p < s.pooled; ++p) {
+          const double* key = &of.inputs[2][(b * s.pooled + p) * 2 * c + h * s.dim];
+          scores.push_back(product(scaled, unit(key, s.dim, s.unit).data()) +
+                           of.inputs[7][(h * n + t) * s.pooled + p]);
+          shares.push_back(0);
+          values.push_back(key + c);
+        }
+        double most = -INFINITY, sum = 0;
+        for (const double score : scores) most = std::max(most, score);
+        for (double& score : scores) sum += score = std::exp(score - most);
+        for (size_t i = 0; i < scores.size(); ++i)
+          for (int64_t d = 0; d < s.dim; ++d)
+            out[(b * n + t) * c + h * s.dim + d] += (scores[i] / sum + shares[i]) * values[i][d];
+      }
+  return out;
+}
+
+int failures = 0;
+
+template <class T, class U>
+void expect_close(const std::vector<T>& found, const std::vector<U>& expected, double bound,
+                  const std::string& what) {
+  double most = 1, worst = found.size() == expected.size() ? 0 : INFINITY;
+  for (const U value : expected) most = std::max(most, std::abs(double(value)));
+  for (size_t i = 0; i < found.size() && i < expected.size(); ++i) {
+    const double apart = std::abs(double(found[i]) - double(expected[i])) / most;
+    if (!(apart <= worst)) worst = apart;
+  }
+  if (worst <= bound) return;
+  ++failures;
+  std::printf("%s: %g apart, more than %g\n", what.c_str(), worst, bound);
+}
+
+template <class T>
+void expect_same(const std::vector<T>& found, const std::vector<T>& expected, const std::string& what) {
+  if (found.size() == expected.size() &&
+      (found.empty() || !std::memcmp(found.data(), expected.data(), found.size() * sizeof(T))))
+    return;
+  ++failures;
+  std::printf("%s: not the same bits\n", what.c_str());
+}
+
+std::vector<double> weights_of(int64_t count) {
+  std::vector<double> found(count);
+  for (int64_t i = 0; i < count; ++i) found[i] = std::cos(double(i) * 0.37);
+  return found;
+}
+
+// A sample of every input's gradient against central differences.
+void check_differences(Case<double> of, Isa isa, const std::string& name) {
+  const std::vector<double> weights = weights_of(of.results());
+  const auto grads = of.backward(weights, isa);
+  for (size_t input = 0; input < grads.size(); ++input) {
+    const int64_t step = std::max<int64_t>(grads[input].size() / 9, 1);
+    // those without length have no differences: the first ones of queries and keys
+    for (size_t i = input < 2 && of.sizes.unit ? of.sizes.dim : 0; i < grads[input].size(); i += step) {
+      double& value = of.inputs[input][i];
+      const double kept = value, apart = 1e-5;
+      double ends[2];
+      for (int end : {0, 1}) {
+        value = kept + (end ? apart : -apart);
+        ends[end] = product(definition(of), weights.data());
+      }
+      value = kept;
+      expect_close(std::vector<double>{grads[input][i]},
+                   std::vector<double>{(ends[1] - ends[0]) / (2 * apart)}, 1e-7,
+                   name + ": gradient of input " + std::to_string(input));
+    }
+  }
+}
+
+void check(const Sizes& sizes, Isa best) {
+  const Case<double> exact(sizes);
+  Case<float> rough(sizes);
+  for (size_t i = 0; i < exact.inputs.size(); ++i)
+    rough.inputs[i].assign(exact.inputs[i].begin(), exact.inputs[i].end());
+  const std::vector<double> expected = definition(exact), weights = weights_of(exact.results());
+  const std::vector<float> rough_weights(weights.begin(), weights.end());
+  const auto grads = exact.backward(weights, best);
+  for (int level = 0; level <= static_cast<int>(best); ++level) {
+    const Isa isa = static_cast<Isa>(level);
+    const std::string name = std::string(nextvit::isa_name(isa)) + " " + std::to_string(sizes.height) +
+                             "x" + std::to_string(sizes.width) + " window " +
+                             std::to_string(sizes.window) + " keys " + std::to_string(sizes.pooled);
+    expect_close(exact.forward(isa), expected, 1e-12, name + ", double");
+    expect_close(rough.forward(isa), expected, 2e-5, name + ", float");
+    check_differences(exact, isa, name);
+    const auto again = exact.backward(weights, isa);
+    const auto rougher = rough.backward(rough_weights, isa);
+    for (size_t i = 0; i < grads.size(); ++i) {
+      expect_close(again[i], grads[i], 1e-11, name + ", double, gradient " + std::to_string(i));
+      // a vector without length has a gradient of 1e12 times what it is multiplied by
+      if (!sizes.unit || i > 1)
+        expect_close(rougher[i], grads[i], 2e-4, name + ", float, gradient " + std::to_string(i));
+    }
+  }
+}
+
+// Larger than a chunk, so that there are several tasks.
+void check_threads(Isa isa) {
+#ifdef _OPENMP
+  const Case<float> of({2, 2, 8, 40, 31, 9, 3, true});
+  const std::vector<float> weights(of.results(), 0.5f);
+  omp_set_num_threads(1);
+  const auto out = of.forward(isa);
+  const auto grads = of.backward(weights, isa);
+  for (int count : {2, 3}) {
+    omp_set_num_threads(count);
+    const std::string name = std::to_string(count) + " threads";
+    expect_same(of.forward(isa), out, name);
+    const auto again = of.backward(weights, isa);
+    for (size_t i = 0; i < grads.size(); ++i) expect_same(again[i], grads[i], name + ", gradient");
+  }
+#else
+  (void)isa;
+#endif
+}
+
+}  // namespace
+
+int main() {
+  const Isa best = nextvit::chosen_isa();
+  const Sizes cases[] = {
+      {2, 2, 5, 3, 4, 2, 3, true},  {1, 1, 24, 1, 1, 1, 3, true},  {1, 2, 24, 9, 7, 6, 3, true},
+      {2, 1, 8, 5, 6, 3, 5, true},  {1, 1, 3, 8, 9, 5, 7, true},   {1, 1, 4, 1, 9, 1, 5, false},
+      {1, 1, 4, 7, 1, 0, 7, false}, {1, 3, 1, 2, 2, 13, 3, false},
+  };
+  for (const Sizes& sizes : cases) check(sizes, best);
+  // nothing at all: no image, no row
+  check({0, 1, 4, 3, 3, 2, 3, true}, best);
+  check({1, 1, 4, 0, 3, 2, 3, true}, best);
+  check_threads(best);
+  std::printf("%s: %d failures\n", nextvit::isa_name(best), failures);
+  return failures != 0;
+}
