@@ -19,6 +19,7 @@ from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.lists import read_multilabel_list
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import evaluate, load_config, train
+from ppcls_nextvit.tasks.classification.export import Classifier, logit_difference
 from ppcls_nextvit.tasks.classification.predict import contact_sheet
 from ppcls_nextvit.tasks.classification.results import LabelsResult
 from ppcls_nextvit.tasks.inputs import InputImage
@@ -271,6 +272,34 @@ def test_predictions_are_those_that_were_evaluated_and_exports_tell_the_same(run
     high = ["-o", "Infer.PostProcess.threshold=0.999"]
     assert main(["infer", *arguments, *images, *high, "--json", str(told)]) == 0
     assert sum(len(result["class_ids"]) for result in json.loads(told.read_text())) < found.sum()
+
+
+def test_an_export_has_the_sigmoid_of_the_logits():
+    model = ppcls_nextvit.create_model("NextViT_small", num_classes=3, depths=[1, 1, 5, 1])
+    form = Classifier(model, sigmoid=True)
+    form.body.forward_head = lambda maps: paddle.to_tensor([[-200.0, -1.0, 200.0]])
+    found = form(paddle.zeros([1, 3, 32, 32])).numpy()[0]
+    assert found.tolist() == pytest.approx([0, 1 / (1 + np.e), 1], rel=1e-6, abs=1e-20)
+    # the difference from the model is one of logits: small probabilities hide nothing
+    logits, small = np.array([[-9.0, 2.0]]), 1 / (1 + np.exp(np.array([[8.0, -2.0]])))
+    assert logit_difference(small, logits) == pytest.approx(1 / 9)
+    assert logit_difference(1 / (1 + np.exp(-logits)), logits) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_pdmodel_is_written_too_and_other_programs_refuse_it(run, tmp_path):
+    path, folder = run
+    where = tmp_path / "export"
+    options = [f"Global.pretrained_model={folder / 'best_model'}"]
+    options += [f"Global.save_inference_dir={where}"]
+    overrides = [word for option in options for word in ("-o", option)]
+    assert main(["export", "-c", str(path), *overrides, "--format", "pdmodel"]) == 0
+    convert = program_at("deploy/serving/paddle_serving/convert.py")
+    with pytest.raises(ValueError, match="PostProcess.Topk.label_list: expected a list of names"):
+        convert.convert(where, tmp_path / "server", tmp_path / "client")
+    classifier = program_at("deploy/serving/classifier.py")
+    with pytest.raises(ValueError, match="PostProcess.Topk.label_list: expected a list of names"):
+        classifier.read_description(where)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
@@ -59,7 +60,9 @@ class Classifier(nn.Layer):
         """x: [B, C, H, W] -> [B, num_classes]."""
         logits = self.body.forward_head(self.body.forward_features(x))
         if self.sigmoid:
-            return F.sigmoid(logits)
+            # as a softmax, for Paddle's own sigmoid (3.3.1) is not recorded in a .pdmodel
+            pair = paddle.stack([logits, 0 * logits], axis=-1)
+            return F.softmax(pair, axis=-1)[..., 0]
         return F.softmax(logits, axis=-1) if self.softmax else logits
 
 
