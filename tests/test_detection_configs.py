@@ -18,7 +18,7 @@ from support.programs import program_at
 FILES = {
     path: text
     for path, text in program_at("scripts/make_configs.py").all_configs().items()
-    if path.parent.name == "detection" and "nextvit" in path.name
+    if path.name.startswith("mask_rcnn_nextvit")
 }
 NORMALIZE = {"Normalize": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}}
 BATCHES = 7330  # per epoch, in the official logs
@@ -26,7 +26,7 @@ BATCHES = 7330  # per epoch, in the official logs
 
 def test_there_are_six_and_no_others():
     assert (
-        set((ROOT / "configs" / "detection").glob("*nextvit*.yaml")) == set(FILES)
+        set((ROOT / "configs" / "detection").glob("mask_rcnn_nextvit*.yaml")) == set(FILES)
         and len(FILES) == 6
     )
 

@@ -51,9 +51,9 @@ def extras():
         pytest.skip(str(error))
 
 
-def config_of(tmp_path, *overrides, **arch):
+def config_of(tmp_path, *overrides, leave_out=(), **arch):
     """The quickstart's configuration, made small: one epoch of 2 batches of 2 tiles, narrow
-    heads.
+    heads. leave_out: keys of Arch.
     """
     content = yaml.safe_load(QUICKSTART.read_text())
     content["Global"].update(
@@ -62,6 +62,8 @@ def config_of(tmp_path, *overrides, **arch):
         save_inference_dir=str(tmp_path / "inference"),
     )
     content["Arch"].update({"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, **arch})
+    for key in leave_out:
+        del content["Arch"][key]
     for mode, name in (("Train", "training"), ("Eval", "validation")):
         content["DataLoader"][mode]["dataset"].update(
             image_root=str(NUCLEI / "images" / name),

@@ -12,6 +12,7 @@ import paddle
 from ..config import Config
 from ..data.images import ImageError
 from ..data.transforms.joint import JointPipeline
+from ..models import variant_of
 from ..schema import ConfigError
 from .base import ExportRequest, Step
 from .common import images_of, write_json
@@ -34,7 +35,8 @@ __all__ = [
 
 OUT = "output/infer"  # where pictures go if the user does not say
 IMAGES_IN_REPORT = 4
-TARGETS = ("paddle", "onnx")  # where detectors and segmentors were shown to be right
+# where detectors and segmentors were shown to be right; one of more says so as `targets`
+TARGETS = ("paddle", "onnx")
 
 
 class ModelInput(NamedTuple):
@@ -142,9 +144,11 @@ def check_request(config: Config, request: ExportRequest) -> None:
     """ConfigError for a target, precision or format in which these models were not shown to be
     right.
     """
-    if request.to not in TARGETS or request.features:
+    targets = getattr(variant_of(config.Arch.name).family, "targets", TARGETS)
+    if request.to not in targets or request.features:
+        known = f"{', '.join(targets[:-1])} and {targets[-1]}"
         raise ConfigError(
-            f"{config.path}: {config.Arch.name} goes to {' and '.join(TARGETS)}, whole; "
+            f"{config.path}: {config.Arch.name} goes to {known}, whole; "
             f"--to {request.to}{' --features' if request.features else ''} is for classifiers"
         )
     if request.precision != "fp32" or request.format == "pdmodel":

@@ -229,8 +229,10 @@ def cell_centres(size: Tuple[Any, Any], counts: Tensor) -> Tensor:
     of `size` (h, w), whose columns and rows are `counts` [B, 2].
     """
     y, x = ((paddle.arange(side, dtype="float32") + 0.5).astype(counts.dtype) for side in size)
-    y, x = paddle.meshgrid(y, x)
-    return paddle.stack([x, y], axis=-1).flatten(0, 1).unsqueeze(0) / counts.unsqueeze(1)
+    # by sums: what Paddle Inference (3.3.1) folds of a meshgrid is lost after the first run
+    x, y = x.unsqueeze(0), y.unsqueeze(1)
+    places = paddle.stack([x + 0 * y, y + 0 * x], axis=-1).flatten(0, 1)
+    return places.unsqueeze(0) / counts.unsqueeze(1)
 
 
 def reference_points(shapes: Shapes, counts: Tensor) -> Tensor:

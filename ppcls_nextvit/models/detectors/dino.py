@@ -70,6 +70,7 @@ class DINO(HoldsBackbone):
         "dn_queries": 6,
         "max_detections": 8,
     }
+    targets = ("paddle", "onnx", "openvino")  # of an export
     # those of its methods that are no network, for who measures them apart
     postprocessing = ("bbox_head.found", "instances")
 
