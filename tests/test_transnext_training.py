@@ -1,6 +1,8 @@
-"""TransNeXt in the training loop: resumed to the same bits, in the static graph, in two
-processes.
+"""TransNeXt in the training loop: resumed to the same bits, in the static graph, in two processes;
+not with what is for evaluation.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.tasks import load_config, train
+from ppcls_nextvit.tasks.common import build_model
 from support.tiny_run import launch, write_config
 
 SHALLOW = {"name": "TransNeXt_micro", "depths": [1, 1, 1, 1]}
@@ -90,3 +93,16 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     weights = [load_checkpoint(folder / "latest")[".pdparams"] for folder in (one, two)]
     for key, value in weights[0].items():
         np.testing.assert_allclose(value, weights[1][key], atol=5e-5, rtol=2e-3, err_msg=key)
+
+
+@pytest.mark.parametrize("whole", ["TransNeXt_micro", "UPerNet"])
+def test_a_fixed_pool_is_refused_before_anything_is_read(tmp_path, whole):
+    backbone = {**SHALLOW, "fixed_pool_size": 1}
+    config = load_config(write_config(tmp_path, Arch=backbone, train=8, test=8))
+    if whole == "UPerNet":
+        arch = replace(config.Arch, name=whole, arguments={"backbone": backbone})
+        config = replace(config, Arch=arch)
+    (tmp_path / "train_list.txt").unlink()
+    with pytest.raises(ValueError, match="fixed_pool_size is for evaluation, .* leave it out"):
+        build_model(config, training=True)
+    assert not config.output_dir.exists()

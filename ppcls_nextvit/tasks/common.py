@@ -58,6 +58,9 @@ def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
     model = create_model(
         config.Arch.name, num_classes=config.Arch.class_num, **config.Arch.arguments
     )
+    if training:
+        # a model that is for evaluation alone says so before any data are read
+        model.train()
     # what the run began with may be gone by now
     if training and config.Global.checkpoints:
         return model

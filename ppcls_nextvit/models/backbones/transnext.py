@@ -450,17 +450,28 @@ class TransNeXt(BaseBackbone):
         names = [name for name, _ in self.named_parameters()]
         return {name for name in names if any(part in name for part in NEVER_DECAYED)}
 
+    def train(self, mode: bool = True) -> "TransNeXt":
+        """As BaseBackbone's. ValueError for training with a fixed_pool_size."""
+        if mode:
+            self._check_trainable()
+        super().train(mode)
+        return self
+
+    def _check_trainable(self) -> None:
+        if self.fixed_pool_size is not None:
+            raise ValueError(
+                "fixed_pool_size is for evaluation, with weights that were trained without it; "
+                "leave it out, or call eval()"
+            )
+
     def forward_features(self, x: Tensor) -> List[Tensor]:
         """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), sizes rounded up.
 
         ValueError for an H or W below min_size, and in training with a fixed_pool_size.
         """
         self.check_size(x)
-        if self.fixed_pool_size is not None and self.training:
-            raise ValueError(
-                "fixed_pool_size is for evaluation, with weights that were trained without it; "
-                "leave it out, or call eval()"
-            )
+        if self.training:
+            self._check_trainable()
         maps: List[Tensor] = []
         for i in range(len(self.stage_strides)):
             x, size = self._part("patch_embed", i)(x)
