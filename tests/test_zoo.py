@@ -34,7 +34,7 @@ def test_every_published_file_is_there_once():
         ("timm", "classification"): 12,
         ("DaiShiResearch/TransNeXt", "classification"): 7,
         ("DaiShiResearch/TransNeXt", "detection"): 3,
-        ("DaiShiResearch/TransNeXt", "segmentation"): 3,
+        ("DaiShiResearch/TransNeXt", "segmentation"): 6,
     }
     for field in ("name", "where", "file"):
         assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 67
@@ -109,6 +109,7 @@ def test_published_transnext():
     assert figures("transnext*upernet*", "ade20k/miou") == [51.1, 52.2, 53.0]
     assert figures("transnext*upernet*", "ade20k/miou_ms") == [51.7, 52.8, 53.7]
     assert figures("transnext*upernet*", "ade20k/miou_ms_interpolation") == [51.5, 52.5, 53.5]
+    assert figures("transnext*mask2former*", "ade20k/miou") == [53.4, 54.1, 54.7]
 
 
 def test_the_records_of_transnext_are_of_models_here():
@@ -215,7 +216,7 @@ def test_warped_images_are_not_cropped():
 
 
 def test_list_weights():
-    assert len(list_weights()) == 67
+    assert len(list_weights()) == 70
     assert list_weights("*base*384.timm") == [
         "nextvit_base.in1k_384.timm",
         "nextvit_base.in1k6m_384.timm",

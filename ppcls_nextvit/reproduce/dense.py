@@ -6,7 +6,7 @@ import copy
 import itertools
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import paddle
 
@@ -47,13 +47,20 @@ def _merged(arguments: Mapping[str, Any], further: Mapping[str, Any]) -> Dict[st
     return merged
 
 
-def loader_section(dataset: DenseDataset, request: Request) -> Dict[str, Any]:
+def transforms_of(record: Weights, dataset: DenseDataset) -> List[Mapping[str, Any]]:
+    """Those of evaluation: the record's own, or the dataset's."""
+    return list(record.transforms or dataset.transforms)
+
+
+def loader_section(
+    dataset: DenseDataset, request: Request, transforms: Sequence[Mapping[str, Any]]
+) -> Dict[str, Any]:
     """DataLoader.Eval with the published preprocessing, of the images below `request.data`."""
     return {
         "dataset": {
             **dataset.section(request.data),
             "mode": "val",
-            "transform_ops": list(dataset.transforms),
+            "transform_ops": list(transforms),
             "sample_num": request.limit,
         },
         "sampler": {"batch_size": request.batch_size or BATCH_SIZE},
@@ -79,7 +86,8 @@ def evaluate(dataset: DenseDataset, request: Request) -> Dict[str, Any]:
             f"{dataset.task}"
         )
     processes = request.processes
-    section = loader_section(dataset, request)
+    transforms = transforms_of(record, dataset)
+    section = loader_section(dataset, request, transforms)
     config = Config(
         record.name,
         GlobalSection(epochs=1, pretrained_model=path),
@@ -92,7 +100,7 @@ def evaluate(dataset: DenseDataset, request: Request) -> Dict[str, Any]:
     settings = {
         "model": [config.Arch.name, config.Arch.arguments],
         "weights_sha256": digest,
-        "transform_ops": list(dataset.transforms),
+        "transform_ops": transforms,
         "images": task.eval_loader.num_images,
         "batch_size": section["sampler"]["batch_size"],
         "process": [processes.rank, processes.world_size],
@@ -110,7 +118,7 @@ def evaluate(dataset: DenseDataset, request: Request) -> Dict[str, Any]:
         "images": result["images"],
         "images_published": dataset.images,
         "complete": result["images"] == dataset.images,
-        "preprocessing": _in_words(dataset.transforms),
+        "preprocessing": _in_words(transforms),
         "figures": {metric: 100 * result[name] for metric, name in dataset.figures.items()},
         "result": result,
         "seconds": round(time.monotonic() - start, 1),

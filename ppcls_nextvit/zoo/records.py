@@ -64,6 +64,8 @@ class Weights:
     where: the address that the source's own pages or code state. file: the name under which a user
     keeps it.
     preprocess: None for detection and segmentation, whose input `protocol` describes.
+    transforms: of a detector or segmentor, those of evaluation where they are not the ones with
+        which reproduce/datasets.py evaluates most.
     published: {metric: %}; `DATASET/top1` for classification (imagenet, imagenet-a, -r, -sketch,
         -v2, -real), `imagenet-c/mce`, `coco/box_map`, `coco/mask_map`, `ade20k/miou` (single
         scale), `ade20k/miou_ms` (multi-scale and flip), `ade20k/miou_ms_interpolation` (the same
@@ -87,6 +89,7 @@ class Weights:
     params_m: float
     gflops: Optional[float]
     preprocess: Optional[Preprocessing] = None
+    transforms: Tuple[Mapping[str, Any], ...] = ()
     protocol: str = ""
     measured: Optional[Mapping[str, float]] = None
     log: Optional[str] = None

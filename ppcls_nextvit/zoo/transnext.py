@@ -45,6 +45,11 @@ UPERNET = {
     "small": (80, 273, 52.2, 52.5, 52.8),
     "base": (121, 319, 53.0, 53.5, 53.7),
 }
+MASK2FORMER = {  # parameters (M), mIoU
+    "tiny": (47.5, 53.4),
+    "small": (69.0, 54.1),
+    "base": (109, 54.7),
+}
 SEVERAL_SCALES = {
     "ade20k/miou_ms": {
         "backbone": {"position_bias": "extrapolation"},
@@ -59,6 +64,9 @@ DETECTION_PROTOCOL = "COCO val2017; shorter side 800, longer at most 1333"
 SEGMENTATION_PROTOCOL = (
     "ADE20K val; within 2048 x 512 in proportion; one scale: windows of 512 x 512, 341 apart; "
     "several: whole image; GFLOPs at 512 x 512"
+)
+MASK2FORMER_PROTOCOL = (
+    "ADE20K val; within 2048 x 512 in proportion, whole image, padded to multiples of 32"
 )
 
 
@@ -180,10 +188,41 @@ def _segmentation() -> Iterator[Weights]:
         )
 
 
+def _mask2former() -> Iterator[Weights]:
+    for variant, (params, miou) in MASK2FORMER.items():
+        yield _official(
+            variant,
+            "mask2former_160k_in1k",
+            f"mask2former-transnext-{variant}-ade",
+            f"mask2former_transnext_{variant}_512x512_160k_ade20k_in1k.pth",
+            model="Mask2Former",
+            arguments={
+                "backbone": {
+                    "name": f"TransNeXt_{variant}",
+                    "pretrain_size": 224,
+                    "position_bias": "interpolation",
+                    "table_size": 512,
+                }
+            },
+            task="segmentation",
+            head="Mask2Former 160k",
+            published={"ade20k/miou": miou},
+            params_m=params,
+            gflops=None,
+            transforms=(
+                {"Resize": {"scale": [2048, 512]}},
+                {"Normalize": {}},
+                {"Pad": {"size_divisor": 32}},
+            ),
+            protocol=MASK2FORMER_PROTOCOL,
+        )
+
+
 CLASSIFICATION = tuple(_classification())
 DETECTION = tuple(_detection())
 SEGMENTATION = tuple(_segmentation())
-RECORDS = (*CLASSIFICATION, *DETECTION, *SEGMENTATION)
+QUERY_SEGMENTATION = tuple(_mask2former())
+RECORDS = (*CLASSIFICATION, *DETECTION, *SEGMENTATION, *QUERY_SEGMENTATION)
 TABLES = (
     Table(
         f"Classification: {OFFICIAL}",
@@ -215,5 +254,11 @@ TABLES = (
             "mIoU ms": "ade20k/miou_ms",
             "mIoU ms, interpolated": "ade20k/miou_ms_interpolation",
         },
+    ),
+    Table(
+        f"Segmentation: {OFFICIAL}, Mask2Former on ADE20K",
+        f"{MASK2FORMER_PROTOCOL}.",
+        QUERY_SEGMENTATION,
+        {"mIoU": "ade20k/miou"},
     ),
 )
