@@ -295,10 +295,10 @@ def test_a_pdmodel_is_written_too_and_other_programs_refuse_it(run, tmp_path):
     overrides = [word for option in options for word in ("-o", option)]
     assert main(["export", "-c", str(path), *overrides, "--format", "pdmodel"]) == 0
     convert = program_at("deploy/serving/paddle_serving/convert.py")
-    with pytest.raises(ValueError, match="PostProcess.Topk.label_list: expected a list of names"):
+    with pytest.raises(ValueError, match="tells several labels an image, this program one"):
         convert.convert(where, tmp_path / "server", tmp_path / "client")
     classifier = program_at("deploy/serving/classifier.py")
-    with pytest.raises(ValueError, match="PostProcess.Topk.label_list: expected a list of names"):
+    with pytest.raises(ValueError, match="tells several labels an image, this program one"):
         classifier.read_description(where)
 
 

@@ -12,6 +12,12 @@ MISSING = object()
 
 def check_fields(description: Any) -> None:
     """ValueError, which names the field, for the first one that is missing or of another type."""
+    post = description.get("PostProcess") if isinstance(description, dict) else None
+    if isinstance(post, dict) and "MultiLabelThreshOutput" in post:
+        raise ValueError(
+            "the model tells several labels an image, this program one; deploy/python/predict.py "
+            "runs it"
+        )
     for place, (is_right, expected) in FIELDS.items():
         value = description
         for key in place.rstrip("?").split("."):
