@@ -37,7 +37,7 @@ def test_every_published_file_is_there_once():
         ("DaiShiResearch/TransNeXt", "segmentation"): 6,
     }
     for field in ("name", "where", "file"):
-        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 67
+        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 70
     assert all(
         zoo.is_name(name) and not zoo.is_name(record.file) for name, record in zoo.WEIGHTS.items()
     )
