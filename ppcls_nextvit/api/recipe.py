@@ -17,7 +17,7 @@ from ..schema import ConfigError
 from ..tasks.common import CLASS_NAMES, class_names_text
 from .own_data import OwnData
 
-__all__ = ["Choices", "Plan", "plan"]
+__all__ = ["Choices", "Plan", "described", "plan"]
 
 # of a training step in float32 at 224 pixels, measured on a CPU: 0.030 of NextViT_small, 0.036 of
 # TransNeXt_tiny
@@ -72,7 +72,7 @@ def plan(data: OwnData, choices: Choices, folder: Path) -> Plan:
     if choices.model not in MODELS or MODELS.get(choices.model).task != "classification":
         MODELS.get(choices.model, "--model")
         raise ConfigError(f"--model {choices.model}: give a classifier, such as NextViT_small")
-    said = [_described(data)]
+    said = [described(data)]
     make = _classification if data.task == "classification" else _detection
     content = make(data, choices, folder, said)
     lists = dict(data.lists)
@@ -82,7 +82,8 @@ def plan(data: OwnData, choices: Choices, folder: Path) -> Plan:
     return Plan(_placed(content, str(folder)), tuple(said), lists)
 
 
-def _described(data: OwnData) -> str:
+def described(data: OwnData) -> str:
+    """What the data are, on a line."""
     train, evaluation = data.images
     kind = {"folders": "folders of images", "lists": "lists", "coco": "COCO json"}[data.layout]
     counts = ""

@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 
 ABOUT = "Next-ViT on PaddlePaddle, from a YAML to a deployed model."
 COMMANDS = (
+    "check",
     "train",
     "eval",
     "infer",
@@ -42,7 +43,7 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nextvit",
         usage="nextvit [-h] [--version] COMMAND ...",
-        description="\n".join([ABOUT, "", "commands:", *lines]),
+        description="\n".join([ABOUT, "commands:", *lines]),
         epilog="nextvit COMMAND -h shows the options of a command and an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,0 +1,55 @@
+"""Examine a folder of data before training on it.
+
+    nextvit check photos
+
+Counts per class and split, sizes, images that cannot be read, the same or a similar image in
+training and evaluation, classes without images, boxes that cannot be meant. Takes what `nextvit
+train --data` takes. Exit status 1 if something is wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DIR", help="images by class, lists, or COCO json")
+    parser.add_argument(
+        "--layout", choices=["coco", "lists", "folders"], help="default: what is there"
+    )
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of each class, to evaluate on, where the folder does not say (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that split (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write what was found as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..api.doctor import examined
+    from ..api.own_data import recognised
+    from ..api.recipe import described
+    from ..tasks.common import write_json
+
+    data = recognised(Path(args.data), args.layout, args.val_share, args.seed)
+    print(described(data))
+    findings = examined(data, _progress if sys.stderr.isatty() else None)
+    for line in findings.facts:
+        print(line)
+    for line in findings.warnings:
+        print(f"warning: {line}")
+    for line in findings.errors:
+        print(f"error: {line}")
+    print(f"{len(findings.errors)} errors, {len(findings.warnings)} warnings")
+    if args.json:
+        write_json(args.json, findings.to_dict())
+    return int(bool(findings.errors))
+
+
+def _progress(done: int, total: int) -> None:
+    if done % 20 == 0 or done == total:
+        end = "\n" if done == total else ""
+        print(f"\r{done} of {total} images", end=end, file=sys.stderr, flush=True)
