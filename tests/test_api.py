@@ -16,6 +16,8 @@ import yaml
 from PIL import Image
 
 import ppcls_nextvit as nv
+from ppcls_nextvit import zoo
+from ppcls_nextvit.api import sources
 from ppcls_nextvit.cli.main import main
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.data.images import ImageError
@@ -251,6 +253,19 @@ def test_what_cannot_be_loaded(source, options, message, weights, tmp_path, monk
 def test_weights_of_the_zoo_that_are_not_here():
     with pytest.raises(FileNotFoundError, match="nextvit_small_in1k_224.pth"):
         nv.load("nextvit_small.in1k_224.official")
+
+
+@pytest.mark.parametrize("name", zoo.list_weights())
+def test_every_record_of_the_zoo_is_a_model(name, monkeypatch):
+    record = zoo.get(name)
+    classes = {"classification": 1000, "detection": 80, "segmentation": 150}[record.task]
+    monkeypatch.setattr(sources, "read_file", lambda path: {})
+    monkeypatch.setattr(sources, "head_classes", lambda tree: classes)
+    monkeypatch.setattr(sources, "resolve", lambda source: record.file)
+    config = sources.config_of(sources.Asked(name))
+    assert config.Arch.name == record.model and config.Arch.class_num == classes
+    assert len(set(common.class_names(config))) > 0.98 * classes, "names, not numbers"
+    assert not common.class_names(config)[0].isdecimal()
 
 
 @pytest.fixture(scope="module")

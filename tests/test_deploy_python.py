@@ -633,6 +633,7 @@ def test_copied_away_it_runs_without_this_project(exported, tmp_path):
     images = clothes(tmp_path / "clothes", 2)
     done = run_copy(tmp_path, "--model", exported[0], "--images", images, "--topk", "1")
     assert done.returncode == 0, done.stderr
+    assert "ccache" not in done.stderr
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
         str(images / "00000.png"),
         str(images / "00001.png"),

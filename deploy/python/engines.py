@@ -3,6 +3,7 @@
 An engine's own package is imported by its function, so that only the one in use must be installed.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def paddle_engine(
     on a GPU, from a .pdmodel, for batches up to `batch_size`. ImportError, or ValueError, one line,
     for what does not go together or cannot be loaded.
     """
+    # what Paddle says when it is imported: a compiler cache, which nothing here would use
+    warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
     from paddle import inference
 

@@ -4,6 +4,7 @@ and onnxruntime or paddle, whichever the exported folder is for.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def load_onnx(files: dict[str, str], device: str, threads: int) -> Run:
 
 def load_paddle(files: dict[str, str], device: str, threads: int) -> Run:
     """The model, run by Paddle Inference. files: {suffix: path}."""
+    # what Paddle says when it is imported: a compiler cache, which nothing here would use
+    warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
     from paddle import inference
 

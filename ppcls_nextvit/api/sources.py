@@ -17,7 +17,7 @@ from ..config.sections import ArchSection, Config, GlobalSection, InferSection
 from ..hub import pretrained_source
 from ..models import MODELS
 from ..reproduce import PUBLISHED_DATASETS, default_dataset
-from ..reproduce.dense import architecture
+from ..reproduce.dense import architecture, transforms_of
 from ..schema import ConfigError, coerce, shown
 from ..tasks import check, load_config
 from ..tasks.runs import load_run, run_with, with_infer
@@ -110,7 +110,7 @@ def _of_record(record: zoo.Weights, path: str) -> Config:
         record.name,
         GlobalSection(epochs=1, pretrained_model=path),
         architecture(record, dataset, found or classes),
-        Infer=InferSection(transforms=list(dataset.transforms), PostProcess=names),
+        Infer=InferSection(transforms=transforms_of(record, dataset), PostProcess=names),
     )
 
 
