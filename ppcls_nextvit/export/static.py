@@ -70,7 +70,19 @@ def save_program(
         raise ValueError(f"format must be one of {', '.join(SUFFIXES)}; got {kind!r}")
     if kind == "pir":
         return _save(layer, str(prefix), signature)
+    _check_old_program(layer)
     return in_own_process(_save, layer, str(prefix), signature, **OLD_PROGRAMS)
+
+
+def _check_old_program(layer: Callable) -> None:
+    """ExportError for a layer of which a part says why no .pdmodel can be written."""
+    parts = layer.sublayers(include_self=True) if isinstance(layer, nn.Layer) else []
+    reasons = [part.no_pdmodel for part in parts if hasattr(part, "no_pdmodel")]
+    if reasons:
+        raise ExportError(
+            f"this model cannot be a .pdmodel: {reasons[0]}. That rules out --format pdmodel, int8 "
+            "for Paddle, and Paddle Lite; export to paddle, onnx or openvino"
+        )
 
 
 def _save(layer: Callable, prefix: str, signature: Signature) -> int:

@@ -99,11 +99,15 @@ class Places(NamedTuple):
 
     def pooled(self, x: Tensor) -> Tensor:
         """Adaptive average pooling: [B, C, N] -> [B, C, P]."""
-        x = x.reshape([0, x.shape[1], *self.size])
+        channels = x.shape[1]
+        x = x.reshape([0, channels, *self.size])
         if isinstance(self.size[0], int):
-            return F.adaptive_avg_pool2d(x, self.pool).flatten(2)
-        down, across = (_averages(*axis) for axis in zip(self.size, self.pool))
-        return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True).flatten(2)
+            x = F.adaptive_avg_pool2d(x, self.pool)
+        else:
+            down, across = (_averages(*axis) for axis in zip(self.size, self.pool))
+            x = paddle.matmul(paddle.matmul(down, x), across, transpose_y=True)
+        # no flatten, of which Paddle2ONNX makes four operators
+        return x.reshape([0, channels, -1])
 
 
 def _taken(rows: Tensor, places: Sequence[Tuple[Tensor, Optional[Tensor]]]) -> Tensor:

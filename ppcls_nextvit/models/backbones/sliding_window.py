@@ -19,7 +19,7 @@ from ... import ops
 from ...schema import nearest
 from ..layers import eager_on_cpu
 
-__all__ = ["FORMS", "WindowForm", "chosen_form", "window_form"]
+__all__ = ["FORMS", "WindowForm", "chosen_form"]
 
 
 class WindowForm(Protocol):
@@ -69,13 +69,6 @@ class Sliced:
 
 
 FORMS: Dict[str, WindowForm] = {"native": Native(), "sliced": Sliced()}
-
-
-def window_form(name: str) -> WindowForm:
-    """The form `name` of FORMS. ValueError for another name."""
-    if name not in FORMS:
-        raise ValueError(f"unknown attention form {name!r}.{nearest(name, FORMS)}")
-    return FORMS[name]
 
 
 def chosen_form(name: str) -> Tuple[bool, WindowForm]:

@@ -22,7 +22,7 @@ from ..layers import Conv2D, DropPath, eager_on_cpu, recompute_block
 from ..registry import register_variants
 from .base import BaseBackbone
 from .positions import Places, find_places, pooled_size
-from .sliding_window import chosen_form, window_form
+from .sliding_window import chosen_form
 from .tokens import (
     ChannelsFirstConv2D,
     ChannelsLastLinear,
@@ -37,6 +37,7 @@ from .tokens import (
     split_heads,
     unit,
 )
+from .transnext_export import ExportedAggregatedAttention, ExportedAttention, ExportedGLU
 
 HEAD_DIM = 24
 MLP_RATIOS = (8, 8, 4, 4)
@@ -109,7 +110,8 @@ class PatchEmbed(nn.Layer):
     def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[Size, Size]]:
         """x: [B, C_in, H, W] -> (tokens [B, N, C], (height, width) of their map)."""
         x = self.proj(x)
-        return self.norm(x.flatten(2).transpose([0, 2, 1])), map_size(x)
+        tokens = x.reshape([0, x.shape[1], -1]).transpose([0, 2, 1])
+        return self.norm(tokens), map_size(x)
 
 
 class DWConv(nn.Layer):
@@ -148,6 +150,7 @@ class CosineAttention(nn.Layer):
     """
 
     window = 0  # side, in tokens, of what is seen beside the pooled map
+    find_places = staticmethod(find_places)
 
     def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__()
@@ -497,21 +500,26 @@ class TransNeXt(BaseBackbone):
             side = self.table_size // stride
             trained = (side, max(side // self.config.sr_ratios[stage], 1))
         unit_length = self.config.pretrain_size // stride - 1
-        return find_places(size, attention.pool_size(size), unit_length, attention.window, trained)
+        return attention.find_places(
+            size, attention.pool_size(size), unit_length, attention.window, trained
+        )
 
     def forward_head(self, maps: Sequence[Tensor]) -> Tensor:
         """The maps of forward_features -> logits [B, num_classes]; without classes the mean of the
         last map's tokens, [B, C].
         """
-        return self.head(maps[-1].flatten(2).mean(-1))
+        return self.head(maps[-1].reshape([0, self.stage_channels[-1], -1]).mean(-1))
 
     def export_form(self) -> "TransNeXt":
         """A new model in eval mode: the same function without unfolded windows."""
         form = copy.deepcopy(self)
         form.eval()
-        for layer in form.sublayers():
-            if isinstance(layer, AggregatedAttention):
-                layer.compiled, layer.form = False, window_form("sliced")
+        with paddle.no_grad():
+            for layer in form.sublayers():
+                if isinstance(layer, Block):
+                    aggregated = isinstance(layer.attn, AggregatedAttention)
+                    made = ExportedAggregatedAttention if aggregated else ExportedAttention
+                    layer.attn, layer.mlp = made(layer.attn), ExportedGLU(layer.mlp)
         return form
 
 

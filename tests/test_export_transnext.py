@@ -1,0 +1,138 @@
+"""TransNeXt's exported files: what is constant at a known size is folded, any size is right where
+none was traced, and what a target cannot take is said.
+"""
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_nextvit import create_model
+from ppcls_nextvit.export import TARGETS
+from ppcls_nextvit.export.target import Signature
+from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.models import export_form
+from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from scripts import seeded
+
+NEEDS = {
+    "paddle": (),
+    "onnx": ("paddle2onnx", "onnxslim", "onnxruntime"),
+    "openvino": ("paddle2onnx", "onnxslim", "openvino"),
+}
+# of a program for one size: nothing reads a size, makes a table or computes a position bias
+FOLDED = {
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Conv",
+    "Div",
+    "Erf",
+    "Gemm",
+    "LayerNormalization",
+    "MatMul",
+    "Mul",
+    "Reciprocal",
+    "ReduceMean",
+    "ReduceSum",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Tile",
+    "Transpose",
+}
+
+
+def small_model(name="TransNeXt_micro", **arguments):
+    """One block a stage, random weights of which every one matters, in eval mode."""
+    model = create_model(name, **{"depths": (1, 1, 1, 1), "num_classes": 5, **arguments})
+    for key, value in model.state_dict().items():
+        value.set_value(seeded.tensor(key, value.shape))
+    model.eval()
+    return model
+
+
+def exported(name, folder, model, export=export_classifier, **arguments):
+    for package in NEEDS[name]:
+        pytest.importorskip(package, reason=f"{name} needs {package}")
+    return export(model, TARGETS[name], folder, {}, **{"image_size": (64, 64), **arguments})
+
+
+def differences(name, folder, model, shapes):
+    """Of the exported logits from the model's, as shares of their scale."""
+    run = TARGETS[name].load(folder, Signature({"x": ()}, ("logits",)))
+    for number, shape in enumerate(shapes):
+        x = np.random.default_rng(number).standard_normal(shape, dtype=np.float32)
+        with paddle.no_grad():
+            expected = model(paddle.to_tensor(x)).numpy()
+        yield np.abs(run({"x": x})["logits"] - expected).max() / np.abs(expected).max()
+
+
+def initializers(folder):
+    import onnx
+
+    model = onnx.load(str(folder / "inference.onnx"))
+    return {node.op_type for node in model.graph.node}, [
+        tuple(tensor.dims) for tensor in model.graph.initializer
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["paddle", "onnx", pytest.param("openvino", marks=pytest.mark.chain)]
+)
+def test_any_size_is_right_where_none_was_traced(tmp_path, name):
+    """Not square, odd, a strip, and the smallest, whose last map is one token."""
+    model = small_model()
+    result = exported(name, tmp_path, model, softmax=False)
+    assert result.report.worst < 1e-5 and len({tuple(s) for s in result.report.shapes}) == 3
+    shapes = [(2, 3, 64, 96), (1, 3, 45, 70), (1, 3, 32, 32), (1, 3, 35, 300)]
+    assert max(differences(name, tmp_path, model, shapes)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_known_size_is_folded(tmp_path, name):
+    """At an odd size, with a bias that is interpolated."""
+    model = small_model(position_bias="interpolation", table_size=96)
+    result = exported(name, tmp_path, model, batch=1, size=(45, 70), softmax=False)
+    assert result.report.worst < 1e-5
+    assert max(differences(name, tmp_path, model, [(1, 3, 45, 70)])) < 1e-5
+    if name != "onnx":
+        return
+    operators, shapes = initializers(tmp_path)
+    assert operators == FOLDED
+    # stage 1 has 2 heads, 12 x 18 tokens, 1 x 2 pooled ones: position bias, local bias, scale,
+    # share of the query embedding
+    assert {(2, 216, 2), (2, 216, 9), (2, 216, 1), (2, 216, 24)} <= {shape[-3:] for shape in shapes}
+    assert not [shape for shape in shapes if 512 in shape and shape[-2:] in ((2, 512), (512, 2))], (
+        "the MLP of the position bias is gone"
+    )
+
+
+def test_the_form_is_new_and_the_model_stays():
+    model = small_model(attention_form="native")
+    keys = list(model.state_dict())
+    form = export_form(model)
+    assert list(model.state_dict()) == keys and not set(form.state_dict()) & {
+        "block1.0.attn.q.weight",
+        "block1.0.attn.cpb_fc1.weight",
+        "block1.0.attn.temperature",
+    }
+
+
+def test_maps_are_exported_too(tmp_path):
+    model = small_model("TransNeXt_micro_AAAA", num_classes=None)
+    result = exported("paddle", tmp_path, model, export_features, batch=1, size=(64, 96))
+    assert set(result.report.difference) == {"stage1", "stage2", "stage3", "stage4"}
+    assert result.report.worst < 1e-5
+
+
+@pytest.mark.slow
+def test_a_pdmodel_is_refused_by_name(tmp_path):
+    for size in (None, (64, 64)):
+        with pytest.raises(ExportError, match=r"cannot be a \.pdmodel: .*GELU\. "):
+            exported("paddle", tmp_path / "model", small_model(), size=size, format="pdmodel")
+    assert not list(tmp_path.iterdir())
