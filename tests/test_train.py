@@ -113,6 +113,9 @@ def test_a_run_leaves_what_the_readme_promises(uninterrupted):
         "curves.png",
         "confusion_matrix.png",
         "predictions.png",
+        "report.html",
+        "results.csv",
+        "class_names.txt",
     } <= names
     assert {
         f"{stem}{suffix}"

@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 import numpy as np
 import paddle
@@ -26,6 +26,7 @@ from .lock import own_folder
 from .log import RunLog, environment, memory_text, peak_memory_mb
 from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
+from .page import Table, write_page
 from .precision import evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
 from .resume import Plan, read_saved
@@ -209,10 +210,14 @@ class Run:
         }
         if self.config.Global.eval_during_train and not self.processes.many:
             pictures["pictures of the evaluation"] = partial(self.task.report, self.directory)
+        tables: Dict[str, Table] = {}
+        pictures["report.html"] = partial(
+            write_page, self.directory, self.config.Arch.name, self.progress.best_so_far, tables
+        )
         for name, draw in pictures.items():
             try:
                 with self.stop.at_once():
-                    draw()
+                    tables.update(draw() or {})
             except Stopped:
                 logger.warning("%s: not drawn, because of signal %d", name, self.stop.number)
             except Exception as error:  # of any kind: the run itself is done and saved

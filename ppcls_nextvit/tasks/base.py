@@ -12,6 +12,7 @@ import paddle
 
 from ..config import Config
 from ..engine.distributed import Processes
+from ..engine.page import Table
 from ..export.opened import Opened
 from ..export.target import Exported
 from .results import Predictor
@@ -132,8 +133,10 @@ class Task(Protocol):
         over all processes.
         """
 
-    def report(self, directory: Any) -> None:
-        """Pictures of what was learnt, drawn into `directory`."""
+    def report(self, directory: Any) -> Optional[Mapping[str, Table]]:
+        """Pictures of what was learnt, drawn into `directory`; and tables for the run's report, by
+        their titles, if there are any.
+        """
 
 
 class ResumableTask(Task, Protocol):

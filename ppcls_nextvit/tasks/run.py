@@ -5,7 +5,6 @@ from typing import Any, Dict
 from ..config import Config
 from ..engine import train as loop
 from ..engine.distributed import start_processes
-from ..engine.logger import logger
 from ..schema import ConfigError
 from .registry import task_of
 
@@ -30,6 +29,4 @@ def evaluate(config: Config) -> Dict[str, Any]:
         )
     processes = start_processes(config.Global.device)
     task = task_of(config)(config, processes, training=False)
-    result = task.evaluate()
-    logger.info("%s", result)
-    return result
+    return task.evaluate()

@@ -15,6 +15,7 @@ from ...data.images import decode_image
 from ...data.transforms.pipeline import Preprocess
 from ...engine.distributed import Processes
 from ...engine.logger import logger
+from ...engine.page import Table
 from ...models import create_model
 from ...schema import ConfigError, check_entries, check_mapping, coerce, named_entries
 from ...weights import load_weights
@@ -23,6 +24,7 @@ from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, write_class_names
 from . import multilabel_losses, multilabel_metrics  # noqa: F401 - register their entries
 from .benchmark import measure
+from .class_table import class_table
 from .export import export
 from .exported import exported_predictor
 from .kind import MULTI_LABEL, is_multi_label
@@ -179,9 +181,9 @@ class ClassificationTask(Task):
             return logits.argmax(axis=-1).numpy()
         return (F.sigmoid(logits) >= self.threshold).numpy()
 
-    def report(self, directory: Union[str, Path]) -> None:
+    def report(self, directory: Union[str, Path]) -> Mapping[str, Table]:
         """Confusion matrix, or for several labels an image the counts of each, and a sheet of
-        predictions on evaluation images, drawn into `directory`.
+        predictions on evaluation images, drawn into `directory`; a table of all classes.
         """
         result = self.evaluate(with_predictions=True)
         names = class_names(self.config, self.eval_loader.dataset)
@@ -199,6 +201,7 @@ class ClassificationTask(Task):
         ]
         truths, guesses = ([_told(part[i], names) for i in chosen] for part in found)
         draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)
+        return {"Classes": class_table(*found, names)}
 
 
 def _told(label: np.ndarray, names: Sequence[str]) -> str:

@@ -1,0 +1,155 @@
+"""A run as one file to read: report.html, which holds its pictures and needs nothing else; and its
+evaluations as results.csv.
+"""
+
+import base64
+import csv
+import html
+import io
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+
+from .log import read_figures
+
+__all__ = ["Table", "write_page"]
+
+# rows of cells, the titles of the columns first
+Table = Sequence[Sequence[Union[str, int, float, None]]]
+
+PICTURES = (  # by file, in the order of the page
+    ("curves.png", "Curves"),
+    ("confusion_matrix.png", "Confusion matrix"),
+    ("labels.png", "Labels"),
+    ("predictions.png", "Predictions on evaluation images"),
+)
+NOT_SHOWN = ("kind", "time", "update")
+MOST_ROWS = 200  # of a table; a report is read by people
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem;
+  max-width: 60rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+img { max-width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #888; }
+pre { background: #f4f4f4; padding: .75rem; overflow-x: auto; font-size: .85rem; }
+@media (prefers-color-scheme: dark) {
+  body { background: #1b1b1b; color: #ddd; } pre { background: #2a2a2a; }
+  th, td { border-color: #444; } img { background: #fff; }
+}
+"""
+
+
+def write_page(directory: Path, title: str, summary: str, tables: Mapping[str, Table]) -> None:
+    """report.html and results.csv in the folder of a run, of what the run left there.
+
+    title: the model; summary: how good it became. tables: further ones of the task, by their
+    titles.
+    """
+    evaluations, others = _evaluations(directory)
+    with open(directory / "results.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(evaluations)
+    parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(summary)}</p>", _use(directory)]
+    for name, heading in PICTURES[:1]:
+        parts.append(_picture(directory / name, heading))
+    for heading, table in {**tables, **others}.items():
+        parts.append(_section(heading, _table(table)))
+    for name, heading in PICTURES[1:]:
+        parts.append(_picture(directory / name, heading))
+    parts.append(_section("Evaluations", _table(evaluations)))
+    parts.append(_file("Configuration", directory / "config.yaml"))
+    parts.append(_file("Versions and hardware", directory / "environment.json"))
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body>\n</html>\n"
+    )
+    (directory / "report.html").write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
+    """(a table of the numbers of all evaluations, further tables of the last one: figures that are
+    mappings, such as the IoU of each class).
+    """
+    found = [each for each in read_figures(directory) if each["kind"].startswith("eval")]
+    keys: Dict[str, None] = {}
+    for figures in found:
+        keys.update(
+            dict.fromkeys(
+                key
+                for key, value in figures.items()
+                if key not in NOT_SHOWN and isinstance(value, (int, float))
+            )
+        )
+    rows: List[List[Any]] = [["weights", *keys]]
+    for figures in found:
+        kind = "averaged" if figures["kind"] == "eval_ema" else "trained"
+        rows.append([kind, *(figures.get(key, "") for key in keys)])
+    last = found[-1] if found else {}
+    tables: Dict[str, Table] = {
+        name: [["class", name], *value.items()]
+        for name, value in last.items()
+        if isinstance(value, dict)
+    }
+    return rows, tables
+
+
+def _use(directory: Path) -> str:
+    commands = (
+        f"nextvit infer --model {directory} --images IMAGES\n"
+        f"nextvit export --model {directory} --to onnx -o Global.save_inference_dir=DIR"
+    )
+    python = (
+        "import ppcls_nextvit as nv\n\n"
+        f"model = nv.load({str(directory)!r})\n"
+        'print(model.predict("photo.jpg")[0])'
+    )
+    return _section("Use it", f"<pre>{_text(commands)}</pre>\n<pre>{_text(python)}</pre>")
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<h2>{_text(heading)}</h2>\n{content}"
+
+
+def _picture(path: Path, heading: str) -> str:
+    if not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    source = f"data:image/png;base64,{data}"
+    return _section(heading, f'<img alt="{_text(heading)}" src="{source}">')
+
+
+def _file(heading: str, path: Path) -> str:
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return f"<details><summary>{_text(heading)}</summary>\n<pre>{_text(text)}</pre></details>"
+
+
+def _table(table: Table) -> str:
+    head, *rows = table
+    out = io.StringIO()
+    out.write('<div class="wide"><table>\n<thead><tr>')
+    out.write("".join(f"<th>{_text(cell)}</th>" for cell in head))
+    out.write("</tr></thead>\n<tbody>\n")
+    for row in rows[:MOST_ROWS]:
+        cells = "".join(f"<td>{_text(_shown(cell))}</td>" for cell in row)
+        out.write(f"<tr>{cells}</tr>\n")
+    out.write("</tbody></table></div>")
+    left = len(rows) - MOST_ROWS
+    return out.getvalue() + (f"\n<p>and {left} more rows</p>" if left > 0 else "")
+
+
+def _shown(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
