@@ -140,6 +140,31 @@ def test_a_layer_equals_the_native_form(size, window, dtype, bound, built):
         assert max_difference(compiled[name], expected) < 20 * bound * largest, name
 
 
+@pytest.mark.parametrize("dtype, bound", [("float64", 1e-12), ("float32", 1e-6)])
+@pytest.mark.parametrize("isa", SETS)
+def test_the_position_bias_equals_that_of_paddle_s_operators(isa, dtype, bound, built, monkeypatch):
+    monkeypatch.setenv("PPCLS_NEXTVIT_ISA", isa)
+    found = []
+    for form in ("compiled", "native"):
+        layer = attention(form, 3, dtype)
+        size = (11, 6)  # which the keys do not divide
+        places = transnext.find_places(size, layer.pool_size(size), 13, 3)
+        bias = layer.position_bias(places)
+        weights = paddle.cos(paddle.arange(bias.size, dtype=dtype)).reshape(bias.shape)
+        (bias * weights).sum().backward()
+        mlp = [p for name, p in layer.named_parameters() if name.startswith("cpb")]
+        found.append([bias, *(p.grad for p in mlp)])
+    for compiled, native in zip(*found, strict=True):
+        largest = max(float(native.abs().max()), 1.0)
+        assert max_difference(compiled, native) < 5 * bound * largest
+
+
+def test_a_bias_that_is_interpolated_is_left_to_paddle(built, monkeypatch):
+    monkeypatch.setattr(ops, "position_bias", pytest.fail)
+    model = create_model("TransNeXt_micro", position_bias="interpolation", table_size=64, **TOY)
+    assert model.eval()(paddle.zeros([1, 3, 32, 32])).shape == [1, 5]
+
+
 def test_the_gradient_is_that_of_the_result(built):
     """Along a drawn direction of every input at once, by central differences."""
     given = arguments((5, 7), window=5, d=5, dtype="float64")
@@ -207,7 +232,7 @@ def test_the_kernels_under_sanitizers(tmp_path):
     command = [building.compiler_name(), "-std=c++17", "-O1", "-g", "-fopenmp", "-fno-math-errno"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-w"]
     command += [f"-I{sources}", *map(str, sorted(sources.glob("*.cpp")))]
-    command += [str(ROOT / "tests" / "native" / "attention_check.cpp"), "-o", str(program)]
+    command += [str(ROOT / "tests" / "native" / "operators_check.cpp"), "-o", str(program)]
     subprocess.run(command, check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith(": 0 failures\n"), (
@@ -241,6 +266,43 @@ def test_the_kernels_under_sanitizers(tmp_path):
 def test_wrong_arguments_are_named(change, kind, message, built):
     with pytest.raises(kind) as error:
         ops.aggregated_attention(**{**arguments((2, 3)), **change})
+    assert message in str(error.value)
+
+
+BIAS = {
+    "rows": paddle.zeros([3]),
+    "columns": paddle.zeros([2]),
+    "row_index": paddle.zeros([4, 2], "int64"),
+    "column_index": paddle.zeros([5, 1], "int64"),
+    "weight_1": paddle.zeros([2, 7]),
+    "bias_1": paddle.zeros([7]),
+    "weight_2": paddle.zeros([7, 2]),
+    "bias_2": paddle.zeros([2]),
+}
+
+
+@pytest.mark.parametrize(
+    "change, kind, message",
+    [
+        ({"bias_1": paddle.zeros([6])}, ValueError, "bias_1 must have shape [7]; got [6]"),
+        (
+            {"columns": paddle.zeros([2], "float64")},
+            TypeError,
+            "columns must be float32, as rows is",
+        ),
+        ({"row_index": paddle.zeros([4, 2])}, TypeError, "row_index must be int64 with 2 axes"),
+        ({"row_index": paddle.full([4, 2], 3, "int64")}, OSError, "index 3 of 3 distances"),
+        (
+            {"column_index": paddle.full([5, 1], -1, "int64")},
+            OSError,
+            "index -1 of 2 distances",
+        ),
+    ],
+)
+def test_wrong_arguments_of_the_position_bias_are_named(change, kind, message, built):
+    assert ops.position_bias(**BIAS).shape == [2, 20, 2]
+    with pytest.raises(kind) as error:
+        ops.position_bias(**{**BIAS, **change})
     assert message in str(error.value)
 
 

@@ -3,8 +3,18 @@
 `nextvit build-ops` compiles them (building.py); who uses one asks `is_loaded` first.
 """
 
-from .attention import aggregated_attention, takes
+from .attention import aggregated_attention
 from .building import BuildError, build
+from .calling import takes
 from .loading import is_loaded, status_line
+from .position import position_bias
 
-__all__ = ["BuildError", "aggregated_attention", "build", "is_loaded", "status_line", "takes"]
+__all__ = [
+    "BuildError",
+    "aggregated_attention",
+    "build",
+    "is_loaded",
+    "position_bias",
+    "status_line",
+    "takes",
+]

@@ -1,25 +1,17 @@
 """Aggregated attention of TransNeXt as one compiled operator, with its gradient; on a CPU."""
 
-import os
 from typing import Dict, Sequence, Tuple
 
 import paddle
 from paddle import Tensor
 
-from .loading import is_loaded
+from .calling import check_instruction_set, check_types, dense
+from .loading import require
 
-__all__ = ["WINDOWS", "aggregated_attention", "takes"]
+__all__ = ["WINDOWS", "aggregated_attention"]
 
 WINDOWS = (3, 5, 7)
-# what $PPCLS_NEXTVIT_ISA may name: nothing better is used than that
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-TYPES = (paddle.float32, paddle.float64)
 NAME = "nextvit_aggregated_attention"
-
-
-def takes(x: Tensor) -> bool:
-    """Whether the operator takes a tensor where and of which type `x` is."""
-    return x.place.is_cpu_place() and x.dtype in TYPES
 
 
 def aggregated_attention(
@@ -50,8 +42,7 @@ def aggregated_attention(
     RuntimeError where the operators are not built; TypeError and ValueError name an argument of
     another type or shape.
     """
-    if not is_loaded():
-        raise RuntimeError("the compiled operators are not built; run nextvit build-ops")
+    require()
     given = {
         "q": q,
         "kv": kv,
@@ -66,33 +57,13 @@ def aggregated_attention(
     }
     if window not in WINDOWS:
         raise ValueError(f"window must be one of {WINDOWS}; got {window}")
-    isa = os.environ.get("PPCLS_NEXTVIT_ISA", "")
-    if isa and isa not in INSTRUCTION_SETS:
-        raise ValueError(
-            f"PPCLS_NEXTVIT_ISA is {isa!r}; expected one of {', '.join(INSTRUCTION_SETS)}"
-        )
-    _check_types(given)
+    check_instruction_set()
+    check_types(given)
     _check_shapes(given, size, window)
-    inputs = [x if x.is_contiguous() else x.contiguous() for x in given.values()]
-    (out,) = paddle.base.core.eager._run_custom_op(NAME, *inputs, *size, window, unit)
+    (out,) = paddle.base.core.eager._run_custom_op(
+        NAME, *dense(given.values()), *size, window, unit
+    )
     return out
-
-
-def _check_types(given: Dict[str, Tensor]) -> None:
-    expected = given["q"].dtype
-    if expected not in TYPES:
-        raise TypeError(f"q must be float32 or float64; got {_type_name(expected)}")
-    for name, x in given.items():
-        if x.dtype != expected:
-            raise TypeError(
-                f"{name} must be {_type_name(expected)}, as q is; got {_type_name(x.dtype)}"
-            )
-        if not x.place.is_cpu_place():
-            raise TypeError(f"{name} must be on a CPU; it is on {x.place}")
-
-
-def _type_name(dtype: paddle.dtype) -> str:
-    return str(dtype).rpartition(".")[2]
 
 
 def _check_shapes(given: Dict[str, Tensor], size: Sequence[int], window: int) -> None:

@@ -6,7 +6,7 @@ from typing import Optional
 
 from . import building
 
-__all__ = ["is_loaded", "status_line"]
+__all__ = ["is_loaded", "require", "status_line"]
 
 LOG = logging.getLogger(__name__)
 ADVICE = "build with nextvit build-ops"
@@ -15,6 +15,12 @@ ADVICE = "build with nextvit build-ops"
 def is_loaded() -> bool:
     """Whether the compiled operators are there; the first call loads them."""
     return _failure() is None
+
+
+def require() -> None:
+    """RuntimeError where the compiled operators are not there."""
+    if not is_loaded():
+        raise RuntimeError("the compiled operators are not built; run nextvit build-ops")
 
 
 @functools.cache

@@ -54,6 +54,11 @@ class Places(NamedTuple):
     mask: Any
     lengths: Tensor  # float32 [N, 1], without a window [1]: ln of the number of a query's keys
 
+    def is_exact(self) -> bool:
+        """Whether every query and key have one pair of the table, without interpolation."""
+        axes = (self.rows, self.columns)
+        return all(len(axis.taps) == 1 and axis.taps[0][1] is None for axis in axes)
+
     def spread(self, table_bias: Tensor) -> Tensor:
         """The bias of the table's pairs, [heads, U_rows, U_columns] -> that of every query and key,
         [heads, N, P].

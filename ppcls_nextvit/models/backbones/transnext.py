@@ -155,6 +155,7 @@ class CosineAttention(nn.Layer):
     def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__()
         self.num_heads = channels // HEAD_DIM
+        self.compiled, self.form = chosen_form(options.attention_form)
         self.temperature = self.parameter([1, 1], value=TEMPERATURE)
         self.query_embedding = self.parameter([1, HEAD_DIM], std=0.02)
         self.attn_drop = nn.Dropout(options.attn_drop_rate)
@@ -183,6 +184,9 @@ class CosineAttention(nn.Layer):
 
     def position_bias(self, places: Places) -> Tensor:
         """[heads, N, P], in float32 or more."""
+        weight = self.cpb_fc1.weight
+        if self.compiled and paddle.in_dynamic_mode() and ops.takes(weight) and places.is_exact():
+            return self.compiled_position_bias(places)
         table = places.table.astype(self.cpb_fc1.weight.dtype)
         parts = [table]
         if eager_on_cpu(table):
@@ -190,6 +194,20 @@ class CosineAttention(nn.Layer):
             parts = [table[start : start + rows] for start in range(0, len(table), rows)]
         bias = [self.cpb_fc2(F.relu(self.cpb_fc1(part))) for part in parts]
         return places.spread(in_float32(paddle.concat(bias)).transpose([2, 0, 1]))
+
+    def compiled_position_bias(self, places: Places) -> Tensor:
+        """The same as position_bias by the compiled operator, for places whose index is exact."""
+        dtype = self.cpb_fc1.weight.dtype
+        return ops.position_bias(
+            places.rows.coordinates.astype(dtype),
+            places.columns.coordinates.astype(dtype),
+            places.rows.taps[0][0],
+            places.columns.taps[0][0],
+            weight_1=self.cpb_fc1.weight,
+            bias_1=self.cpb_fc1.bias,
+            weight_2=self.cpb_fc2.weight,
+            bias_2=self.cpb_fc2.bias,
+        )
 
 
 class AggregatedAttention(CosineAttention):
@@ -201,7 +219,6 @@ class AggregatedAttention(CosineAttention):
         super().__init__(channels, options)
         self.sr_ratio = sr_ratio
         self.fixed_pool_size = options.fixed_pool_size
-        self.compiled, self.form = chosen_form(options.attention_form)
         window = self.window = options.window
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
@@ -243,7 +260,7 @@ class AggregatedAttention(CosineAttention):
             temperature=F.softplus(self.temperature).flatten(),
             lengths=places.lengths.flatten().astype(q.dtype),
             local_bias=self.relative_pos_bias_local,
-            position_bias=self.position_bias(places),
+            position_bias=self.position_bias(places).astype(q.dtype),
             tokens=self.learnable_tokens,
             token_bias=self.learnable_bias.squeeze(1),
         )

@@ -4,48 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <memory>
-#include <new>
-#include <stdexcept>
-#include <string>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "kernels.h"
+#include "threads.h"
 
 namespace nextvit {
 namespace {
 
-constexpr int64_t ALIGNMENT = 64;       // bytes, of a cache line
 constexpr int64_t MOST_CHUNKS = 16;     // of a head: sums for each are kept
 constexpr int64_t LEAST_CHUNK = 512;    // tokens: with their keys and values in the second cache
-constexpr const char* NAMES[] = {"baseline", "avx2", "avx512"};
-
-bool has(Isa isa) {
-#ifdef __x86_64__
-  if (isa == Isa::avx512)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return isa == Isa::baseline;
-}
-
-template <class T>
-Kernels<T> kernels_of(Isa isa) {
-  if (!has(isa))
-    throw std::invalid_argument(std::string("this processor has no ") + isa_name(isa));
-#ifdef __x86_64__
-  if (isa == Isa::avx512) return avx512::kernels<T>();
-  if (isa == Isa::avx2) return avx2::kernels<T>();
-#endif
-  return baseline::kernels<T>();
-}
-
-int64_t up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 template <class T>
 Plan plan_of(const Problem<T>& problem, const Kernels<T>& kernels) {
@@ -60,48 +27,6 @@ Plan plan_of(const Problem<T>& problem, const Kernels<T>& kernels) {
   plan.padded_dim = up(problem.dim, kernels.lanes);
   plan.row = up(plan.tokens, kernels.tile) + 2 * plan.reach;
   return plan;
-}
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-template <class T>
-using Memory = std::unique_ptr<T[], Free>;
-
-template <class T>
-Memory<T> memory(int64_t count) {
-  const auto bytes = static_cast<size_t>(up(std::max<int64_t>(count, 1) * sizeof(T), ALIGNMENT));
-  void* found = std::aligned_alloc(ALIGNMENT, bytes);
-  if (!found) throw std::bad_alloc();
-  return Memory<T>(static_cast<T*>(found));
-}
-
-int threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-int thread() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-// task(number, workspace) for every number below `count`.
-template <class T, class Task>
-void in_threads(int64_t count, int64_t workspace_size, const Task& task) {
-  const int most = static_cast<int>(std::min<int64_t>(threads(), count));
-  const int64_t size = up(workspace_size, ALIGNMENT);
-  const Memory<T> workspaces = memory<T>(size * most);
-  T* const first = workspaces.get();
-#pragma omp parallel for schedule(dynamic) num_threads(most)
-  for (int64_t number = 0; number < count; ++number) task(number, first + thread() * size);
 }
 
 // The zeros before the first token and after the last one of a row of shares.
@@ -172,22 +97,6 @@ void add_pooled(const Problem<T>& problem, const Plan& plan, const Gradients<T>&
 }
 
 }  // namespace
-
-const char* isa_name(Isa isa) { return NAMES[static_cast<int>(isa)]; }
-
-Isa chosen_isa() {
-  int most = static_cast<int>(Isa::avx512);
-  if (const char* wanted = std::getenv("PPCLS_NEXTVIT_ISA"); wanted && *wanted) {
-    const auto found = std::find(std::begin(NAMES), std::end(NAMES), std::string(wanted));
-    if (found == std::end(NAMES))
-      throw std::invalid_argument("PPCLS_NEXTVIT_ISA is '" + std::string(wanted) +
-                                  "'; expected baseline, avx2 or avx512");
-    most = static_cast<int>(found - std::begin(NAMES));
-  }
-  for (int isa = most; isa > 0; --isa)
-    if (has(static_cast<Isa>(isa))) return static_cast<Isa>(isa);
-  return Isa::baseline;
-}
 
 template <class T>
 void attention_forward(const Problem<T>& problem, T* out, Isa isa) {

@@ -1,9 +1,10 @@
-// Aggregated attention as an operator of Paddle, with its gradient. Shapes and types are checked by
-// ops/attention.py, which calls it.
+// The operators as Paddle's, with their gradients. Shapes and types are checked by the Python files
+// that call them.
 #include <exception>
 
 #include "attention.h"
 #include "paddle/extension.h"
+#include "position_bias.h"
 
 namespace {
 
@@ -44,7 +45,7 @@ void guarded(const Task& task) {
   try {
     task();
   } catch (const std::exception& error) {
-    PD_THROW("aggregated attention: ", error.what());
+    PD_THROW("compiled operator: ", error.what());
   }
 }
 
@@ -101,6 +102,64 @@ std::vector<Tensor> backward(const Tensor& q, const Tensor& kv, const Tensor& po
   return grads;
 }
 
+template <class T>
+nextvit::PositionProblem<T> position_problem_of(const Tensor& rows, const Tensor& columns,
+                                                const Tensor& row_index, const Tensor& column_index,
+                                                const Tensor& weight_1, const Tensor& bias_1,
+                                                const Tensor& weight_2, const Tensor& bias_2) {
+  return {weight_2.shape()[1],
+          weight_2.shape()[0],
+          rows.shape()[0],
+          columns.shape()[0],
+          row_index.shape()[0],
+          column_index.shape()[0],
+          row_index.shape()[1],
+          column_index.shape()[1],
+          rows.data<T>(),
+          columns.data<T>(),
+          row_index.data<int64_t>(),
+          column_index.data<int64_t>(),
+          weight_1.data<T>(),
+          bias_1.data<T>(),
+          weight_2.data<T>(),
+          bias_2.data<T>()};
+}
+
+std::vector<Tensor> position_forward(const Tensor& rows, const Tensor& columns, const Tensor& row_index,
+                                     const Tensor& column_index, const Tensor& weight_1,
+                                     const Tensor& bias_1, const Tensor& weight_2,
+                                     const Tensor& bias_2) {
+  const int64_t queries = row_index.shape()[0] * column_index.shape()[0];
+  const int64_t keys = row_index.shape()[1] * column_index.shape()[1];
+  Tensor out = paddle::empty({weight_2.shape()[1], queries, keys}, weight_2.dtype(), weight_2.place());
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    nextvit::position_bias_forward(
+        position_problem_of<T>(rows, columns, row_index, column_index, weight_1, bias_1, weight_2, bias_2),
+        out.data<T>(), nextvit::chosen_isa());
+  };
+  guarded([&] { weight_2.dtype() == paddle::DataType::FLOAT64 ? run(double{}) : run(float{}); });
+  return {out};
+}
+
+std::vector<Tensor> position_backward(const Tensor& rows, const Tensor& columns, const Tensor& row_index,
+                                      const Tensor& column_index, const Tensor& weight_1,
+                                      const Tensor& bias_1, const Tensor& weight_2, const Tensor& bias_2,
+                                      const Tensor& grad) {
+  std::vector<Tensor> grads;
+  for (const Tensor* input : {&weight_1, &bias_1, &weight_2, &bias_2})
+    grads.push_back(paddle::empty(input->shape(), input->dtype(), input->place()));
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    nextvit::position_bias_backward<T>(
+        position_problem_of<T>(rows, columns, row_index, column_index, weight_1, bias_1, weight_2, bias_2),
+        {grad.data<T>(), grads[0].data<T>(), grads[1].data<T>(), grads[2].data<T>(), grads[3].data<T>()},
+        nextvit::chosen_isa());
+  };
+  guarded([&] { weight_2.dtype() == paddle::DataType::FLOAT64 ? run(double{}) : run(float{}); });
+  return grads;
+}
+
 }  // namespace
 
 PD_BUILD_OP(nextvit_aggregated_attention)
@@ -118,3 +177,15 @@ PD_BUILD_GRAD_OP(nextvit_aggregated_attention)
               paddle::Grad("position_bias"), paddle::Grad("tokens"), paddle::Grad("token_bias")})
     .Attrs({"height: int64_t", "width: int64_t", "window: int64_t", "unit: bool"})
     .SetKernelFn(PD_KERNEL(backward));
+
+PD_BUILD_OP(nextvit_position_bias)
+    .Inputs({"rows", "columns", "row_index", "column_index", "weight_1", "bias_1", "weight_2", "bias_2"})
+    .Outputs({"out"})
+    .SetKernelFn(PD_KERNEL(position_forward));
+
+PD_BUILD_GRAD_OP(nextvit_position_bias)
+    .Inputs({"rows", "columns", "row_index", "column_index", "weight_1", "bias_1", "weight_2", "bias_2",
+             paddle::Grad("out")})
+    .Outputs({paddle::Grad("weight_1"), paddle::Grad("bias_1"), paddle::Grad("weight_2"),
+              paddle::Grad("bias_2")})
+    .SetKernelFn(PD_KERNEL(position_backward));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "position_bias.h"
 
 namespace nextvit {
 
@@ -42,7 +43,18 @@ struct Kernels {
   // the gradients of kv, from `shares`
   void (*backward_kv)(const Problem<T>&, const Gradients<T>&, const Plan&, const Shared<T>&,
                       T* workspace, int64_t image, int64_t head, int64_t chunk);
+
+  // the table of a position bias, in tiles: see position_bias.inc
+  int64_t coordinate_columns;
+  int64_t (*position_workspace)(const PositionProblem<T>&, int64_t padded_heads);
+  void (*table_forward)(const PositionProblem<T>&, int64_t row, T* workspace, int64_t first, T* table);
+  void (*table_backward)(const PositionProblem<T>&, int64_t row, int64_t padded_heads, T* workspace,
+                         int64_t first, const T* grad, T* sums);
 };
+
+// std::invalid_argument for a set that this processor does not have.
+template <class T>
+Kernels<T> kernels_of(Isa isa);
 
 namespace baseline {
 template <class T>

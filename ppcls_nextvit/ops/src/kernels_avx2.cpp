@@ -16,12 +16,14 @@ namespace {
 
 #include "attention.inc"
 #include "attention_backward.inc"
+#include "position_bias.inc"
 }  // namespace
 
 namespace avx2 {
 template <class T>
 Kernels<T> kernels() {
-  return {LANES<T>, TILE<T>, workspace<T>, forward<T>, backward<T>, backward_kv<T>};
+  return {LANES<T>,   TILE<T>,        workspace<T>,          forward<T>,       backward<T>,
+          backward_kv<T>, COLUMNS<T>, position_workspace<T>, table_forward<T>, table_backward<T>};
 }
 template Kernels<float> kernels<float>();
 template Kernels<double> kernels<double>();

@@ -1,4 +1,4 @@
-// Aggregated attention against its definition, written down token by token, and its gradients against
+// The operators against their definitions, written down token by token, and their gradients against
 // differences; then every instruction set and number of threads against one another. Meant for
 // AddressSanitizer and UndefinedBehaviorSanitizer. Exit status 1 and a line for each failure.
 #include <cmath>
@@ -13,6 +13,7 @@
 #endif
 
 #include "attention.h"
+#include "position_bias.h"
 
 using nextvit::Isa;
 
@@ -210,6 +211,60 @@ void check(const Sizes& sizes, Isa best) {
   }
 }
 
+// Of a table of 3 x 5 pairs, for a map of 4 x 2 and keys of 2 x 3.
+void check_position(Isa isa, int64_t hidden, int64_t heads) {
+  const std::vector<int64_t> row_index{0, 1, 1, 2, 2, 0, 1, 1}, column_index{4, 3, 0, 1, 2, 2};
+  std::mt19937 random(9);
+  std::normal_distribution<double> normal;
+  std::vector<std::vector<double>> inputs;
+  for (const int64_t count : {int64_t(3), int64_t(5), 2 * hidden, hidden, hidden * heads, heads}) {
+    inputs.emplace_back(count);
+    for (double& value : inputs.back()) value = normal(random);
+  }
+  const auto at = [&](int i) { return inputs[i].data(); };
+  const nextvit::PositionProblem<double> problem{
+      heads, hidden, 3, 5, 4, 2, 2, 3, at(0), at(1), row_index.data(), column_index.data(),
+      at(2), at(3),  at(4), at(5)};
+  const auto defined = [&] {
+    std::vector<double> out;
+    for (int64_t head = 0; head < heads; ++head)
+      for (int query = 0; query < 8; ++query)
+        for (int key = 0; key < 6; ++key) {
+          const double row = inputs[0][row_index[query / 2 * 2 + key / 3]];
+          const double column = inputs[1][column_index[query % 2 * 3 + key % 3]];
+          double sum = inputs[5][head];
+          for (int64_t m = 0; m < hidden; ++m) {
+            const double value = row * inputs[2][m] + column * inputs[2][hidden + m] + inputs[3][m];
+            sum += std::max(value, 0.0) * inputs[4][m * heads + head];
+          }
+          out.push_back(sum);
+        }
+    return out;
+  };
+  std::vector<double> out(heads * 48);
+  nextvit::position_bias_forward(problem, out.data(), isa);
+  expect_close(out, defined(), 1e-12, "position bias");
+  const std::vector<double> weights = weights_of(out.size());
+  std::vector<std::vector<double>> grads;
+  for (int i : {2, 3, 4, 5}) grads.emplace_back(inputs[i].size(), NAN);
+  nextvit::position_bias_backward<double>(
+      problem,
+      {weights.data(), grads[0].data(), grads[1].data(), grads[2].data(), grads[3].data()}, isa);
+  for (int i = 0; i < 4; ++i)
+    for (size_t j = 0; j < grads[i].size(); ++j) {
+      double& value = inputs[i + 2][j];
+      const double kept = value;
+      double ends[2];
+      for (int end : {0, 1}) {
+        value = kept + (end ? 1e-6 : -1e-6);
+        ends[end] = product(defined(), weights.data());
+      }
+      value = kept;
+      expect_close(std::vector<double>{grads[i][j]},
+                   std::vector<double>{(ends[1] - ends[0]) / 2e-6}, 1e-6, "position bias, gradient");
+    }
+}
+
 // Larger than a chunk, so that there are several tasks.
 void check_threads(Isa isa) {
 #ifdef _OPENMP
@@ -243,6 +298,10 @@ int main() {
   // nothing at all: no image, no row
   check({0, 1, 4, 3, 3, 2, 3, true}, best);
   check({1, 1, 4, 0, 3, 2, 3, true}, best);
+  for (int level = 0; level <= static_cast<int>(best); ++level) {
+    check_position(static_cast<Isa>(level), 7, 3);
+    check_position(static_cast<Isa>(level), 1, 17);
+  }
   check_threads(best);
   std::printf("%s: %d failures\n", nextvit::isa_name(best), failures);
   return failures != 0;
