@@ -82,8 +82,9 @@ class GroupNorm(nn.GroupNorm):
             return super().forward(x)
         groups = x.reshape([0, self._num_groups, -1])
         groups = groups - groups.mean(-1, keepdim=True)
-        variance = groups.square().mean(-1, keepdim=True)
-        groups = groups * paddle.rsqrt(variance + self._epsilon)
+        # no square, whose result Paddle Inference (3.3.1) writes over its argument
+        variance = (groups * groups).mean(-1, keepdim=True)
+        groups = groups / paddle.sqrt(variance + self._epsilon)
         scale, shift = (tensor.reshape([1, -1, 1, 1]) for tensor in (self.weight, self.bias))
         return groups.reshape(paddle.shape(x)) * scale + shift
 

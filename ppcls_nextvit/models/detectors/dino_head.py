@@ -117,7 +117,7 @@ def token_boxes(memory: Memory) -> Tuple[Tensor, Tensor]:
         side = paddle.full_like(centres, PROPOSAL_SIDE * 2**level)
         levels.append(paddle.concat([centres, side], axis=-1))
     boxes = paddle.concat(levels, axis=1)
-    inside = paddle.logical_and(boxes > BORDER, boxes < 1 - BORDER).all(-1)
+    inside = paddle.logical_and(boxes.min(-1) > BORDER, boxes.max(-1) < 1 - BORDER)
     inside = paddle.logical_and(inside, memory.valid)
     logits = paddle.log(boxes / (1 - boxes))
     infinite = paddle.full_like(logits, math.inf)
