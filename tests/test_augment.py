@@ -351,6 +351,9 @@ def test_mixup_lam_follows_beta():
         ([{"MixupOperator": None}, {"CutmixOperator": None}], "2 operators"),
         ([{"FmixOperator": None}], "unknown batch transform 'FmixOperator'"),
         ([{"TimmMixup": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}}], "one of them above 0"),
+        ([{"TimmMixup": {"mixup_alpha": -0.1}}], "alphas of 0 or more"),
+        ([{"TimmMixup": {"prob": 1.1}}], "probabilities from 0 to 1"),
+        ([{"TimmMixup": {"switch_prob": -0.1}}], "probabilities from 0 to 1"),
     ],
 )
 def test_wrong_mixing_is_refused(ops, message):

@@ -21,6 +21,7 @@ from ppcls_nextvit.engine.resume import Plan, read_saved
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.tasks import load_config, train
 from ppcls_nextvit.tasks.classification.task import ClassificationTask
+from support.faults import assert_one_line, generators, many
 from support.tiny_run import write_config
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -192,6 +193,52 @@ def test_a_damaged_file_is_one_line_that_names_the_set(run, parts, tmp_path, suf
         run._resume(str(prefix))
     assert "\n" not in str(caught.value)
     assert (tmp_path / f"set{suffix}").read_bytes() == changed
+
+
+def changed(content, rng):
+    """The bytes of a file with one to three of its values changed, or of its bytes."""
+    content = dict(content)
+    for _ in range(rng.integers(1, 4)):
+        key = list(content)[rng.integers(len(content))] if content else "x"
+        value = content.pop(key, None)
+        if rng.random() < 0.8:
+            content[key] = changed_value(value, rng)
+        if rng.random() < 0.1:
+            content[(1, None, "more", "epoch")[rng.integers(4)]] = value
+    data = bytearray(pickle.dumps(content, 4))
+    if rng.random() < 0.3:
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+    if rng.random() < 0.1:
+        del data[rng.integers(1, len(data)) :]
+    return bytes(data)
+
+
+def changed_value(value, rng):
+    array = np.asarray(value) if np.ndim(value) else np.zeros(1, np.float32)
+    odd = (array[..., :1], array.T, array[None], array.astype("float64"), array.astype("int8"))
+    odd += (array.astype("complex64"), np.full_like(array, 127), {"x": value}, [value], *ODD)
+    return odd[rng.integers(len(odd))]
+
+
+@pytest.mark.faults
+def test_any_damage_to_a_set_is_one_line(run, parts, tmp_path):
+    prefix = tmp_path / "set"
+    save_checkpoint(prefix, parts)
+    refused = 0
+    for rng in generators(many(10)):
+        suffix = (".pdparams", ".pdopt", ".pdstates", ".pdema")[rng.integers(4)]
+        path = tmp_path / f"set{suffix}"
+        right = path.read_bytes()
+        path.write_bytes(changed(parts[suffix], rng))
+        try:
+            run._resume(str(prefix))
+        except ValueError as error:
+            assert_one_line(error, f"cannot resume from {prefix}: ")
+            refused += 1
+        path.write_bytes(right)
+    assert refused > many(10) // 3
+    run._resume(str(prefix))
 
 
 def test_a_whole_set_is_resumed_from(run, parts, tmp_path):

@@ -3,6 +3,7 @@ official recipe.
 """
 
 import json
+import math
 
 import pytest
 
@@ -302,6 +303,24 @@ def test_reduce_on_plateau_reduces_where_paddleclas_does(keys, expected):
         schedule.observe(epoch, accuracy)
         rates.append(schedule.lr(3 * epoch + 3))
     assert rates == pytest.approx(expected, rel=1e-7)
+
+
+def test_reduce_on_plateau_of_a_loss_waits_while_it_falls():
+    keys = {"name": "ReduceOnPlateau", "learning_rate": 0.1, "mode": "min", "patience": 0}
+    schedule = build_schedule({**keys, "threshold": 1e-3, "threshold_mode": "abs"}, 20, 1)
+    rates = []
+    for epoch, loss in enumerate([2.0, 1.5, 1.0, 0.9995, 0.5, 0.6]):
+        schedule.observe(epoch, loss)
+        rates.append(schedule.lr(epoch + 1))
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("value", ["2", math.nan, math.inf, True])
+@pytest.mark.parametrize("key", ["current", "best", "bad_observations", "cooldown_left"])
+def test_a_damaged_memory_of_the_plateau_is_refused(key, value):
+    schedule = build_schedule({"name": "ReduceOnPlateau", "learning_rate": 0.1}, 20, 1)
+    with pytest.raises(ValueError, match=f"the saved schedule's {key} must be a number"):
+        schedule.load_state_dict({**schedule.state_dict(), key: value})
 
 
 @pytest.mark.parametrize("keys, _", PLATEAU, ids=["max", "min", "relative"])

@@ -1,0 +1,330 @@
+"""Tests that can fail: wrong numbers, comparisons and conditions, one at a time, in a copy of the
+repository, and the fast tests that reach the function which has it. Prints every mutant that no
+test caught.
+
+Which mutants are drawn is a function of the seed, which is printed. An area of the package after
+the other gets one, so that every area is tried in any time. The mutations are cosmic-ray's (the
+extra `dev`).
+"""
+
+import argparse
+import ast
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+from mutant_tests import SURVIVED, Reach, copied, preload, run_tests
+
+PACKAGE = "ppcls_nextvit"
+# {area: (its sources, the tests that cover them, quick ones first)}
+AREAS: dict[str, tuple[str, str]] = {
+    "next-vit": ("models/backbones/{nextvit,base}", "models model_contracts"),
+    "transnext": (
+        "models/backbones/{transnext,tokens,sliding_window,positions}",
+        "transnext model_contracts",
+    ),
+    "layers": ("models/{layers,folding,forms,complexity}", "models model_contracts"),
+    "mask r-cnn": (
+        "models/detectors/{boxes,masks,targets,rpn,roi,mask_rcnn} models/necks/fpn",
+        "published_constants detection_boxes detection_losses detection_model",
+    ),
+    "dino": (
+        "models/detectors/{matching,denoising,deformable,transformer,dino*} "
+        "models/necks/channel_mapper",
+        "published_constants deformable dino",
+    ),
+    "segmentors": (
+        "models/segmentors/*",
+        "segmentation_numbers segmentation_losses segmentation_models",
+    ),
+    "losses": (
+        "tasks/classification/{losses,multilabel_losses} tasks/segmentation/{losses,region_losses}",
+        "published_constants losses multilabel_numbers multilabel segmentation_losses segmentation_numbers",
+    ),
+    "metrics": (
+        "tasks/*/{metrics,multilabel_metrics} data/rle",
+        "metrics multilabel_numbers multilabel segmentation_numbers coco_map detection_boxes faults_annotations",
+    ),
+    "schedules": ("engine/schedule/*", "schedule"),
+    "optimisers": (
+        "engine/{optim,parameter_groups,ema,precision}",
+        "published_constants optim parameter_groups precision train resume",
+    ),
+    "checkpoints": (
+        "engine/{checkpoint,resume,progress,lock}",
+        "checkpoint lock resume",
+    ),
+    "weights": (
+        "weights/{load,rules,placement,translation,convert,checkpoint}",
+        "weights_load weights_families weight_conversion weights_dense transnext_weights",
+    ),
+    "readers": ("weights/reader weights/formats/*", "weights_reader weight_conversion"),
+    "transforms": (
+        "data/transforms/{evaluation,random_pixels,random_geometry,autoaugment,pipeline}",
+        "published_constants augment preprocess data",
+    ),
+    "joint transforms": (
+        "data/transforms/joint/*",
+        "published_constants joint_transforms annotated_data",
+    ),
+    "mixing": ("data/mixing", "published_constants augment data"),
+    "samplers": ("data/{samplers,batches,loader}", "data faults_loading annotated_data"),
+    "datasets": (
+        "data/{packed,lists} data/datasets/{classification,coco,segmentation,annotated}",
+        "packed data faults_files annotated_data faults_annotations",
+    ),
+}
+OPERATORS = (
+    "NumberReplacer",
+    "ReplaceComparisonOperator",
+    "ReplaceBinaryOperator",
+    "ReplaceUnaryOperator",
+    "AddNot",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "ZeroIterationForLoop",
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An operator of cosmic-ray at its `occurrence`-th place in a file."""
+
+    area: str
+    path: Path
+    operator: str
+    occurrence: int
+    place: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant, in so many seconds, of as many tests that reach it."""
+
+    mutant: Mutant
+    caught_by: str  # "" for a survivor
+    change: str
+    seconds: float
+    tests: int
+
+
+# Which mutants there are
+# --------------------------------------------------------------------------------------
+
+
+def sources(root: Path, patterns: str) -> list[Path]:
+    """The package's files that these patterns name, `{a,b}` being either; relative to root."""
+    found = []
+    for pattern in patterns.split():
+        for one in _alternatives(pattern):
+            found += sorted((root / PACKAGE).glob(f"{one}.py"))
+    return [path.relative_to(root) for path in found if path.name != "__init__.py"]
+
+
+def _alternatives(pattern: str) -> list[str]:
+    start, brace, rest = pattern.partition("{")
+    if not brace:
+        return [pattern]
+    words, _, end = rest.partition("}")
+    return [f"{start}{word}{end}" for word in words.split(",")]
+
+
+def tests(root: Path, area: str) -> list[str]:
+    """The files of tests of an area, those that there are."""
+    paths = [f"tests/test_{name}.py" for name in AREAS[area][1].split()]
+    return [path for path in paths if (root / path).exists()]
+
+
+def mutants(root: Path, area: str) -> dict[tuple[Path, tuple[int, int]], list[Mutant]]:
+    """All mutants of an area's files, by their place: one place has up to a dozen."""
+    found: dict[tuple[Path, tuple[int, int]], list[Mutant]] = {}
+    for path in sources(root, AREAS[area][0]):
+        text = (root / path).read_text(encoding="utf-8")
+        skipped = _not_behaviour(text)
+        for name, occurrence, place in _places(text):
+            if place[0] not in skipped:
+                mutant = Mutant(area, path, name, occurrence, place)
+                found.setdefault((path, place), []).append(mutant)
+    return found
+
+
+def _places(text: str) -> Iterator[tuple[str, int, tuple[int, int]]]:
+    """(operator, occurrence, (line, column)) of every mutation that the operators make in text."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    nodes = list(ast_nodes(get_ast(text)))
+    for name in operator_names():
+        if name.partition("/")[2].startswith(OPERATORS):
+            operator = get_operator(name)()
+            starts = (start for node in nodes for start, _ in operator.mutation_positions(node))
+            for occurrence, place in enumerate(starts):
+                yield name, occurrence, place
+
+
+def _not_behaviour(text: str) -> set[int]:
+    """The lines of messages and of annotations alone: what an error says, `-> int | None`."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Raise | ast.Assert):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def mutated(root: Path, mutant: Mutant) -> Optional[str]:
+    """The file's text with the mutation; None where it means the same to Python."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    text = (root / mutant.path).read_text(encoding="utf-8")
+    changed = mutate_code(text, get_operator(mutant.operator)(), mutant.occurrence)
+    with suppress(SyntaxError):
+        if changed and ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text)):
+            return str(changed)
+    return None
+
+
+def change(original: str, text: str) -> str:
+    """`before -> after` of the first line that differs."""
+    pairs = zip(original.splitlines(), text.splitlines())
+    old, new = next((old, new) for old, new in pairs if old != new)
+    return f"{old.strip()}  ->  {new.strip()}"
+
+
+def drawn(root: Path, areas: Sequence[str], seed: int) -> Iterator[tuple[Mutant, str]]:
+    """Mutants without end or until all were drawn, an area after the other: a place of the area's,
+    each as likely as any other, then one of the mutations of that place.
+    """
+    rng = random.Random(seed)
+    left = {}
+    for area in areas:
+        places = list(mutants(root, area).values())
+        rng.shuffle(places)
+        left[area] = places
+    while any(left.values()):
+        for places in left.values():
+            while places:
+                mutant = rng.choice(places.pop())
+                text = mutated(root, mutant)
+                if text is not None:
+                    yield mutant, text
+                    break
+
+
+# Trying them
+# --------------------------------------------------------------------------------------
+
+
+class Campaign:
+    """A copy of the repository in which mutants are tried."""
+
+    def __init__(self, copy: Path):
+        self.copy = copy
+        self.reach = Reach()
+        self.right: set[str] = set()  # tests that pass without a mutant
+
+    def outcome(self, mutant: Mutant, text: str, end: float) -> Optional[Outcome]:
+        """What the tests say, before the time `end`; None where there was no time to say it.
+        RuntimeError for a test that fails without the mutant as well.
+        """
+        files = tests(self.copy, mutant.area)
+        for file in files:
+            if not self.reach.learn(self.copy, file, end - time.monotonic()):
+                return None
+        path = self.copy / mutant.path
+        original = path.read_text(encoding="utf-8")
+        reached_by = self.reach.tests(files, mutant.path, original, mutant.place[0])
+        begin = time.monotonic()
+        try:
+            self._write(path, text)
+            status, failed = run_tests(self.copy, reached_by, end - begin)
+        finally:
+            self._write(path, original)
+        seconds = time.monotonic() - begin
+        if status is None:
+            return None
+        if status != SURVIVED:
+            self._passes_without(failed)
+        caught = "" if status == SURVIVED else failed or "the import"
+        return Outcome(mutant, caught, change(original, text), seconds, len(reached_by))
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a module, and forget how it was compiled: its time and size may be the same."""
+        path.write_text(text, encoding="utf-8")
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+
+    def _passes_without(self, test: str) -> None:
+        if "::" not in test or test.endswith(")") or test in self.right:
+            return
+        status, _ = run_tests(self.copy, [test], 600)
+        if status != SURVIVED:
+            log = (self.copy.parent / "log").read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"{test} fails without a mutant:\n{log[-4000:]}")
+        self.right.add(test)
+
+
+def shown(outcome: Outcome) -> str:
+    """A line for a mutant."""
+    mutant = outcome.mutant
+    where = f"{mutant.path}:{mutant.place[0]}"
+    end = f"caught by {outcome.caught_by}" if outcome.caught_by else "SURVIVED"
+    return f"{where}: {outcome.change}: {end} ({outcome.tests} tests, {outcome.seconds:.0f} s)"
+
+
+def campaign(areas: Sequence[str], seed: int, count: int, seconds: float) -> list[Outcome]:
+    """Try that many mutants, or as many as the seconds allow; prints a line for each."""
+    end, outcomes, undecided = time.monotonic() + seconds, [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        copied(copy)
+        runner = Campaign(copy)
+        for mutant, text in drawn(copy, areas, seed):
+            if len(outcomes) == count or time.monotonic() >= end:
+                break
+            outcome = runner.outcome(mutant, text, end)
+            if outcome is None:
+                undecided += 1
+                continue
+            outcomes.append(outcome)
+            print(shown(outcome), flush=True)
+    if undecided:
+        print(f"{undecided} without an answer in time")
+    return outcomes
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seed", type=int, help="which mutants; a fresh one by default")
+    parser.add_argument("--seconds", type=float, default=600, help="time limit; default 600")
+    parser.add_argument("--count", type=int, default=1 << 30, help="mutants at most")
+    parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS), metavar="AREA")
+    args = parser.parse_args(argv)
+    seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
+    print(f"--seed {seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
+    os.environ["OMP_NUM_THREADS"] = "1"
+    preload()
+    outcomes = campaign(args.areas, seed, args.count, args.seconds)
+    caught = sum(bool(outcome.caught_by) for outcome in outcomes)
+    share = f", {caught / len(outcomes):.1%}" if outcomes else ""
+    print(f"--seed {seed}: {caught} of {len(outcomes)} mutants caught{share}; survivors:")
+    for outcome in outcomes:
+        if not outcome.caught_by:
+            print(f"  {shown(outcome)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
