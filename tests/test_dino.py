@@ -17,7 +17,13 @@ from ppcls_nextvit.models.detectors.boxes import generalised_iou, inverse_sigmoi
 from ppcls_nextvit.models.detectors.deformable import valid_cells
 from ppcls_nextvit.models.detectors.denoising import Denoising, Noise
 from ppcls_nextvit.models.detectors.dino_head import Selection, token_boxes, xyxy
-from ppcls_nextvit.models.detectors.dino_losses import Predictions, denoising_losses, objects_of
+from ppcls_nextvit.models.detectors.dino_losses import (
+    Predictions,
+    denoising_losses,
+    matched,
+    matching_losses,
+    objects_of,
+)
 from ppcls_nextvit.models.detectors.matching import assign, detection_costs
 from scripts import seeded
 from support.goldens import assert_loads, paddle_state_dict, ruled_state_dict
@@ -155,7 +161,7 @@ def check_training_step(arrays, monkeypatch):
     noise = [paddle.to_tensor(arrays[name].astype(kind)) for name, kind in names]
     noise.append(paddle.to_tensor(arrays["dn.part"].astype("float64")))
     monkeypatch.setattr(model.dn_query_generator, "draw", lambda count: Noise(*noise))
-    matched, denoise, pairs, queries = dino.matched, model.dn_query_generator.forward, [], []
+    denoise, pairs, queries = model.dn_query_generator.forward, [], []
 
     def recorded(results, function):
         def run(*arguments):
@@ -316,6 +322,34 @@ def test_costs_of_matching_are_the_sum_of_three():
     overlap = np.array([1.0, (0.0 - (0.4 * 0.5 - 0.12) / (0.4 * 0.5))])
     np.testing.assert_allclose(costs[0, 0], 2 * focal[0] - 2, rtol=1e-5)
     assert costs[1, 0] > 2 * focal[1] + 5 * distance[1] - 2 * 0.2 and overlap[1] < 0
+
+
+def test_losses_are_shared_out_over_the_objects_of_all_processes(monkeypatch):
+    """By their average number, so that the mean of the gradients is that of one large batch; and
+    every process asks once, whether it has objects or not.
+    """
+    asked = []
+
+    def all_reduce(total):
+        asked.append(float(total))
+        total.set_value(total + 5.0)  # the other process's
+
+    def losses(logits, counts):
+        objects = objects_for(counts)
+        found = Predictions(logits, F.sigmoid(logits.tile([1, 1, 2])[..., :4]))
+        parts = matching_losses(found, objects, matched(found, objects))
+        return {name: float(part) for name, part in parts.items()}
+
+    logits = paddle.to_tensor(seeded.image((1, 1, 6, 3))[0])
+    alone = losses(logits, [3])
+    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
+    together = losses(logits, [3])  # 3 here, 5 there: 4 on average
+    for name, loss in alone.items():
+        assert together[name] == pytest.approx(loss * 3 / 4, rel=1e-5)
+    losses(logits, [0])
+    denoising_losses(Predictions(None, None), objects_for([0]), None)
+    assert asked == [3.0, 0.0, 0.0]
 
 
 # ---------------------------------------------------------------- denoising

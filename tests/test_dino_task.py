@@ -132,21 +132,24 @@ def test_an_image_with_too_few_tokens_is_named(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["paddle", "onnx", "openvino"])
-def test_exported_files_find_the_same_objects(run, tmp_path, to):
-    """The best pairs of query and class are chosen by the file itself, at any size."""
+@pytest.mark.parametrize(
+    "to, size", [("paddle", None), ("paddle", (160, 224)), ("onnx", None), ("openvino", None)]
+)
+def test_exported_files_find_the_same_objects(run, tmp_path, to, size):
+    """The best pairs of query and class are chosen by the file itself, at any size or one."""
     if to != "paddle":
         for package in ("paddle2onnx", "onnxruntime", to):
             pytest.importorskip(package, reason="the extras onnx, openvino")
     folder, config = run
     weights = f"Global.pretrained_model={config.Global.pretrained_model}"
     config = dino_config(folder, weights, f"Global.save_inference_dir={tmp_path / to}")
-    exported = export(config, ExportRequest(to))
+    exported = export(config, ExportRequest(to, size=size))
     assert set(exported.report.difference) == {"objects"} and exported.report.worst < 1e-4
     model = build_model(config)
     model.eval()
     signature = Signature(
-        {"image": (1, 3, None, None), "im_shape": (1, 2), "scale_factor": (1, 2)}, ("objects",)
+        {"image": (1, 3, *(size or (None, None))), "im_shape": (1, 2), "scale_factor": (1, 2)},
+        ("objects",),
     )
     program = TARGETS[to].load(tmp_path / to, signature, "fp32")
     tile = Image.open(NUCLEI / "images" / "validation" / "3_1.png").convert("RGB")
