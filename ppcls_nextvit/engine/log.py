@@ -14,7 +14,7 @@ import numpy
 import paddle
 import PIL
 
-from .. import __version__
+from .. import __version__, ops
 from .distributed import Processes
 from .logger import logger
 
@@ -38,6 +38,7 @@ def environment(processes: Processes) -> Dict[str, Any]:
         "platform": platform.platform(),
         "device": processes.device,
         "processes": processes.world_size,
+        "compiled_ops": ops.is_loaded(),
     }
 
 
