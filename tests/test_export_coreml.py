@@ -20,7 +20,7 @@ from ppcls_nextvit.tasks.classification.export import export_classifier, export_
 from support.goldens import max_difference, seeded_model
 from support.paths import ROOT
 from support.programs import program_at
-from support.random_models import random_model, random_weights
+from support.random_models import random_model, random_weights, small_transnext
 from support.tiny_run import DATA, write_config
 
 pytest.importorskip("coremltools", reason="needs the extra `coreml`")
@@ -231,6 +231,23 @@ def test_published_architectures_on_photos(tmp_path, variant, precision):
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.chain)])
+def test_transnext_at_one_size(tmp_path, precision):
+    model = small_transnext(num_classes=10)
+    result = exported(tmp_path, precision, model, 40, batch=1, photos=PHOTOS[:2])
+    assert result.report.worst < TOLERANCE[precision]
+    assert result.report.same_top1 == result.report.images == 3
+
+
+@pytest.mark.chain
+def test_transnext_at_any_size_is_refused(tmp_path):
+    """Its tables are computed by operators that are not here."""
+    message = r"no rule for Core ML of the operators .*Range.*; a program for one size \(--size\)"
+    with pytest.raises(ExportError, match=message):
+        exported(tmp_path / "model", model=small_transnext(num_classes=10), size=None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_tensors_where_there_is_no_recipe(tmp_path):
     result = export_classifier(
         random_model(),
@@ -320,7 +337,7 @@ def graph_of(operator, **attributes):
 @pytest.mark.parametrize(
     "operator, attributes, message",
     [
-        ("Erf", {}, "no rule for Core ML of the operators Erf; there are for Add, AveragePool, "),
+        ("Acos", {}, "no rule for Core ML of the operators Acos; there are for Add, AveragePool, "),
         (
             "AveragePool",
             {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"},

@@ -6,13 +6,12 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_nextvit import create_model
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
-from scripts import seeded
+from support.random_models import small_transnext
 
 NEEDS = {
     "paddle": (),
@@ -43,15 +42,6 @@ FOLDED = {
     "Tile",
     "Transpose",
 }
-
-
-def small_model(name="TransNeXt_micro", **arguments):
-    """One block a stage, random weights of which every one matters, in eval mode."""
-    model = create_model(name, **{"depths": (1, 1, 1, 1), "num_classes": 5, **arguments})
-    for key, value in model.state_dict().items():
-        value.set_value(seeded.tensor(key, value.shape))
-    model.eval()
-    return model
 
 
 def exported(name, folder, model, export=export_classifier, **arguments):
@@ -85,7 +75,7 @@ def initializers(folder):
 )
 def test_any_size_is_right_where_none_was_traced(tmp_path, name):
     """Not square, odd, a strip, and the smallest, whose last map is one token."""
-    model = small_model()
+    model = small_transnext()
     result = exported(name, tmp_path, model, softmax=False)
     assert result.report.worst < 1e-5 and len({tuple(s) for s in result.report.shapes}) == 3
     shapes = [(2, 3, 64, 96), (1, 3, 45, 70), (1, 3, 32, 32), (1, 3, 35, 300)]
@@ -96,7 +86,7 @@ def test_any_size_is_right_where_none_was_traced(tmp_path, name):
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_known_size_is_folded(tmp_path, name):
     """At an odd size, with a bias that is interpolated."""
-    model = small_model(position_bias="interpolation", table_size=96)
+    model = small_transnext(position_bias="interpolation", table_size=96)
     result = exported(name, tmp_path, model, batch=1, size=(45, 70), softmax=False)
     assert result.report.worst < 1e-5
     assert max(differences(name, tmp_path, model, [(1, 3, 45, 70)])) < 1e-5
@@ -113,7 +103,7 @@ def test_a_known_size_is_folded(tmp_path, name):
 
 
 def test_the_form_is_new_and_the_model_stays():
-    model = small_model(attention_form="native")
+    model = small_transnext(attention_form="native")
     keys = list(model.state_dict())
     form = export_form(model)
     assert list(model.state_dict()) == keys and not set(form.state_dict()) & {
@@ -124,7 +114,7 @@ def test_the_form_is_new_and_the_model_stays():
 
 
 def test_maps_are_exported_too(tmp_path):
-    model = small_model("TransNeXt_micro_AAAA", num_classes=None)
+    model = small_transnext("TransNeXt_micro_AAAA", num_classes=None)
     result = exported("paddle", tmp_path, model, export_features, batch=1, size=(64, 96))
     assert set(result.report.difference) == {"stage1", "stage2", "stage3", "stage4"}
     assert result.report.worst < 1e-5
@@ -134,5 +124,5 @@ def test_maps_are_exported_too(tmp_path):
 def test_a_pdmodel_is_refused_by_name(tmp_path):
     for size in (None, (64, 64)):
         with pytest.raises(ExportError, match=r"cannot be a \.pdmodel: .*GELU\. "):
-            exported("paddle", tmp_path / "model", small_model(), size=size, format="pdmodel")
+            exported("paddle", tmp_path / "model", small_transnext(), size=size, format="pdmodel")
     assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
+from .coreml_rules import RULES
 from .mil import MilProgram, import_coremltools
 from .onnx import to_onnx
 from .target import STEM, Target
@@ -197,7 +198,7 @@ def to_mil(
     if unknown:
         raise ExportError(
             f"there is no rule for Core ML of the operators {', '.join(unknown)}; there are for "
-            f"{', '.join(RULES)}"
+            f"{', '.join(RULES)}; a program for one size (--size) may need fewer"
         )
     inputs = {
         name: mb.placeholder([get_new_symbol() if size is None else size for size in shape])
@@ -208,6 +209,7 @@ def to_mil(
         values = {
             **{tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer},
             **function.inputs,
+            "": None,  # an optional input that is not given
         }
         if normalize:
             ((name, x),) = function.inputs.items()
@@ -236,77 +238,6 @@ def _attributes(node: Any) -> Dict[str, Any]:
     return found
 
 
-# ONNX's padding is [top, left, bottom, right], MIL's [top, bottom, left, right].
-def _pads(attributes: Dict[str, Any]) -> List[int]:
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    return [top, bottom, left, right]
-
-
-def _conv(mb, attributes, named, x, weight, *bias):
-    return mb.conv(
-        x=x,
-        weight=weight,
-        strides=attributes.get("strides", [1, 1]),
-        pad_type="custom",
-        pad=_pads(attributes),
-        dilations=attributes.get("dilations", [1, 1]),
-        groups=attributes.get("group", 1),
-        **dict(zip(("bias",), bias)),
-        **named,
-    )
-
-
-def _average_pool(mb, attributes, named, x):
-    kernel, pads = attributes["kernel_shape"], _pads(attributes)
-    strides = attributes.get("strides", [1, 1])
-    even = all(
-        isinstance(size, (int, np.integer)) and (size - window) % step == 0
-        # nothing to round up: kernels without it are faster
-        for size, window, step in zip(x.shape[2:], kernel, strides)
-    )
-    return mb.avg_pool(
-        x=x,
-        kernel_sizes=kernel,
-        strides=strides,
-        pad_type="custom",
-        pad=pads,
-        exclude_padding_from_average=not attributes.get("count_include_pad", 0),
-        ceil_mode=bool(attributes.get("ceil_mode", 0)) and not even,
-        **named,
-    )
-
-
-def _reshape(mb, attributes, named, x, shape):
-    """`shape`: an array, whose zeros are sizes of x, or read at run time."""
-    if isinstance(shape, np.ndarray):
-        shape = [x.shape[axis] if size == 0 else int(size) for axis, size in enumerate(shape)]
-    return mb.reshape(x=x, shape=shape, **named)
-
-
-RULES: Dict[str, Callable[..., Any]] = {
-    "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
-    "AveragePool": _average_pool,
-    "Concat": lambda mb, attributes, named, *values: mb.concat(
-        values=values, axis=attributes["axis"], **named
-    ),
-    "Conv": _conv,
-    "GlobalAveragePool": lambda mb, attributes, named, x: mb.reduce_mean(
-        x=x, axes=[2, 3], keep_dims=True, **named
-    ),
-    "MatMul": lambda mb, attributes, named, x, y: mb.matmul(x=x, y=y, **named),
-    "Relu": lambda mb, attributes, named, x: mb.relu(x=x, **named),
-    "Reshape": _reshape,
-    "Shape": lambda mb, attributes, named, x: mb.shape(x=x, **named),
-    "Softmax": lambda mb, attributes, named, x: mb.softmax(
-        x=x, axis=attributes.get("axis", -1), **named
-    ),
-    "Split": lambda mb, attributes, named, x, sizes: mb.split(
-        x=x, split_sizes=sizes.astype(np.int32), axis=attributes["axis"]
-    ),
-    "Transpose": lambda mb, attributes, named, x: mb.transpose(
-        x=x, perm=attributes["perm"], **named
-    ),
-}
 TARGET = Target(
     "coreml",
     ("fp32", "fp16"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
+import paddle
 
 from .verify import ExportError
 
@@ -253,8 +254,48 @@ def _split(x: np.ndarray, split_sizes: np.ndarray, axis: int) -> Tuple[np.ndarra
     return tuple(np.split(x, np.cumsum(split_sizes)[:-1], axis=int(axis)))
 
 
+def _slice_by_index(
+    x: np.ndarray,
+    begin: np.ndarray,
+    end: np.ndarray,
+    begin_mask: np.ndarray,
+    end_mask: np.ndarray,
+    **rest: Any,
+) -> np.ndarray:
+    _only(not any(np.any(value) for value in rest.values()), "slice_by_index", "masks of the ends")
+    axes = zip(begin, end, begin_mask, end_mask)
+    return x[tuple(slice(None if a else i, None if b else j) for i, j, a, b in axes)]
+
+
+def _layer_norm(
+    x: np.ndarray, axes: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: np.ndarray
+) -> np.ndarray:
+    along: Any = tuple(axes)
+    x = _float(x) - _float(x).mean(axis=along, keepdims=True)
+    deviation = np.sqrt((x * x).mean(axis=along, keepdims=True) + _float(epsilon))
+    return x / deviation * _float(gamma) + _float(beta)
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return paddle.erf(paddle.to_tensor(_float(x))).numpy()
+
+
+def _gelu(x: np.ndarray, mode: str = "EXACT") -> np.ndarray:
+    _only(mode == "EXACT", "gelu", "mode 'EXACT'")
+    return _float(x) * (1 + _erf(_float(x) / np.float32(np.sqrt(2)))) / 2
+
+
+def _linear(x: np.ndarray, weight: np.ndarray, bias: Optional[np.ndarray] = None) -> np.ndarray:
+    out = _float(x) @ _float(weight).T
+    return out if bias is None else out + _float(bias)
+
+
 def _reduce_mean(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
     return _float(x).mean(axis=tuple(axes), keepdims=bool(keep_dims))
+
+
+def _reduce_sum(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
+    return _float(x).sum(axis=tuple(axes), keepdims=bool(keep_dims))
 
 
 def _classify(probabilities: np.ndarray, classes: List[str]) -> Tuple[str, Dict[str, float]]:
@@ -276,13 +317,24 @@ OPERATORS: Dict[str, Callable[..., Any]] = {
     "classify": _classify,
     "concat": lambda values, axis, interleave=False: np.concatenate(values, axis=int(axis)),
     "conv": _conv,
+    "erf": _erf,
+    "gelu": _gelu,
+    "layer_norm": _layer_norm,
+    "linear": _linear,
     "matmul": _matmul,
+    "maximum": lambda x, y: np.maximum(x, y),
     "mul": lambda x, y: _float(x) * _float(y),
+    "real_div": lambda x, y: _float(x) / _float(y),
     "reduce_mean": _reduce_mean,
+    "reduce_sum": _reduce_sum,
     "relu": lambda x: np.maximum(x, 0),
     "reshape": _reshape,
     "shape": lambda x: np.array(x.shape, np.int32),
+    "rsqrt": lambda x, epsilon=0: 1 / np.sqrt(_float(x) + _float(epsilon)),
+    "slice_by_index": _slice_by_index,
     "softmax": _softmax,
     "split": _split,
+    "sqrt": lambda x: np.sqrt(_float(x)),
+    "tile": lambda x, reps: np.tile(x, reps),
     "transpose": lambda x, perm: x.transpose(perm),
 }

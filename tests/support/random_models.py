@@ -39,6 +39,15 @@ def random_model(name="NextViT_small", **arguments):
     return model
 
 
+def small_transnext(name="TransNeXt_micro", **arguments):
+    """One block a stage in eval mode, all weights random (seeded)."""
+    model = create_model(name, **{"depths": (1, 1, 1, 1), "num_classes": 5, **arguments})
+    for key, value in model.state_dict().items():
+        value.set_value(seeded.tensor(key, value.shape))
+    model.eval()
+    return model
+
+
 def random_weights(path):
     """`random_model`'s weights as a file."""
     paddle.save(random_model().state_dict(), str(path))

@@ -1,0 +1,152 @@
+"""How each ONNX operator of our exports is said in MIL, the language of Core ML's programs.
+
+A rule is called with coremltools' Builder, the node's attributes, {'name': ...} for an output of
+the program, and the node's inputs: values of MIL, arrays where known, None where not given.
+"""
+
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+
+from .verify import ExportError
+
+__all__ = ["RULES"]
+
+
+# ONNX's padding is [top, left, bottom, right], MIL's [top, bottom, left, right].
+def _pads(attributes: Dict[str, Any]) -> List[int]:
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    return [top, bottom, left, right]
+
+
+def _conv(mb, attributes, named, x, weight, *bias):
+    return mb.conv(
+        x=x,
+        weight=weight,
+        strides=attributes.get("strides", [1, 1]),
+        pad_type="custom",
+        pad=_pads(attributes),
+        dilations=attributes.get("dilations", [1, 1]),
+        groups=attributes.get("group", 1),
+        **dict(zip(("bias",), bias)),
+        **named,
+    )
+
+
+def _average_pool(mb, attributes, named, x):
+    kernel, pads = attributes["kernel_shape"], _pads(attributes)
+    strides = attributes.get("strides", [1, 1])
+    even = all(
+        isinstance(size, (int, np.integer)) and (size - window) % step == 0
+        # nothing to round up: kernels without it are faster
+        for size, window, step in zip(x.shape[2:], kernel, strides)
+    )
+    return mb.avg_pool(
+        x=x,
+        kernel_sizes=kernel,
+        strides=strides,
+        pad_type="custom",
+        pad=pads,
+        exclude_padding_from_average=not attributes.get("count_include_pad", 0),
+        ceil_mode=bool(attributes.get("ceil_mode", 0)) and not even,
+        **named,
+    )
+
+
+def _reshape(mb, attributes, named, x, shape):
+    """`shape`: an array, whose zeros are sizes of x, or read at run time."""
+    if isinstance(shape, np.ndarray):
+        shape = [x.shape[axis] if size == 0 else int(size) for axis, size in enumerate(shape)]
+    return mb.reshape(x=x, shape=shape, **named)
+
+
+def _slice(mb, attributes, named, x, starts, ends, axes, steps=(1,)):
+    """Of known places, without steps."""
+    if set(steps) != {1}:
+        raise ExportError(f"there is no rule for Core ML of Slice with steps {list(steps)}")
+    begin, end = [0] * len(x.shape), [0] * len(x.shape)
+    begin_mask, end_mask = [True] * len(begin), [True] * len(begin)
+    for start, stop, axis in zip(starts, ends, axes):
+        begin[axis], begin_mask[axis] = int(start), False
+        if stop < x.shape[axis]:
+            end[axis], end_mask[axis] = int(stop), False
+    return mb.slice_by_index(
+        x=x, begin=begin, end=end, begin_mask=begin_mask, end_mask=end_mask, **named
+    )
+
+
+def _layer_norm(mb, attributes, named, x, gain, shift):
+    axes = list(range(len(x.shape)))[attributes.get("axis", -1) :]
+    epsilon = np.float32(attributes.get("epsilon", 1e-5))
+    return mb.layer_norm(x=x, axes=axes, gamma=gain, beta=shift, epsilon=epsilon, **named)
+
+
+def _gemm(mb, attributes, named, x, weight, bias):
+    """Without factors."""
+    if {attributes.get("alpha", 1.0), attributes.get("beta", 1.0)} != {1.0}:
+        raise ExportError("there is no rule for Core ML of Gemm with factors")
+    product = mb.matmul(
+        x=x,
+        y=weight,
+        transpose_x=bool(attributes.get("transA", 0)),
+        transpose_y=bool(attributes.get("transB", 0)),
+    )
+    return mb.add(x=product, y=bias, **named)
+
+
+def _clip(mb, attributes, named, x, low, high=None):
+    """With a lower limit; the upper one may be there if it is the largest number."""
+    if high is not None and high < np.finfo(np.float32).max:
+        raise ExportError("there is no rule for Core ML of Clip with an upper limit")
+    return mb.maximum(x=x, y=low, **named)
+
+
+def _reduce_sum(mb, attributes, named, x, axes):
+    keep = bool(attributes.get("keepdims", 1))
+    return mb.reduce_sum(x=x, axes=[int(axis) for axis in axes], keep_dims=keep, **named)
+
+
+def _reduce_mean(mb, attributes, named, x):
+    keep = bool(attributes.get("keepdims", 1))
+    return mb.reduce_mean(x=x, axes=attributes["axes"], keep_dims=keep, **named)
+
+
+RULES: Dict[str, Callable[..., Any]] = {
+    "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
+    "AveragePool": _average_pool,
+    "Clip": _clip,
+    "Concat": lambda mb, attributes, named, *values: mb.concat(
+        values=values, axis=attributes["axis"], **named
+    ),
+    "Conv": _conv,
+    "Div": lambda mb, attributes, named, x, y: mb.real_div(x=x, y=y, **named),
+    "Erf": lambda mb, attributes, named, x: mb.erf(x=x, **named),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda mb, attributes, named, x: mb.reduce_mean(
+        x=x, axes=[2, 3], keep_dims=True, **named
+    ),
+    "LayerNormalization": _layer_norm,
+    "MatMul": lambda mb, attributes, named, x, y: mb.matmul(x=x, y=y, **named),
+    "Mul": lambda mb, attributes, named, x, y: mb.mul(x=x, y=y, **named),
+    # mb.inverse adds an epsilon
+    "Reciprocal": lambda mb, attributes, named, x: mb.real_div(x=np.float32(1), y=x, **named),
+    "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
+    "Relu": lambda mb, attributes, named, x: mb.relu(x=x, **named),
+    "Reshape": _reshape,
+    "Shape": lambda mb, attributes, named, x: mb.shape(x=x, **named),
+    "Slice": _slice,
+    "Softmax": lambda mb, attributes, named, x: mb.softmax(
+        x=x, axis=attributes.get("axis", -1), **named
+    ),
+    "Split": lambda mb, attributes, named, x, sizes: mb.split(
+        x=x, split_sizes=sizes.astype(np.int32), axis=attributes["axis"]
+    ),
+    "Sqrt": lambda mb, attributes, named, x: mb.sqrt(x=x, **named),
+    "Tile": lambda mb, attributes, named, x, reps: mb.tile(
+        x=x, reps=reps.astype(np.int32), **named
+    ),
+    "Transpose": lambda mb, attributes, named, x: mb.transpose(
+        x=x, perm=attributes["perm"], **named
+    ),
+}
