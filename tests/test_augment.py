@@ -378,6 +378,19 @@ def test_wrong_mixing_is_refused(ops, message):
             "interpolation: backend 'pil' has no 'area'",
         ),
         ([{"RandomErasing": {"mode": "pixels"}}], "mode: got 'pixels'. Did you mean 'pixel'"),
+        *(
+            ([{"RandomErasing": {key: value}}], r"expected EPSILON in \[0, 1\], 0 < sl <= sh <= 1")
+            for key, value in (
+                ("EPSILON", -0.1),
+                ("EPSILON", 1.1),
+                ("sl", 0.0),
+                ("sl", 0.5),
+                ("sh", 1.1),
+                ("r1", 0.0),
+                ("r1", 1.1),
+                ("max_count", 0),
+            )
+        ),
         ([{"GridMask": {}}], "unknown transform 'GridMask'"),
         ([{"A": {}, "B": {}}], "expected one entry"),
         ("DecodeImage", "expected a list"),

@@ -345,6 +345,13 @@ def test_any_missing_image_is_named_before_the_work(images, monkeypatch, mode):
     build_loader(section(images), mode, num_classes=4)
 
 
+def test_a_batch_larger_than_any_dataset_is_refused_by_the_data_alone(images):
+    large = section(images, sampler={"batch_size": 4096, "drop_last": True})
+    check_loader(large, "Train")
+    with pytest.raises(ConfigError, match="4096"):
+        build_loader(large, "Train", num_classes=4)
+
+
 def test_delimiter_spaces_and_relabel(images):
     (images / "a b.png").write_bytes((images / "07.png").read_bytes())
     (images / "list.txt").write_text("a b.png,30\n01.png,10\n02.png,30\n")

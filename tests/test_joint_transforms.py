@@ -234,6 +234,28 @@ def test_crop_sizes():
     assert shapes == {(height, width) for height in (94, 95, 96) for width in (94, 95, 96, 97, 98)}
 
 
+def test_a_second_size_multiplies_the_first_along_each_side():
+    sample = {"image": np.zeros((10, 20, 3), np.uint8), "scale": (1.0, 1.0), "flip": False}
+    sizes = [{"Resize": {"scale": size, "keep_ratio": False}} for size in ([30, 40], [60, 20])]
+    assert run(sizes, sample=sample)["scale"] == (2.0, 3.0)
+    assert run([{"Resize": {"scale": [1, 1]}}], sample=sample)["image"].shape == (1, 1, 3)
+
+
+def test_the_first_crop_of_several_classes_is_kept():
+    labels = np.indices((96, 128)).sum(axis=0).astype(np.uint8) % 2  # no crop has one class alone
+    sample, sizes = {**example(), "segmentation": labels}, {"size": [24, 24]}
+    for seed in range(5):
+        first, mixed = (
+            run(
+                [{"RandomCrop": {**sizes, "cat_max_ratio": ratio}}],
+                np.random.default_rng(seed),
+                sample,
+            )
+            for ratio in (1.0, 0.75)
+        )
+        np.testing.assert_array_equal(first["image"], mixed["image"])
+
+
 def test_crops_avoid_a_single_class():
     """Labels of 0 but for a corner: with cat_max_ratio nearly every crop has some of the corner,
     without it few have.

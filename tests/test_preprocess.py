@@ -207,6 +207,13 @@ def test_resize_short_truncates_the_long_side(height, width, expected):
     assert np.asarray(resize_short(Image.new("RGB", (width, height)), 256)).shape[:2] == expected
 
 
+@pytest.mark.parametrize("height, width", [(2, 7), (7, 2), (2, 2)])
+def test_a_side_that_is_smaller_than_the_crop_is_padded_alone(height, width):
+    crop = center_crop(np.full((height, width, 3), 9, np.uint8), (4, 4))
+    assert crop.shape == (4, 4, 3)
+    assert np.count_nonzero(crop[..., 0]) == min(height, 4) * min(width, 4)
+
+
 def test_center_crop_rounds_half_to_even_as_torchvision():
     columns = np.broadcast_to(np.arange(9, dtype=np.uint8)[None, :, None], (4, 9, 3))
     # 1.5 -> 2

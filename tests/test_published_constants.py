@@ -77,6 +77,11 @@ DEFAULTS = [
     (BATCH_TRANSFORMS, "CutmixOperator", {"alpha": 0.2}),
     (
         TRANSFORMS,
+        "NormalizeImage",
+        {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    ),
+    (
+        TRANSFORMS,
         "RandomErasing",
         {"EPSILON": 0.5, "sl": 0.02, "sh": 0.4, "r1": 0.3, "attempt": 100},
     ),
