@@ -24,8 +24,6 @@ from ppcls_nextvit.tasks.classification.task import ClassificationTask
 from support.faults import assert_one_line, generators, many
 from support.tiny_run import write_config
 
-pytestmark = pytest.mark.slow  # whole runs
-
 
 @pytest.mark.parametrize(
     "progress, then, now, batch, update",
@@ -81,6 +79,7 @@ def resumed(first, directory, *overrides, name="epoch_1"):
     )
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize("batch_size, update_freq", [(4, 1), (16, 1), (4, 2), (2, 4)])
 def test_the_schedule_goes_on_where_it_was_with_other_batches(
     first, tmp_path, batch_size, update_freq
@@ -96,6 +95,7 @@ def test_the_schedule_goes_on_where_it_was_with_other_batches(
     assert lines[-1]["position"] == 2
 
 
+@pytest.mark.slow  # whole runs
 def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path):
     parts = load_checkpoint(first.output_dir / "epoch_1")
     parts[".pdstates"].update(epoch=2, batch=1, update=3)
@@ -116,6 +116,12 @@ def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path
 
 
 ODD = ("2", None, [], {}, 1.5, True, -1, 10**30, math.nan, np.zeros(3))
+
+
+def test_the_log_says_how_good_it_was_so_far():
+    assert Progress(epoch=3).best_so_far == "not evaluated yet"
+    found = Progress(epoch=3, best=0.5, best_epoch=2, best_weights="ema")
+    assert found.best_so_far == "best 0.5000 at epoch 2 (ema weights)"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +185,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize(
     "suffix, change",
     [(suffix, change) for suffix in (".pdparams", ".pdopt", ".pdema") for change in CHANGES]
@@ -221,6 +228,7 @@ def changed_value(value, rng):
     return odd[rng.integers(len(odd))]
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.faults
 def test_any_damage_to_a_set_is_one_line(run, parts, tmp_path):
     prefix = tmp_path / "set"
@@ -241,6 +249,7 @@ def test_any_damage_to_a_set_is_one_line(run, parts, tmp_path):
     run._resume(str(prefix))
 
 
+@pytest.mark.slow  # whole runs
 def test_a_whole_set_is_resumed_from(run, parts, tmp_path):
     save_checkpoint(tmp_path / "set", parts)
     run._resume(str(tmp_path / "set"))
@@ -251,6 +260,7 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.mark.slow  # whole runs
 @pytest.mark.parametrize("moment", ["best_model", "epoch_1", "latest"])
 def test_each_evaluation_is_logged_once_after_a_kill(tmp_path, monkeypatch, moment):
     config = quick(tmp_path, "Global.eval_during_train=True", EMA={"decay": 0.5})
@@ -298,6 +308,7 @@ def measured(monkeypatch, *values):
     monkeypatch.setattr(ClassificationTask, "report", lambda task, directory: None)
 
 
+@pytest.mark.slow  # whole runs
 def test_a_tie_with_the_best_metric_keeps_the_earlier_weights(tmp_path, monkeypatch):
     measured(monkeypatch, 0.5, 0.5, 0.25)
     config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=3")
@@ -309,6 +320,7 @@ def test_a_tie_with_the_best_metric_keeps_the_earlier_weights(tmp_path, monkeypa
         np.testing.assert_array_equal(value, parts[".pdparams"][key])
 
 
+@pytest.mark.slow  # whole runs
 def test_raw_weights_win_a_tie_with_the_averaged_ones(tmp_path, monkeypatch):
     measured(monkeypatch, 0.5, 0.5)
     config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=1", EMA={"decay": 0.5})
@@ -317,6 +329,7 @@ def test_raw_weights_win_a_tie_with_the_averaged_ones(tmp_path, monkeypatch):
     assert (states["best_weights"], states["weights"]) == ("raw", "raw")
 
 
+@pytest.mark.slow  # whole runs
 def test_a_run_that_is_started_twice_keeps_the_better_best_model(tmp_path, monkeypatch):
     given = "Global.eval_during_train=True", "Global.epochs=1"
     measured(monkeypatch, 0.75, 0.5, 0.5, 0.625)
@@ -339,6 +352,7 @@ def test_a_run_that_is_started_twice_keeps_the_better_best_model(tmp_path, monke
     assert load_checkpoint(config.output_dir / "best_model")[".pdstates"]["best"] == 0.625
 
 
+@pytest.mark.slow  # whole runs
 def test_a_best_model_that_is_not_ours_is_kept_too(tmp_path, monkeypatch):
     measured(monkeypatch, 0.5)
     config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=1")
@@ -349,6 +363,7 @@ def test_a_best_model_that_is_not_ours_is_kept_too(tmp_path, monkeypatch):
     assert kept.read_bytes() == b"downloaded"
 
 
+@pytest.mark.slow  # whole runs
 def test_a_second_run_into_one_folder_is_refused_with_its_owner(tmp_path):
     config = quick(tmp_path, "Global.epochs=1", "Global.iter_per_epoch=1")
     program = (
