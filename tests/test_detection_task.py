@@ -22,7 +22,6 @@ from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
-from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.api import Detections, ImageMask, Instances
 from ppcls_nextvit.models.registry import HoldsBackbone, build_backbone
@@ -452,7 +451,7 @@ def test_what_cannot_be_exported(run, tmp_path):
         export(config, ExportRequest(batch=4))
     Image.new("RGB", (128, 128)).save(tmp_path / "large.png")
     with pytest.raises(
-        ExportError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"
+        ImageError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"
     ):
         export(config, ExportRequest(size=(64, 64), photos=tmp_path / "large.png"))
     with pytest.raises(ConfigError, match="no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY"):
