@@ -2,6 +2,8 @@
 none was traced, and what a target cannot take is said.
 """
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -11,7 +13,10 @@ from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from support.pictures import varied_pictures
+from support.programs import program_at
 from support.random_models import small_transnext
+from support.tiny_run import write_config
 
 NEEDS = {
     "paddle": (),
@@ -126,3 +131,30 @@ def test_a_pdmodel_is_refused_by_name(tmp_path):
         with pytest.raises(ExportError, match=r"cannot be a \.pdmodel: .*GELU\. "):
             exported("paddle", tmp_path / "model", small_transnext(), size=size, format="pdmodel")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paddle", "onnx"])
+def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):
+    for package in NEEDS[name]:
+        pytest.importorskip(package, reason=f"{name} needs {package}")
+    model = small_transnext(num_classes=10)
+    model.head.weight.set_value(model.head.weight * 2)
+    paddle.save(model.state_dict(), str(tmp_path / "w.pdparams"))
+    arch = {"name": "TransNeXt_micro", "depths": [1, 1, 1, 1]}
+    config = write_config(tmp_path, Arch=arch, Global={"save_inference_dir": str(tmp_path / "m")})
+    weights = ["-c", str(config), "-o", f"Global.pretrained_model={tmp_path / 'w.pdparams'}"]
+    pictures = varied_pictures(tmp_path / "pictures")
+    assert program_at("tools/export_model.py").main([*weights, "--to", name]) == 0
+    deployed = ["--model", str(tmp_path / "m"), "--images", str(pictures)]
+    inferred = [*weights, "-o", f"Infer.infer_imgs={pictures}"]
+    runs = {"deploy/python/predict.py": deployed, "tools/infer.py": inferred}
+    found = []
+    for program, arguments in runs.items():
+        path = tmp_path / "results.json"
+        assert program_at(program).main([*arguments, "--json", str(path)]) == 0
+        found.append(json.loads(path.read_text()))
+    assert len({tuple(result["class_ids"]) for result in found[0]}) > 1
+    for one, other in zip(*found, strict=True):
+        assert one["class_ids"] == other["class_ids"]
+        assert np.allclose(one["scores"], other["scores"], atol=1e-5)
