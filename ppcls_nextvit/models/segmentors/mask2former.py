@@ -33,6 +33,7 @@ class Mask2Former(HoldsBackbone):
     task = "segmentation"
     brings_losses = True
     shown = ("acc",)
+    targets = ("paddle", "onnx", "openvino")  # where its exports were shown to be right
     # the arguments of a small one, for tests
     toy = {
         "num_queries": 6,

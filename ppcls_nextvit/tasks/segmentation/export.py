@@ -28,8 +28,8 @@ OUTPUTS = ("labels", "logits")
 
 
 class LabelMap(nn.Layer):
-    """image [B, C, H, W] -> labels int32 [B, H, W] and logits [B, num_classes, H / 4, W / 4], of
-    the whole image, not mirrored.
+    """image [B, C, H, W] -> labels int32 [B, H, W] and logits [B, num_classes, h, w], at the size
+    at which the heads answer, of the whole image, not mirrored.
     """
 
     def __init__(self, model: nn.Layer):
@@ -38,7 +38,7 @@ class LabelMap(nn.Layer):
         self.eval()
 
     def forward(self, image: Tensor) -> Tuple[Tensor, Tensor]:
-        """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, H / 4, W / 4]."""
+        """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, h, w]."""
         logits = self.model.decode(image)
         return resize_like(logits, image).argmax(axis=1).astype("int32"), logits
 
