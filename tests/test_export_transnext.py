@@ -133,6 +133,24 @@ def test_a_pdmodel_is_refused_by_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tensorrt"])
+def test_int8_is_refused_by_name(tmp_path, name):
+    """Before anything is converted."""
+    photos = [np.zeros((3, 64, 64), np.float32)]
+    with pytest.raises(ExportError, match="no int8 of this model: .*; export fp32 or fp16"):
+        export_classifier(
+            small_transnext(),
+            TARGETS[name],
+            tmp_path / "model",
+            {},
+            (64, 64),
+            size=(64, 64),
+            photos=photos,
+            precision="int8",
+        )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["paddle", "onnx"])
 def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):

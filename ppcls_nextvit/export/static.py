@@ -21,7 +21,7 @@ from paddle import nn
 from .noise import without_noise
 from .process import in_own_process
 from .quantize import required_images
-from .target import STEM, Target
+from .target import STEM, Target, reason_against
 from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["TARGET", "load", "operators", "quantize_paddle", "save_program"]
@@ -76,11 +76,10 @@ def save_program(
 
 def _check_old_program(layer: Callable) -> None:
     """ExportError for a layer of which a part says why no .pdmodel can be written."""
-    parts = layer.sublayers(include_self=True) if isinstance(layer, nn.Layer) else []
-    reasons = [part.no_pdmodel for part in parts if hasattr(part, "no_pdmodel")]
-    if reasons:
+    reason = reason_against("no_pdmodel", layer)
+    if reason:
         raise ExportError(
-            f"this model cannot be a .pdmodel: {reasons[0]}. That rules out --format pdmodel, int8 "
+            f"this model cannot be a .pdmodel: {reason}. That rules out --format pdmodel, int8 "
             "for Paddle, and Paddle Lite; export to paddle, onnx or openvino"
         )
 

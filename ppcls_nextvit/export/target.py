@@ -34,7 +34,7 @@ from .verify import (
     verify,
 )
 
-__all__ = ["DESCRIPTION", "STEM", "Exported", "Signature", "Target", "export"]
+__all__ = ["DESCRIPTION", "STEM", "Exported", "Signature", "Target", "export", "reason_against"]
 
 STEM = "inference"
 DESCRIPTION = "export.json"
@@ -124,6 +124,9 @@ def export(
             f"--to {target.name} has no precision {precision!r}; expected one of: "
             f"{', '.join(target.precisions)}"
         )
+    reason = reason_against("no_int8", layer)
+    if precision == "int8" and reason:
+        raise ExportError(f"there is no int8 of this model: {reason}; export fp32 or fp16")
     parent = _existing_parent(directory)
     older = _older(directory, target)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
@@ -155,6 +158,12 @@ def export(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Exported(files, report, nodes)
+
+
+def reason_against(name: str, layer: Callable) -> Optional[str]:
+    """What the attribute `name` of a part of `layer` says against an export; None if nothing."""
+    parts = layer.sublayers(include_self=True) if isinstance(layer, paddle.nn.Layer) else []
+    return next((getattr(part, name) for part in parts if hasattr(part, name)), None)
 
 
 def _move(work: Path, directory: Path, older: Set[str]) -> List[Path]:
