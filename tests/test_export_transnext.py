@@ -13,6 +13,7 @@ from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from ppcls_nextvit.tasks.classification.quantize import export_pair
 from support.pictures import varied_pictures
 from support.programs import program_at
 from support.random_models import small_transnext
@@ -148,6 +149,9 @@ def test_int8_is_refused_by_name(tmp_path, name):
             photos=photos,
             precision="int8",
         )
+    folders = {name: tmp_path / name for name in ("fp32", "int8")}
+    with pytest.raises(ExportError, match="no int8 of this model"):
+        export_pair(small_transnext(), TARGETS[name], folders, {}, (64, 64), photos)
     assert not list(tmp_path.iterdir())
 
 

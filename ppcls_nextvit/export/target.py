@@ -34,7 +34,16 @@ from .verify import (
     verify,
 )
 
-__all__ = ["DESCRIPTION", "STEM", "Exported", "Signature", "Target", "export", "reason_against"]
+__all__ = [
+    "DESCRIPTION",
+    "STEM",
+    "Exported",
+    "Signature",
+    "Target",
+    "check_int8",
+    "export",
+    "reason_against",
+]
 
 STEM = "inference"
 DESCRIPTION = "export.json"
@@ -124,9 +133,8 @@ def export(
             f"--to {target.name} has no precision {precision!r}; expected one of: "
             f"{', '.join(target.precisions)}"
         )
-    reason = reason_against("no_int8", layer)
-    if precision == "int8" and reason:
-        raise ExportError(f"there is no int8 of this model: {reason}; export fp32 or fp16")
+    if precision == "int8":
+        check_int8(layer)
     parent = _existing_parent(directory)
     older = _older(directory, target)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
@@ -158,6 +166,13 @@ def export(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Exported(files, report, nodes)
+
+
+def check_int8(layer: Callable) -> None:
+    """ExportError for the export form of a model of which a part says why it has no int8."""
+    reason = reason_against("no_int8", layer)
+    if reason:
+        raise ExportError(f"there is no int8 of this model: {reason}; export fp32 or fp16")
 
 
 def reason_against(name: str, layer: Callable) -> Optional[str]:
