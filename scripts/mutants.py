@@ -316,14 +316,24 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     os.environ["OMP_NUM_THREADS"] = "1"
     preload()
-    outcomes = campaign(args.areas, seed, args.count, args.seconds)
-    caught = sum(bool(outcome.caught_by) for outcome in outcomes)
-    share = f", {caught / len(outcomes):.1%}" if outcomes else ""
-    print(f"--seed {seed}: {caught} of {len(outcomes)} mutants caught{share}; survivors:")
-    for outcome in outcomes:
+    report(seed, campaign(args.areas, seed, args.count, args.seconds))
+    return 0
+
+
+def report(seed: int, outcomes: Sequence[Outcome]) -> None:
+    """Print the share of those that a fast test reaches, and whatever was not caught."""
+    reached = [outcome for outcome in outcomes if outcome.tests]
+    caught = sum(bool(outcome.caught_by) for outcome in reached)
+    share = f", {caught / len(reached):.1%}" if reached else ""
+    print(f"--seed {seed}: {caught} of {len(reached)} mutants caught{share}; survivors:")
+    for outcome in reached:
         if not outcome.caught_by:
             print(f"  {shown(outcome)}")
-    return 0
+    alone = [outcome for outcome in outcomes if not outcome.tests]
+    if alone:
+        print(f"and {len(alone)} that no fast test of the area reaches:")
+        for outcome in alone:
+            print(f"  {shown(outcome)}")
 
 
 if __name__ == "__main__":
