@@ -4,6 +4,7 @@ distributions.
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from ppcls_nextvit.data import BATCH_TRANSFORMS, TRANSFORMS
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.mixing import cutmix, cutmix_box, mixing_op, mixup
+from ppcls_nextvit.data.transforms import autoaugment
 from ppcls_nextvit.data.transforms.autoaugment import (
     RAND_DECREASING,
     RAND_INCREASING,
@@ -312,6 +314,49 @@ def test_op_sampler_draws_with_its_probabilities():
     )
 
 
+def test_rand_augment_is_two_operations_each_half_of_the_time_and_either_way():
+    config = autoaugment.parse_rand("rand-m9-mstd0.5-inc1")
+    assert (config.layers, config.probability, config.magnitude_max) == (2, 0.5, 10.0)
+    assert autoaugment.parse_rand("rand").magnitude == 10.0
+    signs = []
+
+    def noted(name, image, magnitude, sign, *rest):
+        signs.append(sign)
+        return image
+
+    with mock.patch.object(autoaugment, "apply_operation", noted):
+        augment = build("TimmAutoAugment")
+        for seed in range(1000):
+            augment(gradient(), np.random.default_rng(seed))
+    assert len(signs) / 1000 == pytest.approx(1, abs=0.08)
+    assert signs.count(-1) / len(signs) == pytest.approx(0.5, abs=0.06)
+
+
+def test_magnitudes_are_normal_or_even_from_0_on():
+    def drawn(config_str):
+        augment = build("TimmAutoAugment", config_str=config_str)
+        return [augment.draw_magnitude(np.random.default_rng(seed)) for seed in range(1000)]
+
+    normal, even = drawn("rand-m5-mstd0.5"), drawn("rand-m5-mstd101")
+    assert np.mean(normal) == pytest.approx(5, abs=0.06) and np.std(normal) < 0.55
+    assert np.mean(even) == pytest.approx(2.5, abs=0.15) and 0 <= min(even) < max(even) <= 5
+
+
+def test_rand_augment_s_weights_are_timms():
+    """The order and the shares of the weighted policy, w0."""
+    rest = ["SolarizeIncreasing", "SolarizeAdd", "ContrastIncreasing", "BrightnessIncreasing"]
+    rest += ["Equalize", "PosterizeIncreasing", "Invert"]
+    some = ["ColorIncreasing", "SharpnessIncreasing", "AutoContrast"]
+    most = {"Rotate": 3, "ShearX": 2, "ShearY": 2, "TranslateXRel": 1, "TranslateYRel": 1}
+    expected = {**most, **dict.fromkeys(some, 0.25), **dict.fromkeys(rest, 0.05)}
+    assert list(autoaugment.RAND_WEIGHTS.items()) == list(expected.items())
+
+
+def test_unmixed_labels_are_the_first_s_alone():
+    plain = mixer("TimmMixup", prob=0.0)(batch(), np.random.default_rng(0))
+    assert (plain["lam"] == 1).all()
+
+
 def test_timm_mixup_shares():
     none, mixed, cut = kinds(mixer("TimmMixup"))
     assert (
@@ -354,6 +399,8 @@ def test_mixup_lam_follows_beta():
         ([{"TimmMixup": {"mixup_alpha": -0.1}}], "alphas of 0 or more"),
         ([{"TimmMixup": {"prob": 1.1}}], "probabilities from 0 to 1"),
         ([{"TimmMixup": {"switch_prob": -0.1}}], "probabilities from 0 to 1"),
+        ([{"TimmMixup": {"switch_prob": 1.1}}], "probabilities from 0 to 1"),
+        ([{"TimmMixup": {"prob": -0.1}}], "probabilities from 0 to 1"),
     ],
 )
 def test_wrong_mixing_is_refused(ops, message):

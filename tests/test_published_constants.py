@@ -8,9 +8,11 @@ import pytest
 
 from ppcls_nextvit.data import BATCH_TRANSFORMS, JOINT_TRANSFORMS, TRANSFORMS
 from ppcls_nextvit.engine.optim import OPTIMIZERS
+from ppcls_nextvit.engine.schedule import SCHEDULES
 from ppcls_nextvit.models import MODELS
 from ppcls_nextvit.models.detectors import boxes, roi, rpn
 from ppcls_nextvit.tasks.classification.losses import LOSSES
+from ppcls_nextvit.tasks.segmentation.losses import LOSSES as SEGMENTATION_LOSSES
 
 DEFAULTS = [
     # mmdetection's configs/_base_/models/mask-rcnn_r50_fpn.py
@@ -73,6 +75,9 @@ DEFAULTS = [
         {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "prob": 1.0, "switch_prob": 0.5},
     ),
     # PaddleClas's operators and optimisers
+    (SCHEDULES, "Cyclic", {"exp_gamma": 1.0}),
+    # mmsegmentation's heads: 0.4 for the auxiliary one
+    (SEGMENTATION_LOSSES, "CrossEntropyLoss", {"weight": 1.0, "auxiliary_weight": 0.4}),
     (BATCH_TRANSFORMS, "MixupOperator", {"alpha": 1.0}),
     (BATCH_TRANSFORMS, "CutmixOperator", {"alpha": 0.2}),
     (
