@@ -18,7 +18,12 @@ from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import evaluate, load_config, train
 from ppcls_nextvit.tasks.base import ExportRequest
 from ppcls_nextvit.tasks.segmentation.benchmark import measure
-from ppcls_nextvit.tasks.segmentation.export import LabelMap, export, export_segmentor
+from ppcls_nextvit.tasks.segmentation.export import (
+    LabelMap,
+    export,
+    export_segmentor,
+    mean_difference,
+)
 from ppcls_nextvit.tasks.segmentation.predict import infer
 from support.paths import ROOT
 from test_segmentation_task import TINY, config_of
@@ -131,6 +136,17 @@ def test_exported_files_equal_the_model_at_any_size(tmp_path, to):
     assert scores.shape == [2, 4, 50, 77] and len(np.unique(labels.numpy())) > 1
     description = json.loads((tmp_path / "out" / "export.json").read_text())
     assert description["Model"]["input"]["shape"] == [None, 3, None, None]
+
+
+def test_a_few_scores_may_differ_by_more_than_rounding():
+    """As where a mask's logit is on the other side of 0; not all, and none by much."""
+    expected = np.ones((1, 2, 100, 100))
+    few, much, all_ = expected.copy(), expected.copy(), expected + 2e-4
+    few[0, 0, :10], much[0, 0, 0, 0] = 1 + 5e-4, 1.02
+    assert mean_difference(few, expected) < 1e-4
+    assert mean_difference(much, expected) > 1e-4 and mean_difference(all_, expected) > 1e-4
+    labels = np.zeros((1, 10, 10), int)
+    assert mean_difference(labels + 1, labels) == 1.0
 
 
 def test_it_is_measured():
