@@ -227,6 +227,7 @@ FILES = {
     "{model}_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt": paddle2onnx,
     "{model}_lite_arm_cpu_cpp.txt": lite,
 }
+NO_INT8 = ("TransNeXt",)  # families that have none, and say so
 
 
 def all_files() -> dict[Path, str]:
@@ -235,6 +236,7 @@ def all_files() -> dict[Path, str]:
         CONFIGS / variant.family / name.format(model=variant.model): write(variant)
         for variant in variants()
         for name, write in FILES.items()
+        if write is not ptq or variant.family not in NO_INT8
     }
 
 

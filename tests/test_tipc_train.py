@@ -245,9 +245,13 @@ def test_every_model_has_the_files_of_every_chain():
     assert {path.name for path in generator.CONFIGS.iterdir()} == set(sizes)
     for family, names in sizes.items():
         files = {
-            form.format(model=f"{family}_{name}") for form in generator.FILES for name in names
+            form.format(model=f"{family}_{name}")
+            for form in generator.FILES
+            for name in names
+            # which has no int8
+            if family != "TransNeXt" or "_ptq_" not in form
         }
-        assert len(files) == len(names) * 8
+        assert len(files) == len(names) * (7 if family == "TransNeXt" else 8)
         assert files == {path.name for path in (generator.CONFIGS / family).iterdir()}
 
 
