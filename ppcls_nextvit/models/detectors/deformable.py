@@ -223,7 +223,7 @@ def valid_ratios(counts: Tensor, shapes: Shapes) -> Tensor:
     """`valid_counts` as shares of the levels' columns and rows: [B, levels, 2]."""
     # by a product in this order: Paddle Inference (3.3.1) would write a quotient over the counts,
     # of which others still have parts
-    return (1 / _widths_and_heights(shapes)).astype(counts.dtype) * counts
+    return 1 / _widths_and_heights(shapes).astype(counts.dtype) * counts
 
 
 def cell_centres(size: Tuple[Any, Any], counts: Tensor) -> Tensor:
