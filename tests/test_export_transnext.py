@@ -108,6 +108,13 @@ def test_a_known_size_is_folded(tmp_path, name):
     )
 
 
+@pytest.mark.slow
+def test_half_precision_keeps_its_softmax(tmp_path):
+    result = exported("onnx", tmp_path, small_transnext(), batch=1, size=(32, 40), precision="fp16")
+    assert 1e-5 < result.report.worst < 5e-3
+    assert initializers(tmp_path)[0] - FOLDED == {"Cast", "GlobalAveragePool"}
+
+
 def test_the_form_is_new_and_the_model_stays():
     model = small_transnext(attention_form="native")
     keys = list(model.state_dict())

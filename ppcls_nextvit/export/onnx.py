@@ -118,6 +118,10 @@ def _half(model: Any) -> Any:
     for node in last:
         model.graph.node.remove(node)
         _value(model.graph.output, node.output[0]).name = node.input[0]
+        # an output's type stands with the outputs alone
+        inner = [value for value in model.graph.value_info if value.name == node.input[0]]
+        for value in inner:
+            model.graph.value_info.remove(value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one for each weight below 1e-7
         model = float16.convert_float_to_float16(model, keep_io_types=True)
