@@ -150,7 +150,7 @@ class Segmentor(Protocol):
 
     With brings_losses False the task sets `criterion` before training: a callable from (logit maps
     at the label's size, label) to (parts, counts). Else `shown` names its counts, as a Detector's.
-    One with `discontinuous = True` decides by a threshold within: exports of it are held to the mean
+    One with `discontinuous = True` decides by a threshold within: its exports are held to the mean
     difference.
     """
 
