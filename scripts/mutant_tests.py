@@ -218,8 +218,9 @@ def run_tests(
     try:
         status = _status(child, time.monotonic() + limit_s)
     finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
+        for end in (os.kill, os.killpg):  # it may not lead a group yet
+            with suppress(ProcessLookupError, PermissionError):
+                end(child, signal.SIGKILL)
     if status is None:
         os.waitpid(child, 0)
         return None, ""
