@@ -36,7 +36,6 @@ TINY = {
     "name": "TransNeXt_tiny",
     "drop_path_rate": 0.0,
     "position_bias": "interpolation",
-    "attention_form": "sliced",
 }
 FORWARD = {4: "4scale_transnext_tiny_256x320_img256", 5: "5scale_transnext_tiny_192x256_img256"}
 TRAINING = "4scale_transnext_tiny_train_256x320_img256"

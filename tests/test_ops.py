@@ -214,6 +214,29 @@ def test_inputs_need_not_be_contiguous(built):
     assert (ops.aggregated_attention(**{**turned, "q": strided}) == expected).all()
 
 
+def test_incoming_gradients_need_not_be_contiguous(built):
+    """As those are that come through a transposition or a slice behind the operator."""
+
+    def gradients(out, inputs, turned):
+        weights = paddle.cos(paddle.arange(out.size, dtype=out.dtype)).reshape(out.shape)
+        if turned:
+            weights = weights.transpose([0, 2, 1]).contiguous().transpose([0, 2, 1])
+            assert not weights.is_contiguous()
+        return paddle.grad(out, inputs, [weights])
+
+    def equal(make, inputs):
+        plain, turned = (gradients(make(), inputs, turned) for turned in (False, True))
+        assert all((a == b).all() for a, b in zip(plain, turned, strict=True))
+
+    given = arguments((6, 4))
+    inputs = [x for x in given.values() if isinstance(x, paddle.Tensor) and not x.stop_gradient]
+    equal(lambda: ops.aggregated_attention(**given), inputs)
+    layer = attention("compiled", 3, "float32")
+    places = transnext.find_places((11, 6), layer.pool_size((11, 6)), 13, 3)
+    mlp = [p for name, p in layer.named_parameters() if name.startswith("cpb")]
+    equal(lambda: layer.position_bias(places), mlp)
+
+
 def test_no_image_and_no_pooled_key(built):
     given = arguments((3, 2), batch=0)
     assert [list(x.shape) for x in result_and_gradients(given)][0] == [0, 6, 48]

@@ -85,8 +85,9 @@ std::vector<Tensor> forward(const Tensor& q, const Tensor& kv, const Tensor& poo
 std::vector<Tensor> backward(const Tensor& q, const Tensor& kv, const Tensor& pooled_kv,
                              const Tensor& embedding, const Tensor& temperature, const Tensor& lengths,
                              const Tensor& local_bias, const Tensor& position_bias, const Tensor& tokens,
-                             const Tensor& token_bias, const Tensor& grad, int64_t height, int64_t width,
-                             int64_t window, bool unit) {
+                             const Tensor& token_bias, const Tensor& given_grad, int64_t height,
+                             int64_t width, int64_t window, bool unit) {
+  const Tensor grad = given_grad.contiguous();  // Paddle passes on views as they are
   const Inputs inputs{q,       kv,         pooled_kv,     embedding, temperature,
                       lengths, local_bias, position_bias, tokens,    token_bias};
   std::vector<Tensor> grads;
@@ -145,7 +146,8 @@ std::vector<Tensor> position_forward(const Tensor& rows, const Tensor& columns, 
 std::vector<Tensor> position_backward(const Tensor& rows, const Tensor& columns, const Tensor& row_index,
                                       const Tensor& column_index, const Tensor& weight_1,
                                       const Tensor& bias_1, const Tensor& weight_2, const Tensor& bias_2,
-                                      const Tensor& grad) {
+                                      const Tensor& given_grad) {
+  const Tensor grad = given_grad.contiguous();
   std::vector<Tensor> grads;
   for (const Tensor* input : {&weight_1, &bias_1, &weight_2, &bias_2})
     grads.push_back(paddle::empty(input->shape(), input->dtype(), input->place()));
