@@ -74,7 +74,7 @@ def test_what_is_not_run_and_right(command):
     [
         (f"{TRAIN} -o Global.epoch=3", "unknown key"),
         (f"{TRAIN} -o Global.epochs=many", "Global.epochs"),
-        (f"{TRAIN} --epochs 3", "refuses"),
+        (f"{TRAIN} --epoch-number 3", "refuses"),
         (f"true; {TRAIN.replace('small', 'tiny')}", "no configs/NextViT_tiny_224.yaml"),
         ("python tools/nothing.py", "no tools/nothing.py"),
         (

@@ -113,9 +113,9 @@ def test_neighbours_share_the_memory(tmp_path, monkeypatch):
     assert needed == [n * 8 * 4 * 300 * 260 * 3 * 4 for n in (1, 8)]
 
 
-def workers():
-    """The worker processes of the epoch that has begun."""
-    return [child.pid for child in multiprocessing.active_children()]
+def workers(before=()):
+    """The worker processes of the epoch that has begun. before: those of other tests' loaders."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid not in before]
 
 
 OPS = [{"DecodeImage": None}, {"RandCropImage": {"size": 32, "backend": "pil"}}]
@@ -136,14 +136,15 @@ def test_a_lost_worker_changes_no_batch(tmp_path, number, caplog):
         return load(*arguments)
 
     loader.dataset.load = load_slowly
+    before = workers()
     batches = loader.epoch(0)
     found = [next(batches)["image"].numpy()]
-    os.kill(workers()[0], number)
+    os.kill(workers(before)[0], number)
     found += [batch["image"].numpy() for batch in batches]
     assert len(found) == len(whole) and all(map(np.array_equal, found, whole))
     assert f"was killed by signal {int(number)}; " in loader.lost_worker
     assert "this process loads the rest of the epoch" in caplog.text
-    assert workers() == []
+    assert workers(before) == []
 
 
 def test_a_worker_that_is_lost_while_a_batch_is_waited_for(tmp_path):
@@ -153,8 +154,9 @@ def test_a_worker_that_is_lost_while_a_batch_is_waited_for(tmp_path):
     here = os.getpid()
     load = loader.dataset.load
     loader.dataset.load = lambda *a: load(*a) if os.getpid() == here else time.sleep(600)
+    before = workers()
     batches = loader.epoch(0)
-    killer = threading.Timer(2.0, lambda: os.kill(workers()[0], signal.SIGKILL))
+    killer = threading.Timer(2.0, lambda: os.kill(workers(before)[0], signal.SIGKILL))
     killer.start()
     start = time.monotonic()
     assert len(list(batches)) == 16 and time.monotonic() - start < 30

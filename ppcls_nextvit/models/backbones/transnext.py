@@ -184,8 +184,7 @@ class CosineAttention(nn.Layer):
 
     def position_bias(self, places: Places) -> Tensor:
         """[heads, N, P], in float32 or more."""
-        weight = self.cpb_fc1.weight
-        if self.compiled and paddle.in_dynamic_mode() and ops.takes(weight) and places.is_exact():
+        if self.compiles_position_bias(places):
             return self.compiled_position_bias(places)
         table = places.table.astype(self.cpb_fc1.weight.dtype)
         parts = [table]
@@ -194,6 +193,20 @@ class CosineAttention(nn.Layer):
             parts = [table[start : start + rows] for start in range(0, len(table), rows)]
         bias = [self.cpb_fc2(F.relu(self.cpb_fc1(part))) for part in parts]
         return places.spread(in_float32(paddle.concat(bias)).transpose([2, 0, 1]))
+
+    def compiles_position_bias(self, places: Places) -> bool:
+        """Whether the compiled operator makes the position bias here."""
+        takes = self.compiled and paddle.in_dynamic_mode() and ops.takes(self.cpb_fc1.weight)
+        return takes and places.is_exact()
+
+    def hidden_macs(self, places: Places) -> int:
+        """Multiply-adds of the position bias's MLP that its layers do not count themselves, since
+        the compiled operator takes their place.
+        """
+        if not self.compiles_position_bias(places):
+            return 0
+        distances = places.table.size // 2
+        return distances * (self.cpb_fc1.weight.size + self.cpb_fc2.weight.size)
 
     def compiled_position_bias(self, places: Places) -> Tensor:
         """The same as position_bias by the compiled operator, for places whose index is exact."""
@@ -305,7 +318,7 @@ class AggregatedAttention(CosineAttention):
         the query, values) and with the P pooled tokens (scores, values).
         """
         pooled = places.pool[0] * places.pool[1]
-        return x.size * (1 + 3 * self.window**2 + 2 * pooled)
+        return x.size * (1 + 3 * self.window**2 + 2 * pooled) + self.hidden_macs(places)
 
 
 class Attention(CosineAttention):
@@ -332,7 +345,7 @@ class Attention(CosineAttention):
 
     def macs(self, x: Tensor, places: Places, out: Tensor) -> int:
         """Multiply-adds of the two products for x [1, N, C]."""
-        return 2 * x.size * x.shape[1]
+        return 2 * x.size * x.shape[1] + self.hidden_macs(places)
 
 
 class Block(nn.Layer):
