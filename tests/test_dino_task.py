@@ -133,7 +133,13 @@ def test_an_image_with_too_few_tokens_is_named(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "to, size", [("paddle", None), ("paddle", (160, 224)), ("onnx", None), ("openvino", None)]
+    "to, size",
+    [
+        ("paddle", None),
+        ("paddle", (160, 224)),
+        ("onnx", None),
+        pytest.param("openvino", None, marks=pytest.mark.chain),
+    ],
 )
 def test_exported_files_find_the_same_objects(run, tmp_path, to, size):
     """The best pairs of query and class are chosen by the file itself, at any size or one."""

@@ -37,11 +37,14 @@ def cost_of(name: str, size: int) -> Cost:
     fused = fuse_bn(model)
     with paddle.no_grad():
         maps = fused.forward_features(paddle.zeros([1, model.in_channels, size, size]))
+    parameters, fused_parameters = count_parameters(model), count_parameters(fused)
+    multiply_adds = count_macs(model, size)
+    nothing_to_fuse = fused_parameters == parameters
     return Cost(
-        count_parameters(model),
-        count_macs(model, size),
-        count_parameters(fused),
-        count_macs(fused, size),
+        parameters,
+        multiply_adds,
+        fused_parameters,
+        multiply_adds if nothing_to_fuse else count_macs(fused, size),
         [each.shape[1:] for each in maps],
     )
 
