@@ -3,6 +3,7 @@ none was traced, and what a target cannot take is said.
 """
 
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -14,6 +15,7 @@ from ppcls_nextvit.export.verify import ExportError
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 from ppcls_nextvit.tasks.classification.quantize import export_pair
+from support.paths import ROOT
 from support.pictures import varied_pictures
 from support.programs import program_at
 from support.random_models import small_transnext
@@ -162,28 +164,57 @@ def test_int8_is_refused_by_name(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["paddle", "onnx"])
-def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):
+def written_by_the_tool(folder, name):
+    """A small model, exported by the tool into folder / "m"; the arguments that name it."""
     for package in NEEDS[name]:
         pytest.importorskip(package, reason=f"{name} needs {package}")
     model = small_transnext(num_classes=10)
     model.head.weight.set_value(model.head.weight * 2)
-    paddle.save(model.state_dict(), str(tmp_path / "w.pdparams"))
+    paddle.save(model.state_dict(), str(folder / "w.pdparams"))
     arch = {"name": "TransNeXt_micro", "depths": [1, 1, 1, 1]}
-    config = write_config(tmp_path, Arch=arch, Global={"save_inference_dir": str(tmp_path / "m")})
-    weights = ["-c", str(config), "-o", f"Global.pretrained_model={tmp_path / 'w.pdparams'}"]
+    config = write_config(folder, Arch=arch, Global={"save_inference_dir": str(folder / "m")})
+    named = ["-c", str(config), "-o", f"Global.pretrained_model={folder / 'w.pdparams'}"]
+    assert program_at("tools/export_model.py").main([*named, "--to", name]) == 0
+    return named
+
+
+def results_of(program, folder, *arguments):
+    assert program_at(program).main([*arguments, "--json", str(folder / "results.json")]) == 0
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paddle", "onnx"])
+def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):
+    named = written_by_the_tool(tmp_path, name)
     pictures = varied_pictures(tmp_path / "pictures")
-    assert program_at("tools/export_model.py").main([*weights, "--to", name]) == 0
     deployed = ["--model", str(tmp_path / "m"), "--images", str(pictures)]
-    inferred = [*weights, "-o", f"Infer.infer_imgs={pictures}"]
-    runs = {"deploy/python/predict.py": deployed, "tools/infer.py": inferred}
-    found = []
-    for program, arguments in runs.items():
-        path = tmp_path / "results.json"
-        assert program_at(program).main([*arguments, "--json", str(path)]) == 0
-        found.append(json.loads(path.read_text()))
-    assert len({tuple(result["class_ids"]) for result in found[0]}) > 1
-    for one, other in zip(*found, strict=True):
+    found = results_of("deploy/python/predict.py", tmp_path, *deployed)
+    inferred = [*named, "-o", f"Infer.infer_imgs={pictures}"]
+    expected = results_of("tools/infer.py", tmp_path, *inferred)
+    assert len({tuple(result["class_ids"]) for result in found}) > 1
+    for one, other in zip(found, expected, strict=True):
         assert one["class_ids"] == other["class_ids"]
         assert np.allclose(one["scores"], other["scores"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_service_predicts_as_infer_does(tmp_path):
+    from test_serving import Service  # which skips where the extra `serving` is missing
+
+    named = written_by_the_tool(tmp_path, "paddle")
+    pictures = varied_pictures(tmp_path / "pictures")
+    inferred = [*named, "-o", f"Infer.infer_imgs={pictures}"]
+    expected = results_of("tools/infer.py", tmp_path, *inferred)
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "deploy" / "serving", copy)
+    service = Service(copy, tmp_path / "m")
+    try:
+        for picture, result in zip(sorted(pictures.iterdir()), expected, strict=True):
+            status, answer = service.predict(picture.read_bytes())
+            assert status == 200
+            found = answer["predictions"]
+            assert [one["class_id"] for one in found] == result["class_ids"]
+            assert np.allclose([one["score"] for one in found], result["scores"], atol=1e-5)
+    finally:
+        service.stop()
