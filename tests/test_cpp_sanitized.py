@@ -21,7 +21,7 @@ from test_deploy_cpp import CHW, DECODE, describe, png, resize
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]  # the library is built anew, unoptimised
 
-SECONDS = lasting(20)
+SECONDS = lasting(10)
 REPORT = ("runtime error", "Sanitizer", "DEADLYSIGNAL")
 
 

@@ -376,6 +376,7 @@ def test_frozen_stages_stay_as_they_are(backbone, kind):
     assert model.training and backbone_of(model).training
 
 
+@pytest.mark.slow
 @every_backbone
 @every_kind
 def test_norm_eval_keeps_the_statistics(backbone, kind):
@@ -388,6 +389,7 @@ def test_norm_eval_keeps_the_statistics(backbone, kind):
     assert moved == set(before) - still
 
 
+@pytest.mark.slow
 @every_backbone
 @every_kind
 def test_recompute_changes_no_number(backbone, kind):
@@ -487,6 +489,7 @@ def test_what_has_no_fused_form_says_so(backbone, kind):
         fuse_bn(built(backbone, kind))
 
 
+@pytest.mark.slow
 @every_backbone
 @pytest.mark.parametrize("kind", ["classifier", "features", *SEGMENTORS])
 def test_the_export_form_can_be_recorded(backbone, kind, tmp_path):

@@ -83,7 +83,7 @@ def cells():
     return model_info.rows()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_rows(cells):
     transnext = {
         224: ("micro", "tiny", "small", "base"),
@@ -129,7 +129,7 @@ def test_rows(cells):
     assert [row[8] for row in cells] == [84.8, 85.1, 85.4, 85.8, 86.1, 86.4]
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "page, start",
     [

@@ -283,7 +283,7 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path):
         task.evaluate()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_few_steps_find_more_nuclei_than_an_untrained_head(tmp_path):
     """The quickstart with a quarter of its steps and smaller crops. Calling everything a nucleus
     would score 0.22.

@@ -430,8 +430,8 @@ def test_parameters_of_detectors_and_segmentors(head, name, variant):
         ("TransNeXt_small", 224, 10.330),
         ("TransNeXt_base", 224, 18.354),
         ("TransNeXt_micro_AAAA", 256, 3.345),
-        pytest.param("TransNeXt_small", 384, 32.135, marks=pytest.mark.slow),
-        pytest.param("TransNeXt_base", 384, 56.344, marks=pytest.mark.slow),
+        pytest.param("TransNeXt_small", 384, 32.135, marks=pytest.mark.chain),
+        pytest.param("TransNeXt_base", 384, 56.344, marks=pytest.mark.chain),
     ],
 )
 def test_multiply_adds(name, size, published_g):
