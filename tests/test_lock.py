@@ -1,44 +1,25 @@
 """A lock is its owner's alone, and no dead owner's."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from ppcls_nextvit.engine import lock
 from ppcls_nextvit.engine.lock import FileLock, LockedError
-
-HOLD = """
-import sys, time
-from ppcls_nextvit.engine.lock import FileLock
-with FileLock(sys.argv[1]):
-    print("mine", flush=True)
-    time.sleep(float(sys.argv[2]))
-"""
+from support.locks import held
 
 
 @pytest.fixture
 def holder(tmp_path):
     """`holder(seconds)`: another process that has the lock of tmp_path / 'lock' for so long."""
-    started = []
-
-    def holder(seconds):
-        command = [sys.executable, "-c", HOLD, str(tmp_path / "lock"), str(seconds)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout.readline() == "mine\n"
-        return process
-
-    yield holder
-    for process in started:
-        process.kill()
-        process.wait()
+    with contextlib.ExitStack() as held_here:
+        yield lambda seconds: held_here.enter_context(held(tmp_path / "lock", seconds))
 
 
 def test_a_lock_says_whose_it_is(tmp_path, holder):

@@ -18,6 +18,7 @@ from ppcls_nextvit.cli.main import main
 from ppcls_nextvit.engine.log import RunLog, read_figures
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
+from support.locks import held
 from support.paths import NUCLEI
 from support.tiny_run import DATA, write_config
 
@@ -287,8 +288,20 @@ def test_from_a_folder_to_predictions_and_on(tmp_path, monkeypatch, capsys):
     assert main([*words, "--dry-run"]) == 0
     assert "written as output/photos-2/recipe.yaml" in capsys.readouterr().out
     assert Path("output/photos/NextViT_small/latest.pdparams").read_bytes() == before
+    # nor does looking at what would take its place, nor a run that cannot begin
     assert main([*words, "--dry-run", "--overwrite"]) == 0
-    assert not Path("output/photos/NextViT_small").exists()
+    assert main([*words, "--overwrite", "-o", "Global.epoch=1"]) == 1
+    assert Path("output/photos/NextViT_small/latest.pdparams").read_bytes() == before
+    notes = Path("output/photos/NextViT_small/notes.txt")
+    notes.write_text("mine")
+    with held(notes.with_name("run.lock")):
+        assert main([*words, "--overwrite"]) == 1
+        assert "another run writes there" in capsys.readouterr().err
+    assert notes.with_name("latest.pdparams").read_bytes() == before
+    notes.with_name("epoch_9.pdparams").write_bytes(b"")
+    assert command(*words, "--overwrite", **{**FAST, "Global.seed": "1"}) == 0
+    assert notes.with_name("latest.pdparams").read_bytes() != before
+    assert notes.read_text() == "mine" and not notes.with_name("epoch_9.pdparams").exists()
 
 
 @pytest.mark.slow

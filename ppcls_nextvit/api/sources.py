@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 from .. import zoo
 from ..config.reading import overridden
-from ..config.recipes import find, folder, packaged_paths
+from ..config.recipes import folder, located
 from ..config.sections import ArchSection, Config, GlobalSection, InferSection
 from ..hub import pretrained_source
 from ..models import MODELS
@@ -75,13 +75,11 @@ def config_of(asked: Asked) -> Config:
 
 
 def _of_yaml(asked: Asked) -> Config:
-    path, overrides = Path(asked.source), list(asked.overrides)
-    recipe = None if path.exists() else find(asked.source)
-    if recipe is not None:
-        path, overrides = recipe, [*packaged_paths(recipe), *overrides]
+    path, overrides = located(asked.source)
+    overrides += asked.overrides
     if asked.weights:
         overrides.append(f"Global.pretrained_model={asked.weights}")
-    return with_infer(load_config(path, overrides), path.parent)
+    return with_infer(load_config(path, overrides), Path(path).parent)
 
 
 def _of_file(asked: Asked) -> Config:

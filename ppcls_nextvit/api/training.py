@@ -2,19 +2,18 @@
 
 import os
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union
 
 from ..config import Config
-from ..config.recipes import find, packaged_paths
+from ..config.recipes import located
 from ..engine.distributed import start_processes
 from ..schema import ConfigError
 from ..tasks import load_config
 from ..tasks import train as train_config
 from ..tasks.common import CLASS_NAMES
-from ..tasks.runs import run_with
+from ..tasks.runs import remove_run, run_with
 from .memory import free_memory
 from .own_data import recognised
 from .recipe import Choices, Plan, plan
@@ -31,11 +30,21 @@ OWN = {RECIPE, CLASS_NAMES, "train_list.txt", "val_list.txt"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run on a user's data that can begin. folder: it writes below; recipe: its YAML there."""
+    """A run on a user's data that can begin. folder: it writes below; recipe: its YAML there.
+    replaced: the folder of the run whose place it takes, if there is one.
+    """
 
     folder: Path
     recipe: Path
     plan: Plan
+    replaced: Optional[Path] = None
+
+    def make_room(self) -> None:
+        """Remove the run that is replaced: the last thing before this one begins. LockedError
+        while that one goes on.
+        """
+        if self.replaced is not None:
+            remove_run(self.replaced)
 
 
 def prepare(
@@ -54,8 +63,9 @@ def prepare(
     """Recognise the folder `data` and write a YAML that trains `model` on it; nothing is trained.
 
     output: the folder of the run, by default output/NAME of the data; one that is taken is left as
-    it is, and `output-2`, ... is used, unless `overwrite` empties it of its run. layout, val_share:
-    see own_data.recognised. choices: of recipe.Choices. ConfigError, FileNotFoundError as they say.
+    it is, and `output-2`, ... is used, unless `overwrite` is given: then `Prepared.make_room`
+    empties it of its run. layout, val_share: see own_data.recognised. choices: of recipe.Choices.
+    ConfigError, FileNotFoundError as they say.
     """
     root = Path(data)
     found = recognised(root, layout, val_share, seed)
@@ -65,7 +75,7 @@ def prepare(
             "--data is for one process: write the YAML with --dry-run, then launch several with -c"
         )
     wanted = Path(output) if output else Path(OUTPUT, root.resolve().name or "data")
-    folder = _free(wanted, overwrite)
+    folder = wanted if overwrite else _free(wanted)
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
     decided = Choices(
         model, device, free_memory(processes.device), seed=seed, workers=workers, **choices
@@ -76,22 +86,15 @@ def prepare(
         (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     recipe = folder / RECIPE
     recipe.write_text(made.text(command or _command(root, model)), encoding="utf-8")
-    return Prepared(folder, recipe, made)
+    return Prepared(folder, recipe, made, run_with(wanted) if overwrite else None)
 
 
 def _command(root: Path, model: str) -> str:
     return shlex.join(["nextvit", "train", "--data", str(root), "--model", model])
 
 
-def _free(wanted: Path, overwrite: bool) -> Path:
-    """`wanted`, or the first of wanted-2, wanted-3, ... that no run has written into. With
-    `overwrite` the run in `wanted` is removed.
-    """
-    if overwrite:
-        run = run_with(wanted)
-        if run is not None:
-            shutil.rmtree(run)
-        return wanted
+def _free(wanted: Path) -> Path:
+    """`wanted`, or the first of wanted-2, wanted-3, ... that no run has written into."""
     folder, number = wanted, 1
     while folder.exists() and {path.name for path in folder.iterdir()} - OWN:
         number += 1
@@ -132,15 +135,15 @@ def train(
     if data is not None:
         prepared = prepare(data, os.fspath(source), **choices)
         print("\n".join([*prepared.plan.said, f"written as {prepared.recipe}"]))
-        path = prepared.recipe
+        path = str(prepared.recipe)
     else:
         if choices:
             raise ConfigError(f"{next(iter(choices))}: is for training with data=FOLDER")
-        path = Path(source)
-        recipe = None if path.exists() else find(os.fspath(source))
-        if recipe is not None:
-            path, texts = recipe, [*packaged_paths(recipe), *texts]
+        path, overrides = located(os.fspath(source))
+        texts = [*overrides, *texts]
     run = load_config(path, texts)
+    if data is not None:
+        prepared.make_room()
     if train_config(run):
         raise KeyboardInterrupt(f"stopped; the run is in {run.output_dir}")
     return run.output_dir

@@ -131,17 +131,14 @@ def load(args: argparse.Namespace) -> "Config":
 def locate(args: argparse.Namespace) -> None:
     """Where args.config is no file here but the name of a recipe, make it that one, and say so on
     stderr; args.override then begins with the paths that the recipe holds.
-
-    What is neither is left to the reader of the file to refuse.
     """
-    from ..config.recipes import find, packaged_paths
+    from ..config.recipes import located
 
-    recipe = None if Path(args.config).exists() else find(args.config)
-    if recipe is None:
-        return
-    print(f"configuration: {recipe} (no {args.config} here)", file=sys.stderr)
-    args.config = str(recipe)
-    args.override = [*packaged_paths(recipe), *args.override]
+    file, overrides = located(args.config)
+    if file != args.config:
+        print(f"configuration: {file} (no {args.config} here)", file=sys.stderr)
+    args.config = file
+    args.override = [*overrides, *args.override]
 
 
 def imported(argv: Sequence[str]) -> Sequence[str]:

@@ -143,7 +143,9 @@ def _on_own_data(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     args.config, args.model = str(prepared.recipe), None
-    status = train(load(args))
+    config = load(args)
+    prepared.make_room()
+    status = train(config)
     if status == 0:
         print(f"predict: {args.infer} --model {prepared.folder} --images IMAGES")
         print(f"ship: {args.export} --model {prepared.folder} -o Global.save_inference_dir=DIR")

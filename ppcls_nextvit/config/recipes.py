@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional, Tuple
 
 from .reading import read_yaml
 
-__all__ = ["find", "folder", "named_files", "names", "packaged_paths"]
+__all__ = ["find", "folder", "located", "named_files", "names"]
 
 # where recipes name files of their own folder, relative to a checkout
 CHECKOUT = "configs"
@@ -43,7 +43,16 @@ def find(name: str) -> Optional[Path]:
     return folder() / same_name[0] if len(same_name) == 1 else None
 
 
-def packaged_paths(recipe: Path) -> Iterator[str]:
+def located(config: str) -> Tuple[str, List[str]]:
+    """The file that `config` means, and what must be overridden in it: itself if it is there, else
+    the recipe of that name with the paths that it holds. What is neither is left to the reader of
+    the file to refuse.
+    """
+    recipe = None if Path(config).exists() else find(config)
+    return (config, []) if recipe is None else (str(recipe), list(_packaged_paths(recipe)))
+
+
+def _packaged_paths(recipe: Path) -> Iterator[str]:
     """An override for the file of class names that a recipe has beside it, if it is not here."""
     value: Any = read_yaml(recipe)
     for key in KEPT_BY_RECIPES:
