@@ -94,6 +94,13 @@ def test_the_same_bytes_again(made, tmp_path, monkeypatch):
         assert (made / file).read_bytes() == (tmp_path / "a" / file).read_bytes()
 
 
+def test_the_index_has_what_the_page_says(made):
+    index = ShardIndex(str(made))
+    arrays = [index.names.starts, index.names.lengths, *index.places, index.checksums, index.labels]
+    assert sum(array.itemsize for array in arrays) == 40
+    assert len(index.names.text) == sum(map(len, index.names))
+
+
 def test_others_read_them(made):
     """As WebDataset does: neighbours of one key, the label as text."""
     with tarfile.open(made / "000000.tar") as archive:

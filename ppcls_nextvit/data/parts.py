@@ -1,8 +1,13 @@
-"""Parts of files by position, from processes that share the descriptor."""
+"""Files in larger files: read by position, from processes that share the descriptor, and found by
+names that are all known.
+"""
 
 import os
+from typing import Any, ClassVar, List, Mapping, Sequence
 
-__all__ = ["PartsFile"]
+from ..schema import shown_text
+
+__all__ = ["ListedFiles", "PartsFile"]
 
 
 class PartsFile:
@@ -23,3 +28,35 @@ class PartsFile:
         with open(self.path, "rb") as file:  # Windows
             file.seek(start)
             return file.read(size)
+
+
+class ListedFiles:
+    """The members of the file or folder `root`, all of whose names are known. missing: what
+    messages say of a name that is none.
+    """
+
+    missing: ClassVar[str]
+    root: str
+    members: Mapping[str, Any]  # by name: what is known of where each lies
+
+    def path(self, name: str) -> str:
+        """The member `name` as messages call it."""
+        return f"{self.root}/{name}"
+
+    def named(self, names: Sequence[str]) -> List[str]:
+        """`names` with slashes for backslashes, but where a member has such a name."""
+        return [
+            name.replace("\\", "/") if "\\" in name and name not in self.members else name
+            for name in names
+        ]
+
+    def check(self, names: Sequence[str], each: bool = True) -> None:
+        """FileNotFoundError, before any work starts, if one of `names` is no member. each: to look
+        at every one costs nothing here.
+        """
+        missing = [name for name in names if name not in self.members]
+        if missing:
+            raise FileNotFoundError(
+                f"{shown_text(self.path(missing[0]))}: {self.missing} ({len(missing)} of "
+                f"{len(names)} are missing)"
+            )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
+
 from ..data.datasets.classification import LabelledFiles
 from ..data.datasets.files import FolderFiles
 
@@ -202,4 +204,5 @@ class LabelledImages:
         """The images `indices` for the Loader; the `label` of an item is its index among these."""
         names = [self.names[index] for index in indices]
         files = FolderFiles(self.root)
-        return LabelledFiles(None, self.root, files, names, indices, transform_ops, None, None)
+        labels = np.array(indices, np.int32)
+        return LabelledFiles(None, self.root, files, names, labels, transform_ops, None, None)

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class LabelledFiles:
-    """The images `names` among `files` and one label for each: what the datasets of classification
-    share. class_num: of the model, None: unknown. source: what says so, for messages.
+    """The images `names` among `files` and one entry of `labels`, int [N, ...], for each: what the
+    datasets of classification share. class_num: of the model, None: unknown. source: what says so,
+    for messages.
     """
 
     class_names: Optional[List[str]] = None
@@ -35,7 +36,7 @@ class LabelledFiles:
         source: str,
         files: Files,
         names: Sequence[str],
-        labels: Union[Sequence[int], np.ndarray],
+        labels: np.ndarray,
         transform_ops: Optional[list],
         batch_transform_ops: Optional[list],
         bad_images: Optional[dict],
@@ -47,7 +48,7 @@ class LabelledFiles:
         self.source = source
         self.files = files
         self.names = names
-        self.labels = np.asarray(labels, np.int32)
+        self.labels = labels
         self.transform = Pipeline(transform_ops)
         self.mix = mixing_op(batch_transform_ops, "batch_transform_ops")
         self.bad_images: BadImages = SECTIONS.build("BadImages", bad_images, "bad_images")
@@ -191,7 +192,7 @@ class ImageFolder(LabelledFiles):
             image_root,
             FolderFiles(image_root),
             names,
-            labels,
+            np.array(labels, np.int32),
             transform_ops,
             batch_transform_ops,
             bad_images,

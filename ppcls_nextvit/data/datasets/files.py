@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Protocol, Sequence, Set, Union
 from ...files import IMAGE_BYTES, UnreadableError, parsing, read_file
 from ...schema import shown_text
 from ..images import EXTENSIONS, ImageError
-from ..parts import PartsFile
+from ..parts import ListedFiles, PartsFile
 from ..shards import ShardFiles
 
 __all__ = [
@@ -167,14 +167,17 @@ class Member(NamedTuple):
     locked: bool  # by a password
 
 
-class ZipFiles:
+class ZipFiles(ListedFiles):
     """Members of the zip file `root`, read by position, so that processes forked after opening can
     share the descriptor.
     """
 
+    missing = "no such file in the zip"
+    members: Dict[str, Member]
+
     def __init__(self, root: str):
         self.root = root
-        self.members: Dict[str, Member] = {}
+        self.members = {}
         with parsing(f"{root}: not a whole zip file"):
             with zipfile.ZipFile(root) as archive:
                 for info in archive.infolist():
@@ -190,28 +193,6 @@ class ZipFiles:
         for name in [name for name in self.members if "\\" in name]:
             self.members.setdefault(name.replace("\\", "/"), self.members[name])
         self.file = PartsFile(root)
-
-    def path(self, name: str) -> str:
-        """The member `name` as messages call it."""
-        return f"{self.root}/{name}"
-
-    def named(self, names: Sequence[str]) -> List[str]:
-        """`names` with slashes for backslashes, but where a member has such a name."""
-        return [
-            name.replace("\\", "/") if "\\" in name and name not in self.members else name
-            for name in names
-        ]
-
-    def check(self, names: Sequence[str], each: bool = True) -> None:
-        """FileNotFoundError, before any work starts, if one of `names` is not in the zip file,
-        whose contents are known.
-        """
-        missing = [name for name in names if name not in self.members]
-        if missing:
-            raise FileNotFoundError(
-                f"{shown_text(self.path(missing[0]))}: no such file in the zip ({len(missing)} of "
-                f"{len(names)} are missing)"
-            )
 
     def read(self, name: str) -> bytes:
         """The member's bytes, their CRC verified. ImageError where the zip file is damaged, and for

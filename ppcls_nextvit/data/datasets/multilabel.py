@@ -51,7 +51,6 @@ class MultiLabelDataset(LabelledFiles):
             batch_transform_ops,
             bad_images,
         )
-        self.labels = labels  # uint8 [images, classes]
         self.ratio = labels.mean(axis=0).astype(np.float32) if label_ratio else None
 
     @staticmethod

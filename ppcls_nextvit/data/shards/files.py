@@ -3,11 +3,11 @@
 import functools
 import os
 import zlib
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 from ...schema import shown_text
 from ..images import ImageError
-from ..parts import PartsFile
+from ..parts import ListedFiles, PartsFile
 from .index import INDEX, ShardIndex
 
 __all__ = ["ShardFiles"]
@@ -15,8 +15,10 @@ __all__ = ["ShardFiles"]
 OPEN_FILES = 256  # that a process keeps open; systems allow 1024
 
 
-class ShardFiles:
+class ShardFiles(ListedFiles):
     """The images of the shards in `root`, as a dataset reads files."""
+
+    missing = "not in the shards"
 
     def __init__(self, root: str):
         self.root = root
@@ -29,37 +31,18 @@ class ShardFiles:
         return os.path.isfile(os.path.join(root, INDEX, "index.json"))
 
     @functools.cached_property
-    def numbers(self) -> Dict[str, int]:
+    def members(self) -> Dict[str, int]:  # type: ignore[override]
         """Where in the index each name stands: for whoever knows names alone."""
         return {name: number for number, name in enumerate(self.index.names)}
 
-    def path(self, name: str) -> str:
-        """The image `name` as messages call it."""
-        return f"{self.root}/{name}"
-
-    def named(self, names: Sequence[str]) -> List[str]:
-        """`names` with slashes for backslashes, but where an image has such a name."""
-        return [
-            name.replace("\\", "/") if "\\" in name and name not in self.numbers else name
-            for name in names
-        ]
-
     def check(self, names: Sequence[str], each: bool = True) -> None:
-        """FileNotFoundError, before any work starts, if one of `names` is in no shard: what is in
-        them is known.
-        """
-        if names is self.index.names:
-            return
-        missing = [name for name in names if name not in self.numbers]
-        if missing:
-            raise FileNotFoundError(
-                f"{shown_text(self.path(missing[0]))}: not in the shards ({len(missing)} of "
-                f"{len(names)} are missing)"
-            )
+        """As ListedFiles; the index's own names need no looking up."""
+        if names is not self.index.names:
+            super().check(names, each)
 
     def read(self, name: str) -> bytes:
         """The bytes of the image `name`, as `read_number` gives them."""
-        return self.read_number(self.numbers[name])
+        return self.read_number(self.members[name])
 
     def read_number(self, number: int) -> bytes:
         """The bytes of an image by its place in the index. ImageError if they are not those that

@@ -8,7 +8,8 @@ from typing import List, Optional, Protocol, Sequence, Union
 import numpy as np
 
 from ...schema import ConfigError, shown_text
-from .index import Indexed, images_of, write_index
+from .index import Indexed, write_index
+from .samples import images_of
 
 __all__ = ["Source", "make_shards"]
 
