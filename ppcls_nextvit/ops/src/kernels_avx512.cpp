@@ -9,26 +9,8 @@
 #endif
 
 #define VECTOR_BYTES 64
-
-namespace nextvit {
-namespace {
-#include "simd.inc"
-
-#include "attention.inc"
-#include "attention_backward.inc"
-#include "position_bias.inc"
-}  // namespace
-
-namespace avx512 {
-template <class T>
-Kernels<T> kernels() {
-  return {LANES<T>,   TILE<T>,        workspace<T>,          forward<T>,       backward<T>,
-          backward_kv<T>, COLUMNS<T>, position_workspace<T>, table_forward<T>, table_backward<T>};
-}
-template Kernels<float> kernels<float>();
-template Kernels<double> kernels<double>();
-}  // namespace avx512
-}  // namespace nextvit
+#define ISA avx512
+#include "kernels.inc"
 
 #ifdef __clang__
 #pragma clang attribute pop
