@@ -12,9 +12,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from ..api import Detections, Instances
+from ..api import Detections
 from ..necks.channel_mapper import ChannelMapper
-from ..registry import MODELS, HoldsBackbone, build_backbone
+from ..registry import MODELS, build_backbone
 from .deformable import (
     DeformableEncoder,
     reference_points,
@@ -23,6 +23,7 @@ from .deformable import (
     valid_ratios,
 )
 from .denoising import Denoising
+from .detector import Detector
 from .dino_decoder import DinoDecoder
 from .dino_head import DinoHead, Memory, Selection, height_width, select, token_boxes, xyxy
 from .dino_losses import (
@@ -33,7 +34,6 @@ from .dino_losses import (
     objects_of,
     right_classes,
 )
-from .masks import instances
 from .transformer import linear_default, sine_position
 
 __all__ = ["DINO"]
@@ -42,7 +42,7 @@ TEMPERATURE = 20.0  # of the sines of the tokens' places
 
 
 @MODELS.register
-class DINO(HoldsBackbone):
+class DINO(Detector):
     """Images -> boxes and classes of the objects in them.
 
     backbone: {name: TransNeXt_tiny, ...}, see models/registry.py. The defaults are the published
@@ -55,7 +55,6 @@ class DINO(HoldsBackbone):
     max_detections: what counts as found, the best.
     """
 
-    task = "detection"
     brings_losses = True
     shown = ("acc",)
     # the arguments of a small one, for tests
@@ -208,19 +207,6 @@ class DINO(HoldsBackbone):
             blocked,
         )
         return self.bbox_head(outputs, references)
-
-    def predict(self, batch: Mapping[str, Any]) -> List[Instances]:
-        """What is in each image of an evaluation batch, in pixels of the original.
-
-        batch: image, shape, scale, as for forward, and original: int [B, 2], (height, width).
-        """
-        found = self(batch["image"], batch["shape"], batch["scale"])
-        sizes = batch["original"].tolist()
-        return [self.instances(one, size) for one, size in zip(found, sizes)]
-
-    def instances(self, found: Detections, size: Tuple[int, int]) -> Instances:
-        """The Detections of one image whose original has `size` (height, width), as arrays."""
-        return instances(found, *size)
 
     def losses(
         self, batch: Mapping[str, Any]

@@ -11,10 +11,10 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from ..api import Detections, Instances
+from ..api import Detections
 from ..necks.fpn import FPN
-from ..registry import MODELS, HoldsBackbone, build_backbone
-from .masks import instances
+from ..registry import MODELS, build_backbone
+from .detector import Detector
 from .roi import RoIHead
 from .rpn import RPNHead
 
@@ -22,7 +22,7 @@ __all__ = ["MaskRCNN"]
 
 
 @MODELS.register
-class MaskRCNN(HoldsBackbone):
+class MaskRCNN(Detector):
     """Images -> boxes, classes and masks of the objects in them.
 
     backbone: {name: NextViT_small, ...}, see models/registry.py. The defaults are the published
@@ -35,7 +35,6 @@ class MaskRCNN(HoldsBackbone):
     score_threshold, nms_threshold, max_detections: what counts as found.
     """
 
-    task = "detection"
     brings_losses = True
     shown = ("acc",)
     # the arguments of a small one, for tests
@@ -145,19 +144,6 @@ class MaskRCNN(HoldsBackbone):
         )
         masks = F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
         return Detections(boxes, scores, labels, masks)
-
-    def predict(self, batch: Mapping[str, Any]) -> List[Instances]:
-        """What is in each image of an evaluation batch, in pixels of the original.
-
-        batch: image, shape, scale, as for forward, and original: int [B, 2], (height, width).
-        """
-        found = self(batch["image"], batch["shape"], batch["scale"])
-        sizes = batch["original"].tolist()
-        return [self.instances(one, size) for one, size in zip(found, sizes)]
-
-    def instances(self, found: Detections, size: Tuple[int, int]) -> Instances:
-        """The Detections of one image whose original has `size` (height, width), masks pasted."""
-        return instances(found, *size)
 
     def losses(
         self, batch: Mapping[str, Any]
