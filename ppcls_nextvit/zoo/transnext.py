@@ -132,6 +132,18 @@ def _classification() -> Iterator[Weights]:
     )
 
 
+def _backbone(variant: str, table_size: int) -> dict[str, Any]:
+    """Of a detector or segmentor whose position bias is interpolated from a table for images of
+    `table_size` pixels.
+    """
+    return {
+        "name": f"TransNeXt_{variant}",
+        "pretrain_size": 224,
+        "position_bias": "interpolation",
+        "table_size": table_size,
+    }
+
+
 def _detection() -> Iterator[Weights]:
     for variant, (params, box, mask) in MASK_RCNN.items():
         yield _official(
@@ -140,14 +152,7 @@ def _detection() -> Iterator[Weights]:
             f"maskrcnn-transnext-{variant}-coco",
             f"mask_rcnn_transnext_{variant}_fpn_1x_coco_in1k.pth",
             model="MaskRCNN",
-            arguments={
-                "backbone": {
-                    "name": f"TransNeXt_{variant}",
-                    "pretrain_size": 224,
-                    "position_bias": "interpolation",
-                    "table_size": 800,
-                }
-            },
+            arguments={"backbone": _backbone(variant, 800)},
             task="detection",
             head="Mask R-CNN 1x",
             published={"coco/box_map": box, "coco/mask_map": mask},
@@ -166,12 +171,7 @@ def _segmentation() -> Iterator[Weights]:
             f"upernet_transnext_{variant}_512x512_160k_ade20k_in1k.pth",
             model="UPerNet",
             arguments={
-                "backbone": {
-                    "name": f"TransNeXt_{variant}",
-                    "pretrain_size": 224,
-                    "position_bias": "interpolation",
-                    "table_size": 512,
-                },
+                "backbone": _backbone(variant, 512),
                 "inference": {"mode": "slide", "crop_size": [512, 512], "stride": [341, 341]},
             },
             evaluations=SEVERAL_SCALES,
@@ -196,14 +196,7 @@ def _mask2former() -> Iterator[Weights]:
             f"mask2former-transnext-{variant}-ade",
             f"mask2former_transnext_{variant}_512x512_160k_ade20k_in1k.pth",
             model="Mask2Former",
-            arguments={
-                "backbone": {
-                    "name": f"TransNeXt_{variant}",
-                    "pretrain_size": 224,
-                    "position_bias": "interpolation",
-                    "table_size": 512,
-                }
-            },
+            arguments={"backbone": _backbone(variant, 512)},
             task="segmentation",
             head="Mask2Former 160k",
             published={"ade20k/miou": miou},

@@ -2,7 +2,8 @@
 
 import textwrap
 
-SCALES = "[" + ", ".join(f"[1333, {side}]" for side in range(480, 801, 32)) + "]"
+from .crops import multi_scale_crops
+
 BODY = """\
 Global:
   checkpoints: null
@@ -62,22 +63,7 @@ DataLoader:
       mode: train
       filter_empty: False
       transform_ops:
-        - RandomFlip:
-            prob: 0.5
-        - AutoAugment:
-            policies:
-              - - Resize:
-                    scale: &scales {scales}
-                    multiscale_mode: value
-              - - Resize:
-                    scale: [[4200, 400], [4200, 500], [4200, 600]]
-                    multiscale_mode: value
-                - RandomCrop:
-                    size: [384, 600]
-                    crop_type: absolute_range
-                - Resize:
-                    scale: *scales
-                    multiscale_mode: value
+{augment}\
         - Normalize:
             mean: [123.675, 116.28, 103.53]
             std: [58.395, 57.12, 57.375]
@@ -131,5 +117,5 @@ def recipe(
         backbone=textwrap.indent(backbone, "    ").rstrip(),
         pretrained=pretrained,
         slowed=slowed,
-        scales=SCALES,
+        augment=multi_scale_crops(4200),
     )

@@ -4,7 +4,8 @@ crops.
 
 import textwrap
 
-SCALES = "[" + ", ".join(f"[1333, {side}]" for side in range(480, 801, 32)) + "]"
+from .crops import multi_scale_crops
+
 SCHEDULES = {
     "1x": {
         "epochs": 12,
@@ -19,24 +20,7 @@ SCHEDULES = {
     "3x": {
         "epochs": 36,
         "milestones": [27, 33],
-        "augment": f"""\
-        - RandomFlip:
-            prob: 0.5
-        - AutoAugment:
-            policies:
-              - - Resize:
-                    scale: &scales {SCALES}
-                    multiscale_mode: value
-              - - Resize:
-                    scale: [[1333, 400], [1333, 500], [1333, 600]]
-                    multiscale_mode: value
-                - RandomCrop:
-                    size: [384, 600]
-                    crop_type: absolute_range
-                - Resize:
-                    scale: *scales
-                    multiscale_mode: value
-""",
+        "augment": multi_scale_crops(1333),
     },
 }
 MIXED_PRECISION = """\
