@@ -2,6 +2,7 @@
 kinds.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -14,30 +15,20 @@ from ppcls_nextvit.models.detectors.dino import DINO
 from ppcls_nextvit.weights import LoadError, load_weights
 from ppcls_nextvit.weights.rules import head_classes, to_torch, translate
 from scripts import seeded
+from support import head_weights
+from support.head_weights import (
+    BACKBONES,
+    arrays,
+    assert_classes_are_told,
+    assert_head_is_named,
+    assert_same,
+    both,
+)
 from support.paths import GOLDEN
 from support.torch_writer import tensors, write_zip
 from weight_conversion.__main__ import main
 
-BACKBONES = {
-    "TransNeXt": {"name": "TransNeXt_micro", "depths": (1, 1, 1, 1)},
-    "NextViT": {"name": "NextViT_small", "depths": (1, 1, 5, 1)},
-}
-both = pytest.mark.parametrize("family", BACKBONES)
-
-
-def toy(family="TransNeXt", num_classes=3, seed=0):
-    paddle.seed(seed)
-    return create_model("DINO", num_classes=num_classes, backbone=BACKBONES[family], **DINO.toy)
-
-
-def arrays(model):
-    return {key: value.numpy() for key, value in model.state_dict().items()}
-
-
-def assert_same(found, expected, but=()):
-    assert found.keys() == expected.keys()
-    differing = {key for key, value in expected.items() if not np.array_equal(found[key], value)}
-    assert differing == set(but)
+toy = functools.partial(head_weights.toy, "DINO")
 
 
 @both
@@ -98,27 +89,8 @@ def test_files_are_converted_both_ways(tmp_path, capsys):
 
 @both
 def test_another_number_of_classes(family):
-    state = arrays(toy(family, num_classes=5, seed=1))
-    with pytest.raises(LoadError, match="The file's head has another class count"):
-        load_weights(toy(family), state)
-    target = toy(family)
-    before = arrays(target)
-    report = load_weights(target, state, head="fresh_on_mismatch")
-    fresh = {
-        key for key in before if key.startswith(("bbox_head.cls_branches.", "dn_query_generator."))
-    }
-    assert set(report.fresh) == fresh and len(fresh) == 7
-    found = arrays(target)
-    assert all(np.array_equal(found[key], before[key]) for key in fresh)
-    assert_same({**found, **{key: state[key] for key in fresh}}, state)
-
-
-def narrow(name):
-    if name == "DINO":
-        return toy()
-    sizes = {"MaskRCNN": {"fpn_channels": 8, "fc_channels": 8, "mask_convs": 1}}
-    sizes["SemanticFPN"] = {"fpn_channels": 8, "channels": 8}
-    return create_model(name, num_classes=3, backbone=BACKBONES["TransNeXt"], **sizes[name])
+    fresh = ("bbox_head.cls_branches.", "dn_query_generator.")
+    assert_classes_are_told("DINO", fresh, 7, family)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +102,7 @@ def narrow(name):
     ],
 )
 def test_the_wrong_head_is_named(given, model, message):
-    source = narrow(given)
-    for state in (arrays(source), to_torch(arrays(source), source)):
-        with pytest.raises(LoadError) as error:
-            load_weights(narrow(model), state)
-        assert str(error.value).endswith(message)
+    assert_head_is_named(given, model, message)
 
 
 @both

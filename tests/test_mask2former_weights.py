@@ -2,6 +2,7 @@
 other kinds.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -10,21 +11,23 @@ import pytest
 from safetensors.numpy import load_file
 
 from ppcls_nextvit import create_model
-from ppcls_nextvit.models.segmentors.mask2former import Mask2Former
 from ppcls_nextvit.weights import LoadError, load_weights
 from ppcls_nextvit.weights.rules import head_classes, to_torch, translate
 from scripts import seeded
+from support import head_weights
+from support.head_weights import (
+    BACKBONES,
+    arrays,
+    assert_classes_are_told,
+    assert_head_is_named,
+    assert_same,
+    both,
+)
 from support.paths import GOLDEN
 from support.torch_writer import tensors, write_zip
-from test_dino_weights import BACKBONES, arrays, assert_same, both
 from weight_conversion.__main__ import main
 
-
-def toy(family="TransNeXt", num_classes=3, seed=0):
-    paddle.seed(seed)
-    return create_model(
-        "Mask2Former", num_classes=num_classes, backbone=BACKBONES[family], **Mask2Former.toy
-    )
+toy = functools.partial(head_weights.toy, "Mask2Former")
 
 
 @both
@@ -82,25 +85,7 @@ def test_files_are_converted_both_ways(tmp_path, capsys):
 
 
 def test_another_number_of_classes():
-    state = arrays(toy(num_classes=5, seed=1))
-    with pytest.raises(LoadError, match="The file's head has another class count"):
-        load_weights(toy(), state)
-    target = toy()
-    before = arrays(target)
-    report = load_weights(target, state, head="fresh_on_mismatch")
-    fresh = {f"decode_head.cls_embed.{name}" for name in ("weight", "bias")}
-    assert set(report.fresh) == fresh
-    found = arrays(target)
-    assert all(np.array_equal(found[key], before[key]) for key in fresh)
-    assert_same({**found, **{key: state[key] for key in fresh}}, state)
-
-
-def narrow(name):
-    if name == "Mask2Former":
-        return toy()
-    sizes = {"MaskRCNN": {"fpn_channels": 8, "fc_channels": 8, "mask_convs": 1}}
-    sizes["UPerNet"] = {"channels": 8, "auxiliary_channels": 8}
-    return create_model(name, num_classes=3, backbone=BACKBONES["TransNeXt"], **sizes[name])
+    assert_classes_are_told("Mask2Former", "decode_head.cls_embed.", 2)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +97,7 @@ def narrow(name):
     ],
 )
 def test_the_wrong_head_is_named(given, model, message):
-    source = narrow(given)
-    for state in (arrays(source), to_torch(arrays(source), source)):
-        with pytest.raises(LoadError) as error:
-            load_weights(narrow(model), state)
-        assert str(error.value).endswith(message)
+    assert_head_is_named(given, model, message)
 
 
 def test_a_segmentor_as_a_backbone():
