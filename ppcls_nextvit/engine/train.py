@@ -211,8 +211,9 @@ class Run:
         if self.config.Global.eval_during_train and not self.processes.many:
             pictures["pictures of the evaluation"] = partial(self.task.report, self.directory)
         tables: Dict[str, Table] = {}
+        summary = f"{self.task.best_metric}: {self.progress.best_so_far}"
         pictures["report.html"] = partial(
-            write_page, self.directory, self.config.Arch.name, self.progress.best_so_far, tables
+            write_page, self.directory, self.config.Arch.name, summary, tables
         )
         for name, draw in pictures.items():
             try:
