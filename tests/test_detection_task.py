@@ -36,6 +36,8 @@ from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transform
 from ppcls_nextvit.tasks.detection.task import DetectionTask
 from support.paths import ROOT
 
+pytestmark = pytest.mark.slow  # whole runs
+
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_mask_rcnn.yaml"
 NUCLEI = ROOT / "dataset" / "nuclei"
 SHOWN = "Infer.PostProcess.score_threshold=0.3"
@@ -155,7 +157,6 @@ def test_the_quickstart_learns(tmp_path, monkeypatch):
     assert trained["box_map_50"] > 0.2 and trained["mask_map_50"] > 0.2
 
 
-@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     """Samples of anchors and proposals too are functions of the place in the run."""
     steps = [
@@ -176,7 +177,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert got[name] == expected[name]
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_as_one(run, tmp_path):
     _, config = run
     one = evaluate(config)
@@ -400,7 +400,6 @@ def test_the_number_of_classes_must_be_the_sets(tmp_path):
         DetectionTask(config_of(tmp_path, "Arch.class_num=2"), Processes())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
 def test_exported_files_find_the_same_objects(run, tmp_path, to):
     if to == "onnx":
@@ -525,7 +524,6 @@ class Corners(HoldsBackbone):
         return [Instances(*(part.numpy() for part in one[:3]), None) for one in found]
 
 
-@pytest.mark.slow
 def test_a_detector_of_another_kind_needs_no_edit_of_the_task(tmp_path, monkeypatch):
     """No masks, queries for proposals: train, evaluate, predict, export, measure."""
     monkeypatch.setitem(MODELS._items, "Corners", Corners)

@@ -24,6 +24,8 @@ from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transform
 from ppcls_nextvit.tasks.joint import check_request
 from test_detection_task import NUCLEI, config_of
 
+pytestmark = pytest.mark.slow  # whole runs
+
 SIZES = {
     "num_queries": 60,
     "channels": 32,
@@ -131,7 +133,6 @@ def test_an_image_with_too_few_tokens_is_named(run):
         model_inputs(image, transforms_of(config), "small.png", model.min_size)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "to, size",
     [

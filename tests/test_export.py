@@ -183,6 +183,7 @@ def convolutions(model):
     return sum(isinstance(layer, nn.Conv2D) for layer in model.sublayers()) + 3 * attentions + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paddle", "onnx", "openvino"])
 def test_fixed_batch_and_size(tmp_path, name, photos):
     result = exported(name, tmp_path, batch=3, size=(64, 48), photos=photos)
@@ -380,6 +381,7 @@ def has_package(name):
     return importlib.util.find_spec(name) is not None
 
 
+@pytest.mark.slow
 def test_tool_describes_everything(weights, tmp_path, capsys):
     folder = tmp_path / "model"
     path = write_config(
@@ -707,6 +709,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 def test_damaged_files_do_not_load(logits_export, tmp_path):
     _, kind, folder, *_ = logits_export
     for number, (file, content) in enumerate(DAMAGES[kind]):

@@ -40,6 +40,8 @@ from support.tiny_run import launch
 
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
+pytestmark = pytest.mark.slow  # whole runs
+
 QUICKSTART = ROOT / "configs" / "quickstart" / "nuclei_semfpn.yaml"
 TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 
@@ -143,7 +145,6 @@ class Matched(SemanticFPN):
         return parts, {"matched": (1, len(batch["image"]))}
 
 
-@pytest.mark.slow
 def test_a_segmentor_with_losses_of_its_own_needs_no_edit_of_the_task(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS._items, "Matched", Matched)
     path = Path(config_of(tmp_path).path)
@@ -177,7 +178,6 @@ def balance(model, height, width):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -331,7 +331,6 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
         np.testing.assert_allclose(weights[1][key], value, atol=2e-5, rtol=2e-3, err_msg=key)
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(trained, tmp_path):
     config, where = trained
     command = [
@@ -502,7 +501,6 @@ def random_segmentor(name, **widths):
     return model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
 @pytest.mark.parametrize(
     "name, widths",

@@ -44,9 +44,12 @@ pytest.importorskip("fastapi", reason="needs the extra `serving`")
 pytest.importorskip("uvicorn", reason="needs the extra `serving`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serving`")
 pytest.importorskip("python_multipart", reason="needs the extra `serving`")
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="processes are looked up in /proc (Linux)"
-)
+pytestmark = [
+    pytest.mark.slow,  # servers
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="processes are looked up in /proc (Linux)"
+    ),
+]
 
 FOLDER = ROOT / "deploy" / "serving"
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
@@ -259,7 +262,6 @@ def test_preprocessing_is_that_of_evaluation_bit_for_bit(tmp_path, name):
         assert got.tobytes() == expected.tobytes(), file.name
 
 
-@pytest.mark.slow
 def test_four_ways_of_sending_a_photo(service, expected):
     for photo, row in expected.items():
         order = np.argsort(-row)[:3].tolist()
@@ -551,7 +553,6 @@ def test_pipelined_requests_are_answered_in_their_order(service):
 
 
 @pytest.mark.faults
-@pytest.mark.slow
 def test_a_storm_of_bad_requests_costs_no_good_one(service):
     """Noise, damaged images, damaged forms and clients that hang up, for ten seconds."""
     rng, end = np.random.default_rng(SEED), time.monotonic() + lasting(10)
@@ -663,7 +664,6 @@ def test_connections_without_a_request_are_closed(guarded):
         assert connection.recv(1) == b""
 
 
-@pytest.mark.slow
 def test_a_hung_worker_is_replaced_and_all_ends_with_the_first_process(guarded):
     """Hung: five times the --timeout without an answer."""
     (worker,) = guarded.children("spawn_main")
@@ -744,7 +744,6 @@ def test_a_picture_s_fault_is_its_own_answer_s(capfd):
     assert capfd.readouterr().err.count("Traceback") == 3, "for whoever mends it"
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_a_killed_http_process_ends_all(copy, exported):
     service = Service(copy, exported, "--batch-ms", 800, "--timeout", 6)
     (worker,) = service.children("spawn_main")
@@ -787,7 +786,6 @@ def assert_gone(processes):
         time.sleep(0.1)
 
 
-@pytest.mark.slow
 def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
     service = Service(copy, exported, "--batch-ms", 700)
     statuses = []
@@ -991,7 +989,6 @@ def test_load_test_program(service, monkeypatch, tmp_path, capsys):
     assert 100 < many["memory_mb"] < 3000 and many["p50_ms"] <= many["p99_ms"] <= many["max_ms"]
 
 
-@pytest.mark.slow
 def test_onnx_runtime_gives_the_same(exported, expected, tmp_path):
     for package in ("onnxruntime", "paddle2onnx", "onnxslim"):
         pytest.importorskip(package, reason="needs the extra `onnx`")
