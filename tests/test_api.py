@@ -203,6 +203,7 @@ def test_pictures_tables_and_slices(model, photos, tmp_path, monkeypatch):
     assert np.array_equal(sheet[:364, 10:374], boot)
 
 
+@pytest.mark.slow
 def test_a_network_by_its_name(weights, photos, model):
     named = nv.load("NextViT_small", weights=weights, names=NAMES, **SHALLOW)
     assert named.names == NAMES and named.config.Infer.transforms[1] == {

@@ -242,6 +242,7 @@ def test_failed_conversion_leaves_nothing(exported, tmp_path, monkeypatch, body,
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [

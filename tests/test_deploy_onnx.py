@@ -159,6 +159,7 @@ def rehash(model):
     edit(model, lambda d: d["Files"]["inference.onnx"].update(sha256=digest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, message",
     [

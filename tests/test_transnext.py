@@ -120,6 +120,7 @@ def test_maps_equal_the_reference(size, golden, arguments):
         np.testing.assert_allclose(statistics, arrays[f"stage{stage}.stats"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", sorted(FORMS))
 @pytest.mark.parametrize(
     "golden, name, size, arguments",
