@@ -101,12 +101,7 @@ def test_lists_of_several_writers(tmp_path, delimiter):
 
 def test_coco():
     data = recognised(NUCLEI)
-    assert (data.layout, data.task, data.names, data.masks) == (
-        "coco",
-        "detection",
-        ["nucleus"],
-        True,
-    )
+    assert (data.layout, data.objects, data.names, data.masks) == ("coco", True, ["nucleus"], True)
     assert data.images == (12, 4)
     assert data.train["image_root"] == str(NUCLEI / "images" / "training")
     assert data.evaluation["annotation_path"] == str(NUCLEI / "instances_validation.json")

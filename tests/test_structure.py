@@ -119,6 +119,29 @@ def test_the_three_tasks_do_not_import_each_other():
     assert crossing == []
 
 
+TASKS = {"classification", "detection", "segmentation"}
+
+
+def task_switches(tree):
+    """The comparisons of something with a task's name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            constants = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+            attributes = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            if constants & TASKS and "task" in attributes:
+                yield ast.unparse(node)
+
+
+def test_nobody_asks_for_a_task_by_its_name():
+    """Outside the registry of models, which knows that backbones are classifiers."""
+    found = {
+        module: switches
+        for module, path in modules(ROOT).items()
+        if (switches := list(task_switches(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert set(found) == {f"{PACKAGE}.models.registry"}
+
+
 @pytest.mark.parametrize("folder", [PACKAGE, "tools", "test_tipc", "deploy", "benchmarks"])
 def test_nothing_leans_on_the_tests(folder):
     own = {"support", *(path.stem for path in (ROOT / "tests").glob("*.py"))}

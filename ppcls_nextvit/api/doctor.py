@@ -80,7 +80,7 @@ def examined(data: OwnData, progress: Any = None) -> Findings:
     """
     findings = Findings()
     objects = ObjectFindings()
-    if data.task == "detection":
+    if data.objects:
         objects = examined_objects(data)
         findings.facts += objects.facts
         findings.errors += objects.errors

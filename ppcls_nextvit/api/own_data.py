@@ -36,12 +36,12 @@ class OwnData:
     nothing says them. train, evaluation: dataset sections without transforms. images: (to train
     with, to evaluate on). counts: (training, evaluation) images by class, where they are known.
     lists: {file name: text} to be written beside the configuration, whose folder stands as {here}
-    in the sections. masks: whether objects have outlines.
+    in the sections. objects: whether images have objects with boxes, else a class each; masks:
+    whether the objects have outlines.
     """
 
     root: Path
     layout: str
-    task: str
     class_num: int
     names: Optional[Sequence[str]]
     train: Mapping[str, Any]
@@ -49,6 +49,7 @@ class OwnData:
     images: Tuple[int, int]
     counts: Tuple[Sequence[int], Sequence[int]] = ((), ())
     lists: Mapping[str, str] = field(default_factory=dict)
+    objects: bool = False
     masks: bool = False
 
 
@@ -103,7 +104,7 @@ def _coco(root: Path, val_share: float, seed: int) -> Optional[OwnData]:
     masks = any(entry.get("segmentation") for entry in contents[0]["annotations"])
     sizes = (len(contents[0]["images"]), len(contents[1]["images"]))
     return OwnData(
-        root, "coco", "detection", len(names), names, sections[0], sections[1], sizes, masks=masks
+        root, "coco", len(names), names, sections[0], sections[1], sizes, objects=True, masks=masks
     )
 
 
@@ -172,7 +173,6 @@ def _lists(root: Path, val_share: float, seed: int) -> Optional[OwnData]:
     return OwnData(
         root,
         "lists",
-        "classification",
         class_num,
         names,
         sections[0],
@@ -237,7 +237,6 @@ def _folders(root: Path, val_share: float, seed: int) -> Optional[OwnData]:
     return OwnData(
         root,
         "folders",
-        "classification",
         len(names),
         names,
         sections[0],
@@ -291,7 +290,6 @@ def _split(root: Path, folder: Path, val_share: float, seed: int) -> Optional[Ow
     return OwnData(
         root,
         "folders",
-        "classification",
         len(names),
         names,
         sections[0],

@@ -13,6 +13,7 @@ from ..config.reading import read_yaml
 from ..config.recipes import find
 from ..models import MODELS, create_model
 from ..models.complexity import count_macs, count_parameters
+from ..models.registry import is_backbone
 from ..schema import ConfigError
 from ..tasks.common import CLASS_NAMES, class_names_text
 from .own_data import OwnData
@@ -69,11 +70,11 @@ def plan(data: OwnData, choices: Choices, folder: Path) -> Plan:
     """What to train on `data`; its YAML and lists will lie in `folder`. ConfigError for choices
     that cannot be.
     """
-    if choices.model not in MODELS or MODELS.get(choices.model).task != "classification":
-        MODELS.get(choices.model, "--model")
+    MODELS.get(choices.model, "--model")
+    if not is_backbone(choices.model):
         raise ConfigError(f"--model {choices.model}: give a classifier, such as NextViT_small")
     said = [described(data)]
-    make = _classification if data.task == "classification" else _detection
+    make = _detection if data.objects else _classification
     content = make(data, choices, folder, said)
     lists = dict(data.lists)
     if data.names is not None:

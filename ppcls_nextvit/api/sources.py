@@ -16,6 +16,7 @@ from ..config.recipes import folder, located
 from ..config.sections import ArchSection, Config, GlobalSection, InferSection
 from ..hub import pretrained_source
 from ..models import MODELS
+from ..models.registry import is_backbone
 from ..reproduce import PUBLISHED_DATASETS, default_dataset
 from ..reproduce.dense import architecture, transforms_of
 from ..schema import ConfigError, coerce, shown
@@ -27,9 +28,6 @@ from ..weights.rules import head_classes
 
 __all__ = ["Asked", "config_of", "fetched", "override_texts", "with_device"]
 
-COCO_NAMES = ("detection/coco_labels.txt", 80)
-ADE20K_NAMES = ("segmentation/ade20k_labels.txt", 150)
-DENSE_NAMES = {"detection": COCO_NAMES, "segmentation": ADE20K_NAMES}
 YAML = (".yaml", ".yml")
 
 
@@ -98,10 +96,10 @@ def _of_file(asked: Asked) -> Config:
 
 def _of_record(record: zoo.Weights, path: str) -> Config:
     """The network of a zoo record, used as its published figures were."""
-    if record.task == "classification":
+    if record.preprocess is not None:  # a classifier's
         return _classifier(record.name, record.model, path, record.arguments, record.preprocess)
     dataset: Any = PUBLISHED_DATASETS[default_dataset(record.name)]
-    labels, classes = DENSE_NAMES[record.task]
+    labels, classes = dataset.class_names
     found = head_classes(read_file(path))
     names = {"class_id_map_file": str(folder() / labels)} if found == classes else {}
     return Config(
@@ -113,7 +111,7 @@ def _of_record(record: zoo.Weights, path: str) -> Config:
 
 
 def _of_network(asked: Asked) -> Config:
-    if MODELS.get(asked.source).task != "classification":
+    if not is_backbone(asked.source):
         raise ConfigError(
             f"{asked.source}: give the folder of a run, a YAML and weights=FILE, or a name of the "
             f"zoo such as nextvit_small.mask_rcnn_1x.official: a network of its kind has settings "

@@ -6,6 +6,7 @@ from paddle import nn
 
 from .. import models
 from ..engine.logger import logger
+from ..models.registry import is_backbone
 from ..schema import ConfigError
 from ..weights import load_weights
 from .places import place_of, pretrained_source
@@ -28,9 +29,9 @@ def create_model(name: str, pretrained: Union[bool, str] = False, **arguments: A
     backbone = arguments.get("backbone")
     network = backbone["name"] if isinstance(backbone, dict) else name
     record = place_of(pretrained, network).record
-    if record is not None and record.task not in ("classification", models.MODELS.get(name).task):
-        raise ConfigError(f"pretrained: {record.name} are weights for {record.task}, not {name}")
     whole = record is not None and record.task == models.MODELS.get(name).task
+    if record is not None and not (whole or is_backbone(record.model)):
+        raise ConfigError(f"pretrained: {record.name} are weights for {record.task}, not {name}")
     source = pretrained_source(pretrained, network)
     report = load_weights(
         model,

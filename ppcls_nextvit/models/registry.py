@@ -74,14 +74,14 @@ def variant_of(name: str, where: Optional[str] = None) -> Variant:
     return entry if isinstance(entry, Variant) else Variant(entry)
 
 
+def is_backbone(name: str) -> bool:
+    """Whether `name` is a backbone's, which the classifiers are. ConfigError for an unknown one."""
+    return variant_of(name).task == "classification"
+
+
 def backbone_names() -> List[str]:
-    """One name for each backbone (which the classifiers are), in the order of registration."""
-    variants = {name: variant_of(name) for name in MODELS}
-    return [
-        name
-        for name, variant in variants.items()
-        if variant.task == "classification" and not variant.further
-    ]
+    """One name for each backbone, in the order of registration."""
+    return [name for name in MODELS if is_backbone(name) and not variant_of(name).further]
 
 
 class HoldsBackbone(nn.Layer):

@@ -61,7 +61,8 @@ class DenseDataset:
     """Images that a task evaluates by itself. task: whose weights it is for. images: of the
     complete dataset. figures: {metric of the zoo: value of the task's evaluation}.
 
-    transforms: of evaluation, as published. section(data): the keys of DataLoader.Eval.dataset that
+    transforms: of evaluation, as published. class_names: the file that has them, relative to the
+    recipes', and how many there are. section(data): the keys of DataLoader.Eval.dataset that
     say where everything lies below the folder `data`. arguments: of the model, beside the zoo
     record's.
     """
@@ -71,6 +72,7 @@ class DenseDataset:
     images: int
     figures: Mapping[str, str]
     transforms: Sequence[Mapping[str, Any]]
+    class_names: Tuple[str, int]
     section: Callable[[str], Dict[str, Any]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,6 +98,7 @@ SEGMENTATION_TRANSFORMS: Sequence[Mapping[str, Any]] = (
     {"Resize": {"scale": [2048, 512]}},
     {"Normalize": {}},
 )
+ADE20K_NAMES = ("segmentation/ade20k_labels.txt", 150)
 SIX_SCALES = {"ratios": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75], "flip": True}
 
 # By the name of --set. The first of a task is the one that its weights are evaluated on if nobody
@@ -124,6 +127,7 @@ PUBLISHED_DATASETS: Dict[str, Union[ClassificationDataset, DenseDataset]] = {
         5_000,
         {"coco/box_map": "box_map", "coco/mask_map": "mask_map"},
         DETECTION_TRANSFORMS,
+        ("detection/coco_labels.txt", 80),
         _coco,
     ),
     "ade20k": DenseDataset(
@@ -132,6 +136,7 @@ PUBLISHED_DATASETS: Dict[str, Union[ClassificationDataset, DenseDataset]] = {
         2_000,
         {"ade20k/miou": "mIoU"},
         SEGMENTATION_TRANSFORMS,
+        ADE20K_NAMES,
         _ade20k,
         {"inference": {"ratios": [1.0], "flip": False}},
     ),
@@ -141,6 +146,7 @@ PUBLISHED_DATASETS: Dict[str, Union[ClassificationDataset, DenseDataset]] = {
         2_000,
         {"ade20k/miou_ms": "mIoU"},
         SEGMENTATION_TRANSFORMS,
+        ADE20K_NAMES,
         _ade20k,
         {"inference": SIX_SCALES},
     ),
@@ -150,6 +156,7 @@ PUBLISHED_DATASETS: Dict[str, Union[ClassificationDataset, DenseDataset]] = {
         2_000,
         {"ade20k/miou_ms_interpolation": "mIoU"},
         SEGMENTATION_TRANSFORMS,
+        ADE20K_NAMES,
         _ade20k,
         {"inference": SIX_SCALES},
     ),

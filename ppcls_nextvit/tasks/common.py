@@ -19,7 +19,8 @@ from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
 from ..hub import pretrained_source
-from ..models import MODELS, create_model
+from ..models import create_model
+from ..models.registry import is_backbone
 from ..schema import ConfigError, shown_text
 from ..weights import load_weights
 from ..weights.load import resolve
@@ -106,7 +107,7 @@ def class_names(config: Config, dataset: Any = None) -> List[str]:
     known = _own_names(config, dataset)
     if known is not None:
         return known
-    if config.Arch.class_num == 1000 and MODELS.get(config.Arch.name).task == "classification":
+    if config.Arch.class_num == 1000 and is_backbone(config.Arch.name):
         logger.info("1000 classes without class_id_map_file: their names are ImageNet-1K's")
         return read_class_names(Path(lists.__file__).with_name(lists.PACKAGED[0]))
     return [str(index) for index in range(config.Arch.class_num)]
