@@ -142,6 +142,11 @@ def test_the_hub_s_hash_and_size_count(server, target):
         )
 
 
+@pytest.mark.parametrize("size", ["9" * 5000, "-1", "²", "1_000", ""])
+def test_a_size_that_is_none_is_not_heeded(server, target, size):
+    assert fetch(server.hub("/a", BODY, size=size), target, "a").read_bytes() == BODY
+
+
 def test_a_hash_that_is_known(server, target):
     url = server.put("/w.npz", BODY)
     with pytest.raises(FetchError, match="not 1111"):

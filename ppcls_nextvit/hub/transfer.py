@@ -200,8 +200,13 @@ def _read_hub_headers(headers: Any, told: _Told) -> None:
     """The size and the SHA-256 that the hub tells of a file, wherever that lies."""
     match = SHA256.fullmatch(headers.get("X-Linked-Etag") or "")
     told.sha256 = match[1] if match else told.sha256
-    size = headers.get("X-Linked-Size") or ""
-    told.size = int(size) if size.isdecimal() else told.size
+    size = _bytes(headers.get("X-Linked-Size"))
+    told.size = told.size if size is None else size
+
+
+def _bytes(text: Optional[str]) -> Optional[int]:
+    """A number of bytes that a server says; None of what is none."""
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _read_headers(answer: Any, told: _Told, start: int) -> None:
@@ -209,12 +214,11 @@ def _read_headers(answer: Any, told: _Told, start: int) -> None:
     told.version = answer.headers.get("ETag") or ""
     if answer.status == 206:
         given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range") or "")
-        if not given or int(given[1]) != start:
+        if not given or _bytes(given[1]) != start:
             raise _Broken("the server sent another part than the one asked for")
-        size: Optional[int] = int(given[2])
+        size = _bytes(given[2])
     else:
-        length = answer.headers.get("Content-Length") or ""
-        size = int(length) if length.isdecimal() else None
+        size = _bytes(answer.headers.get("Content-Length"))
     if size is not None and told.size is not None and size != told.size:
         raise FetchError(f"the server sends {size} bytes of a file of {told.size}")
     told.size = told.size if size is None else size
