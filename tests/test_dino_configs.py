@@ -8,7 +8,7 @@ import json
 import paddle
 import pytest
 
-from ppcls_nextvit import create_model
+from ppcls_nextvit import create_model, zoo
 from ppcls_nextvit.data.transforms.joint import JointPipeline, opencv
 from ppcls_nextvit.engine.parameter_groups import parameter_settings
 from ppcls_nextvit.engine.schedule import build_schedule
@@ -98,6 +98,18 @@ def test_backbones_and_parameters_are_the_published_ones(name):
         "table_size": 800,
     }
     assert sum(p.size for p in model_of(config).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_record_is_evaluated_as_the_recipe(name):
+    config, (_, levels, _, variant) = config_of(name), name.split("_")
+    record = zoo.get(f"transnext_{variant}.dino_{levels}_12e.official")
+    resize, normalize = record.transforms
+    assert (resize, *normalize) == (config.Infer.transforms[0], "Normalize")
+    arch = config.Arch.arguments
+    assert record.arguments["num_levels"] == arch["num_levels"] and record.model == "DINO"
+    trained = {key: value for key, value in arch["backbone"].items() if key != "drop_path_rate"}
+    assert record.arguments["backbone"] == trained
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -33,6 +33,16 @@ NARROW = {
         "mask_convs": 1,
         "test_proposals": [200, 50],
     },
+    "DINO": {
+        "num_queries": 20,
+        "channels": 32,
+        "heads": 2,
+        "points": 1,
+        "hidden": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "max_detections": 10,
+    },
     "SemanticFPN": {"fpn_channels": 16, "channels": 16},
     "UPerNet": {"channels": 16, "auxiliary_channels": 16},
 }
@@ -270,6 +280,28 @@ def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsy
         report(tmp_path / "two")["images"] == 2
         and "not the complete set" in capsys.readouterr().out
     )
+
+
+@pytest.mark.slow
+def test_a_detector_without_masks_has_figures_of_boxes(small, coco, tmp_path, monkeypatch):
+    _, root = coco
+    name = "transnext_tiny.dino_4scale_12e.official"
+    real = zoo.get(name)
+    backbone = {**real.arguments["backbone"], **SHALLOW, "table_size": 96}
+    model = create_model("DINO", num_classes=1, backbone=backbone, **NARROW["DINO"])
+    weights = saved(model, tmp_path / "dino.pdparams")
+    shrunk = ({"Resize": {"scale": [192, 96]}}, *real.transforms[1:])
+    arguments = {**real.arguments, "backbone": {**real.arguments["backbone"], "table_size": 96}}
+    record = dataclasses.replace(
+        real, arguments=arguments, transforms=shrunk, published={"coco/box_map": 0.0}
+    )
+    monkeypatch.setattr(zoo, "WEIGHTS", {name: record})
+    run(weights, root, tmp_path, "--record", name, "--tolerance", "100")
+    found = report(tmp_path)
+    assert found["status"] == MATCH and found["images"] == 4
+    assert found["figures"].keys() == found["published"].keys() == {"coco/box_map"}
+    assert found["preprocessing"] == "Resize {'scale': [192, 96]}; Normalize"
+    assert "mask_map" not in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -33,11 +33,11 @@ def test_every_published_file_is_there_once():
         ("PaddleClas", "classification"): 12,
         ("timm", "classification"): 12,
         ("DaiShiResearch/TransNeXt", "classification"): 7,
-        ("DaiShiResearch/TransNeXt", "detection"): 3,
+        ("DaiShiResearch/TransNeXt", "detection"): 7,
         ("DaiShiResearch/TransNeXt", "segmentation"): 6,
     }
     for field in ("name", "where", "file"):
-        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 70
+        assert len({getattr(r, field) for r in zoo.WEIGHTS.values()}) == 74
     assert all(
         zoo.is_name(name) and not zoo.is_name(record.file) for name, record in zoo.WEIGHTS.items()
     )
@@ -106,6 +106,15 @@ def test_published_transnext():
 
     assert figures("transnext*mask_rcnn*", "coco/box_map") == [49.9, 51.1, 51.7]
     assert figures("transnext*mask_rcnn*", "coco/mask_map") == [44.6, 45.5, 45.9]
+    assert [
+        (zoo.get(name).arguments["num_levels"], *zoo.get(name).published.items())
+        for name in list_weights("transnext*dino*")
+    ] == [
+        (4, ("coco/box_map", 55.1)),
+        (5, ("coco/box_map", 55.7)),
+        (5, ("coco/box_map", 56.6)),
+        (5, ("coco/box_map", 57.1)),
+    ]
     assert figures("transnext*upernet*", "ade20k/miou") == [51.1, 52.2, 53.0]
     assert figures("transnext*upernet*", "ade20k/miou_ms") == [51.7, 52.8, 53.7]
     assert figures("transnext*upernet*", "ade20k/miou_ms_interpolation") == [51.5, 52.5, 53.5]
@@ -216,7 +225,7 @@ def test_warped_images_are_not_cropped():
 
 
 def test_list_weights():
-    assert len(list_weights()) == 70
+    assert len(list_weights()) == 74
     assert list_weights("*base*384.timm") == [
         "nextvit_base.in1k_384.timm",
         "nextvit_base.in1k6m_384.timm",

@@ -38,6 +38,12 @@ MASK_RCNN = {  # parameters (M), box mAP, mask mAP
     "small": (69.3, 51.1, 45.5),
     "base": (109.2, 51.7, 45.9),
 }
+DINO = {  # (levels, variant): parameters (M), box mAP
+    (4, "tiny"): (47.8, 55.1),
+    (5, "tiny"): (48.1, 55.7),
+    (5, "small"): (69.6, 56.6),
+    (5, "base"): (110, 57.1),
+}
 # parameters (M), GFLOPs (its author, in answer to a question), mIoU at one scale, then at several
 # with flip: the position bias interpolated, and extrapolated
 UPERNET = {
@@ -61,6 +67,7 @@ SEVERAL_SCALES = {
     },
 }
 DETECTION_PROTOCOL = "COCO val2017; shorter side 800, longer at most 1333"
+DINO_PROTOCOL = f"{DETECTION_PROTOCOL}; not padded"
 SEGMENTATION_PROTOCOL = (
     "ADE20K val; within 2048 x 512 in proportion; one scale: windows of 512 x 512, 341 apart; "
     "several: whole image; GFLOPs at 512 x 512"
@@ -162,6 +169,25 @@ def _detection() -> Iterator[Weights]:
         )
 
 
+def _dino() -> Iterator[Weights]:
+    for (levels, variant), (params, box) in DINO.items():
+        yield _official(
+            variant,
+            f"dino_{levels}scale_12e",
+            f"dino-{levels}scale-transnext-{variant}-coco",
+            f"dino_{levels}scale_transnext_{variant}_12e_in1k.pth",
+            model="DINO",
+            arguments={"backbone": _backbone(variant, 800), "num_levels": levels},
+            task="detection",
+            head=f"DINO {levels} levels, 12 epochs",
+            published={"coco/box_map": box},
+            params_m=params,
+            gflops=None,
+            transforms=({"Resize": {"scale": [1333, 800]}}, {"Normalize": {}}),
+            protocol=DINO_PROTOCOL,
+        )
+
+
 def _segmentation() -> Iterator[Weights]:
     for variant, (params, gflops, single, interpolated, extrapolated) in UPERNET.items():
         yield _official(
@@ -213,9 +239,10 @@ def _mask2former() -> Iterator[Weights]:
 
 CLASSIFICATION = tuple(_classification())
 DETECTION = tuple(_detection())
+QUERY_DETECTION = tuple(_dino())
 SEGMENTATION = tuple(_segmentation())
 QUERY_SEGMENTATION = tuple(_mask2former())
-RECORDS = (*CLASSIFICATION, *DETECTION, *SEGMENTATION, *QUERY_SEGMENTATION)
+RECORDS = (*CLASSIFICATION, *DETECTION, *QUERY_DETECTION, *SEGMENTATION, *QUERY_SEGMENTATION)
 TABLES = (
     Table(
         f"Classification: {OFFICIAL}",
@@ -236,6 +263,12 @@ TABLES = (
         f"{DETECTION_PROTOCOL}. The position bias is interpolated from 800 x 800.",
         DETECTION,
         {"box mAP": "coco/box_map", "mask mAP": "coco/mask_map"},
+    ),
+    Table(
+        f"Detection: {OFFICIAL}, DINO on COCO",
+        f"{DINO_PROTOCOL}. The position bias is interpolated from 800 x 800.",
+        QUERY_DETECTION,
+        {"box mAP": "coco/box_map"},
     ),
     Table(
         f"Segmentation: {OFFICIAL}, UPerNet on ADE20K",
