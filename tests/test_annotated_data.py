@@ -358,6 +358,26 @@ def test_images_in_a_zip(tmp_path):
     )
 
 
+@pytest.mark.parametrize("form", [None, [], "left out"])
+def test_boxes_without_outlines(tmp_path, form):
+    """No annotation has one: samples and batches have no masks, and nothing is left out."""
+    boxes = [annotation(n, n, (4, 6, 20 * n, 30)) for n in (1, 2)]
+    for each in boxes:
+        each["segmentation"] = form
+        if form == "left out":
+            del each["segmentation"]
+    write(tmp_path, boxes)
+    ops = [{"RandomFlip": {"prob": 1.0}}, {"Resize": {"scale": [40, 40]}}, *PLAIN]
+    content = {"image_root": str(tmp_path), "annotation_path": str(tmp_path / "coco.json")}
+    arguments = {**content, "mode": "train", "transform_ops": ops}
+    data = DATASETS.build("COCODataset", arguments, "dataset", 2)
+    assert not data.outlined and data.class_counts().counts.tolist() == [2, 0]
+    samples = [data.load(i, RNG) for i in range(2)]
+    assert "masks" not in samples[0] and samples[1]["boxes"].shape == (1, 4)
+    batch = data.collate(samples, RNG)
+    assert "masks" not in batch and batch["counts"].tolist() == [1, 1]
+
+
 GOOD = [annotation(1, 1, (5, 5, 20, 30)), annotation(2, 2, (1, 2, 30, 40), 7)]
 
 
@@ -379,7 +399,7 @@ def changed(number, **values):
         (changed(1, id=1), "annotations has the id 1 2 times"),
         (changed(1, id="x"), r"annotations\[1\]: the id must be an integer, got 'x'"),
         (changed(1, bbox=None), r"annotations\[1\] \(id 2\) has no 'bbox'"),
-        (changed(1, segmentation=None), r"annotations\[1\] \(id 2\) has no 'segmentation'"),
+        (changed(1, segmentation=None), "annotation 2 of 1.png: its segmentation has no polygon"),
         (
             changed(1, bbox=[1, 2, 3]),
             r"annotation 2: expected bbox \[left, top, width, height\] and an area, got \[1, 2, "

@@ -100,6 +100,33 @@ def test_training_logs_every_loss_and_measures_boxes_alone(run):
         assert (folder / "output" / "DINO" / file).exists()
 
 
+def without_outlines(folder):
+    """The nuclei's two json with boxes alone: (path to train with, path to evaluate on)."""
+    paths = []
+    for part in ("training", "validation"):
+        content = json.loads((NUCLEI / f"instances_{part}.json").read_text())
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
+        paths.append(folder / f"{part}.json")
+        paths[-1].write_text(json.dumps(content))
+    return paths
+
+
+def test_boxes_without_outlines(tmp_path):
+    train_path, eval_path = without_outlines(tmp_path)
+    given = [
+        f"DataLoader.Train.dataset.annotation_path={train_path}",
+        f"DataLoader.Eval.dataset.annotation_path={eval_path}",
+        "Global.epochs=1",
+    ]
+    assert train(dino_config(tmp_path, *given)) == 0
+    folder = tmp_path / "output" / "DINO"
+    (evaluated,) = [f for f in read_figures(folder) if f["kind"] == "eval"]
+    assert "box_map" in evaluated and (folder / "predictions.png").is_file()
+    with pytest.raises(ConfigError, match="boxes without outlines .* MaskRCNN learns from"):
+        train(config_of(tmp_path, *given))
+
+
 def test_evaluation_of_saved_weights(run):
     folder, config = run
     (evaluated,) = [f for f in read_figures(folder / "output" / "DINO") if f["kind"] == "eval"]

@@ -21,9 +21,17 @@ from typing import (
 )
 
 import numpy as np
-from paddle import Tensor
+from paddle import Tensor, nn
 
-__all__ = ["Backbone", "Detections", "Detector", "ImageMask", "Instances", "Segmentor"]
+__all__ = [
+    "AttentionLayer",
+    "Backbone",
+    "Detections",
+    "Detector",
+    "ImageMask",
+    "Instances",
+    "Segmentor",
+]
 
 
 class Backbone(Protocol):
@@ -65,6 +73,33 @@ class Backbone(Protocol):
     def stages(self) -> List[Tuple[str, Tuple[str, ...]]]:
         """(name, prefixes of its keys) from the stem by way of the stages to the head, which cover
         every key once: what layer-wise learning rates and frozen_stages go by.
+        """
+
+    def blocks(self) -> List[List[nn.Layer]]:
+        """The blocks of each stage, in the order of the forward pass; [] if it does not tell. An
+        attention in them is an AttentionLayer. What a block does depends on the `training` of its
+        parts, not on its own.
+        """
+
+
+class AttentionLayer(Protocol):
+    """An attention whose weights can be looked at: in its forward pass it calls `attn_drop` with
+    them, [B, heads, N, K], each row of which sums to 1, for N queries and K keys. One that can also
+    do without, by a compiled operator, says so as `compiled`; set to False, it does not.
+
+    One with a `form` (sliding_window.WindowForm) adds to the weights of its window, the first keys,
+    what the query alone tells, before the form mixes the values.
+    """
+
+    attn_drop: nn.Layer
+
+    def map_size(self, *inputs: Any) -> Tuple[int, int]:
+        """(height, width) of the map of queries, of what forward is called with."""
+
+    def on_tokens(self, weights: Tensor, query: int, *inputs: Any) -> Tensor:
+        """The weights [heads, K] of one query on the map that it stands in, [heads, height, width]:
+        what a key has goes evenly to the tokens that it is the mean of, so that sums stay. query:
+        its index, in raster order. inputs: what forward is called with.
         """
 
 
@@ -118,6 +153,7 @@ class Detector(Protocol):
 
     task: ClassVar[str]  # "detection"
     brings_losses: ClassVar[bool]  # True: the configuration has no Loss section
+    learns_masks: ClassVar[bool]  # whether its losses need batch["masks"]; False if it is not said
     shown: ClassVar[Tuple[str, ...]]  # the names of its counts, for the bar and the curves
     backbone: Backbone
     num_classes: int

@@ -13,7 +13,14 @@ from ..images import ImageError
 from ..rle import mask_tools, polygons, run_lengths
 from ..transforms.joint import padded
 from .annotated import AnnotatedDataset, thinned
-from .coco_json import Entry, annotations_by_image, coco_index, read_coco, touches
+from .coco_json import (
+    Entry,
+    annotations_by_image,
+    coco_index,
+    has_outlines,
+    read_coco,
+    touches,
+)
 from .files import open_files
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
@@ -51,6 +58,8 @@ class COCODataset(AnnotatedDataset):
     Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images
     without any annotation (filter_empty) and those with a side below `min_size` pixels, and objects
     with a side below one pixel or no mask; crowds become `ignore_boxes`.
+    In a json of boxes alone, where no annotation has a `segmentation`, objects need no mask, and
+    samples have none (`outlined` is False).
     sample_num: take only so many images, at equal distances. A warning says what is left out.
     Raises FileNotFoundError, or ConfigError for a json with another structure, unknown ids, or
     masks, boxes and sizes that contradict each other (in more than 1 % of the annotations; else a
@@ -83,6 +92,7 @@ class COCODataset(AnnotatedDataset):
                 f"classes; set Arch.class_num (training's and validation's json must have the same)"
             )
         _warn_of_equal_names(self.class_names, annotation_path)
+        self.outlined = has_outlines(content["annotations"])
         of_image, images = annotations_by_image(content, annotation_path), content["images"]
         if mode == "train":
             images = [
@@ -140,8 +150,8 @@ class COCODataset(AnnotatedDataset):
         return pixels
 
     def truth(self, index: int, shape: Tuple[int, int]) -> Sample:
-        """boxes float32 [N, 4], labels int64 [N], masks uint8 [N, H, W] and ignore_boxes float32
-        [M, 4] of an image of `shape` = (H, W).
+        """boxes float32 [N, 4], labels int64 [N], ignore_boxes float32 [M, 4] and, where objects
+        have outlines, masks uint8 [N, H, W] of an image of `shape` = (H, W).
         """
         height, width = shape
         boxes: List[List[float]] = []
@@ -156,23 +166,26 @@ class COCODataset(AnnotatedDataset):
             else:
                 boxes.append([x, y, x + w, y + h])
                 labels.append(self.category_ids.index(annotation["category_id"]))
-                masks.append(run_lengths(annotation["segmentation"], height, width))
+                if self.outlined:
+                    masks.append(run_lengths(annotation["segmentation"], height, width))
         if len(masks) * height * width > MASK_BYTES:
             raise ImageError(
                 f"{self.name(index)}: the masks of {len(masks)} objects in {width} x {height} "
                 f"pixels take more than the limit of {MASK_BYTES} bytes; cut the image into parts"
             )
-        pixels = (
-            mask_tools().decode(masks).transpose(2, 0, 1)
-            if masks
-            else np.zeros((0, height, width), np.uint8)
-        )
-        return {
+        truth: Sample = {
             "boxes": np.array(boxes, np.float32).reshape(-1, 4),
             "labels": np.array(labels, np.int64),
-            "masks": np.ascontiguousarray(pixels),
             "ignore_boxes": np.array(crowds, np.float32).reshape(-1, 4),
         }
+        if self.outlined:
+            pixels = (
+                mask_tools().decode(masks).transpose(2, 0, 1)
+                if masks
+                else np.zeros((0, height, width), np.uint8)
+            )
+            truth["masks"] = np.ascontiguousarray(pixels)
+        return truth
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """As AnnotatedDataset's, without objects of whose box a transform left nothing."""
@@ -181,19 +194,22 @@ class COCODataset(AnnotatedDataset):
             kept = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
             # an edge and rounding left nothing of a box: no target for a loss
             if not kept.all():
-                sample.update({key: sample[key][kept] for key in ("boxes", "labels", "masks")})
+                of_objects = sample.keys() & {"boxes", "labels", "masks"}
+                sample.update({key: sample[key][kept] for key in of_objects})
         return sample
 
     def collate(self, samples: List[Sample], rng: np.random.Generator) -> Batch:
         """AnnotatedDataset's batch; in training with boxes float32 [N, 4], labels int64 [N], masks
-        uint8 [N, H, W] of all images together, counts int32 [B] (objects per image), ignore_boxes
-        float32 [M, 4] and ignore_counts int32 [B]."""
+        uint8 [N, H, W] (not of boxes alone) of all images together, counts int32 [B] (objects per
+        image), ignore_boxes float32 [M, 4] and ignore_counts int32 [B]."""
         batch = super().collate(samples, rng)
         if self.training:
             size = batch["image"].shape[2:]
             for key in ("boxes", "labels", "ignore_boxes"):
                 batch[key] = np.concatenate([sample[key] for sample in samples])
-            batch["masks"] = np.concatenate([padded(sample["masks"], size) for sample in samples])
+            if self.outlined:
+                masks = [padded(sample["masks"], size) for sample in samples]
+                batch["masks"] = np.concatenate(masks)
             for key, counted in (("counts", "boxes"), ("ignore_counts", "ignore_boxes")):
                 batch[key] = np.array([len(sample[counted]) for sample in samples], np.int32)
         return batch

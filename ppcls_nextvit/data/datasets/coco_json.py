@@ -13,14 +13,14 @@ from ...files import JSON_BYTES, MAX_PIXELS, parsing, read_text
 from ...schema import ConfigError, shown, shown_text
 from ..rle import mask_bounds, mask_tools, polygons
 
-__all__ = ["annotations_by_image", "coco_index", "read_coco"]
+__all__ = ["annotations_by_image", "coco_index", "has_outlines", "read_coco"]
 
 Entry = Dict[str, Any]
 
 KEYS = {
     "images": ("id", "file_name", "width", "height"),
     "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
 }
 IDS = ("id", "image_id", "category_id")
 # what comes of a mask that is made of something else than numbers
@@ -115,9 +115,14 @@ def _check_image(image: Entry, path: str) -> None:
         )
 
 
+def has_outlines(annotations: Sequence[Entry]) -> bool:
+    """Whether objects have masks (`segmentation`), or boxes alone: none has one then."""
+    return not annotations or any(annotation.get("segmentation") for annotation in annotations)
+
+
 def annotations_by_image(content: Dict[str, List[Entry]], path: str) -> Dict[int, List[Entry]]:
     """{image id: its annotations} of what `read_coco` gave, each annotation verified and with
-    `iscrowd`.
+    `iscrowd` and `segmentation`, which is None in a file of boxes alone.
 
     ConfigError for a malformed annotation, for an id that is not there, and where more than
     TOLERATED of the annotations contradict themselves or their image; else a warning names the
@@ -127,7 +132,9 @@ def annotations_by_image(content: Dict[str, List[Entry]], path: str) -> Dict[int
     categories = {category["id"] for category in content["categories"]}
     of_image: Dict[int, List[Entry]] = {number: [] for number in images}
     contradictions = []
+    outlined = has_outlines(content["annotations"])
     for annotation in content["annotations"]:
+        annotation["segmentation"] = (annotation.get("segmentation") or []) if outlined else None
         where = f"{path}: annotation {annotation['id']}"
         if annotation["image_id"] not in images:
             raise ConfigError(
@@ -201,6 +208,8 @@ def disagreement(annotation: Entry, image: Entry) -> Optional[str]:
             f"its box {annotation['bbox']} (left, top, width, height) lies outside the image "
             f"of {width} x {height} pixels"
         )
+    if segmentation is None:
+        return None
     if isinstance(segmentation, list) and not polygons(segmentation):
         return "its segmentation has no polygon of three points, [x, y, x, y, x, y], or more"
     bounds = mask_bounds(segmentation, height, width)

@@ -36,6 +36,7 @@ class MaskRCNN(Detector):
     """
 
     brings_losses = True
+    learns_masks = True
     shown = ("acc",)
     # the arguments of a small one, for tests
     toy = {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "max_detections": 10}

@@ -68,7 +68,7 @@ def gathered(records: List[Dict[str, Any]], processes: Processes) -> List[Dict[s
 
 def coco_map(dataset: COCODataset, records: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """{box_map, box_map_50, box_map_75, box_map_small, ..._medium, ..._large, class_box_map} of
-    COCO's result records as shares, and {mask_map, ...} if they have masks.
+    COCO's result records as shares, and {mask_map, ...} if they and the dataset have masks.
 
     dataset: a COCODataset, all of whose images count, found in or not. class_box_map,
     class_mask_map: {class name: share}. A size or a class without objects has None. ValueError if
@@ -81,7 +81,7 @@ def coco_map(dataset: COCODataset, records: Sequence[Dict[str, Any]]) -> Dict[st
         )
     areas = [record["bbox"][2] * record["bbox"][3] for record in records]
     result = _figures(truth, records, areas, "box", "bbox", dataset.class_names)
-    if all("segmentation" in record for record in records):
+    if dataset.outlined and all("segmentation" in record for record in records):
         tools = mask_tools()
         areas = [float(tools.area(record["segmentation"])) for record in records]
         result.update(_figures(truth, records, areas, "mask", "segm", dataset.class_names))

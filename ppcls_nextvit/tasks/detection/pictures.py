@@ -67,7 +67,7 @@ def comparison_sheet(
     """A PIL image with a row for each (image uint8 [H, W, 3], truth, found): the picture, its true
     objects, those that were found.
 
-    truth: a sample with boxes and masks. threshold: the lowest score shown. smallest: as for
+    truth: a sample with boxes and, if it has them, masks. threshold: the lowest score shown. smallest: as for
     draw_boxes.
     """
     drawn = []
@@ -77,7 +77,7 @@ def comparison_sheet(
         drawn.append(
             [
                 draw_boxes(image, NONE, (), smallest=smallest),
-                draw_boxes(image, truth["boxes"], truth["masks"], smallest=smallest),
+                draw_boxes(image, truth["boxes"], truth.get("masks", ()), smallest=smallest),
                 draw_boxes(image, shown.boxes, masks, smallest=smallest),
             ]
         )

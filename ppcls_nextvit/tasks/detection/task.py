@@ -46,6 +46,8 @@ class DetectionTask(ResumableTask):
         self.train_loader: Any
         self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
+        if training and getattr(self.model, "learns_masks", False):
+            _check_outlines(self.train_loader.dataset, config.Arch.name)
         # or a context factory, to evaluate in low precision
         self.eval_autocast: Any = contextlib.nullcontext
 
@@ -122,3 +124,12 @@ class DetectionTask(ResumableTask):
             for index, size, found in islice(self.predictions(), IMAGES_IN_REPORT)
         ]
         comparison_sheet(rows, threshold).save(Path(directory) / "predictions.png")
+
+
+def _check_outlines(dataset: Any, model: str) -> None:
+    """ConfigError for a dataset of boxes alone, of which `model` cannot learn masks."""
+    if not getattr(dataset, "outlined", True):
+        raise ConfigError(
+            f"{dataset.source}: boxes without outlines (`segmentation`), which {model} learns "
+            f"from; add them, or train a detector of boxes alone, such as DINO"
+        )
