@@ -2,7 +2,7 @@
 statistics once.
 """
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import paddle
 from paddle import Tensor, nn
@@ -111,6 +111,20 @@ class DropPath(nn.Layer):
     def extra_repr(self) -> str:
         """The rate, in a printed model."""
         return f"rate={self.rate:.4g}"
+
+
+def pooled_from(pool: Callable[[Tensor], Tensor], weights: Tensor, size: Sequence[int]) -> Tensor:
+    """What stands at each place of a map when weights [n, M] of pooled tokens are handed back to
+    the places that they are averages of: [n, *size]; the sums stay.
+
+    pool: maps [n, 1, *size] -> [n, 1, M], linear. Its transpose is its gradient.
+    """
+    maps = paddle.zeros([weights.shape[0], 1, *size], weights.dtype)
+    maps.stop_gradient = False
+    with paddle.enable_grad():
+        pooled = pool(maps)
+    (back,) = paddle.grad(pooled, maps, grad_outputs=weights.detach().reshape(pooled.shape))
+    return back.squeeze(1)
 
 
 def recompute_block(block: nn.Layer, x: Tensor, *rest: Any) -> Tensor:

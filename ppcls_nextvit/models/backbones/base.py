@@ -107,6 +107,12 @@ class BaseBackbone(nn.Layer):
         """(name, prefixes of its keys) of the stem, each stage and the head, in this order."""
         raise NotImplementedError
 
+    def blocks(self) -> List[List[nn.Layer]]:
+        """The blocks of each stage, in the order of the forward pass; none of a family that does
+        not tell.
+        """
+        return []
+
     def check_size(self, x: Tensor) -> None:
         """ValueError for anything but images [B, in_channels, H, W] of min_size or more."""
         if len(x.shape) != 4 or x.shape[1] not in (self.in_channels, UNKNOWN):

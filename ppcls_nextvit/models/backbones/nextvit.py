@@ -14,7 +14,14 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..folding import as_pointwise, fold_after, fold_before
-from ..layers import Conv2D, DropPath, PointwiseConv2D, make_divisible, recompute_block
+from ..layers import (
+    Conv2D,
+    DropPath,
+    PointwiseConv2D,
+    make_divisible,
+    pooled_from,
+    recompute_block,
+)
 from ..registry import register_variants
 from .base import BaseBackbone
 
@@ -251,6 +258,14 @@ class E_MHSA(nn.Layer):
         out = paddle.matmul(self.attn_drop(attention), v).transpose([0, 2, 1, 3]).flatten(2)
         return self.proj_drop(self.proj(out))
 
+    def map_size(self, x: Tensor) -> Tuple[int, int]:
+        """(height, width) of the map of queries."""
+        return tuple(x.shape[2:])
+
+    def on_tokens(self, weights: Tensor, query: int, x: Tensor) -> Tensor:
+        """See api.AttentionLayer; the weight of a pooled token goes to those it is the mean of."""
+        return pooled_from(self.sr, weights, x.shape[2:])
+
     def macs(self, x: Tensor, out: Tensor) -> int:
         """Multiply-adds of the two products for x [1, C, H, W]: N * M * C each, for N tokens and M
         pooled ones.
@@ -416,6 +431,11 @@ class NextViT(BaseBackbone):
             found.append((f"stage{stage + 1}", tuple(prefixes)))
         head = self.head_prefixes if self.extra_norm_list else ("norm.", *self.head_prefixes)
         return [*found, ("head", head)]
+
+    def blocks(self) -> List[List[nn.Layer]]:
+        """The NCBs and NTBs of each stage."""
+        ends = [0, *(end + 1 for end in self.stage_ends)]
+        return [list(self.features)[start:end] for start, end in zip(ends, ends[1:])]
 
     def forward_features(self, x: Tensor) -> List[Tensor]:
         """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), channels (96, 256, 512,

@@ -18,7 +18,7 @@ from paddle.nn import functional as F
 
 from ... import ops
 from ...schema import nearest
-from ..layers import Conv2D, DropPath, eager_on_cpu, recompute_block
+from ..layers import Conv2D, DropPath, eager_on_cpu, pooled_from, recompute_block
 from ..registry import register_variants
 from .base import BaseBackbone
 from .positions import Places, find_places, pooled_size
@@ -171,6 +171,10 @@ class CosineAttention(nn.Layer):
             [self.num_heads, *shape], default_initializer=normal if std else constant
         )
 
+    def map_size(self, x: Tensor, places: Places) -> Tuple[Size, Size]:
+        """(height, width) of the map of queries."""
+        return places.size
+
     def scaled(self, q: Tensor, lengths: Tensor) -> Tensor:
         """Unit queries -> those whose product with a unit key is its score, without bias; both
         [B, N, heads, HEAD_DIM]. lengths: see Places.
@@ -309,6 +313,19 @@ class AggregatedAttention(CosineAttention):
         k, v = (split_heads(half, HEAD_DIM) for half in halves(kv))
         return unit(k), v
 
+    def on_tokens(self, weights: Tensor, query: int, x: Tensor, places: Places) -> Tensor:
+        """See api.AttentionLayer; the weight of a pooled key goes to the tokens that it is the mean
+        of, those of the window to its own.
+        """
+        (height, width), window = places.size, self.window
+        near, far = paddle.split(weights, [window**2, -1], axis=-1)
+        tokens = pooled_from(places.pooled, far, [height * width]).reshape([-1, height, width])
+        reach, (row, column) = window // 2, divmod(query, width)
+        # a border of `reach`, where the neighbours outside are
+        map_ = F.pad(tokens.unsqueeze(0), [reach] * 4)[0]
+        map_[:, row : row + window, column : column + window] += near.reshape([-1, window, window])
+        return map_[:, reach : reach + height, reach : reach + width]
+
     def pooled(self, x: Tensor, places: Places) -> Tensor:
         """Tokens [B, N, C] -> [B, P, C]."""
         return self.norm(places.pooled(F.gelu(self.sr(x))).transpose([0, 2, 1]))
@@ -331,6 +348,10 @@ class Attention(CosineAttention):
     def pool_size(self, size: Tuple[Size, Size]) -> Tuple[Size, Size]:
         """Of the keys of a map of `size`, which are not pooled."""
         return size
+
+    def on_tokens(self, weights: Tensor, query: int, x: Tensor, places: Places) -> Tensor:
+        """See api.AttentionLayer."""
+        return weights.reshape([-1, *places.size])
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         """x: tokens [B, N, C] -> the same shape."""
@@ -496,6 +517,10 @@ class TransNeXt(BaseBackbone):
                 "fixed_pool_size is for evaluation, with weights that were trained without it; "
                 "leave it out, or call eval()"
             )
+
+    def blocks(self) -> List[List[nn.Layer]]:
+        """The Blocks of each stage."""
+        return [list(self._part("block", i)) for i in range(len(self.stage_strides))]
 
     def forward_features(self, x: Tensor) -> List[Tensor]:
         """x: [B, in_channels, H, W] -> four maps, strides (4, 8, 16, 32), sizes rounded up.
