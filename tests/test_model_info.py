@@ -83,6 +83,11 @@ def cells():
     return model_info.rows()
 
 
+@pytest.fixture(scope="module")
+def short():
+    return model_info.families()
+
+
 @pytest.mark.chain
 def test_rows(cells):
     transnext = {
@@ -133,16 +138,41 @@ def test_rows(cells):
 @pytest.mark.parametrize(
     "page, start",
     [
-        ("README.md", "<!-- model_info -->"),
-        ("README_ch.md", "<!-- model_info: zh -->"),
+        ("README.md", "<!-- model_info: short -->"),
+        ("README_ch.md", "<!-- model_info: short zh -->"),
+        ("docs/models.md", "<!-- model_info -->"),
         ("docs/zh_CN/NextViT.md", "<!-- model_info: zh -->"),
     ],
 )
-def test_pages_embed_the_table(cells, page, start):
+def test_pages_embed_their_table(cells, short, page, start):
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert start in text and model_info.embed(text, cells, page) == text, (
+    tables = {"all": cells, "short": short}
+    assert start in text and model_info.embed(text, page, tables.get) == text, (
         f"run: python scripts/model_info.py --write {page}"
     )
+
+
+@pytest.mark.chain
+def test_the_short_table(short):
+    """Figures of the README of bytedance/Next-ViT and of DaiShiResearch/TransNeXt."""
+    by_name = {row[0].strip("`"): row[1:] for row in short}
+    assert list(by_name) == [
+        *("NextViT_small", "NextViT_base", "NextViT_large"),
+        *(f"TransNeXt_{size}" for size in ("micro", "tiny", "small", "base", "micro_AAAA")),
+    ]
+    assert by_name["NextViT_small"] == [
+        *("31.8 M", "5.8 G", "82.5", "83.6", "85.8"),
+        *("45.9 / 41.8", "-", "46.5", "49.0", "-"),
+    ]
+    assert by_name["TransNeXt_base"][2:5] == ["84.8", "86.2", "-"]
+    assert by_name["TransNeXt_base"][8:] == ["53.7", "54.7"]
+    assert by_name["TransNeXt_micro_AAAA"] == ["13.1 M", "3.3 G", "82.6", *["-"] * 7]
+
+
+def test_a_published_figure_is_the_authors_best_of_the_task():
+    assert model_info.published("NextViT_small", "in1k*_384", "imagenet/top1") == "85.8"
+    assert model_info.published("NextViT_small", "upernet_160k_in1k", "ade20k/miou_ms") == "49.0"
+    assert model_info.published("TransNeXt_micro", "mask_rcnn_1x", "coco/box_map") == "-"
 
 
 def test_the_languages_tables_differ_in_words_alone():
@@ -157,15 +187,16 @@ def test_the_languages_tables_differ_in_words_alone():
 
 
 def test_write_then_check(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(model_info, "rows", lambda: [["new"]])
-    pages = [tmp_path / "page.md", tmp_path / "page_ch.md"]
+    for kind, (_, headers, footers) in model_info.TABLES.items():
+        monkeypatch.setitem(model_info.TABLES, kind, (lambda: [["new"]], headers, footers))
+    pages = [tmp_path / f"page{i}.md" for i in range(len(model_info.STARTS))]
     for page, start in zip(pages, model_info.STARTS, strict=True):
         page.write_text(f"above\n{start}\nold\n{model_info.END}\nbelow\n", encoding="utf-8")
     assert model_info.main(["--check", *map(str, pages)]) == 1
-    assert capsys.readouterr().out.count("\n-old\n") == 2
+    assert capsys.readouterr().out.count("\n-old\n") == len(pages)
     assert model_info.main(["--write", *map(str, pages)]) == 0
-    for page, (start, language) in zip(pages, model_info.STARTS.items(), strict=True):
-        block = model_info.table([["new"]], language)
+    for page, (start, kind) in zip(pages, model_info.STARTS.items(), strict=True):
+        block = model_info.table([["new"]], *kind)
         assert (
             page.read_text(encoding="utf-8") == f"above\n{start}\n{block}{model_info.END}\nbelow\n"
         )
@@ -173,7 +204,7 @@ def test_write_then_check(tmp_path, capsys, monkeypatch):
     pages[1].write_text("old", encoding="utf-8")
     assert model_info.main(["--check", *map(str, pages)]) == 1
     assert (
-        "page_ch.md: expected one line '<!-- model_info -->' or '<!-- model_info: zh -->'"
+        "page1.md: expected one line '<!-- model_info -->' or '<!-- model_info: zh -->'"
         in capsys.readouterr().err
     )
     assert model_info.main(["--write", str(pages[1])]) == 1

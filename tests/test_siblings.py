@@ -74,7 +74,7 @@ KNOWN = {
         "subprocess.run": "the system's C++ compiler, on our sources"
     },
     "scripts/mutant_tests.py": {"subprocess.run": OURS},
-    "scripts/make_api_page.py": {"importlib.import_module": OURS},
+    "scripts/api_pages.py": {"importlib.import_module": OURS},
     "scripts/make_configs.py": {"importlib.import_module": OURS},
     "scripts/make_tipc_configs.py": {"yaml.safe_load": OURS},
     "scripts/prepare_fashion_mnist.py": {
