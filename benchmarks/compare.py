@@ -1,5 +1,5 @@
-r"""Speed of this project's models and exports beside PaddleClas's and timm's, on the same weights,
-interleaved in one run, as ratios.
+r"""Speed of this project's models and exports beside PaddleClas's, timm's and TransNeXt's own, on
+the same weights, interleaved in one run, as ratios.
 
     python benchmarks/compare.py --peer-python timm=PYTHON --peer-python paddleclas=PYTHON \
         --json benchmark.json --chart benchmark.png
@@ -11,6 +11,13 @@ logits are compared with those of the first. The machine's own limit, a product 
 takes turns too: `of gemm` is the share of its rate that an engine's multiply-adds reach, by the
 least processor time of both. Processor time (`cpu`, of all threads) tells more than the clock where
 other programs want the same cores.
+
+    python benchmarks/compare.py --model TransNeXt_tiny --size 224 --threads 1 --engines \
+        "transnext eager" "ours onnx" "ours openvino" --peer-python transnext=PYTHON_WITH_TORCH \
+        --peer-path transnext=TransNeXt/classification
+
+TransNeXt as it is deployed, beside the eager model of its repository (which needs timm and, for
+pkg_resources, setuptools below 81).
 
     python benchmarks/compare.py --task detection segmentation \
         --peer-python paddleseg=PYTHON --rounds 3 --runs 1
@@ -52,8 +59,10 @@ def start(args, tasks, size, threads, folder, absent):
             set(tasks) & set(ENGINES[name].tasks) or name == GEMM and "latency" in tasks
         ):
             try:
-                python = args.peer_python.get(name.split()[0], sys.executable)
-                workers.append(Worker(name, args.model, size, threads, folder, python))
+                peer = name.split()[0]
+                python = args.peer_python.get(peer, sys.executable)
+                path = args.peer_path.get(peer)
+                workers.append(Worker(name, args.model, size, threads, folder, python, path))
             except ImportError as error:
                 absent[name] = str(error)
     return workers
@@ -105,12 +114,12 @@ def run_classifiers(args, folder, absent):
 
 
 def peer(text):
-    name, _, python = text.partition("=")
-    if name not in PEERS or not python:
+    name, _, place = text.partition("=")
+    if name not in PEERS or not place:
         raise argparse.ArgumentTypeError(
-            f"expected NAME=PYTHON with one of {', '.join(PEERS)}, got {text!r}"
+            f"expected NAME=PATH with one of {', '.join(PEERS)}, got {text!r}"
         )
-    return name, python
+    return name, place
 
 
 def parser():
@@ -166,6 +175,16 @@ def parser():
         "needs this project, too",
     )
     parser.add_argument(
+        "--peer-path",
+        type=peer,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="where that interpreter finds a peer that is not installed: of `transnext` the folder "
+        "classification/ of a checkout of DaiShiResearch/TransNeXt; as PYTHONPATH, several are "
+        "joined",
+    )
+    parser.add_argument(
         "--folder", metavar="DIR", help="keep the exports here, and use those that are here"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows as JSON")
@@ -181,7 +200,7 @@ def parser():
 @program
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
-    args.peer_python = dict(args.peer_python)
+    args.peer_python, args.peer_path = dict(args.peer_python), dict(args.peer_path)
     if args.chart and "latency" not in args.task:
         raise ValueError(
             f"--chart draws latencies, and --task is {' '.join(args.task)}; leave it out"

@@ -44,12 +44,14 @@ def prepare(args, size, folder, absent):
 
 def shared_model(args, folder):
     """The model whose weights all engines share: of an earlier call in `folder`, of --weights, else
-    random. Written there for Paddle and for timm.
+    random. Written there for Paddle and in each PyTorch format of its family, by that name.
     """
     import paddle
 
     from ppcls_nextvit import create_model, load_weights
+    from ppcls_nextvit.models.registry import variant_of
     from ppcls_nextvit.weights.convert import convert
+    from ppcls_nextvit.weights.families.base import family_for
 
     paddle.seed(0)
     model = create_model(args.model)
@@ -63,7 +65,10 @@ def shared_model(args, folder):
         return model
     weights.parent.mkdir(parents=True, exist_ok=True)
     paddle.save(model.state_dict(), str(weights))
-    convert(weights, Path(folder, "timm.safetensors"), args.model, "timm")
+    for form in family_for(variant_of(args.model).family).formats:
+        if form.torch and form.written_as:
+            file = Path(folder, f"{form.written_as}.safetensors")
+            convert(weights, file, args.model, form.written_as)
     return model
 
 

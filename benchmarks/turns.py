@@ -24,13 +24,17 @@ class Worker:
     if it fails.
     """
 
-    def __init__(self, name, variant, size, threads, folder, python):
+    def __init__(self, name, variant, size, threads, folder, python, path=None):
+        """path: folders that its process finds modules in, as PYTHONPATH has them."""
         self.name, self.log, self.memory_mb = name, tempfile.TemporaryFile("w+"), 0
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
+        if path:
+            others = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = os.pathsep.join([path, others] if others else [path])
         self.process = subprocess.Popen(
             [python, str(PROGRAM), name, variant, str(size), str(threads), folder],
             env=environment,

@@ -319,10 +319,19 @@ def test_unknown_peers_are_refused(part, capsys):
     with pytest.raises(SystemExit):
         part("compare").main(["--peer-python", "keras=python"])
     expected = (
-        "expected NAME=PYTHON with one of paddleclas, timm, paddledet, mmdet, paddleseg, "
-        "mmseg, got 'keras=python'"
+        "expected NAME=PATH with one of paddleclas, timm, transnext, paddledet, mmdet, "
+        "paddleseg, mmseg, got 'keras=python'"
     )
     assert expected in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_peer_is_found_where_its_path_says(part, tmp_path):
+    """What it imports first is the stand-in there."""
+    (tmp_path / "timm.py").write_text("raise ImportError('the one in the checkout')\n")
+    with pytest.raises(ImportError, match="the one in the checkout"):
+        part("turns").Worker(
+            "transnext eager", "TransNeXt_tiny", 32, 1, ".", sys.executable, str(tmp_path)
+        )
 
 
 def test_a_failing_engine_is_named_with_its_last_words(part, tmp_path):

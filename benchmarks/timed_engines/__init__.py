@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .classifiers import (
     PaddleEager,
     PaddleInference,
+    SizedTorchEager,
     TimmOnnx,
     TorchEager,
     create_ours,
@@ -17,6 +18,7 @@ from .classifiers import (
     create_timm,
     create_timm_compiled,
     create_timm_fused,
+    create_transnext,
 )
 from .deployed import Deployed, Gemm
 from .detectors import Parts, create_dense, create_paddleseg_upernet, create_untimed
@@ -56,6 +58,7 @@ ENGINES = {
     "timm fused": Engine(TorchEager, create_timm_fused, ("latency",)),
     "timm compile": Engine(TorchEager, create_timm_compiled, ("latency",)),
     "timm onnx": Engine(TimmOnnx, create_timm_fused, ("latency",)),
+    "transnext eager": Engine(SizedTorchEager, create_transnext, ("latency", "train")),
     "ours data": Engine(OursPipeline, "pil", ("data",)),
     "ours data cv2": Engine(OursPipeline, "cv2", ("data",)),
     "timm data": Engine(TimmPipeline, "pil", ("data",)),

@@ -1,4 +1,6 @@
-"""Classifiers on the same weights, in Paddle and PyTorch: ours, PaddleClas's and timm's."""
+"""Classifiers on the same weights, in Paddle and PyTorch: ours, PaddleClas's, timm's and that of
+TransNeXt's own repository.
+"""
 
 import importlib
 import os
@@ -27,6 +29,8 @@ def create_paddleclas(variant, folder):
         module = importlib.import_module(path)  # a clone on PYTHONPATH
     import paddle
 
+    if not hasattr(module, f"{variant}_224"):
+        raise ImportError(f"PaddleClas has no {variant}")
     model = getattr(module, f"{variant}_224")()
     missing, unexpected = model.set_state_dict(
         paddle.load(os.path.join(folder, "weights.pdparams"))
@@ -43,6 +47,8 @@ def create_timm(variant, folder):
     import timm
     from safetensors.torch import load_file
 
+    if not timm.is_model(variant.lower()):
+        raise ImportError(f"timm has no {variant}")
     model = timm.create_model(variant.lower())
     model.load_state_dict(load_file(os.path.join(folder, "timm.safetensors")))
     return model
@@ -64,6 +70,21 @@ def create_timm_compiled(variant, folder):
         dynamic=False,
         options={"freezing": True, "pattern_matcher": False},
     )
+
+
+def create_transnext(variant, folder, size):
+    """Of the paper's repository, whose folder classification/ is on the path (--peer-path). Without
+    its CUDA operator attention is the native one.
+    """
+    import transnext
+    from safetensors.torch import load_file
+
+    create = getattr(transnext, variant.replace("TransNeXt", "transnext"), None)
+    if create is None:
+        raise ImportError(f"TransNeXt's repository has no {variant}")
+    model = create(img_size=size, pretrain_size=256 if "AAAA" in variant else 224)
+    model.load_state_dict(load_file(os.path.join(folder, "torch.safetensors")))
+    return model
 
 
 class PaddleEager:
@@ -154,7 +175,11 @@ class TorchEager(PaddleEager):
         torch.manual_seed(0)
         self.size, self.torch, self.rng = size, torch, numpy.random.default_rng(0)
         self.version = f"timm {timm.__version__}, torch {torch.__version__}"
-        self.model = create(variant, folder)
+        self.model = self.made(create, variant, folder)
+
+    def made(self, create, variant, folder):
+        """The model that `create` makes, for any size of image."""
+        return create(variant, folder)
 
     def latency(self, batch):
         self.model.eval()
@@ -180,6 +205,13 @@ class TorchEager(PaddleEager):
             loss.item()
 
         return run
+
+
+class SizedTorchEager(TorchEager):
+    """A model in PyTorch that is built for one size of image."""
+
+    def made(self, create, variant, folder):
+        return create(variant, folder, self.size)
 
 
 class TimmOnnx(PaddleEager):
