@@ -23,6 +23,7 @@ __all__ = [
     "HEADER_BYTES",
     "IMAGE_BYTES",
     "JSON_BYTES",
+    "LABEL_BYTES",
     "LIST_BYTES",
     "MASK_BYTES",
     "MAX_PIXELS",
@@ -43,6 +44,7 @@ __all__ = [
 IMAGE_BYTES = 1 << 30  # of an image file, and of an image in a zip file once it is unpacked
 LIST_BYTES = 4 << 30  # of a text file: lists of images, class names
 JSON_BYTES = 16 << 30  # of a COCO json; Objects365's has 6 GB
+LABEL_BYTES = 256 << 20  # of the label file of one image; labelme's hold the image, too
 MASK_BYTES = 8 << 30  # of the masks of one image, a byte for each pixel
 # 256 MiB of RGB, where Pillow begins to warn: a larger image is a decompression bomb or a mistake
 MAX_PIXELS = 89_478_485

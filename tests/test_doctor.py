@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from ppcls_nextvit.api.doctor import examined
-from ppcls_nextvit.api.own_data import recognised
+from ppcls_nextvit.api.layouts import recognised
 from ppcls_nextvit.cli.main import main
 from support.paths import NUCLEI, ROOT
 

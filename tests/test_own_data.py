@@ -12,12 +12,14 @@ from PIL import Image
 
 import ppcls_nextvit as nv
 from ppcls_nextvit.api import memory, training
-from ppcls_nextvit.api.own_data import recognised
-from ppcls_nextvit.api.recipe import Choices, plan
+from ppcls_nextvit.api.choices import Choices
+from ppcls_nextvit.api.layouts import recognised
+from ppcls_nextvit.api.recipe import plan
 from ppcls_nextvit.cli.main import main
 from ppcls_nextvit.engine.log import RunLog, read_figures
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
+from ppcls_nextvit.tasks.common import class_names_text
 from support.locks import held
 from support.paths import NUCLEI
 from support.tiny_run import DATA, write_config
@@ -42,7 +44,8 @@ def photos(folder, **counts):
 
 
 def choices(**given):
-    return Choices(**{"model": "NextViT_small", "device": "cpu", "memory": 8 << 30, **given})
+    base = {"model": "NextViT_small", "folder": Path("run"), "device": "cpu", "memory": 8 << 30}
+    return Choices(**{**base, **given})
 
 
 def test_folders_of_classes_are_split_by_a_seed(tmp_path):
@@ -101,7 +104,8 @@ def test_lists_of_several_writers(tmp_path, delimiter):
 
 def test_coco():
     data = recognised(NUCLEI)
-    assert (data.layout, data.objects, data.names, data.masks) == ("coco", True, ["nucleus"], True)
+    assert (data.layout, data.holds, data.names) == ("coco", "objects", ["nucleus"])
+    assert data.masks
     assert data.images == (12, 4)
     assert data.train["image_root"] == str(NUCLEI / "images" / "training")
     assert data.evaluation["annotation_path"] == str(NUCLEI / "instances_validation.json")
@@ -148,8 +152,8 @@ def test_what_is_not_recognised(tmp_path, make, message):
 def test_a_layout_that_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="no data of a known layout"):
         recognised(NUCLEI, layout="lists")
-    with pytest.raises(ConfigError, match="expected one of coco, lists, folders"):
-        recognised(NUCLEI, layout="voc")
+    with pytest.raises(ConfigError, match="expected one of coco, voc, yolo, labelme, csv"):
+        recognised(NUCLEI, layout="visual")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         recognised(tmp_path / "none")
     with pytest.raises(ConfigError, match=r"must be in \(0, 1\), got 1.5"):
@@ -175,8 +179,8 @@ def many(tmp_path_factory):
         ({"batch_size": 5, "epochs": 3, "learning_rate": 0.01}, 5, 3, 0.01),
     ],
 )
-def test_what_is_decided(many, given, batch, epochs, rate, tmp_path):
-    made = plan(many, choices(**given), tmp_path)
+def test_what_is_decided(many, given, batch, epochs, rate):
+    made = plan(many, choices(**given))
     content = made.content
     assert content["DataLoader"]["Train"]["sampler"]["batch_size"] == batch
     assert content["Global"]["epochs"] == epochs
@@ -191,7 +195,7 @@ def test_what_is_decided(many, given, batch, epochs, rate, tmp_path):
 
 def test_few_images_make_small_batches_and_few_classes_no_top5(tmp_path):
     data = recognised(photos(tmp_path / "photos", cat=6, dog=6))
-    content = plan(data, choices(model="NextViT_small_384"), tmp_path / "run").content
+    content = plan(data, choices(model="NextViT_small_384")).content
     assert content["DataLoader"]["Train"]["sampler"]["batch_size"] == 2
     assert content["Metric"]["Eval"][0]["TopkAcc"]["topk"] == [1]
     assert content["Global"]["image_shape"] == [3, 384, 384]
@@ -207,21 +211,22 @@ def test_few_images_make_small_batches_and_few_classes_no_top5(tmp_path):
         (NUCLEI, {"model": "TransNeXt_micro"}, "there is no Mask R-CNN recipe"),
     ],
 )
-def test_choices_that_cannot_be(data, given, message, tmp_path):
+def test_choices_that_cannot_be(data, given, message):
     with pytest.raises(ConfigError, match=message):
-        plan(recognised(data), choices(**given), tmp_path)
+        plan(recognised(data), choices(**given))
 
 
 @pytest.mark.parametrize("data", [DATA, NUCLEI])
 def test_the_written_yaml_is_a_configuration(data, tmp_path):
-    made = plan(recognised(data), choices(batch_size=4), tmp_path)
-    for name, text in made.lists.items():
-        (tmp_path / name).write_text(text)
+    found = recognised(data)
+    found.write_lists(tmp_path)
+    made = plan(found.placed(tmp_path), choices(batch_size=4, folder=tmp_path))
+    (tmp_path / "class_names.txt").write_text(class_names_text(found.names))
     (tmp_path / "recipe.yaml").write_text(made.text("nextvit train --data 'a\nb'"))
     text = (tmp_path / "recipe.yaml").read_text()
     assert text.startswith("# Made by: nextvit train --data 'a b'\n# data: ")
     config = load_config(tmp_path / "recipe.yaml")
-    assert config.Arch.class_num == len(made.lists["class_names.txt"].splitlines())
+    assert config.Arch.class_num == len(found.names)
     assert yaml.safe_load(text) == made.content
 
 

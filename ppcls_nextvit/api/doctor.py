@@ -3,6 +3,7 @@ in training and evaluation, classes without images, boxes that cannot be meant.
 """
 
 import hashlib
+import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ from PIL import Image
 
 from ..data.datasets.files import Files, files_below, open_files
 from ..data.images import ImageError, open_image
-from ..data.lists import read_label_list, split_line
+from ..data.lists import read_label_list
 from ..schema import shown_text
 from .own_data import OwnData
 from .own_objects import ObjectFindings, examined_objects
+from .own_pixels import examined_pixels
 
 __all__ = ["Findings", "examined"]
 
@@ -78,10 +80,17 @@ def examined(data: OwnData, progress: Any = None) -> Findings:
     """Everything that is found in `data`; every image is read. progress: called with (done, all)
     images.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        data.write_lists(place)
+        return _examined(data.placed(place), progress)
+
+
+def _examined(data: OwnData, progress: Any) -> Findings:
     findings = Findings()
     objects = ObjectFindings()
-    if data.objects:
-        objects = examined_objects(data)
+    if data.holds != "class":
+        objects = examined_objects(data) if data.holds == "objects" else examined_pixels(data)
         findings.facts += objects.facts
         findings.errors += objects.errors
         findings.warnings += objects.warnings
@@ -109,9 +118,6 @@ def _labelled(data: OwnData) -> Iterator[Tuple[str, Tuple[Files, List[Entry]]]]:
                 for label, folder in enumerate(data.names or ())
                 for name in files_below(section["image_root"], folder).images
             ]
-        elif data.lists:
-            text = data.lists[Path(section["cls_label_path"]).name]
-            pairs = [split_line(line, section["delimiter"]) for line in text.splitlines()]
         else:
             names, labels = read_label_list(
                 section["cls_label_path"], data.class_num, section.get("delimiter", " ")

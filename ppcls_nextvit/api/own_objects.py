@@ -1,4 +1,4 @@
-"""What is wrong with the objects of COCO json files."""
+"""What is wrong with the objects of data."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..data.datasets.coco_json import annotations_by_image, disagreement, read_c
 from ..schema import shown_text
 from .own_data import OwnData
 
-__all__ = ["ObjectFindings", "examined_objects"]
+__all__ = ["ObjectFindings", "examined_objects", "some"]
 
 TINY = 8  # pixels of the longer side of a box
 SHOWN = 3
@@ -82,16 +82,17 @@ def _objects(
             if max(annotation["bbox"][2:]) < TINY:
                 tiny.append(told)
     for why, annotations_ in wrong.items():
-        found.errors.append(f"{split}: objects, {why}: {len(annotations_)} ({_some(annotations_)})")
+        found.errors.append(f"{split}: objects, {why}: {len(annotations_)} ({some(annotations_)})")
     if tiny:
         found.warnings.append(
-            f"{split}: objects smaller than {TINY} pixels: {len(tiny)} ({_some(tiny)})"
+            f"{split}: objects smaller than {TINY} pixels: {len(tiny)} ({some(tiny)})"
         )
     if empty:
-        found.warnings.append(f"{split}: images without an object: {len(empty)} ({_some(empty)})")
+        found.warnings.append(f"{split}: images without an object: {len(empty)} ({some(empty)})")
     return counts
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of `names`, and how many there are beyond."""
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(shown_text(name, 200) for name in names[:SHOWN]) + more

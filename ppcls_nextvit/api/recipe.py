@@ -3,22 +3,22 @@
 import functools
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Tuple
 
 import yaml
 
 from .. import zoo
-from ..config.reading import read_yaml
-from ..config.recipes import find
 from ..models import MODELS, create_model
 from ..models.complexity import count_macs, count_parameters
 from ..models.registry import is_backbone
 from ..schema import ConfigError
-from ..tasks.common import CLASS_NAMES, class_names_text
+from ..tasks.common import CLASS_NAMES
+from .choices import Choices, global_section
+from .dense_recipes import detection, segmentation
+from .layouts import LAYOUTS
 from .own_data import OwnData
 
-__all__ = ["Choices", "Plan", "described", "plan"]
+__all__ = ["Plan", "described", "plan"]
 
 # of a training step in float32 at 224 pixels, measured on a CPU: 0.030 of NextViT_small, 0.036 of
 # TransNeXt_tiny
@@ -30,25 +30,6 @@ SCRATCH = {"epochs": 100, "rate": 5e-4}
 FINE_TUNED = {"epochs": 20, "rate": 1.5e-4}
 RATE_BATCH = 64  # of the rates above; another goes by the square root
 FEW_CLASSES = 5  # up to which the five best say nothing
-DETECTOR_BATCH, DETECTOR_RATE = 2, 1e-4 / 16
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user decides; None: by rule. model: a classifier, for COCO json the backbone of a
-    Mask R-CNN. pretrained: see hub.place_of. memory: free bytes of the device.
-    """
-
-    model: str
-    device: str
-    memory: int
-    pretrained: Union[bool, str] = False
-    epochs: Optional[int] = None
-    batch_size: Optional[int] = None
-    size: Optional[int] = None
-    learning_rate: Optional[float] = None
-    seed: int = 0
-    workers: int = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,6 @@ class Plan:
 
     content: Dict[str, Any]
     said: Tuple[str, ...]
-    lists: Dict[str, str]
 
     def text(self, command: str) -> str:
         """The YAML file that reproduces the run. command: what it was made by."""
@@ -66,50 +46,37 @@ class Plan:
         return "".join(f"# {' '.join(line.split())}\n" for line in head) + body
 
 
-def plan(data: OwnData, choices: Choices, folder: Path) -> Plan:
-    """What to train on `data`; its YAML and lists will lie in `folder`. ConfigError for choices
-    that cannot be.
+def plan(data: OwnData, choices: Choices) -> Plan:
+    """What to train on `data`, whose lists are placed in choices.folder, as its YAML will be.
+    ConfigError for choices that cannot be.
     """
     MODELS.get(choices.model, "--model")
     if not is_backbone(choices.model):
         raise ConfigError(f"--model {choices.model}: give a classifier, such as NextViT_small")
-    said = [described(data)]
-    make = _detection if data.objects else _classification
-    content = make(data, choices, folder, said)
-    lists = dict(data.lists)
+    said = [described(data), *data.notes]
+    content = RECIPES[data.holds](data, choices, said)
     if data.names is not None:
-        lists[CLASS_NAMES] = class_names_text(data.names)
-        content["Infer"]["PostProcess"]["class_id_map_file"] = str(folder / CLASS_NAMES)
-    return Plan(_placed(content, str(folder)), tuple(said), lists)
+        path = str(choices.folder / CLASS_NAMES)
+        content["Infer"]["PostProcess"]["class_id_map_file"] = path
+    return Plan(content, tuple(said))
 
 
 def described(data: OwnData) -> str:
     """What the data are, on a line."""
     train, evaluation = data.images
-    kind = {"folders": "folders of images", "lists": "lists", "coco": "COCO json"}[data.layout]
+    kind = LAYOUTS[data.layout].described
     counts = ""
     if data.counts[0]:
         low, high = min(data.counts[0]), max(data.counts[0])
         counts = f", {low} to {high} of a class" if low != high else f", {low} of each class"
-    split = " (split here, each class by itself)" if data.lists else ""
+    split = " (split here, each class by itself)" if data.split else ""
     return (
         f"data: {data.root}, {kind}: {data.class_num} classes, {train} images to train{counts}, "
         f"{evaluation} to evaluate{split}"
     )
 
 
-def _placed(value: Any, folder: str) -> Any:
-    """`value` with the folder of the configuration in place of {here}."""
-    if isinstance(value, dict):
-        return {key: _placed(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_placed(item, folder) for item in value]
-    return value.replace("{here}", folder) if isinstance(value, str) else value
-
-
-def _classification(
-    data: OwnData, choices: Choices, folder: Path, said: List[str]
-) -> Dict[str, Any]:
+def _classification(data: OwnData, choices: Choices, said: List[str]) -> Dict[str, Any]:
     size = _size(choices, said)
     batch = _batch(data, choices, size, said)
     tuned = FINE_TUNED if choices.pretrained else SCRATCH
@@ -132,7 +99,7 @@ def _classification(
     if choices.pretrained:
         arch["pretrained"] = choices.pretrained
     return {
-        "Global": _global(choices, folder, epochs, [3, size, size]),
+        "Global": global_section(choices, epochs, [3, size, size]),
         "Arch": arch,
         "Loss": {"Train": [{"CELoss": {"epsilon": 0.1}}], "Eval": [{"CELoss": {}}]},
         "Optimizer": {
@@ -162,17 +129,6 @@ def _classification(
             "PostProcess": {"topk": min(5, data.class_num)},
         },
         "Metric": {"Train": [{"TopkAcc": {"topk": [1]}}], "Eval": [{"TopkAcc": {"topk": topk}}]},
-    }
-
-
-def _global(choices: Choices, folder: Path, epochs: int, shape: List[int]) -> Dict[str, Any]:
-    return {
-        "epochs": epochs,
-        "output_dir": str(folder),
-        "device": choices.device,
-        "seed": choices.seed,
-        "save_interval": 0,
-        "image_shape": shape,
     }
 
 
@@ -244,43 +200,4 @@ def _loader(
     }
 
 
-def _detection(data: OwnData, choices: Choices, folder: Path, said: List[str]) -> Dict[str, Any]:
-    """The published Mask R-CNN recipe of this backbone, on the user's json."""
-    if not data.masks:
-        raise ConfigError(
-            f"{data.root}: boxes without outlines (`segmentation`), which Mask R-CNN learns from"
-        )
-    recipe = find(f"mask_rcnn_{choices.model.lower()}_1x_coco.yaml")
-    if recipe is None:
-        raise ConfigError(
-            f"--model {choices.model}: there is no Mask R-CNN recipe on this backbone"
-        )
-    if choices.size:
-        raise ConfigError("--size: a detector's images keep their proportions; use -o instead")
-    content = read_yaml(recipe)
-    batch, epochs = choices.batch_size or DETECTOR_BATCH, choices.epochs or 12
-    rate = choices.learning_rate or DETECTOR_RATE * batch
-    said += [
-        f"model: Mask R-CNN on {choices.model}, by the recipe {recipe.name}",
-        f"batch size: {batch}, epochs: {epochs}",
-        f"learning rate: {rate:g} (1e-4 for 16 images a step), lower after {_steps(epochs)} epochs",
-    ]
-    content["Global"] = _global(choices, folder, epochs, content["Global"]["image_shape"])
-    content.pop("AMP", None)
-    content["Arch"].update(class_num=data.class_num, pretrained=choices.pretrained)
-    if not choices.pretrained:  # what starts from scratch must not be held still
-        content["Arch"]["backbone"].update(frozen_stages=0, norm_eval=False)
-    content["Optimizer"]["lr"].update(learning_rate=rate, milestones=_steps(epochs))
-    for mode, section in (("Train", data.train), ("Eval", data.evaluation)):
-        loader = content["DataLoader"][mode]
-        loader["dataset"] = {**section, "transform_ops": loader["dataset"]["transform_ops"]}
-        loader["loader"] = {"num_workers": choices.workers}
-    content["DataLoader"]["Train"]["sampler"]["batch_size"] = batch
-    content["Infer"]["infer_imgs"] = None
-    content["Infer"]["PostProcess"]["class_id_map_file"] = None
-    return content
-
-
-def _steps(epochs: int) -> List[int]:
-    """After which epochs the rate falls: two thirds and eleven twelfths, as of 12 epochs."""
-    return [max(round(epochs * 2 / 3), 1), max(round(epochs * 11 / 12), 1)]
+RECIPES = {"class": _classification, "objects": detection, "pixels": segmentation}

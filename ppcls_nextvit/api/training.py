@@ -12,11 +12,12 @@ from ..engine.distributed import start_processes
 from ..schema import ConfigError
 from ..tasks import load_config
 from ..tasks import train as train_config
-from ..tasks.common import CLASS_NAMES
+from ..tasks.common import CLASS_NAMES, class_names_text
 from ..tasks.runs import remove_run, run_with
+from .choices import Choices
+from .layouts import recognised
 from .memory import free_memory
-from .own_data import recognised
-from .recipe import Choices, Plan, plan
+from .recipe import Plan, plan
 from .sources import override_texts
 
 __all__ = ["Prepared", "latest_overrides", "prepare", "train"]
@@ -25,7 +26,7 @@ RECIPE = "recipe.yaml"
 OUTPUT = "output"
 MOST_WORKERS = 4
 # what `prepare` writes, which is no run yet
-OWN = {RECIPE, CLASS_NAMES, "train_list.txt", "val_list.txt"}
+OWN = {RECIPE, CLASS_NAMES, "train_list.txt", "val_list.txt", "train.json", "val.json"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def prepare(
 
     output: the folder of the run, by default output/NAME of the data; one that is taken is left as
     it is, and `output-2`, ... is used, unless `overwrite` is given: then `Prepared.make_room`
-    empties it of its run. layout, val_share: see own_data.recognised. choices: of recipe.Choices.
+    empties it of its run. layout, val_share: see layouts.recognised. choices: of Choices.
     ConfigError, FileNotFoundError as they say.
     """
     root = Path(data)
@@ -77,13 +78,13 @@ def prepare(
     wanted = Path(output) if output else Path(OUTPUT, root.resolve().name or "data")
     folder = wanted if overwrite else _free(wanted)
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    decided = Choices(
-        model, device, free_memory(processes.device), seed=seed, workers=workers, **choices
-    )
-    made = plan(found, decided, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in made.lists.items():
-        (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    memory = free_memory(processes.device)
+    decided = Choices(model, folder, device, memory, seed=seed, workers=workers, **choices)
+    made = plan(found.placed(folder), decided)
+    found.write_lists(folder)
+    if found.names is not None:
+        names = class_names_text(found.names)
+        (folder / CLASS_NAMES).write_text(names, encoding="utf-8", errors="backslashreplace")
     recipe = folder / RECIPE
     recipe.write_text(made.text(command or _command(root, model)), encoding="utf-8")
     return Prepared(folder, recipe, made, run_with(wanted) if overwrite else None)
@@ -123,8 +124,8 @@ def train(
 
     source: a YAML, or the name of a packaged one (`nextvit configs list`); or, with `data`, the
         name of a classifier.
-    data: a folder of one's own: a folder for each class, PaddleClas's lists or COCO json. What is
-        decided by rule is printed, and written as recipe.yaml.
+    data: a folder of one's own, of one of the layouts.LAYOUTS. What is decided by rule is printed,
+        and written as recipe.yaml.
     options: {'Global.epochs': 3}: values of the configuration, as of `-o`. choices: with `data`:
         pretrained, epochs, batch_size, size, learning_rate, seed, device, output, overwrite,
         layout, val_share; see `prepare`.

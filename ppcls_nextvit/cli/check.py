@@ -11,12 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from .common import LAYOUTS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DIR", help="images by class, lists, or COCO json")
     parser.add_argument(
-        "--layout", choices=["coco", "lists", "folders"], help="default: what is there"
+        "data", metavar="DIR", help="images by class, lists, a table, COCO json, ..."
     )
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: what is there")
     parser.add_argument(
         "--val-share",
         type=float,
@@ -30,12 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..api.doctor import examined
-    from ..api.own_data import recognised
+    from ..api.layouts import recognised
     from ..api.recipe import described
     from ..tasks.common import write_json
 
     data = recognised(Path(args.data), args.layout, args.val_share, args.seed)
-    print(described(data))
+    for line in (described(data), *data.notes):
+        print(line)
     findings = examined(data, _progress if sys.stderr.isatty() else None)
     for line in findings.facts:
         print(line)

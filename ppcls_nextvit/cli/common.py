@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Command",
+    "LAYOUTS",
     "add_config",
     "add_imports",
     "add_offline",
@@ -29,6 +30,8 @@ __all__ = [
 
 
 MESSAGE = 4000  # characters of an error
+# of data of one's own: the keys of api.layouts.LAYOUTS, which takes long to import
+LAYOUTS = ("coco", "voc", "yolo", "labelme", "csv", "pixels", "lists", "folders")
 OFFLINE = "PPCLS_NEXTVIT_OFFLINE"  # see hub.transfer
 
 

@@ -4,9 +4,10 @@
     nextvit train -c NextViT_small_224.yaml -o Global.device=gpu
     nextvit train -c NextViT_small_224.yaml --resume
 
---data takes a folder for each class, PaddleClas's lists, or COCO json; what is decided by rule is
-printed, and written as recipe.yaml. --resume goes on with the latest checkpoint. In several
-processes: python -m paddle.distributed.launch --nproc_per_node=2 $(which nextvit) train -c ...
+--data takes a folder for each class, PaddleClas's lists, a CSV, COCO json, VOC's, YOLO's or
+labelme's files, or images and label PNGs; what is decided by rule is printed, and written as
+recipe.yaml. --resume goes on with the latest checkpoint. In several processes:
+python -m paddle.distributed.launch --nproc_per_node=2 $(which nextvit) train -c ...
 A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trainer.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import shlex
 from typing import Any, Dict
 
-from .common import add_config, load, sibling
+from .common import LAYOUTS, add_config, load, sibling
 from .dialects import suite_of
 
 # options that are for --data: their names as keywords of api.training.prepare
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the latest checkpoint of -c, or of the folder RUN",
     )
     own = parser.add_argument_group("a folder of your own, without a YAML")
-    own.add_argument("--data", metavar="DIR", help="images by class, lists, or COCO json")
+    own.add_argument(
+        "--data", metavar="DIR", help="images by class, lists, a table, COCO json, VOC, YOLO, ..."
+    )
     own.add_argument(
         "--model", metavar="NAME", help="with --data: a classifier, of a detector the backbone"
     )
@@ -56,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="start from published weights, or from a file; see `nextvit weights`",
     )
-    own.add_argument(
-        "--layout", choices=["coco", "lists", "folders"], help="default: what is there"
-    )
+    own.add_argument("--layout", choices=LAYOUTS, help="default: what is there")
     own.add_argument("--epochs", type=int, metavar="N")
     own.add_argument("--batch", type=int, metavar="N", help="images of a step")
     own.add_argument("--size", type=int, metavar="PIXELS")

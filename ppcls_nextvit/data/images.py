@@ -1,5 +1,6 @@
 """Image files to pixels: decoding, with one exception for whatever is wrong with a file."""
 
+import contextlib
 import functools
 import io
 import logging
@@ -9,7 +10,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, TypeV
 import numpy as np
 from PIL import Image, ImageFile
 
-from ..files import IMAGE_BYTES, MAX_PIXELS, UnreadableError, parsing, read_file
+from ..files import IMAGE_BYTES, MAX_PIXELS, UnreadableError, open_file, parsing, read_file
 from ..schema import shown_text
 from .notes import ORIENTATION, exif_block, orientation_of, without_notes
 
@@ -21,6 +22,7 @@ __all__ = [
     "Upright",
     "decode_image",
     "decode_upright",
+    "image_size",
     "open_image",
     "upright_rgb",
     "use_picture",
@@ -51,6 +53,8 @@ UPRIGHT = {  # by EXIF's orientation: what turns the pixels as stored upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ACROSS = (5, 6, 7, 8)  # those that exchange width and height
+HEADED = ("JPEG", "PNG", "BMP")  # formats whose header says the size and how it is turned
 
 
 class ImageError(ValueError):
@@ -112,6 +116,19 @@ def decode_image(source: Source, to_rgb: bool = True, name: Optional[str] = None
     """
     rgb = np.asarray(open_image(source, name))
     return rgb if to_rgb else np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def image_size(path: str) -> Tuple[int, int]:
+    """(width, height) of the upright image in the file `path`, by its header where that says it.
+    ImageError for a file that cannot be read.
+    """
+    with contextlib.suppress(ImageError, UnreadableError):  # which reading the whole file tells of
+        with open_file(path) as file, parsing(path, ImageError):
+            image = Image.open(file, formats=_readable())
+            if image.format in HEADED:
+                across = orientation_of(image.info) in ACROSS
+                return (image.height, image.width) if across else image.size
+    return open_image(path).size
 
 
 def _bytes_of(source: Source, name: Optional[str]) -> Tuple[bytes, str]:
