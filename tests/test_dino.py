@@ -40,6 +40,13 @@ TINY = {
 FORWARD = {4: "4scale_transnext_tiny_256x320_img256", 5: "5scale_transnext_tiny_192x256_img256"}
 TRAINING = "4scale_transnext_tiny_train_256x320_img256"
 TOY = {**dino.DINO.toy, "num_classes": 3}
+# parameters whose gradients come through no place of a sample
+SMOOTH = (
+    "bbox_head.",
+    "decoder.norm.",
+    "decoder.layers.5.cross_attn.value_proj.",
+    "memory_trans_fc.",
+)
 
 
 def manifest(levels):
@@ -199,8 +206,11 @@ def check_training_step(arrays, monkeypatch):
 
 def check_gradients(model, arrays, number=20):
     """Every parameter has one; the norm of all together, and `number` of them, are the reference's.
-    The bilinear samples' gradients jump at the cells' centres, so that single values differ more
-    than norms.
+
+    A bilinear sample's gradient by its place jumps where the place crosses a cell's centre: images
+    moved by 1e-9 (measured) move the loss by 2e-10 of it and single gradients behind such places by
+    up to 2e-4 of the largest. They are held that closely, and 100 times as closely what lies behind
+    none.
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if not p.stop_gradient}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
@@ -219,7 +229,8 @@ def check_gradients(model, arrays, number=20):
         norm, expected = float(arrays[f"grad.{name}.norm"]), arrays[f"grad.{name}.sample"]
         assert np.linalg.norm(gradient) == pytest.approx(norm, rel=1e-5), name
         difference = np.abs(sample(gradient, len(expected)) - expected).max()
-        assert difference <= 2e-4 * np.abs(expected).max(), name
+        tolerance = 2e-6 if name.startswith(SMOOTH) else 2e-4
+        assert difference <= tolerance * np.abs(expected).max(), name
 
 
 # ---------------------------------------------------------------- sizes, keys, first values

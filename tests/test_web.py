@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import paddle
 import PIL
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from support.paths import ROOT
 from support.pictures import varied_pictures
 from support.programs import program_at
-from support.random_models import random_weights
+from support.random_models import random_weights, small_transnext
 from support.tiny_run import DATA, NORMALIZE, write_config
 from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 
@@ -142,9 +143,20 @@ def test_what_the_model_sees_of_the_picture_and_what_is_refused(tmp_path):
         assert reason in answer["refused"]
 
 
+DEPTHS = {"NextViT_small": [1, 1, 5, 1], "TransNeXt_micro": [1, 1, 1, 1]}
+NETWORKS = pytest.mark.parametrize(
+    "exported",
+    ["NextViT_small", pytest.param("TransNeXt_micro", marks=pytest.mark.chain)],
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A tiny model at 64 pixels, hence with a last map of 2 x 2, exported by the tool."""
+def exported(request, tmp_path_factory):
+    """A tiny model at 64 pixels, hence with a last map of 2 x 2, exported by the tool; of the
+    network that NETWORKS asks for, or a Next-ViT.
+    """
+    network = getattr(request, "param", "NextViT_small")
     for package in ("onnx", "onnxruntime", "onnxslim", "paddle2onnx"):
         pytest.importorskip(package, reason="needs the extra `onnx`")
     folder = tmp_path_factory.mktemp("exported")
@@ -157,6 +169,7 @@ def exported(tmp_path_factory):
     ]
     config = write_config(
         folder,
+        Arch={"name": network, "depths": DEPTHS[network]},
         Global={"image_shape": [3, 64, 64]},
         Infer={
             "infer_imgs": "none",
@@ -173,7 +186,7 @@ def exported(tmp_path_factory):
         "-c",
         str(config),
         "-o",
-        f"Global.pretrained_model={random_weights(folder / 'w.pdparams')}",
+        f"Global.pretrained_model={weights_of(network, folder / 'w.pdparams')}",
         "--to",
         "onnx",
     ]
@@ -184,6 +197,16 @@ def exported(tmp_path_factory):
         == 0
     )
     return folder / "model"
+
+
+def weights_of(network, path):
+    """Random weights of a model of 10 classes whose logits differ."""
+    if network == "NextViT_small":
+        return random_weights(path)
+    model = small_transnext(num_classes=10)
+    model.head.weight.set_value(4 * model.head.weight)
+    paddle.save(model.state_dict(), str(path))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +254,7 @@ def expected(prepared, pictures):
 
 
 @pytest.mark.slow
+@NETWORKS
 def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
     import onnxruntime
 
@@ -273,7 +297,7 @@ def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [value]
     )
-    with pytest.raises(ValueError, match="does not end in a GlobalAveragePool and a Conv"):
+    with pytest.raises(ValueError, match="does not end in a mean over its last map and one linear"):
         prepare.add_cam(onnx.helper.make_model(graph))
 
 
@@ -353,7 +377,8 @@ def use(page, photos, bad):
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(page, expected, tmp_path):
+@NETWORKS
+def test_the_page_in_a_browser(page, exported, expected, tmp_path):
     bad = [
         tmp_path / "notes.txt",
         tmp_path / "cut.jpg",
@@ -365,7 +390,8 @@ def test_the_page_in_a_browser(page, expected, tmp_path):
     ):
         path.write_bytes(data)
     seen = use(page, list(expected), bad)
-    assert seen["status"] == "NextViT_small is ready: 10 classes." and seen["problems"] == []
+    network = json.loads((exported / "export.json").read_text())["Global"]["model_name"]
+    assert seen["status"] == f"{network} is ready: 10 classes." and seen["problems"] == []
     assert {url.replace(page[0], "") for url in seen["requests"]} == {
         "",
         "style.css",

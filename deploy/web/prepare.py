@@ -1,51 +1,108 @@
 """The page's model: python prepare.py --model DIRECTORY [--out dist/model]
 
-DIRECTORY is what `tools/export_model.py --to onnx` wrote. The head, a 1x1 convolution of the pooled
-last map, is applied to the map too: the new output `cam` [B, classes, h, w] shows where each class
-is seen, and its mean over the map is the class's logit. Needs onnx.
+DIRECTORY is what `tools/export_model.py --to onnx` wrote. The head, a linear layer of the mean over
+the last map, is applied to the map too: the new output `cam` [B, classes, h, w] shows where each
+class is seen, and its mean over the map is the class's logit. Needs onnx.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy
+
+
+class Head(NamedTuple):
+    """A classifier's last step as a 1x1 convolution of its last map."""
+
+    last_map: str  # [B, channels, h, w]
+    weights: list[str]  # of initializers: [classes, channels, 1, 1], and [classes] if it has a bias
+    classes: int
 
 
 def add_cam(model: Any) -> Any:
-    """Append the output `cam` to an onnx.ModelProto. ValueError if it does not end in pool and 1x1
-    convolution.
+    """Append the output `cam` to an onnx.ModelProto. ValueError if it does not end in a mean over
+    the last map and a layer that makes classes of it.
     """
     from onnx import TensorProto, helper
 
     graph = model.graph
-    pools = {
-        node.output[0]: node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"
-    }
-    classes_of = {tensor.name: tensor.dims[0] for tensor in graph.initializer}
-    heads = [
-        node
-        for node in graph.node
-        if node.op_type == "Conv" and node.input[0] in pools and node.input[1] in classes_of
-    ]
+    heads = [*_convolutions(graph), *_linear_layers(graph)]
     if len(heads) != 1:
         raise ValueError(
-            "the model does not end in a GlobalAveragePool and a Conv; export a classifier, in "
-            "fp32 or fp16"
+            "the model does not end in a mean over its last map and one linear layer; export a "
+            "classifier, in fp32 or fp16"
         )
-    last_map = pools[heads[0].input[0]]
-    weight, *bias = heads[0].input[1:]
+    (head,) = heads
     graph.node.append(
-        helper.make_node("Conv", [last_map, weight, *bias], ["cam_own_type"], kernel_shape=[1, 1])
+        helper.make_node(
+            "Conv", [head.last_map, *head.weights], ["cam_own_type"], kernel_shape=[1, 1]
+        )
     )
     graph.node.append(helper.make_node("Cast", ["cam_own_type"], ["cam"], to=TensorProto.FLOAT))
     graph.output.append(
-        helper.make_tensor_value_info(
-            "cam", TensorProto.FLOAT, ["batch", classes_of[weight], "h", "w"]
-        )
+        helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", head.classes, "h", "w"])
     )
     return model
+
+
+def _convolutions(graph: Any) -> list[Head]:
+    """Heads that are 1x1 convolutions of the pooled map, as Next-ViT's."""
+    pools = {
+        node.output[0]: node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"
+    }
+    classes_of = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    return [
+        Head(pools[node.input[0]], list(node.input[1:]), classes_of[node.input[1]])
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[0] in pools and node.input[1] in classes_of
+    ]
+
+
+def _linear_layers(graph: Any) -> list[Head]:
+    """Heads that are products of the mean over the map's tokens, as TransNeXt's; what the
+    convolution needs of them is added to the graph's initializers.
+    """
+    from onnx import numpy_helper
+
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    maps = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Reshape"}
+    means = {
+        node.output[0]: maps[node.input[0]]
+        for node in graph.node
+        if node.op_type == "ReduceMean" and node.input[0] in maps
+    }
+    heads = []
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[0] not in means:
+            continue
+        if node.input[1] not in arrays or len(arrays[node.input[1]].dims) != 2:
+            continue
+        weight = numpy_helper.to_array(arrays[node.input[1]])
+        if not any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            weight = weight.T
+        name = "cam_weight"
+        graph.initializer.append(
+            numpy_helper.from_array(numpy.ascontiguousarray(weight)[:, :, None, None], name)
+        )
+        bias = [*node.input[2:], *_added(graph, node.output[0], arrays)]
+        heads.append(Head(means[node.input[0]], [name, *bias], len(weight)))
+    return heads
+
+
+def _added(graph: Any, value: str, arrays: Mapping[str, Any]) -> list[str]:
+    """The initializer that an Add adds to `value`, if one does."""
+    return [
+        name
+        for node in graph.node
+        if node.op_type == "Add" and value in node.input
+        for name in node.input
+        if name in arrays
+    ]
 
 
 def prepare(source: Path, out: Path) -> None:
