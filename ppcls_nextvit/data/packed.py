@@ -52,6 +52,10 @@ class PackedNames(Sequence[str]):
             np.concatenate([part.lengths for part in parts]),
         )
 
+    def taken(self, numbers: np.ndarray) -> "PackedNames":
+        """The names with these numbers, of the same text."""
+        return PackedNames(self.text, self.starts[numbers], self.lengths[numbers])
+
     @property
     def nbytes(self) -> int:
         """The memory that they take."""

@@ -3,12 +3,13 @@
 import functools
 import logging
 from abc import ABC, abstractmethod
-from typing import Any, Dict, List, Optional, Tuple, TypeVar
+from typing import Any, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from ...schema import ConfigError, shown_text
 from ..images import ImageError, Upright, decode_upright
+from ..packed import PackedNames
 from ..transforms.joint import JointPipeline, fixed_pipeline, padded
 from .files import Files
 from .registry import SECTIONS, BadImages, Batch, ClassCounts, Sample
@@ -55,12 +56,14 @@ class AnnotatedDataset(ABC):
         class_num: Optional[int],
         source: str,
         files: Files,
-        names: List[str],
+        names: Sequence[str],
         mode: str,
         transform_ops: Optional[list],
         bad_images: Optional[dict],
     ):
-        names = files.named(names)
+        names = PackedNames.of(names)
+        if names.may_hold("\\"):
+            names = PackedNames.of(files.named(names))
         self.class_num = class_num
         self.source = source
         self.files = files

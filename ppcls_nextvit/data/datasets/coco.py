@@ -1,9 +1,8 @@
 """Images with objects in COCO's json format: boxes, classes and masks."""
 
-import json
 import logging
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, Literal, NamedTuple, Optional, Tuple
+from typing import Any, List, Literal, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -13,41 +12,15 @@ from ..images import ImageError
 from ..rle import mask_tools, polygons, run_lengths
 from ..transforms.joint import padded
 from .annotated import AnnotatedDataset, thinned
-from .coco_json import (
-    Entry,
-    annotations_by_image,
-    coco_index,
-    has_outlines,
-    read_coco,
-    touches,
-)
+from .coco_json import Entry, coco_index, touches
+from .coco_packed import open_coco
 from .files import open_files
+from .packed_objects import ObjectsOfImages
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["COCODataset"]
 
 log = logging.getLogger(__name__)
-
-
-class Packed:
-    """A sequence of JSON values in one piece of memory, which worker processes share; objects they
-    would copy, page by page, by counting references to them."""
-
-    def __init__(self, values: Iterable[Any]):
-        texts = [json.dumps(value).encode() for value in values]
-        self.text = b"".join(texts)
-        self.ends = np.cumsum([0, *map(len, texts)])
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return json.loads(self.text[self.ends[index] : self.ends[index + 1]])
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
 
 
 @DATASETS.register
@@ -81,8 +54,8 @@ class COCODataset(AnnotatedDataset):
         sample_num: Optional[int] = None,
         bad_images: Optional[dict] = None,
     ):
-        content = read_coco(annotation_path)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
+        file = open_coco(annotation_path)
+        categories = sorted(file.categories, key=lambda category: category["id"])
         self.annotation_path = annotation_path
         self.class_names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]
@@ -92,33 +65,36 @@ class COCODataset(AnnotatedDataset):
                 f"classes; set Arch.class_num (training's and validation's json must have the same)"
             )
         _warn_of_equal_names(self.class_names, annotation_path)
-        self.outlined = has_outlines(content["annotations"])
-        of_image, images = annotations_by_image(content, annotation_path), content["images"]
+        coco = file.objects()
+        self.outlined = coco.objects.outlined
+        used = np.arange(len(coco.images.ids))
         if mode == "train":
-            images = [
-                image
-                for image in images
-                if min(image["width"], image["height"]) >= min_size
-                and (of_image[image["id"]] or not filter_empty)
-            ]
-            if not images:
+            has_objects = np.bincount(coco.image_of, minlength=len(used)) > 0
+            large = coco.images.sizes.min(axis=1) >= min_size
+            used = used[large & (has_objects | (not filter_empty))]
+            if not len(used):
                 raise ConfigError(
                     f"{annotation_path}: no image has an annotation and {min_size} pixels "
                     f"(filter_empty, min_size)"
                 )
-        images = thinned(images, sample_num)
-        used = [(image, of_image[image["id"]]) for image in images]
-        self.counts = _counts(used, self.category_ids, annotation_path, mode == "train")
-        self.image_ids = [image["id"] for image in images]
-        self.annotations = Packed(of_image[image["id"]] for image in images)
-        self.sizes = np.array([(image["height"], image["width"]) for image in images])
+        used = np.array(thinned(used.tolist(), sample_num))
+        images = coco.images.taken(used)
+        self.annotations = coco.of_images(used)
+        self.reasons = _reasons(self.annotations, images.sizes)
+        self.counts = _counts(
+            self.annotations,
+            self.reasons if mode == "train" else np.full_like(self.reasons, LEARNT),
+            self.category_ids,
+            annotation_path,
+        )
+        self.image_ids = images.ids.tolist()
+        self.sizes = images.sizes
         self.aspect_ratios = self.sizes[:, 1] / self.sizes[:, 0]
-        names = [image["file_name"] for image in images]
         super().__init__(
             class_num,
             annotation_path,
             open_files(image_root),
-            names,
+            images.names,
             mode,
             transform_ops,
             bad_images,
@@ -157,8 +133,8 @@ class COCODataset(AnnotatedDataset):
         boxes: List[List[float]] = []
         crowds: List[List[float]] = []
         labels, masks = [], []
-        for annotation in self.annotations[index]:
-            if not is_learnable(annotation, height, width):
+        for annotation, reason in zip(self.annotations[index], self._reasons_of(index)):
+            if reason != LEARNT:
                 continue
             x, y, w, h = annotation["bbox"]
             if annotation["iscrowd"]:
@@ -186,6 +162,10 @@ class COCODataset(AnnotatedDataset):
             )
             truth["masks"] = np.ascontiguousarray(pixels)
         return truth
+
+    def _reasons_of(self, index: int) -> np.ndarray:
+        """Of the annotations of an image: why they are not learnt."""
+        return self.reasons[self.annotations.starts[index] : self.annotations.starts[index + 1]]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """As AnnotatedDataset's, without objects of whose box a transform left nothing."""
@@ -252,60 +232,76 @@ class ObjectCounts(NamedTuple):
     of_image: np.ndarray
 
 
-def _counts(
-    images: List[Tuple[Entry, List[Entry]]], category_ids: List[int], path: str, training: bool
-) -> ObjectCounts:
-    """The objects of the images, each with its annotations; in training, of those that are learnt.
+LEARNT = 0
+REASONS = (
+    "",
+    "marked `ignore`",
+    "of area 0",
+    "a box with a side below one pixel",
+    "a box outside the image",
+    "no polygon of three points",
+)
 
-    A warning says what is left out of training. ConfigError if that is every object.
+
+def _reasons(annotations: ObjectsOfImages, sizes: np.ndarray) -> np.ndarray:
+    """Why training leaves out the objects of images of these `sizes`, as mmdetection does: for each
+    of `annotations.rows` the first of the REASONS that holds, uint8, LEARNT for one that it takes.
     """
-    classes = {number: label for label, number in enumerate(category_ids)}
-    of_class = [0] * len(classes)
-    of_image = []
-    left_out: Dict[str, List[int]] = {}  # ids by reason
-    for image, annotations in images:
-        height, width, kept = image["height"], image["width"], 0
-        for annotation in annotations:
-            if annotation["iscrowd"]:
-                continue
-            why = why_not_learnt(annotation, height, width) if training else None
-            if why:
-                left_out.setdefault(why, []).append(annotation["id"])
-            else:
-                of_class[classes[annotation["category_id"]]] += 1
-                kept += 1
-        of_image.append(kept)
-    if left_out:
-        lost, kept = sum(map(len, left_out.values())), sum(of_class)
-        reasons = "; ".join(
-            f"{why}: {len(ids)}, the first is annotation {ids[0]}" for why, ids in left_out.items()
+    objects, rows = annotations.objects, annotations.rows
+    x, y, w, h = objects.boxes[rows].T
+    height, width = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
+    found = [
+        objects.ignored[rows],
+        objects.areas[rows] <= 0,
+        (w < 1) | (h < 1),
+        (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0),
+        objects.shapeless[rows] & objects.outlined,
+    ]
+    return np.select(found, range(1, len(REASONS)), LEARNT).astype(np.uint8)
+
+
+def _counts(
+    annotations: ObjectsOfImages, reasons: np.ndarray, category_ids: List[int], path: str
+) -> ObjectCounts:
+    """The objects of some images, those that `reasons` leave out apart, of which a warning tells.
+    ConfigError if that is every object.
+    """
+    objects, rows = annotations.objects, annotations.rows
+    single = ~objects.crowds[rows]
+    kept = single & (reasons == LEARNT)
+    lost = np.flatnonzero(single & (reasons != LEARNT))
+    if len(lost):
+        codes, firsts, counts = np.unique(reasons[lost], return_index=True, return_counts=True)
+        why = "; ".join(
+            f"{REASONS[codes[i]]}: {counts[i]}, the first is annotation "
+            f"{objects.ids[rows[lost[firsts[i]]]]}"
+            for i in np.argsort(firsts)
         )
-        told = f"{path}: {lost} of {lost + kept} objects are left out of training ({reasons})"
-        if not kept:
+        count = np.count_nonzero(single)
+        told = f"{path}: {len(lost)} of {count} objects are left out of training ({why})"
+        if not kept.any():
             raise ConfigError(f"{told}, so there is nothing to learn")
         log.warning("%s", shown_text(told))
-    return ObjectCounts(np.array(of_class), np.array(of_image))
-
-
-def is_learnable(annotation: Entry, height: int, width: int) -> bool:
-    """Whether training takes the annotation of an image of that size, as mmdetection does."""
-    return why_not_learnt(annotation, height, width) is None
+    images = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))
+    classes = {number: label for label, number in enumerate(category_ids)}
+    labels = [classes[number] for number in objects.category_ids[rows[kept]].tolist()]
+    return ObjectCounts(
+        np.bincount(np.array(labels, np.int64), minlength=len(category_ids)),
+        np.bincount(images[kept], minlength=len(annotations)),
+    )
 
 
 def why_not_learnt(annotation: Entry, height: int, width: int) -> Optional[str]:
-    """Why training leaves out the annotation of an image of that size, as mmdetection does; None
-    for one that it takes.
+    """Of a single annotation of an image of that size what `_reasons` finds of all: why training
+    leaves it out; None for one that it takes.
     """
     _, _, w, h = annotation["bbox"]
     segmentation = annotation["segmentation"]
-    if annotation.get("ignore"):
-        return "marked `ignore`"
-    if annotation["area"] <= 0:
-        return "of area 0"
-    if w < 1 or h < 1:
-        return "a box with a side below one pixel"
-    if not touches(annotation["bbox"], width, height):
-        return "a box outside the image"
-    if isinstance(segmentation, list) and not polygons(segmentation):
-        return "no polygon of three points"
-    return None
+    found = (
+        annotation.get("ignore"),
+        annotation["area"] <= 0,
+        w < 1 or h < 1,
+        not touches(annotation["bbox"], width, height),
+        isinstance(segmentation, list) and not polygons(segmentation),
+    )
+    return next((why for why, holds in zip(REASONS[1:], found) if holds), None)
