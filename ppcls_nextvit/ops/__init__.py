@@ -6,6 +6,7 @@
 from .attention import aggregated_attention
 from .building import BuildError, build
 from .calling import takes
+from .deformable import deformable_attention
 from .loading import is_loaded, status_line
 from .position import position_bias
 
@@ -13,6 +14,7 @@ __all__ = [
     "BuildError",
     "aggregated_attention",
     "build",
+    "deformable_attention",
     "is_loaded",
     "position_bias",
     "status_line",

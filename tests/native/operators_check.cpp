@@ -1,6 +1,7 @@
 // The operators against their definitions, written down token by token, and their gradients against
 // differences; then every instruction set and number of threads against one another. Meant for
 // AddressSanitizer and UndefinedBehaviorSanitizer. Exit status 1 and a line for each failure.
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +14,7 @@
 #endif
 
 #include "attention.h"
+#include "deformable.h"
 #include "position_bias.h"
 
 using nextvit::Isa;
@@ -265,6 +267,127 @@ void check_position(Isa isa, int64_t hidden, int64_t heads) {
     }
 }
 
+// Arrays for deformable attention: value, locations, weights; and one for the result.
+template <class T>
+struct DeformableCase {
+  int64_t batch, queries, heads, dim, points;
+  std::vector<int64_t> shapes{5, 7, 3, 4, 1, 2};
+  std::vector<std::vector<T>> inputs;
+
+  DeformableCase(int64_t batch_, int64_t queries_, int64_t heads_, int64_t dim_, int64_t points_)
+      : batch(batch_), queries(queries_), heads(heads_), dim(dim_), points(points_) {
+    const int64_t samples = batch * queries * heads * levels() * points;
+    std::mt19937 random(3);
+    std::uniform_real_distribution<double> uniform(-0.4, 1.4);  // some beyond the edges
+    for (const int64_t count : {batch * tokens() * heads * dim, 2 * samples, samples}) {
+      inputs.emplace_back(count);
+      for (T& value : inputs.back()) value = static_cast<T>(uniform(random));
+    }
+  }
+
+  int64_t levels() const { return shapes.size() / 2; }
+  int64_t tokens() const { return 5 * 7 + 3 * 4 + 1 * 2; }
+
+  nextvit::DeformableProblem<T> problem() const {
+    return {batch,  tokens(),      queries,          heads,            dim,
+            levels(), points,      shapes.data(),    inputs[0].data(), inputs[1].data(),
+            inputs[2].data()};
+  }
+
+  std::vector<T> forward(Isa isa) const {
+    std::vector<T> out(batch * queries * heads * dim, T(NAN));
+    nextvit::deformable_forward(problem(), out.data(), isa);
+    return out;
+  }
+
+  std::vector<std::vector<T>> backward(const std::vector<T>& of_out, Isa isa) const {
+    std::vector<std::vector<T>> grads;
+    for (const auto& input : inputs) grads.emplace_back(input.size(), T(NAN));
+    nextvit::deformable_backward<T>(
+        problem(), {of_out.data(), grads[0].data(), grads[1].data(), grads[2].data()}, isa);
+    return grads;
+  }
+
+  // One sample and one cell of its level at a time.
+  std::vector<double> definition() const {
+    std::vector<double> out(batch * queries * heads * dim);
+    for (size_t i = 0; i < inputs[2].size(); ++i) {
+      const int64_t level = i / points % levels(), item = i / points / levels();
+      const int64_t image = item / heads / queries, head = item % heads;
+      const int64_t height = shapes[2 * level], width = shapes[2 * level + 1];
+      const double x = inputs[1][2 * i] * width - 0.5, y = inputs[1][2 * i + 1] * height - 0.5;
+      int64_t token = image * tokens();
+      for (int64_t l = 0; l < level; ++l) token += shapes[2 * l] * shapes[2 * l + 1];
+      for (int64_t row = 0; row < height; ++row)
+        for (int64_t column = 0; column < width; ++column, ++token) {
+          const double share =
+              std::max(0.0, 1 - std::abs(x - column)) * std::max(0.0, 1 - std::abs(y - row));
+          for (int64_t d = 0; d < dim; ++d)
+            out[item * dim + d] += inputs[2][i] * share * inputs[0][(token * heads + head) * dim + d];
+        }
+    }
+    return out;
+  }
+};
+
+// Of a sample of every input's entries, none of which is drawn near the centre of a cell.
+void check_deformable_differences(DeformableCase<double> of, Isa isa, const std::string& name) {
+  const std::vector<double> weights = weights_of(of.forward(isa).size());
+  const auto grads = of.backward(weights, isa);
+  for (size_t input = 0; input < grads.size(); ++input)
+    for (size_t i = 0; i < grads[input].size(); i += std::max<int64_t>(grads[input].size() / 23, 1)) {
+      double& value = of.inputs[input][i];
+      const double kept = value;
+      double ends[2];
+      for (int end : {0, 1}) {
+        value = kept + (end ? 1e-7 : -1e-7);
+        ends[end] = product(of.definition(), weights.data());
+      }
+      value = kept;
+      expect_close(std::vector<double>{grads[input][i]},
+                   std::vector<double>{(ends[1] - ends[0]) / 2e-7}, 1e-6,
+                   name + ", gradient of input " + std::to_string(input));
+    }
+}
+
+void check_deformable(DeformableCase<double> exact, Isa best) {
+  DeformableCase<float> rough(exact.batch, exact.queries, exact.heads, exact.dim, exact.points);
+  const std::vector<double> expected = exact.definition(), weights = weights_of(expected.size());
+  const auto grads = exact.backward(weights, best);
+  for (int level = 0; level <= static_cast<int>(best); ++level) {
+    const Isa isa = static_cast<Isa>(level);
+    const std::string name =
+        std::string(nextvit::isa_name(isa)) + " deformable " + std::to_string(exact.dim);
+    expect_close(exact.forward(isa), expected, 1e-12, name + ", double");
+    expect_close(rough.forward(isa), expected, 1e-5, name + ", float");
+    check_deformable_differences(exact, isa, name);
+    const auto again = exact.backward(weights, isa);
+    for (size_t i = 0; i < grads.size(); ++i) expect_close(again[i], grads[i], 1e-12, name + ", sets");
+  }
+}
+
+// Locations that are far outside, infinite or none; and weights that are none.
+void check_odd_locations(Isa isa) {
+  DeformableCase<float> of(1, 4, 1, 5, 1);
+  const float odd[] = {1e30f, -1e30f, INFINITY, NAN};
+  for (int64_t query = 0; query < 4; ++query)
+    for (int64_t i = 0; i < 2 * of.levels(); ++i) of.inputs[1][query * 2 * of.levels() + i] = odd[query];
+  const auto out = of.forward(isa);
+  const auto grads = of.backward(std::vector<float>(out.size(), 1.0f), isa);
+  for (int64_t query = 0; query < 4; ++query)
+    for (int64_t d = 0; d < 5; ++d) {
+      const float found = out[query * 5 + d];
+      if (query < 3 ? found == 0 : std::isnan(found)) continue;
+      ++failures;
+      std::printf("deformable, odd location %g: %g\n", odd[query], found);
+    }
+  expect_close(grads[0], std::vector<float>(grads[0].size()), 0, "deformable, value of odd locations");
+  if (!std::isnan(grads[1].back()) || !std::isnan(grads[2].back()) || grads[1][0] != 0 || grads[2][0] != 0) {
+    ++failures;
+    std::printf("deformable, gradients of odd locations\n");
+  }
+}
+
 // Larger than a chunk, so that there are several tasks.
 void check_threads(Isa isa) {
 #ifdef _OPENMP
@@ -273,9 +396,17 @@ void check_threads(Isa isa) {
   omp_set_num_threads(1);
   const auto out = of.forward(isa);
   const auto grads = of.backward(weights, isa);
+  omp_set_num_threads(1);
+  const DeformableCase<float> deformable(2, 70, 2, 19, 3);
+  const auto sampled = deformable.forward(isa);
+  const auto sampled_grads = deformable.backward(sampled, isa);
   for (int count : {2, 3}) {
     omp_set_num_threads(count);
     const std::string name = std::to_string(count) + " threads";
+    expect_same(deformable.forward(isa), sampled, name + ", deformable");
+    const auto anew = deformable.backward(sampled, isa);
+    for (size_t i = 0; i < anew.size(); ++i)
+      expect_same(anew[i], sampled_grads[i], name + ", deformable, gradient");
     expect_same(of.forward(isa), out, name);
     const auto again = of.backward(weights, isa);
     for (size_t i = 0; i < grads.size(); ++i) expect_same(again[i], grads[i], name + ", gradient");
@@ -302,6 +433,12 @@ int main() {
     check_position(static_cast<Isa>(level), 7, 3);
     check_position(static_cast<Isa>(level), 1, 17);
   }
+  for (const int64_t dim : {1, 5, 16, 45}) check_deformable({2, 6, 2, dim, 3}, best);
+  // no image, no query, no point
+  for (const auto& [batch, queries, points] : {std::array<int64_t, 3>{0, 6, 3}, {2, 0, 3}, {2, 6, 0}})
+    check_deformable({batch, queries, 2, 4, points}, best);
+  for (int level = 0; level <= static_cast<int>(best); ++level)
+    check_odd_locations(static_cast<Isa>(level));
   check_threads(best);
   std::printf("%s: %d failures\n", nextvit::isa_name(best), failures);
   return failures != 0;

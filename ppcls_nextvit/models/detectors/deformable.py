@@ -15,13 +15,17 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from ... import ops
+from ...schema import nearest
 from .transformer import FFN, initialise_transformer
 
 __all__ = [
+    "FORMS",
     "DeformableEncoder",
     "MultiScaleDeformableAttention",
     "Shapes",
     "cell_centres",
+    "choose_form",
     "multi_scale_deformable_attention",
     "reference_points",
     "valid_cells",
@@ -30,6 +34,8 @@ __all__ = [
 ]
 
 Shapes = Sequence[Tuple[Any, Any]]
+# how samples are taken: 'compiled' by ops.deformable_attention, 'auto' so where it is built
+FORMS = ("auto", "compiled", "grid_sample")
 
 
 def multi_scale_deformable_attention(
@@ -70,6 +76,7 @@ class MultiScaleDeformableAttention(nn.Layer):
         self.attention_weights = nn.Linear(channels, heads * levels * points)
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
+        self.compiled = ops.is_loaded()
         self.initialise()
 
     def initialise(self) -> None:
@@ -117,7 +124,14 @@ class MultiScaleDeformableAttention(nn.Layer):
         offsets = self.sampling_offsets(query).astype(references.dtype)
         offsets = offsets.reshape([*kinds[:3], self.levels, self.points, 2])
         locations = self._locations(references, offsets, shapes)
-        return self.output_proj(multi_scale_deformable_attention(value, shapes, locations, weights))
+        return self.output_proj(self.sampled(value, shapes, locations, weights))
+
+    def sampled(self, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+        """See multi_scale_deformable_attention; by the compiled operator where it can be."""
+        if not (self.compiled and paddle.in_dynamic_mode() and ops.takes(locations)):
+            return multi_scale_deformable_attention(value, shapes, locations, weights)
+        value, weights = value.astype(locations.dtype), weights.astype(locations.dtype)
+        return ops.deformable_attention(value, shapes, locations, weights)
 
     def macs(
         self,
@@ -138,6 +152,23 @@ class MultiScaleDeformableAttention(nn.Layer):
             cells = _widths_and_heights(shapes).unsqueeze(1)
             return references + offsets / cells.astype(offsets.dtype)
         return references[..., :2] + offsets / self.points * references[..., 2:] * 0.5
+
+
+def choose_form(model: nn.Layer, name: str) -> None:
+    """Every deformable attention in `model` takes its samples in this form, see FORMS.
+
+    ValueError for an unknown name, and for 'compiled' where the operators are not built.
+    """
+    if name not in FORMS:
+        raise ValueError(f"unknown sampling form {name!r}.{nearest(name, FORMS)}")
+    if name == "compiled" and not ops.is_loaded():
+        raise ValueError(
+            "sampling_form 'compiled' needs the compiled operators; run nextvit build-ops, or "
+            "choose 'auto'"
+        )
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, MultiScaleDeformableAttention):
+            layer.compiled = name != "grid_sample" and ops.is_loaded()
 
 
 class DeformableEncoderLayer(nn.Layer):

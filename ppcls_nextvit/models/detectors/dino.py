@@ -17,6 +17,7 @@ from ..necks.channel_mapper import ChannelMapper
 from ..registry import MODELS, build_backbone
 from .deformable import (
     DeformableEncoder,
+    choose_form,
     reference_points,
     valid_cells,
     valid_counts,
@@ -53,6 +54,9 @@ class DINO(Detector):
     which a head attends on each level.
     dn_queries: near denoising queries of an image, about; label_noise, box_noise: see Denoising.
     max_detections: what counts as found, the best.
+    sampling_form: 'auto', 'compiled' or 'grid_sample': how deformable attention takes its samples,
+    which changes speed and memory, not results; 'auto' takes the compiled operator on a CPU where
+    it is built (`nextvit build-ops`).
     """
 
     brings_losses = True
@@ -90,6 +94,7 @@ class DINO(Detector):
         label_noise: float = 0.5,
         box_noise: float = 1.0,
         max_detections: int = 300,
+        sampling_form: str = "auto",
     ):
         super().__init__()
         counts = {
@@ -125,6 +130,7 @@ class DINO(Detector):
         self.dn_query_generator = Denoising(
             num_classes, channels, dn_queries, label_noise, box_noise
         )
+        choose_form(self, sampling_form)
 
     @property
     def min_size(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from paddle import Tensor
 
+from ..detectors.deformable import choose_form
 from ..registry import MODELS, HoldsBackbone, build_backbone
 from .inference import Inference, view_logits
 from .mask_decoder import Mask2FormerHead, semantic
@@ -27,7 +28,9 @@ class Mask2Former(HoldsBackbone):
     channels: a multiple of 32 and of `heads`. points: to which a head of the pixel decoder attends
     on each level. encoder_hidden, decoder_hidden: of the feed-forward networks.
     num_points, oversample_ratio, importance_ratio: see PointLosses. inference: see
-    inference.Inference.
+    inference.Inference. sampling_form: 'auto', 'compiled' or 'grid_sample': how deformable
+    attention takes its samples, which changes speed and memory, not results; 'auto' takes the
+    compiled operator on a CPU where it is built (`nextvit build-ops`).
     """
 
     task = "segmentation"
@@ -66,6 +69,7 @@ class Mask2Former(HoldsBackbone):
         oversample_ratio: float = 3.0,
         importance_ratio: float = 0.75,
         inference: Optional[dict] = None,
+        sampling_form: str = "auto",
     ):
         super().__init__()
         sizes = {
@@ -89,6 +93,7 @@ class Mask2Former(HoldsBackbone):
                 f"Mask2Former takes {LEVELS + 1} maps of a backbone, but this one has {len(stages)}"
             )
         self.decode_head = Mask2FormerHead(stages, num_classes, **sizes)
+        choose_form(self, sampling_form)
 
     def forward(self, image: Tensor) -> Tensor:
         """image: [B, in_channels, H, W] -> scores [B, num_classes, H, W], which are 0 or more."""

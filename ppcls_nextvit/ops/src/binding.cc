@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "attention.h"
+#include "deformable.h"
 #include "paddle/extension.h"
 #include "position_bias.h"
 
@@ -162,6 +163,47 @@ std::vector<Tensor> position_backward(const Tensor& rows, const Tensor& columns,
   return grads;
 }
 
+template <class T>
+nextvit::DeformableProblem<T> deformable_problem_of(const Tensor& value, const Tensor& locations,
+                                                    const Tensor& weights,
+                                                    const std::vector<int64_t>& shapes) {
+  return {value.shape()[0],     value.shape()[1],   locations.shape()[1],
+          value.shape()[2],     value.shape()[3],   locations.shape()[3],
+          locations.shape()[4], shapes.data(),      value.data<T>(),
+          locations.data<T>(),  weights.data<T>()};
+}
+
+std::vector<Tensor> deformable_forward(const Tensor& value, const Tensor& locations,
+                                       const Tensor& weights, const std::vector<int64_t>& shapes) {
+  const int64_t channels = value.shape()[2] * value.shape()[3];
+  Tensor out = paddle::empty({value.shape()[0], locations.shape()[1], channels}, value.dtype(), value.place());
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    nextvit::deformable_forward(deformable_problem_of<T>(value, locations, weights, shapes),
+                                out.data<T>(), nextvit::chosen_isa());
+  };
+  guarded([&] { value.dtype() == paddle::DataType::FLOAT64 ? run(double{}) : run(float{}); });
+  return {out};
+}
+
+std::vector<Tensor> deformable_backward(const Tensor& value, const Tensor& locations,
+                                        const Tensor& weights, const Tensor& given_grad,
+                                        const std::vector<int64_t>& shapes) {
+  const Tensor grad = given_grad.contiguous();
+  std::vector<Tensor> grads;
+  for (const Tensor* input : {&value, &locations, &weights})
+    grads.push_back(paddle::empty(input->shape(), input->dtype(), input->place()));
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    nextvit::deformable_backward<T>(
+        deformable_problem_of<T>(value, locations, weights, shapes),
+        {grad.data<T>(), grads[0].data<T>(), grads[1].data<T>(), grads[2].data<T>()},
+        nextvit::chosen_isa());
+  };
+  guarded([&] { value.dtype() == paddle::DataType::FLOAT64 ? run(double{}) : run(float{}); });
+  return grads;
+}
+
 }  // namespace
 
 PD_BUILD_OP(nextvit_aggregated_attention)
@@ -191,3 +233,15 @@ PD_BUILD_GRAD_OP(nextvit_position_bias)
     .Outputs({paddle::Grad("weight_1"), paddle::Grad("bias_1"), paddle::Grad("weight_2"),
               paddle::Grad("bias_2")})
     .SetKernelFn(PD_KERNEL(position_backward));
+
+PD_BUILD_OP(nextvit_deformable_attention)
+    .Inputs({"value", "locations", "weights"})
+    .Outputs({"out"})
+    .Attrs({"shapes: std::vector<int64_t>"})
+    .SetKernelFn(PD_KERNEL(deformable_forward));
+
+PD_BUILD_GRAD_OP(nextvit_deformable_attention)
+    .Inputs({"value", "locations", "weights", paddle::Grad("out")})
+    .Outputs({paddle::Grad("value"), paddle::Grad("locations"), paddle::Grad("weights")})
+    .Attrs({"shapes: std::vector<int64_t>"})
+    .SetKernelFn(PD_KERNEL(deformable_backward));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "deformable.h"
 #include "position_bias.h"
 
 namespace nextvit {
@@ -50,6 +51,13 @@ struct Kernels {
   void (*table_forward)(const PositionProblem<T>&, int64_t row, T* workspace, int64_t first, T* table);
   void (*table_backward)(const PositionProblem<T>&, int64_t row, int64_t padded_heads, T* workspace,
                          int64_t first, const T* grad, T* sums);
+
+  // deformable attention: queries first .. last of an image; one level of an image's head
+  int64_t (*deformable_workspace)(const DeformableProblem<T>&);
+  void (*sample_forward)(const DeformableProblem<T>&, T* workspace, T* out, int64_t image,
+                         int64_t first, int64_t last);
+  void (*sample_backward)(const DeformableProblem<T>&, const DeformableGradients<T>&, int64_t image,
+                          int64_t head, int64_t level, int64_t start);
 };
 
 // std::invalid_argument for a set that this processor does not have.
