@@ -168,15 +168,15 @@ def rehash(model):
         (lambda f: (f / "inference.onnx").unlink(), "inference.onnx: no such file"),
         (
             lambda f: (f / "export.json").write_text("{"),
-            "not a description of an exported classifier",
+            "not a description of an exported model",
         ),
         (
             lambda f: (f / "export.json").write_text("[]"),
-            "not a description of an exported classifier",
+            "not a description of an exported model",
         ),
         (
             lambda f: edit(f, lambda d: d.pop("Model")),
-            "not a description of an exported classifier",
+            "not a description of an exported model",
         ),
         (
             lambda f: edit(f, lambda d: d["Files"].update({"../x": {"sha256": ""}})),

@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from decoding import EXTENSIONS, shown_text
+from decoding import shown_text
 from description import SEVERAL_LABELS, description_path
 from engines import Run
+from listing import list_images
 from preprocess import ImageError, Preprocess
+
+BATCH_SIZE = 8
 
 
 class Classifier:
@@ -47,17 +51,24 @@ class Classifier:
 
 class Timed:
     """`predictor`, which also runs each batch `repeat` times more, timed; the first one `warmup`
-    times before, untimed.
+    times before, untimed. count: how many images are in a batch.
     """
 
-    def __init__(self, predictor: Run, warmup: int, repeat: int):
+    def __init__(
+        self,
+        predictor: Callable,
+        warmup: int,
+        repeat: int,
+        count: Callable[[Any], int] = len,
+    ):
         self.predictor = predictor
+        self.count = count
         self.warmup = warmup
         self.repeat = repeat
         self.seconds: list[float] = []
         self.batches: list[int] = []
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: Any) -> Any:
         output = self.predictor(batch)
         for _ in range(0 if self.seconds else self.warmup):
             self.predictor(batch)
@@ -65,7 +76,7 @@ class Timed:
             since = time.perf_counter()
             self.predictor(batch)
             self.seconds.append(time.perf_counter() - since)
-            self.batches.append(len(batch))
+            self.batches.append(self.count(batch))
         return output
 
     def summary(self, threads: int) -> str:
@@ -82,28 +93,6 @@ class Timed:
             f"latency_ms: runs={len(ms)} batch={max(self.batches)} threads={threads} {listed} "
             f"images_per_s={rate:.1f}"
         )
-
-
-def list_images(source: str | Path) -> list[Path]:
-    """[source] for a file, the image files of a directory (by ending, sorted). FileNotFoundError if
-    there is none.
-    """
-    source = Path(source)
-    if not source.is_dir():
-        if not source.exists():
-            raise FileNotFoundError(f"{source}: no such file or directory")
-        return [source]
-    found = sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
-    if not found:
-        raise FileNotFoundError(
-            f"{source}: no images in this directory; expected files ending in "
-            f"{' '.join(EXTENSIONS)}"
-        )
-    return found
 
 
 def predict_files(
@@ -205,7 +194,7 @@ def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
         timed or classifier,
         paths,
         preprocess,
-        args.batch_size,
+        args.batch_size or BATCH_SIZE,
         args.topk or topk.get("topk", 1),
         topk["label_list"],
         labels["threshold"] if labels else None,
@@ -239,11 +228,19 @@ def common_arguments(about: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="what tools/export_model.py wrote"
     )
-    parser.add_argument("--images", required=True, metavar="FILE|DIR")
-    parser.add_argument("--batch-size", type=at_least(1), default=8)
+    parser.add_argument(
+        "--images",
+        required=True,
+        nargs="+",
+        metavar="WHAT",
+        help="files, folders with all below them, patterns, lists (.txt), - for standard input",
+    )
+    parser.add_argument(
+        "--batch-size", type=at_least(1), help=f"images a run, of a classifier ({BATCH_SIZE})"
+    )
     parser.add_argument("--threads", type=at_least(1), default=1, help="on a CPU")
     parser.add_argument(
-        "--topk", type=at_least(1), help="default: what the model was exported with"
+        "--topk", type=at_least(1), help="classes told; default: what the model was exported with"
     )
     parser.add_argument("--json", metavar="FILE", help="write the predictions as JSON")
     parser.add_argument(

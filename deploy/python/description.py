@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from decoding import one_line, read_regular
-from fields import MAX_BYTES, check_fields
+from fields import MAX_BYTES, TASKS, check_fields, names_of, task_of
 
 # the entry of PostProcess of a classifier of several labels an image
 SEVERAL_LABELS = "MultiLabelThreshOutput"
@@ -39,7 +40,7 @@ def in_words_of_one_label(description):
     label, whose fields are checked; any other as it is. ValueError for a threshold that is none.
     """
     labels = description["PostProcess"].get(SEVERAL_LABELS)
-    if labels is None:
+    if labels is None or task_of(description) != TASKS[0]:
         return description
     threshold = labels["threshold"]
     if type(threshold) not in (int, float) or not 0 < threshold < 1:
@@ -53,24 +54,35 @@ def in_words_of_one_label(description):
     }
 
 
-def parse_description(folder: str | Path, several_labels: bool = False) -> dict:
+def parse_description(
+    folder: str | Path, several_labels: bool = False, tasks: Sequence[str] = TASKS[:1]
+) -> dict:
     """The description in `folder`, of which all that is needed is there; its files are not read.
-    several_labels: that of a classifier of several labels an image is right, too.
-    FileNotFoundError or ValueError, one line.
+
+    several_labels: that of a classifier of several labels an image is right, too. tasks: those that
+    the program answers for; by default it classifies. FileNotFoundError or ValueError, one line.
     """
     path = description_path(folder)
     parse = parse_yaml if path.suffix == ".yml" else json.loads
     try:
         description = parse(read_regular(path, MAX_BYTES).decode())
+        task = task_of(description)
         checked = in_words_of_one_label(description) if several_labels else description
         check_fields(checked)
-        names = checked["PostProcess"]["Topk"]["label_list"]
-        classes = description["Model"]["class_num"]
+        names = names_of(checked)
+        classes = description["Model"]["class_num"] if task == TASKS[0] else len(names)
+        classes = description.get("Model", {}).get("class_num", classes)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # of the parsers: anything; a KeyError: no class_num
         told = one_line(error) or type(error).__name__
-        raise ValueError(f"{path}: not a description of an exported classifier: {told}") from None
+        wanted = "classifier" if tuple(tasks) == TASKS[:1] else "model"
+        raise ValueError(f"{path}: not a description of an exported {wanted}: {told}") from None
+    if task not in tasks:
+        raise ValueError(
+            f"{path}: an export for {task}; this program is for {' and '.join(tasks)}. "
+            f"deploy/python/predict.py runs all"
+        )
     if len(names) != classes:
         raise ValueError(
             f"{path}: {len(names)} class names for {classes} classes; export again with the right "
@@ -79,12 +91,14 @@ def parse_description(folder: str | Path, several_labels: bool = False) -> dict:
     return description
 
 
-def read_description(folder: str | Path, several_labels: bool = False) -> dict:
+def read_description(
+    folder: str | Path, several_labels: bool = False, tasks: Sequence[str] = TASKS[:1]
+) -> dict:
     """`parse_description`, after the hashes of all files were compared, too. FileNotFoundError or
     ValueError, one line.
     """
     folder = Path(folder)
-    description = parse_description(folder, several_labels)
+    description = parse_description(folder, several_labels, tasks)
     source = description_path(folder).name
     for name, entry in description["Files"].items():
         if Path(name).name != name or not (folder / name).is_file():

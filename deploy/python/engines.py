@@ -1,16 +1,66 @@
-"""The engines: each makes a function from float32 [B, 3, H, W] to the model's output [B, classes].
+"""The engines: each loads a model, as a function from its inputs to its outputs.
 
 An engine's own package is imported by its function, so that only the one in use must be installed.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-Run = Callable[[np.ndarray], np.ndarray]
+Run = Callable[[np.ndarray], np.ndarray]  # float32 [B, 3, H, W] -> the model's first output
+AMX_OR_AVX512 = {"amx_bf16", "avx512_bf16"}
+
+
+class EngineError(ValueError):
+    """What an engine could not run, in one line."""
+
+
+class Engine:
+    """A loaded model: `engine(batch)`, its first output for its one input; `engine.run({name:
+    array})`, all its outputs in their order. EngineError for what it cannot run.
+
+    inputs: their names. run: the engine's own. errors: what that raises, beside RuntimeError.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        run: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+        errors: tuple = (),
+    ):
+        self.inputs = inputs
+        self._run = run
+        self._errors = (RuntimeError, ValueError, MemoryError, *errors)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self.run({self.inputs[0]: batch})[0]
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs, in the order of the export's."""
+        try:
+            return self._run(arrays)
+        except self._errors as error:  # of C++: the first line says what, the rest where
+            shapes = ", ".join(" x ".join(map(str, array.shape)) for array in arrays.values())
+            told = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EngineError(f"the engine cannot run the model on {shapes}: {told}") from None
+
+
+def native_precision(flags: Optional[str] = None) -> tuple[str, str]:
+    """(bf16 or fp32, why): what this processor computes in fastest. flags: the text of
+    /proc/cpuinfo.
+    """
+    if flags is None:
+        try:
+            flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return "fp32", "this system does not tell what its processor computes in"
+    found = sorted(AMX_OR_AVX512 & set(flags.split()))
+    if found:
+        return "bf16", f"this processor has {' and '.join(found)}"
+    return "fp32", "this processor has neither amx_bf16 nor avx512_bf16, and would imitate bf16"
 
 
 def exported_file(folder, description, suffixes, wanted):
@@ -33,7 +83,7 @@ def paddle_engine(
     precision: str | None = None,
     tensorrt: bool = False,
     batch_size: int = 8,
-) -> Run:
+) -> Engine:
     """The model, run by Paddle Inference.
 
     device: cpu or gpu. threads, onednn: on a CPU. Paddle 3 turns oneDNN on by itself, so False
@@ -87,16 +137,18 @@ def paddle_engine(
             f"{folder}: this paddle cannot load the model, which paddle {exporter} exported: "
             f"{str(error).strip().splitlines()[0]}"
         ) from None
-    source = predictor.get_input_handle(predictor.get_input_names()[0])
-    output = predictor.get_output_handle(predictor.get_output_names()[0])
+    inputs = predictor.get_input_names()
+    sources = {name: predictor.get_input_handle(name) for name in inputs}
+    outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 
-    def run(batch):
-        source.reshape(batch.shape)
-        source.copy_from_cpu(batch)
+    def run(arrays):
+        for name, array in arrays.items():
+            sources[name].reshape(array.shape)
+            sources[name].copy_from_cpu(np.ascontiguousarray(array))
         predictor.run()
-        return output.copy_to_cpu()
+        return [output.copy_to_cpu() for output in outputs]
 
-    return run
+    return Engine(inputs, run)
 
 
 def set_up_cpu(config, threads, onednn, precision):
@@ -133,7 +185,7 @@ def enable_tensorrt(config, source, batch_size, precision):
 
 def onnxruntime_engine(
     folder: str | Path, description: dict, device: str = "cpu", threads: int = 1
-) -> Run:
+) -> Engine:
     """The model, run by ONNX Runtime. ImportError, or ValueError, one line."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -159,23 +211,41 @@ def onnxruntime_engine(
             f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: "
             f"{str(error).strip().splitlines()[0]}"
         ) from None
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    names = outputs_of(description)
+    return Engine(
+        [source.name for source in session.get_inputs()],
+        lambda arrays: session.run(names, dict(arrays)),
+        (
+            errors.Fail,
+            errors.InvalidArgument,
+            errors.NotImplemented,
+            errors.RuntimeException,
+        ),
+    )
 
 
 def openvino_engine(
-    folder: str | Path, description: dict, device: str = "cpu", threads: int = 1
-) -> Run:
-    """The model, run by OpenVINO, which reads its own files and ONNX; on a CPU in float32.
-    ImportError, or ValueError, one line.
+    folder: str | Path,
+    description: dict,
+    device: str = "cpu",
+    threads: int = 1,
+    precision: str | None = None,
+) -> Engine:
+    """The model, run by OpenVINO, which reads its own files and ONNX. precision: fp32 or bf16, on a
+    CPU; None: bf16 where the export is in that, else float32. ImportError, or ValueError, one line.
     """
     import openvino
+
+    if precision == "fp16":
+        raise ValueError("--precision fp16 is for a GPU, by Paddle Inference; openvino has bf16")
+    precision = precision or description.get("Export", {}).get("precision", "fp32")
 
     wanted = ".xml or .onnx file; export with --to onnx or --to openvino"
     path = exported_file(folder, description, (".xml", ".onnx"), wanted)
     settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
     if device == "cpu":
-        settings |= {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        hint = "bf16" if precision == "bf16" else "f32"
+        settings |= {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     try:
         compiled = openvino.Core().compile_model(str(path), device.upper(), settings)
         request = compiled.create_infer_request()
@@ -184,10 +254,21 @@ def openvino_engine(
             f"{path}: openvino {openvino.__version__} cannot load it: "
             f"{str(error).strip().splitlines()[0]}"
         ) from None
-    return lambda batch: request.infer([batch], share_outputs=True)[0]
+    wanted_outputs = outputs_of(description) or [0]
+
+    def run(arrays):
+        found = request.infer(dict(arrays), share_outputs=True)
+        return [found[output] for output in wanted_outputs]
+
+    return Engine([source.get_any_name() for source in compiled.inputs], run)
 
 
-ENGINES: dict[str, Callable[..., Run]] = {
+def outputs_of(description: dict) -> Optional[list[str]]:
+    """The names of the outputs in their order; None where the export does not say."""
+    return description.get("Export", {}).get("outputs")
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {
     "paddle": paddle_engine,
     "onnxruntime": onnxruntime_engine,
     "openvino": openvino_engine,
@@ -220,9 +301,9 @@ def load_engine(
     device: str = "cpu",
     threads: int = 1,
     **options: Any,
-) -> Run:
-    """The model in `folder`, run by the engine `name`. options: paddle_engine's own. ValueError,
-    one line, also for an engine that is not installed.
+) -> Engine:
+    """The model in `folder`, run by the engine `name`. options: its own. ValueError, one line, also
+    for an engine that is not installed.
     """
     try:
         return ENGINES[name](folder, description, device, threads, **options)

@@ -1,27 +1,55 @@
-"""Classify images with an exported model: python predict.py --model DIRECTORY --images
-FILE_OR_DIRECTORY
+"""Classify images, detect objects or label pixels with an exported model: python predict.py
+--model DIRECTORY --images WHAT
 
-The engine is Paddle Inference, ONNX Runtime or OpenVINO, whichever the export is for. Copy the
-programs of this folder (*.py) and the exported directory; nothing else of the project is needed,
-only that engine, numpy and Pillow (PyYAML where the export has an inference.yml, OpenCV where it
-resizes with it).
+The export says which of the three it does. The engine is Paddle Inference, ONNX Runtime or
+OpenVINO, whichever the export is for. Copy the programs of this folder (*.py) and the exported
+directory; nothing else of the project is needed, only that engine, numpy and Pillow (PyYAML where
+the export has an inference.yml, OpenCV where it resizes with it, as detectors and segmentors do).
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 
 try:
-    from classify import common_arguments, predict
+    from classify import BATCH_SIZE, common_arguments, predict
     from decoding import one_line
+    from dense import predict_dense
     from description import read_description
-    from engines import ENGINES, Run, engine_of, load_engine
+    from engines import ENGINES, Engine, engine_of, load_engine, native_precision
+    from fields import TASKS, task_of
 except ModuleNotFoundError as error:
     raise SystemExit(
         f"error: {error}. predict.py needs all of deploy/python/*.py beside it, numpy and Pillow"
     ) from None
 
-# what other engines do not know
+# what other engines do not know, but for openvino, which has precisions, too
 PADDLE_OPTIONS = ("onednn", "precision", "tensorrt")
+# options that are not for all tasks
+TASKS_OF = {
+    "topk": ("classification",),
+    "batch_size": ("classification",),
+    "score_threshold": ("detection",),
+    "mask_threshold": ("detection",),
+    "out": ("detection", "segmentation"),
+    "memory": ("detection", "segmentation"),
+}
+
+
+def share(text: str) -> float:
+    """A type of argparse: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A type of argparse: a number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -30,14 +58,33 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--engine", choices=list(ENGINES), help="default: the one that the export is for"
     )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        help="Paddle Inference: bf16 on a CPU, fp16 on a GPU; OpenVINO: bf16 on a CPU; auto: what "
+        "the processor computes in; default: that of the export",
+    )
+    dense = parser.add_argument_group("detectors and segmentors")
+    dense.add_argument("--out", metavar="DIR", help="draw what was found into this folder")
+    dense.add_argument(
+        "--score-threshold",
+        type=share,
+        help="of a detector: objects from this score on; default: that of the export",
+    )
+    dense.add_argument(
+        "--mask-threshold",
+        type=share,
+        help="of a detector: pixels from this probability on are an object's (0.5)",
+    )
+    dense.add_argument(
+        "--memory",
+        type=positive,
+        metavar="GB",
+        help="images that take more are refused before the work; default: what is free",
+    )
     paddle = parser.add_argument_group("Paddle Inference")
     paddle.add_argument(
         "--onednn", action=argparse.BooleanOptionalAction, help="on a CPU; default: with oneDNN"
-    )
-    paddle.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "bf16"),
-        help="bf16 on a CPU, fp16 on a GPU; default: that of the export",
     )
     paddle.add_argument(
         "--tensorrt",
@@ -48,15 +95,38 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load(args: argparse.Namespace, description: dict) -> Run:
+def check_options(args: argparse.Namespace, task: str) -> None:
+    """ValueError for an option that the export's task has no use for."""
+    for name, tasks in TASKS_OF.items():
+        if getattr(args, name) is not None and task not in tasks:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: for {' and '.join(tasks)}; this export is for {task}")
+
+
+def precision_for(engine: str, args: argparse.Namespace, description: dict) -> str | None:
+    """The precision that `args` ask for; of `auto` a line on stderr says which and why."""
+    if args.precision != "auto":
+        return args.precision
+    made = description.get("Export", {}).get("precision", "fp32")
+    if made == "fp32" and args.device == "cpu" and args.onednn is not False:
+        if engine in ("paddle", "openvino"):
+            found, why = native_precision()
+            print(f"--precision auto: {found}, as {why}", file=sys.stderr)
+            return found
+    print(f"--precision auto: {made}, that of the export", file=sys.stderr)
+    return None
+
+
+def load(args: argparse.Namespace, description: dict) -> Engine:
     """The model in the engine that `args` name, or else the export is for. ValueError, one line."""
     engine = args.engine or engine_of(args.model, description)
+    args.precision = precision_for(engine, args, description)
     given = {
         name: getattr(args, name) for name in PADDLE_OPTIONS if getattr(args, name) is not None
     }
     if engine == "paddle":
-        given["batch_size"] = args.batch_size
-    elif given:
+        given["batch_size"] = args.batch_size or BATCH_SIZE
+    elif given and not (engine == "openvino" and set(given) == {"precision"}):
         names = ", ".join(f"--{name}" for name in given)
         raise ValueError(f"{names}: for Paddle Inference alone; {engine} runs this model")
     return load_engine(engine, args.model, description, args.device, args.threads, **given)
@@ -65,8 +135,11 @@ def load(args: argparse.Namespace, description: dict) -> Run:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
-        description = read_description(args.model, several_labels=True)
-        return predict(args, description, load(args, description))
+        description = read_description(args.model, several_labels=True, tasks=TASKS)
+        task = task_of(description)
+        check_options(args, task)
+        run: Callable = predict if task == TASKS[0] else predict_dense
+        return run(args, description, load(args, description))
     except (OSError, ValueError, ImportError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from decoding import one_line, read_regular
-from fields import MAX_BYTES, check_fields
+from fields import MAX_BYTES, check_fields, task_of
 
 Run = Callable[[np.ndarray], np.ndarray]  # float32 [B, 3, H, W] -> [B, classes]
 
@@ -26,6 +26,8 @@ def read_description(folder: str | Path) -> dict:
         )
     try:
         description = json.loads(read_regular(path, MAX_BYTES))
+        if task_of(description) != "classification":
+            raise ValueError(f"it is for {task_of(description)}")
         check_fields(description)
         target = description["Export"]["target"]
     except Exception as error:  # of the parser: anything; a KeyError: no target
