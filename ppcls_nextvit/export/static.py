@@ -18,6 +18,7 @@ import paddle
 import yaml
 from paddle import nn
 
+from ..models.recording import paddle_inference
 from .noise import without_noise
 from .process import in_own_process
 from .quantize import required_images
@@ -120,7 +121,8 @@ def write(
     format: str = "pir",  # noqa: A002  (the option's name in the commands and in export.json)
 ) -> int:
     """The program and its weights in `folder`; returns the number of operators. See Target."""
-    nodes = save_program(layer, folder / STEM, signature, format)
+    with paddle_inference():
+        nodes = save_program(layer, folder / STEM, signature, format)
     if precision == "int8":
         quantize_paddle(folder / STEM, images)
     return nodes
@@ -192,11 +194,7 @@ def load(folder: Path, signature: Signature, precision: str = "fp32", threads: i
     program = next(path for path in kinds if path.exists())
     config = inference.Config(str(program), str(folder / f"{STEM}.pdiparams"))
     config.disable_glog_info()
-    if b"_interp" in program.read_bytes():
-        # its kernels cannot read the attributes of an interpolation (3.3.1)
-        config.disable_mkldnn()
-    else:
-        config.enable_mkldnn()
+    config.enable_mkldnn()
     config.set_cpu_math_library_num_threads(threads)
     if precision == "bf16":
         config.enable_mkldnn_bfloat16()

@@ -21,7 +21,7 @@ from paddle import Tensor, nn
 
 from ..files import parsing
 from ..models import MODELS, backbone_names, build_backbone, list_models
-from ..models.segmentors.heads import resize_like
+from ..models.resizing import resize_like
 from ..schema import ConfigError, Registry, require_keys, shown
 from ..weights import load_weights
 from . import import_suite

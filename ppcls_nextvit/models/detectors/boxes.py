@@ -13,6 +13,8 @@ import paddle
 from paddle import Tensor
 from paddle.vision.ops import nms
 
+from ..recording import one_more
+
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # of a decoded side to the coded one
 EPS = 1e-6
 
@@ -80,6 +82,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float)
     """Indices of the boxes that survive, best score first; boxes of different `groups` (int64 [N])
     do not suppress each other.
     """
+    boxes, scores, groups = one_more(boxes, scores, groups)  # whose score is none to keep
     # there may be no box
     largest = paddle.concat([boxes.flatten(), paddle.zeros([1])]).max()
     # moves the groups apart

@@ -13,6 +13,7 @@ from paddle.nn import functional as F
 
 from ..api import Detections
 from ..necks.fpn import FPN
+from ..recording import with_one_more
 from ..registry import MODELS, build_backbone
 from .detector import Detector
 from .roi import RoIHead
@@ -143,8 +144,11 @@ class MaskRCNN(Detector):
             self.nms_threshold,
             self.max_detections,
         )
-        masks = F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
-        return Detections(boxes, scores, labels, masks)
+
+        def masks(boxes: Tensor, labels: Tensor) -> Tensor:
+            return F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
+
+        return Detections(boxes, scores, labels, with_one_more(masks, boxes, labels))
 
     def losses(
         self, batch: Mapping[str, Any]

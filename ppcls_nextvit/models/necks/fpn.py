@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..layers import Conv2D, PointwiseConv2D
+from ..resizing import resize_nearest
 
 
 class ConvModule(nn.Layer):
@@ -65,9 +66,7 @@ class FPN(nn.Layer):
         # top-down; any size, so not by a factor of 2
         for fine in range(len(laterals) - 2, -1, -1):
             size = paddle.shape(laterals[fine])[2:]
-            laterals[fine] = laterals[fine] + F.interpolate(
-                laterals[fine + 1], size=size, mode="nearest"
-            )
+            laterals[fine] = laterals[fine] + resize_nearest(laterals[fine + 1], size)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))

@@ -10,7 +10,8 @@ from paddle import Tensor, nn
 
 from ..necks.fpn import FPN
 from ..registry import MODELS, HoldsBackbone, build_backbone
-from .heads import FCNHead, FPNHead, UPerHead, resize, resize_like
+from ..resizing import resize, resize_like
+from .heads import FCNHead, FPNHead, UPerHead
 from .inference import Inference, view_logits
 
 __all__ = ["EncoderDecoder", "SemanticFPN", "UPerNet"]

@@ -8,47 +8,16 @@ answer at the size of their finest map.
 """
 
 import math
-from typing import Any, Sequence
+from typing import Sequence
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..layers import Conv2D, PointwiseConv2D
+from ..resizing import adaptive_average, resize, resize_like
 
 NORM_EPS = 1e-5
-
-
-def resize(x: Tensor, size: Any) -> Tensor:
-    """[B, C, ...] -> [B, C, *size]; size: two numbers or a tensor of two, unknown while an export
-    is traced.
-    """
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def resize_like(x: Tensor, other: Tensor) -> Tensor:
-    """x: [B, C, ...] -> [B, C, H, W], the height and width of `other`."""
-    return resize(x, paddle.shape(other)[2:])
-
-
-def adaptive_average(x: Tensor, bins: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, bins, bins], equal to F.adaptive_avg_pool2d, as two products, which
-    ONNX can express for any H and W.
-    """
-    height, width = paddle.shape(x)[2], paddle.shape(x)[3]
-    rows = paddle.matmul(_bin_weights(height, bins), x)
-    return paddle.matmul(rows, _bin_weights(width, bins), transpose_y=True)
-
-
-def _bin_weights(length: Tensor, bins: int) -> Tensor:
-    """float32 [bins, length]: row i averages the positions from floor(i * length / bins) to ceil((i
-    + 1) * length / bins).
-    """
-    index = paddle.arange(bins, dtype="int64").unsqueeze(1)
-    position = paddle.arange(length, dtype="int64").unsqueeze(0)
-    start, end = index * length // bins, ((index + 1) * length + bins - 1) // bins
-    inside = paddle.logical_and(position >= start, position < end).astype("float32")
-    return inside / (end - start).astype("float32")
 
 
 class ConvModule(nn.Layer):

@@ -10,7 +10,7 @@ from paddle import Tensor
 from paddle.nn import functional as F
 
 from ...schema import ConfigError, Registry
-from .heads import resize
+from ..resizing import resize
 
 __all__ = ["Inference", "best_class", "segment", "view_logits", "window_starts"]
 

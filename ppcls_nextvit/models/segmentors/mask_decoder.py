@@ -17,7 +17,8 @@ from ..detectors.transformer import (
     initialise_transformer,
     linear_default,
 )
-from .heads import resize
+from ..recording import for_paddle_inference
+from ..resizing import resize
 from .pixel_decoder import LEVELS, Memory, PixelDecoder
 
 __all__ = ["Mask2FormerHead", "Predictions", "semantic"]
@@ -114,7 +115,9 @@ class Mask2FormerHead(nn.Layer):
         """
         values = [memory.tokens + level for memory, level in zip(memories, self.level_embed.weight)]
         keys = [value + memory.position for value, memory in zip(values, memories)]
-        query = self.query_feat.weight.unsqueeze(0).expand([features.shape[0], -1, -1])
+        # else its norm would be a constant, of which Paddle Inference (3.3.1) loses the outputs
+        batch = paddle.shape(features)[0] if for_paddle_inference() else features.shape[0]
+        query = self.query_feat.weight.unsqueeze(0).expand([batch, -1, -1])
         found = [self.predictions(query, features)]
         for i, layer in enumerate(self.transformer_decoder.layers):
             turn = i % LEVELS

@@ -16,7 +16,7 @@ from ..detectors.dino_head import height_width
 from ..detectors.transformer import sine_position
 from ..layers import Conv2D, PointwiseConv2D
 from ..necks.channel_mapper import GROUPS, NormedConv
-from .heads import resize_like
+from ..resizing import resize_like
 
 __all__ = ["LEVELS", "Memory", "PixelDecoder"]
 

@@ -16,6 +16,7 @@ from ...export.target import Exported
 from ...export.target import export as export_layer
 from ...export.verify import ExportError, Signature
 from ...models import export_form
+from ...models.recording import with_one_more
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import class_names, images_of, list_images, trained_model
@@ -49,9 +50,14 @@ class ObjectTable(nn.Layer):
         ...]; n may be 0.
         """
         (found,) = self.model(image, im_shape, scale_factor)
-        numbers = paddle.stack([found.labels.astype("float32"), found.scores], axis=-1)
-        objects = paddle.concat([numbers, found.boxes], axis=-1)
+        objects = with_one_more(_rows, found.labels, found.scores, found.boxes)
         return (objects,) if found.masks is None else (objects, found.masks)
+
+
+def _rows(labels: Tensor, scores: Tensor, boxes: Tensor) -> Tensor:
+    """labels [n], scores [n], boxes [n, 4] -> [n, 6]."""
+    numbers = paddle.stack([labels.astype("float32"), scores], axis=-1)
+    return paddle.concat([numbers, boxes], axis=-1)
 
 
 def set_difference(output: np.ndarray, expected: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from ...export.target import Exported, Target
 from ...export.target import export as export_layer
 from ...export.verify import Signature, image_batches, relative_difference
 from ...models import export_form
-from ...models.segmentors.heads import resize_like
+from ...models.resizing import resize_like
 from ...models.segmentors.inference import Inference
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
