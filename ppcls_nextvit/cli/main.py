@@ -17,6 +17,7 @@ COMMANDS = (
     "train",
     "eval",
     "infer",
+    "explain",
     "export",
     "quantize",
     "convert",
@@ -43,7 +44,7 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nextvit",
         usage="nextvit [-h] [--version] COMMAND ...",
-        description="\n".join([ABOUT, "commands:", *lines]),
+        description="\n".join([f"{ABOUT} Commands:", *lines]),
         epilog="nextvit COMMAND -h shows the options of a command and an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

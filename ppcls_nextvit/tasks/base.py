@@ -15,7 +15,8 @@ from ..engine.distributed import Processes
 from ..engine.page import Table
 from ..export.opened import Opened
 from ..export.target import Exported
-from .results import Predictor
+from .results import Predictor, Result
+from .subject import Subject
 
 __all__ = [
     "ExportRequest",
@@ -93,6 +94,9 @@ class Task(Protocol):
     Global.save_inference_dir.
     quantize: writes the int8 export, prints how it compares and returns the exit status; None where
     there is none. measure: see `nextvit benchmark`.
+    subject: the model with its weights, to be looked at (`nextvit explain`); resized: the
+    configuration for square images of so many pixels, and agreement of two results of one image,
+    from 0 to 1, which compare sizes.
     """
 
     predict_outputs: ClassVar[Tuple[str, ...]]
@@ -102,6 +106,9 @@ class Task(Protocol):
     export: Callable[[Config, ExportRequest], Exported]
     quantize: Optional[Callable[[Config, QuantizeRequest], int]]
     measure: Callable[..., Dict[str, Any]]
+    subject: Callable[[Config], Subject]
+    resized: Callable[[Config, int], Config]
+    agreement: Callable[[Result, Result], float]
     model: paddle.nn.Layer
     train_loader: Any  # a Loader; None where there is no training
     eval_loader: Any

@@ -34,6 +34,7 @@ from .pictures import draw_confusion, draw_label_counts, draw_predictions
 from .predict import predict, predictor
 from .quantize import quantize
 from .results import NO_LABEL
+from .subject import ClassifierSubject, agreement, resized
 
 __all__ = ["ClassificationTask"]
 
@@ -60,6 +61,8 @@ class ClassificationTask(Task):
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize, measure = staticmethod(quantize), staticmethod(measure)
+    subject = ClassifierSubject
+    resized, agreement = staticmethod(resized), staticmethod(agreement)
 
     def __init__(self, config: Config, processes: Processes, training: bool = True):
         self.config, self.processes = config, processes

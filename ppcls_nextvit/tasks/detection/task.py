@@ -25,6 +25,7 @@ from .exported import exported_predictor
 from .metrics import coco_map, gathered, result_records
 from .pictures import comparison_sheet
 from .predict import SCORE_SHOWN, check_post_process, predict, predictor
+from .subject import DetectorSubject, agreement, resized
 
 __all__ = ["DetectionTask"]
 
@@ -37,6 +38,8 @@ class DetectionTask(ResumableTask):
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize = None  # there is no int8 export
     measure = staticmethod(measure)
+    subject = DetectorSubject
+    resized, agreement = staticmethod(resized), staticmethod(agreement)
     best_metric = "box_map"
 
     def __init__(self, config: Config, processes: Processes, training: bool = True):

@@ -29,6 +29,7 @@ from .losses import LOSSES, build_loss, check_classes
 from .metrics import METRICS, build_metric
 from .pictures import comparison_sheet
 from .predict import predict, predictor
+from .subject import SegmentorSubject, agreement, resized
 from .views import Views
 
 __all__ = ["SegmentationTask"]
@@ -42,6 +43,8 @@ class SegmentationTask(ResumableTask):
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
     quantize = None  # there is no int8 export
     measure = staticmethod(measure)
+    subject = SegmentorSubject
+    resized, agreement = staticmethod(resized), staticmethod(agreement)
 
     def __init__(self, config: Config, processes: Processes, training: bool = True):
         self.config, self.processes = config, processes
