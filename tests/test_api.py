@@ -26,6 +26,7 @@ from ppcls_nextvit.tasks import common
 from support.paths import NUCLEI, ROOT
 from support.pictures import clothes
 from support.random_models import random_weights
+from support.small_quickstart import quickstart
 from support.tiny_run import DATA, write_config
 
 NAMES = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]
@@ -359,24 +360,6 @@ def test_an_export_that_is_none(tmp_path):
 def _export(target="paddle", files=()):
     made = {"target": target, "precision": "fp32", "inputs": {"x": [1, 3, 8, 8]}, "outputs": ["o"]}
     return json.dumps({"Export": made, "Files": files, "Global": {"model_name": "NextViT_small"}})
-
-
-def quickstart(folder, name, **arch):
-    """(YAML, weights) of a quickstart's network, narrower and untrained."""
-    content = yaml.safe_load((ROOT / "configs" / "quickstart" / f"{name}.yaml").read_text())
-    content["Arch"].update(arch)
-    content["Infer"]["infer_imgs"] = str(NUCLEI / "images" / "validation")
-    labels = "instance_labels.txt" if "mask" in name else "labels.txt"
-    content["Infer"]["PostProcess"] = {"class_id_map_file": str(NUCLEI / labels)}
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    paddle.seed(0)
-    settings = dict(content["Arch"])
-    network = nv.create_model(
-        settings.pop("name"), num_classes=settings.pop("class_num"), **settings
-    )
-    paddle.save(network.state_dict(), str(folder / f"{name}.pdparams"))
-    return path, folder / f"{name}.pdparams"
 
 
 @pytest.mark.slow

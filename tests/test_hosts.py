@@ -45,6 +45,10 @@ def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
         main(["paddleseg", str(tmp_path / "none.py")])
     assert stop.value.code == 2 and "none.py: no such file" in capsys.readouterr().err
 
+    with pytest.raises(SystemExit):
+        main(["paddleseg"])
+    assert "name a program of the suite" in capsys.readouterr().err
+
     (tmp_path / "my_parts.py").write_text("import sys\nsys.registered = 'imported first'\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", lambda: print(sys.registered))
@@ -57,6 +61,17 @@ def test_a_program_runs_after_registration(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ppcls_nextvit.hosts.paddleseg.register", missing)
     assert main(["paddleseg", str(tmp_path / "tool.py")]) == 1
     assert capsys.readouterr() == ("", "error: PaddleSeg is not installed\n")
+
+
+def test_paddlex_is_a_command_of_its_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "paddlex.py").write_text("import sys\nprint(__name__, sys.argv)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr("ppcls_nextvit.hosts.paddlex.register", lambda: print("registered"))
+    assert main(["paddlex", "--pipeline", "a.yaml", "--input", "b"]) == 0
+    assert capsys.readouterr().out == (
+        "registered\n__main__ ['paddlex', '--pipeline', 'a.yaml', '--input', 'b']\n"
+    )
 
 
 class Runs:

@@ -3,13 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ..files import JSON_BYTES, parsing, read_text
 from ..schema import shown
 from . import TARGETS
 from .target import DESCRIPTION
-from .verify import Batch, ExportError, Signature
+from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["Opened", "is_export", "open_export"]
 
@@ -39,9 +39,10 @@ def is_export(directory: Path) -> bool:
     return (directory / DESCRIPTION).is_file()
 
 
-def open_export(directory: Path) -> Opened:
-    """The export in the folder. ExportError where export.json is none, where files are missing or
-    damaged, and where the engine of the target does not run here; ImportError for a missing extra.
+def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
+    """The export in the folder. program: what runs it, in place of the target's own engine.
+    ExportError where export.json is none, where files are missing or damaged, and where the engine
+    of the target does not run here; ImportError for a missing extra.
     """
     path = directory / DESCRIPTION
     text = read_text(path, limit=JSON_BYTES)
@@ -62,7 +63,7 @@ def open_export(directory: Path) -> Opened:
     missing = [file for file in files if not (directory / file).exists()]
     if missing:
         raise ExportError(f"{directory}: {shown(missing[0])} is missing; export it anew")
-    program = TARGETS[name].load(directory, signature, precision)
+    program = program or TARGETS[name].load(directory, signature, precision)
     if program is None:
         raise ExportError(
             f"{directory}: the engine of {name} does not run on this machine; load the weights "
