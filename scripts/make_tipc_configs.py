@@ -227,7 +227,7 @@ FILES = {
     "{model}_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt": paddle2onnx,
     "{model}_lite_arm_cpu_cpp.txt": lite,
 }
-NO_INT8 = ("TransNeXt",)  # families that have none, and say so
+NO_INT8 = ("TransNeXt",)  # families that have none in Paddle, and say so
 
 
 def all_files() -> dict[Path, str]:

@@ -25,7 +25,7 @@ from support.goldens import seeded_model
 from support.paths import ROOT
 from support.pictures import clothes, varied_pictures
 from support.programs import program_at
-from support.random_models import random_weights
+from support.random_models import random_weights, small_transnext
 from support.tiny_run import write_config
 from test_deploy_python import CHW, DECODE, PIPELINES, resize
 from test_preprocess import encoded, noise, png_of
@@ -558,18 +558,23 @@ def test_bf16_export(tmp_path, exported):
     )
 
 
-def test_nextvit_small_on_real_photos(tmp_path):
-    """The published architecture with seeded weights, at 224 x 224 with the recipe of evaluation:
-    the five best of 1000 classes.
+@pytest.mark.parametrize(
+    "network", ["NextViT_small", pytest.param("TransNeXt_micro", marks=pytest.mark.chain)]
+)
+def test_a_published_network_on_real_photos(network, tmp_path):
+    """The published architecture (of TransNeXt one block a stage) with seeded weights, at 224 x 224
+    with the recipe of evaluation: the five best of 1000 classes.
     """
     names = [f"class {i}" for i in range(1000)]
     description = {
         "PreProcess": {"transform_ops": Preprocess(PIPELINES["published recipe"]).describe()},
         "PostProcess": {"Topk": {"topk": 5, "label_list": names}},
     }
-    export_classifier(
-        seeded_model("NextViT_small"), TARGETS["paddle"], tmp_path / "model", description
-    )
+    if network == "NextViT_small":
+        model = seeded_model(network)
+    else:
+        model = small_transnext(network, num_classes=1000)
+    export_classifier(model, TARGETS["paddle"], tmp_path / "model", description)
     expected = python_predictions(tmp_path / "model", PHOTOS, tmp_path)
     done = classify(
         "--model", tmp_path / "model", "--images", PHOTOS, "--json", tmp_path / "cpp.json"

@@ -11,7 +11,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 
@@ -161,15 +161,34 @@ def _calibrated(path: os.PathLike | str, images: List[np.ndarray], engine: str) 
 
 
 def _layers(model: Any) -> List[str]:
-    """The names of the layers to quantise: not the products before a softmax, whose exponential
-    magnifies every error.
-    """
-    before_softmax = {node.input[0] for node in model.graph.node if node.op_type == "Softmax"}
+    """The names of the layers to quantise: not the products of which scores are made."""
+    scores = _scores(model)
     return [
-        node.name
-        for node in model.graph.node
-        if node.op_type in LAYERS and node.output[0] not in before_softmax
+        node.name for node in model.graph.node if node.op_type in LAYERS and node.name not in scores
     ]
+
+
+def _scores(model: Any) -> Set[str]:
+    """The names of the nodes whose values a softmax takes, back to the first product or layer; a
+    product of two activations is one of them.
+
+    They stay float: the softmax's exponential magnifies every error, and a score of -1e4, which
+    shuts out what is beyond a border, would take the whole range of 8 bits.
+    """
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    left = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    scores = set()
+    while left:
+        node = made_by.get(left.pop())
+        if node is None or node.name in scores:
+            continue
+        if node.op_type not in LAYERS:
+            scores.add(node.name)
+            left.extend(node.input)
+        elif not weights & set(node.input):
+            scores.add(node.name)
+    return scores
 
 
 def _quantized(
@@ -182,8 +201,11 @@ def _quantized(
     scheme = ONNX_SCHEMES[engine]
     copy = type(model)()
     copy.CopyFrom(model)
+    scores = _scores(model)
     excluded = [
-        node.name for node in model.graph.node if node.op_type in LAYERS and node.name not in layers
+        node.name
+        for node in model.graph.node
+        if node.name in scores or (node.op_type in LAYERS and node.name not in layers)
     ]
     quantizer = quantization.QDQQuantizer(
         copy,

@@ -40,7 +40,6 @@ __all__ = [
     "Exported",
     "Signature",
     "Target",
-    "check_int8",
     "export",
     "reason_against",
 ]
@@ -133,8 +132,6 @@ def export(
             f"--to {target.name} has no precision {precision!r}; expected one of: "
             f"{', '.join(target.precisions)}"
         )
-    if precision == "int8":
-        check_int8(layer)
     parent = _existing_parent(directory)
     older = _older(directory, target)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
@@ -166,13 +163,6 @@ def export(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Exported(files, report, nodes)
-
-
-def check_int8(layer: Callable) -> None:
-    """ExportError for the export form of a model of which a part says why it has no int8."""
-    reason = reason_against("no_int8", layer)
-    if reason:
-        raise ExportError(f"there is no int8 of this model: {reason}; export fp32 or fp16")
 
 
 def reason_against(name: str, layer: Callable) -> Optional[str]:

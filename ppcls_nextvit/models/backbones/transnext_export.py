@@ -42,11 +42,6 @@ class ExportedAttention(nn.Layer):
     window = 0
     # why static.save_program writes no .pdmodel of a model with this layer
     no_pdmodel = "Paddle (3.3.1) has no form in it for TransNeXt's sums, exponentials and GELU"
-    # why target.export makes no int8 of it
-    no_int8 = (
-        "TransNeXt's scores hold -1e4 where a window leaves the image, which takes the whole range "
-        "of 8 bits"
-    )
 
     def __init__(self, attention: Any) -> None:
         super().__init__()

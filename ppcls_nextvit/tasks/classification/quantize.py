@@ -19,10 +19,9 @@ from ...data.loader import build_loader
 from ...data.transforms.pipeline import Pipeline
 from ...export import TARGETS
 from ...export.quantize import quantize_onnx
-from ...export.target import DESCRIPTION, STEM, Signature, Target, check_int8
+from ...export.target import DESCRIPTION, STEM, Signature, Target
 from ...export.target import export as export_layer
 from ...export.verify import log_probability_difference, relative_difference
-from ...models.forms import export_form
 from ...schema import ConfigError
 from ..base import QuantizeRequest
 from ..common import class_names, list_images, trained_model
@@ -153,7 +152,6 @@ def export_pair(
         raise ValueError(
             f"layers are kept in float for {' and '.join(able)}; --to {target.name} takes none"
         )
-    check_int8(export_form(model))
     options = dict(target.int8_options)
     kept: list = []
 
