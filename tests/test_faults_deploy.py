@@ -156,7 +156,7 @@ def service(folder, tmp_path):
     except (OSError, ValueError) as error:
         print("error:", error, file=sys.stderr)
         return 1
-    ((status, content),) = model.run([(folder / "image.png").read_bytes()], [None])["answers"]
+    ((status, content),) = model.run([(folder / "image.png").read_bytes()], [{}])["answers"]
     assert status in (200, 413, 422) and json.loads(content), content
     return 0
 

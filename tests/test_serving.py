@@ -383,6 +383,7 @@ def test_other_methods_and_paths(service):
     ] == [200] * 4 + [405, 404]
     assert json.loads(service.get("/info")[1])["model"] == {
         "model": "NextViT_small",
+        "task": "classification",
         "classes": 10,
         "max_bytes": 200_000,
         "max_pixels": 1_000_000,
@@ -727,7 +728,7 @@ def test_a_picture_s_fault_is_its_own_answer_s(capfd):
 
     model.preprocess = preprocess
     model.classifier = lambda images: [np.array([0.25, 0.75], np.float32)] * len(images)
-    answers = model.run([b"", b"bad", b""], [None, None, 2])["answers"]
+    answers = model.run([b"", b"bad", b""], [{}, {}, {"topk": 2}])["answers"]
     assert [status for status, _ in answers] == [200, 500, 200]
     assert json.loads(answers[1][1]) == {"detail": "preprocessing failed: division by zero"}
     assert [len(json.loads(answers[i][1])["predictions"]) for i in (0, 2)] == [1, 2]
@@ -737,7 +738,7 @@ def test_a_picture_s_fault_is_its_own_answer_s(capfd):
         raise RuntimeError("out of\nmemory")
 
     model.classifier = fail
-    assert model.run([b"", b"bad"], [1, 1])["answers"][0] == (
+    assert model.run([b"", b"bad"], [{"topk": 1}, {"topk": 1}])["answers"][0] == (
         500,
         json.dumps({"detail": "the model failed: out of memory"}),
     )
@@ -836,11 +837,11 @@ def test_sigterm_finishes_what_was_accepted(copy, exported, expected):
         ),
         (
             lambda f: (f / "export.json").write_text("{"),
-            "not the description of an exported classifier",
+            "not the description of an exported model",
         ),
         (
             lambda f: (f / "export.json").write_text("[]"),
-            "not the description of an exported classifier",
+            "not the description of an exported model",
         ),
         (
             lambda f: edit(f, lambda d: d["Export"].update(target="tensorrt")),

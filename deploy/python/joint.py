@@ -121,7 +121,8 @@ class JointPreprocess:
 
     sides: the model's (H, W), None for any. fills: a smaller image is padded to `sides` with zeros,
     as detectors take it; else it must have that size. min_size: of the image after the transforms.
-    classes: of a segmentor, whose scores take memory; 0: none. memory: bytes that a run may take.
+    classes: of a segmentor, whose scores take memory; 0: none. memory: bytes that a run may take,
+    None: what is free. max_pixels: of an image after each transform.
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class JointPreprocess:
         classes: int = 0,
         memory: Optional[int] = None,
         source: str = "transform_ops",
+        max_pixels: int = MAX_PIXELS,
     ):
+        self.max_pixels = max_pixels
         self.sides = (sides[0], sides[1])
         self.fills, self.min_size = fills, min_size
         self.classes, self.memory = classes, memory
@@ -168,10 +171,10 @@ class JointPreprocess:
         original = height * width
         for name, step in self.steps:
             height, width = step.target(height, width)
-            if height * width > MAX_PIXELS:
+            if height * width > self.max_pixels:
                 raise SizeError(
                     f"{height} x {width} pixels after {name} are more than the limit of "
-                    f"{MAX_PIXELS}",
+                    f"{self.max_pixels}",
                     large=True,
                 )
         if min(height, width) < self.min_size:

@@ -1,18 +1,15 @@
-"""An exported model behind a service: from preprocessed pictures to their best classes. Needs numpy
-and onnxruntime or paddle, whichever the exported folder is for.
+"""An exported model behind a service: what it says of itself, and from preprocessed pictures to
+their best classes. Needs numpy.
 """
 
 import hashlib
 import json
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from decoding import one_line, read_regular
-from fields import MAX_BYTES, check_fields, task_of
-
-Run = Callable[[np.ndarray], np.ndarray]  # float32 [B, 3, H, W] -> [B, classes]
+from fields import MAX_BYTES, check_fields, names_of, task_of
+from loaders import LOADERS, files_of
 
 
 def read_description(folder: str | Path) -> dict:
@@ -26,16 +23,14 @@ def read_description(folder: str | Path) -> dict:
         )
     try:
         description = json.loads(read_regular(path, MAX_BYTES))
-        if task_of(description) != "classification":
-            raise ValueError(f"it is for {task_of(description)}")
         check_fields(description)
+        classifies = task_of(description) == "classification"
         target = description["Export"]["target"]
     except Exception as error:  # of the parser: anything; a KeyError: no target
         told = one_line(error) or type(error).__name__
-        raise ValueError(f"{path}: not the description of an exported classifier: {told}") from None
-    shape = description["Model"]["input"]["shape"]
-    names = len(description["PostProcess"]["Topk"]["label_list"])
-    classes = description["Model"].get("class_num", names)
+        raise ValueError(f"{path}: not the description of an exported model: {told}") from None
+    names = len(names_of(description))
+    classes = description.get("Model", {}).get("class_num", names)
     if names != classes:
         raise ValueError(
             f"{path}: {names} class names for {classes} classes; export again with the right "
@@ -45,9 +40,10 @@ def read_description(folder: str | Path) -> dict:
         raise ValueError(
             f"{folder}: an export to {target}; this program runs {' and '.join(LOADERS)}"
         )
-    if shape[0] is not None:
+    batch = description["Model"]["input"]["shape"][0] if classifies else None
+    if batch is not None:
         raise ValueError(
-            f"{folder}: the batch is fixed at {shape[0]}; batching needs an export with --batch "
+            f"{folder}: the batch is fixed at {batch}; batching needs an export with --batch "
             f"dynamic"
         )
     for name, entry in description["Files"].items():
@@ -62,59 +58,9 @@ def read_description(folder: str | Path) -> dict:
     return description
 
 
-def load_onnx(files: dict[str, str], device: str, threads: int) -> Run:
-    """The model, run by ONNX Runtime. files: {suffix: path}."""
-    import onnxruntime
-
-    if ".onnx" not in files:
-        raise ValueError("export.json names no .onnx file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    provider = "CUDAExecutionProvider" if device == "gpu" else "CPUExecutionProvider"
-    if provider not in onnxruntime.get_available_providers():
-        raise ValueError(
-            f"--device {device}: this onnxruntime has no {provider}; install onnxruntime-gpu"
-        )
-    session = onnxruntime.InferenceSession(files[".onnx"], options, providers=[provider])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
-
-
-def load_paddle(files: dict[str, str], device: str, threads: int) -> Run:
-    """The model, run by Paddle Inference. files: {suffix: path}."""
-    # what Paddle says when it is imported: a compiler cache, which nothing here would use
-    warnings.filterwarnings("ignore", message="No ccache found")
-    import paddle
-    from paddle import inference
-
-    program = files.get(".json") or files.get(".pdmodel")
-    if not program or ".pdiparams" not in files:
-        raise ValueError("export.json names no program of Paddle's with its .pdiparams")
-    paddle.disable_signal_handler()  # it prints a page when a worker is told to end
-    config = inference.Config(program, files[".pdiparams"])
-    config.disable_glog_info()
-    if ".json" in files:
-        config.enable_new_ir(True)
-        config.enable_new_executor(True)  # memory optimisation of a .json program needs it
-    config.enable_memory_optim()
-    if device == "gpu":
-        config.enable_use_gpu(256, 0)  # MB of the first pool; device 0
-    else:
-        config.set_cpu_math_library_num_threads(threads)
-    predictor = inference.create_predictor(config)
-    source = predictor.get_input_handle(predictor.get_input_names()[0])
-    result = predictor.get_output_handle(predictor.get_output_names()[0])
-
-    def run(batch):
-        source.reshape(batch.shape)
-        source.copy_from_cpu(batch)
-        predictor.run()
-        return result.copy_to_cpu()
-
-    return run
-
-
-LOADERS = {"onnx": load_onnx, "paddle": load_paddle}
+def precision_of(description: dict) -> str:
+    """What the files are to be run in: fp32, fp16, bf16 or int8."""
+    return description["Export"].get("precision", "fp32")
 
 
 class Classifier:
@@ -127,8 +73,8 @@ class Classifier:
     def __init__(
         self, folder: str | Path, description: dict, device: str = "cpu", threads: int = 1
     ):
-        files = {Path(name).suffix: str(Path(folder) / name) for name in description["Files"]}
-        self.run = LOADERS[description["Export"]["target"]](files, device, threads)
+        load = LOADERS[description["Export"]["target"]]
+        self.run = load(files_of(folder, description), device, threads, precision_of(description))
         self.softmax = description["Model"]["softmax"]
 
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:

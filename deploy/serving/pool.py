@@ -36,11 +36,11 @@ class RefusedError(Exception):
 
 
 class Job:
-    """A picture that waits, and the future of its Answer."""
+    """A picture that waits, what its client asks, and the future of its Answer."""
 
-    def __init__(self, upload: bytes, topk: Optional[int]):
+    def __init__(self, upload: bytes, query: dict[str, Any]):
         self.upload = upload
-        self.topk = topk
+        self.query = query
         self.since = time.monotonic()
         self.answer: asyncio.Future = asyncio.get_running_loop().create_future()
 
@@ -91,7 +91,7 @@ class Worker:
     def run(self, jobs: list[Job]) -> dict:
         """workers.Model.run of the jobs. LostError."""
         try:
-            self.pipe.send_bytes(json.dumps([job.topk for job in jobs]).encode())
+            self.pipe.send_bytes(json.dumps([job.query for job in jobs]).encode())
             for job in jobs:
                 self.pipe.send_bytes(job.upload)
         except OSError:
@@ -147,9 +147,9 @@ class Pool:
         alive = [worker for worker in self.ready if worker.process.is_alive()]
         return len(alive) == self.options.workers
 
-    async def predict(self, upload: bytes, topk: Optional[int]) -> Answer:
-        """The answer for a picture; 504 if there is none in time."""
-        job = Job(upload, topk)
+    async def predict(self, upload: bytes, query: dict[str, Any]) -> Answer:
+        """The answer for a picture; 504 if there is none in time. query: what the client asks."""
+        job = Job(upload, query)
         self.waiting.append(job)
         self.arrived.set()
         seconds = self.options.timeout

@@ -1,7 +1,8 @@
 """HTTP service for an exported model, with dynamic batching: python server.py --model DIRECTORY
 
 POST /predict   a picture, as multipart field `file`, as JSON {"image": "<base64>"}, or as the body
-                itself -> its best classes, JSON
+                itself -> its best classes, objects or labels, JSON
+GET  /docs      what may be asked, a page to try it
 GET  /health    200 when every worker is ready
 GET  /metrics   Prometheus text
 GET  /info      model and limits
@@ -28,6 +29,7 @@ try:
     import uvicorn
     from classifier import read_description
     from decoding import one_line
+    from fields import names_of, task_of
     from pictures import MAX_PIXELS
     from service import KEY, make_app
 except ModuleNotFoundError as error:
@@ -139,6 +141,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=30,
         help="seconds for accepted requests after SIGTERM",
     )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no line with the address, and none for each request"
+    )
     options = parser.parse_args(argv)
     if options.close_metrics and not os.environ.get(KEY):
         parser.error(f"--close-metrics: the environment variable {KEY} is not set")
@@ -157,6 +162,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"--port {port}: {error}") from None
 
 
+def address_of(listener: socket.socket) -> str:
+    """The URL at which the socket listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def serve(options: argparse.Namespace, description: dict, listener: socket.socket) -> int:
     """The whole of the HTTP process; returns the exit status."""
     parent = os.getppid()
@@ -165,7 +176,16 @@ def serve(options: argparse.Namespace, description: dict, listener: socket.socke
         if os.getppid() != parent:
             server.should_exit = True
 
-    app, connections = make_app(options, description, lambda reason: server.fail(reason))
+    def ready() -> None:
+        if not options.quiet:
+            names, task = len(names_of(description)), task_of(description)
+            print(
+                f"{options.model} ({task}, {names} classes) is served at {address_of(listener)}: "
+                f"POST /predict, see /docs; Ctrl-C ends it",
+                flush=True,
+            )
+
+    app, connections = make_app(options, description, lambda reason: server.fail(reason), ready)
     config = uvicorn.Config(
         app,
         http=connections.protocol(),
@@ -210,6 +230,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     try:
         description = read_description(options.model)
+        if task_of(description) != "classification":
+            options.batch_size = 1  # detectors and segmentors take one picture at a time
         listener = listen(options.host, options.port)
         if "fork" not in multiprocessing.get_all_start_methods():
             return serve(options, description, listener)

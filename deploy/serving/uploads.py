@@ -51,10 +51,11 @@ class Gate:
         connection = self.connections.of(scope["client"])
         self.connections.begin(connection)
         try:
+            noting = send if self.options.quiet else told(scope, send)
             if scope["path"] == PATH:
-                await self.counted(scope, receive, send, connection)
+                await self.counted(scope, receive, noting, connection)
             else:
-                await (self.refusal(scope) or self.app)(scope, receive, send)
+                await (self.refusal(scope) or self.app)(scope, receive, noting)
         finally:
             self.connections.end(connection)
 
@@ -105,6 +106,28 @@ class Gate:
             raise HTTPException(503, self.busy(), {"Retry-After": "1"})
         self.admitted += 1
         connection.admitted = True
+
+
+def told(scope: Scope, send: Send) -> Send:
+    """`send`, which prints a line with time, client, request, status and milliseconds when the
+    answer begins; none of probes.
+    """
+    start = time.monotonic()
+
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status, path = message["status"], scope["path"]
+            if path not in (*OPEN_PATHS, "/metrics"):
+                client = scope["client"][0] if scope["client"] else "-"
+                ms = 1000 * (time.monotonic() - start)
+                print(
+                    f"{time.strftime('%Y-%m-%d %H:%M:%S')} {client} {scope['method']} "
+                    f"{one_line(path, 200)} {status} {ms:.0f} ms",
+                    flush=True,
+                )
+        await send(message)
+
+    return noting
 
 
 async def read_upload(request: Request) -> bytes:

@@ -7,13 +7,16 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Optional
+from typing import Any
 
 import numpy as np
 from classifier import Classifier, best
 from decoding import one_line
+from fields import task_of
 from pictures import ImageError, Preprocess
+from scenes import DenseModel
 
 Answer = tuple[int, str]  # HTTP status, JSON
 
@@ -26,7 +29,8 @@ def work(pipe: Connection, options: argparse.Namespace, description: dict) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     model = refusal = None
     try:
-        model = Model(options, description)
+        classifies = task_of(description) == "classification"
+        model = (Model if classifies else SceneModel)(options, description)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         refusal = one_line(error)
     except Exception as error:  # of a runtime that cannot load the model
@@ -35,9 +39,9 @@ def work(pipe: Connection, options: argparse.Namespace, description: dict) -> No
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send_bytes(json.dumps({"refusal": refusal}).encode())
         while model:
-            topks = json.loads(pipe.recv_bytes())
-            uploads = [pipe.recv_bytes() for _ in topks]
-            pipe.send_bytes(json.dumps(model.run(uploads, topks)).encode())
+            queries = json.loads(pipe.recv_bytes())
+            uploads = [pipe.recv_bytes() for _ in queries]
+            pipe.send_bytes(json.dumps(model.run(uploads, queries)).encode())
 
 
 class Model:
@@ -57,37 +61,26 @@ class Model:
         )
         self.classifier = Classifier(options.model, description, options.device, options.threads)
 
-    def run(self, uploads: list[bytes], topks: list[Optional[int]]) -> dict:
+    def run(self, uploads: list[bytes], queries: list[dict[str, Any]]) -> dict:
         """{answers, images: how many were run together, preprocess_seconds, predict_seconds}.
-        Whatever happens to one picture is its own answer's.
+        Whatever happens to one picture is its own answer's. queries: what each client asks.
         """
         start = time.monotonic()
-        prepared = [self.prepare(upload) for upload in uploads]
+        prepared = [prepared_by(self.preprocess, upload) for upload in uploads]
         images = [image for image in prepared if isinstance(image, np.ndarray)]
         ready = time.monotonic()
         rows = iter(self.predict(images))
         return {
             "answers": [
-                self.answer(next(rows), topk, len(images))
+                self.answer(next(rows), query.get("topk"), len(images))
                 if isinstance(image, np.ndarray)
                 else image
-                for image, topk in zip(prepared, topks)
+                for image, query in zip(prepared, queries)
             ],
             "images": len(images),
             "preprocess_seconds": ready - start,
             "predict_seconds": time.monotonic() - ready,
         }
-
-    def prepare(self, upload: bytes) -> np.ndarray | Answer:
-        """The model's input, or the answer to a picture that gives none."""
-        try:
-            return self.preprocess(upload)
-        except ImageError as error:
-            return refused(error.status, str(error))
-        except Exception as error:
-            # whatever a decoder or a transform raises, the others go on
-            traceback.print_exc(file=sys.stderr)
-            return refused(500, f"preprocessing failed: {one_line(error)[:200]}")
 
     def predict(self, images: list[np.ndarray]) -> list[np.ndarray] | list[Answer]:
         """Probabilities for each image; if the runtime fails, an answer that says so."""
@@ -102,11 +95,61 @@ class Model:
             traceback.print_exc(file=sys.stderr)
             return [refused(500, f"the model failed: {one_line(error)[:200]}")] * len(images)
 
-    def answer(self, row: np.ndarray | Answer, topk: Optional[int], count: int) -> Answer:
+    def answer(self, row: np.ndarray | Answer, topk: int | None, count: int) -> Answer:
         if not isinstance(row, np.ndarray):
             return row
         predictions = best(row, topk or self.topk, self.names)
         return 200, json.dumps({"predictions": predictions, "batch_size": count})
+
+
+class SceneModel:
+    """A detector or segmentor, which takes one picture at a time; see Model."""
+
+    def __init__(self, options: argparse.Namespace, description: dict):
+        self.model = DenseModel(options, description)
+
+    def run(self, uploads: list[bytes], queries: list[dict[str, Any]]) -> dict:
+        """See Model.run; predict_seconds includes the postprocessing."""
+        answers, images = [], 0
+        preprocess_seconds = predict_seconds = 0.0
+        for upload, query in zip(uploads, queries):
+            start = time.monotonic()
+            prepared = prepared_by(self.model.preprocess, upload)
+            ready = time.monotonic()
+            preprocess_seconds += ready - start
+            if isinstance(prepared[0], int):  # an Answer
+                answers.append(prepared)
+                continue
+            answers.append(self.answer(*prepared, query))
+            predict_seconds += time.monotonic() - ready
+            images += 1
+        return {
+            "answers": answers,
+            "images": images,
+            "preprocess_seconds": preprocess_seconds,
+            "predict_seconds": predict_seconds,
+        }
+
+    def answer(self, pixels: np.ndarray, prepared: Any, query: dict[str, Any]) -> Answer:
+        try:
+            outputs = self.model.outputs_for(prepared)
+            return 200, json.dumps(self.model.answer(pixels, prepared, outputs, query))
+        except Exception as error:
+            # whatever the runtime raises: this request fails, the service lives
+            traceback.print_exc(file=sys.stderr)
+            return refused(500, f"the model failed: {one_line(error)[:200]}")
+
+
+def prepared_by(preprocess: Callable[[bytes], Any], upload: bytes) -> Any:
+    """The model's input, or the Answer to a picture that gives none."""
+    try:
+        return preprocess(upload)
+    except ImageError as error:
+        return refused(error.status, str(error))
+    except Exception as error:
+        # whatever a decoder or a transform raises, the others go on
+        traceback.print_exc(file=sys.stderr)
+        return refused(500, f"preprocessing failed: {one_line(error)[:200]}")
 
 
 def refused(status: int, reason: str) -> Answer:

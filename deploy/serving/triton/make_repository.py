@@ -16,7 +16,7 @@ from string import Template
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 try:
-    from fields import check_fields
+    from fields import check_fields, task_of
 except ModuleNotFoundError as error:
     raise SystemExit(f"error: {error}. make_repository.py needs the folder above it, too") from None
 
@@ -28,6 +28,8 @@ def make_repository(model: Path, out: Path, batch_size: int) -> None:
     try:
         description = json.loads((model / "export.json").read_text(encoding="utf-8"))
         check_fields(description)
+        if task_of(description) != "classification":
+            raise ValueError(f"it is for {task_of(description)}")
         export = description["Export"]
         name, shape = next(iter(export["inputs"].items()))
         output, target = export["outputs"][0], export["target"]
