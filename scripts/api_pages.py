@@ -188,7 +188,7 @@ def page(module: ModuleType, names: dict[str, Any], registered: set[int]) -> str
         if not is_code(value) and not isinstance(value, Registry)
     }
     if data:
-        text += "\n" + "\\\n".join(constant(name, value) for name, value in data.items()) + "\n"
+        text += "\n" + "  \n".join(constant(name, value) for name, value in data.items()) + "\n"
     for name, value in names.items():
         if isinstance(value, Registry):
             text += f"\n## `{name}`: what can be named as a {value.kind}\n"

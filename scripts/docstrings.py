@@ -36,7 +36,7 @@ def markdown(doc, indent=""):
             and not lines[-1].endswith(",")
             and re.match(r"[^\s:]+(, [^\s:]+)*: |\w+\([^)]*\)(:| ->) ", text)
         ):
-            lines[-1] += "\\"  # a hard line break
+            lines[-1] += "  "  # a hard line break
         lines.append(text)
     return "\n".join(indent + line if i and line else line for i, line in enumerate(lines))
 

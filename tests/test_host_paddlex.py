@@ -124,6 +124,7 @@ def paddlex():
     os.environ["PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK"] = "True"
     fonts = Path(pytest.importorskip("matplotlib").get_data_path()) / "fonts" / "ttf"
     os.environ["PADDLE_PDX_LOCAL_FONT_FILE_PATH"] = str(fonts / "DejaVuSans.ttf")
+    pytest.importorskip("pypdfium2", reason="needs paddlex[cv], see docs/suites.md")
     module = pytest.importorskip("paddlex", reason="needs PaddleX, see docs/suites.md")
     names = host.register()
     assert host.register() == names and {"NextViT_small_224", "MaskRCNN"} <= set(names)
@@ -213,7 +214,6 @@ def test_a_segmentor_answers_as_the_export(paddlex, segmentor, tmp_path):
 
 @pytest.mark.slow
 def test_a_pipeline_takes_the_folder(paddlex, classifier, photos):
-    pytest.importorskip("pypdfium2", reason="needs paddlex[cv]")
     config = {
         "pipeline_name": "image_classification",
         "SubModules": {

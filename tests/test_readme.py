@@ -33,7 +33,7 @@ def test_ci_installs_and_tests_as_the_readme_says():
 def test_ci_installs_tests_and_checks_as_contributing_says():
     in_text = " ".join(CONTRIBUTING.split())
     for command in (
-        "pip install --no-deps paddleclas==2.6.0 paddledet==2.6.0 paddleseg==2.8.0 paddlex==3.7.2",
+        "pip install --no-deps paddleclas==2.6.0 paddledet==2.6.0 paddleseg==2.8.0",
         "npm ci --prefix deploy/web",
         "python -m pytest -n 2 --dist worksteal -m chain",
     ):

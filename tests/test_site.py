@@ -81,12 +81,12 @@ def test_the_page_on_extending_tells_where_every_registry_is():
     "doc, text",
     [
         ("a [B, C] * `*x*`", r"a \[B, C\] \* `*x*`"),
-        ("Does.\nx: this\ny, z: that", "Does.\\\nx: this\\\ny, z: that"),
+        ("Does.\nx: this\ny, z: that", "Does.  \nx: this  \ny, z: that"),
         ("one,\ntwo: words", "one,\ntwo: words"),
         ("- no list", "\\- no list"),
         ("files\n\n    a/b.txt    *", "files\n\n    a/b.txt    *"),
         ("files\n\na/b.txt    *\nc    [1]", "files\n\n    a/b.txt    *\n    c    [1]"),
-        ("Calls.\nload(folder, name) -> x", "Calls.\\\nload(folder, name) -> x"),
+        ("Calls.\nload(folder, name) -> x", "Calls.  \nload(folder, name) -> x"),
     ],
 )
 def test_docstrings_become_markdown(doc, text):
