@@ -243,6 +243,27 @@ def test_every_trained_parameter_gets_a_gradient(detector, counts):
         np.testing.assert_array_equal(detector.state_dict()[key].numpy(), value)
 
 
+@pytest.mark.parametrize("box", [[10.0, 10.0, 10.0, 30.0], [10.0, float("nan"), 20.0, 30.0]])
+def test_a_box_without_width_names_its_image(detector, box):
+    given = batch([2, 1])
+    given["boxes"][2] = paddle.to_tensor(box)
+    with pytest.raises(ValueError, match=r"^image 1 of the batch: the box \[10.0, .* no width"):
+        detector.train().losses(given)
+
+
+def test_a_mask_without_pixels_trains(detector):
+    detector.train()
+    given = batch([2, 1])
+    given["masks"][0] = 0
+    parts, _ = detector.losses(given)
+    total = sum(parts.values())
+    total.backward()
+    gradients = [p.grad for p in detector.parameters() if not p.stop_gradient]
+    detector.clear_gradients()
+    assert np.isfinite(float(total)) and float(parts["mask"]) > 0
+    assert all(np.isfinite(gradient.numpy()).all() for gradient in gradients)
+
+
 def test_train_returns_the_model_and_reaches_the_backbone(detector):
     assert detector.train() is detector
     assert detector.neck.training and not detector.backbone.stem.training

@@ -9,11 +9,15 @@ import paddle
 import pytest
 from PIL import Image
 
+from ppcls_nextvit import create_model
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.transforms.joint import opencv
+from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
+from ppcls_nextvit.export.target import export as export_layer
+from ppcls_nextvit.models import export_form
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import evaluate, train
 from ppcls_nextvit.tasks.base import ExportRequest
@@ -21,6 +25,7 @@ from ppcls_nextvit.tasks.common import build_model
 from ppcls_nextvit.tasks.detection.benchmark import measure
 from ppcls_nextvit.tasks.detection.export import ObjectTable, export, set_difference
 from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transforms_of
+from ppcls_nextvit.tasks.detection.task import DetectionTask
 from ppcls_nextvit.tasks.joint import check_request
 from test_detection_task import NUCLEI, config_of
 
@@ -166,7 +171,9 @@ def test_an_image_with_too_few_tokens_is_named(run):
         ("paddle", None),
         ("paddle", (160, 224)),
         ("onnx", None),
+        pytest.param("onnx", (160, 224), marks=pytest.mark.chain),
         pytest.param("openvino", None, marks=pytest.mark.chain),
+        pytest.param("openvino", (160, 224), marks=pytest.mark.chain),
     ],
 )
 def test_exported_files_find_the_same_objects(run, tmp_path, to, size):
@@ -202,6 +209,64 @@ def test_exported_files_find_the_same_objects(run, tmp_path, to, size):
         assert set_difference(found, expected.numpy()) < 1e-3
 
 
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    "to, size, position_bias",
+    [
+        ("onnx", (160, 224), {"position_bias": "interpolation", "table_size": 160}),
+        ("openvino", None, {}),
+    ],
+)
+def test_on_transnext_they_find_the_same_objects(tmp_path, to, size, position_bias):
+    """At sizes that were not traced, padded and not."""
+    for package in ("paddle2onnx", "onnxruntime", to):
+        pytest.importorskip(package, reason="the extras onnx, openvino")
+    backbone = {"name": "TransNeXt_micro", "depths": (1, 1, 1, 1), **position_bias}
+    paddle.seed(0)
+    model = create_model("DINO", num_classes=1, backbone=backbone, **SIZES)
+    scatter_places(model)
+    table = ObjectTable(model)
+    sides = size or (None, None)
+    signature = Signature(
+        {"image": (1, 3, *sides), "im_shape": (1, 2), "scale_factor": (1, 2)}, ("objects",)
+    )
+    given = [inputs_of(image, size or image) for image in ((128, 160), (120, 200), (97, 131))]
+    traced, *others = given
+    export_layer(
+        export_form(table),
+        TARGETS[to],
+        tmp_path / to,
+        signature,
+        [traced],
+        {},
+        reference=table,
+        compare=set_difference,
+    )
+    program = TARGETS[to].load(tmp_path / to, signature, "fp32")
+    for inputs in others:
+        with paddle.no_grad():
+            (expected,) = table(*map(paddle.to_tensor, inputs.values()))
+        assert set_difference(program(inputs)["objects"], expected.numpy()) < 1e-3
+
+
+def scatter_places(model):
+    """Offsets that are no whole cells, and classes that differ: nothing is decided by rounding."""
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        if "sampling_offsets" in name or "branches" in name:
+            values = rng.standard_normal(parameter.shape, np.float32)
+            parameter.set_value(parameter.numpy() + 0.2 * values)
+
+
+def inputs_of(size, padded):
+    """A program's inputs for noise of `size`, padded."""
+    image = np.zeros((1, 3, *padded), np.float32)
+    noise = np.random.default_rng(size[0]).standard_normal((1, 3, *size), np.float32)
+    image[:, :, : size[0], : size[1]] = noise
+    scale = np.float32([[1.5, 0.5]])
+    return {"image": image, "im_shape": np.float32([size]), "scale_factor": scale}
+
+
 def test_where_it_cannot_go(run):
     _, config = run
     with pytest.raises(ConfigError, match="DINO goes to paddle, onnx and openvino, whole; --to li"):
@@ -220,6 +285,17 @@ def test_its_speed_is_measured(run):
 def test_more_classes_than_the_data_have(tmp_path):
     with pytest.raises(ConfigError, match="1 categories, but the model has 3 classes"):
         train(dino_config(tmp_path, "Arch.class_num=3"))
+
+
+def test_costs_that_are_not_finite_name_the_image(tmp_path):
+    task = DetectionTask(dino_config(tmp_path), Processes())
+    with paddle.no_grad():
+        task.model.bbox_head.cls_branches[0].bias[0] = float("nan")
+    batch = next(iter(task.train_loader.epoch(0)))
+    file = task.train_loader.dataset.name(int(batch["index"][0]))
+    with pytest.raises(FloatingPointError, match="the costs of matching .* not finite") as caught:
+        task.losses(batch)
+    assert str(caught.value).startswith(f"{file}: ") and file.endswith(".png")
 
 
 def test_a_group_that_matches_nothing_stops_before_the_first_step(tmp_path):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import paddle
 
@@ -15,6 +15,7 @@ from ..config import Config
 from ..data import Loader, build_loader, lists
 from ..data.agreement import NamesFile, check_data, compare_transforms
 from ..data.datasets.files import EXTENSIONS, files_below, is_image_name
+from ..data.datasets.registry import Dataset
 from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
@@ -36,6 +37,7 @@ __all__ = [
     "json_text",
     "list_images",
     "milliseconds",
+    "named",
     "trained_model",
     "write_class_names",
     "write_json",
@@ -120,6 +122,13 @@ def _own_names(config: Config, dataset: Any) -> Optional[List[str]]:
         return read_class_names(path, config.Arch.class_num)
     known = getattr(dataset, "class_names", None) or []
     return list(known) if len(known) == config.Arch.class_num else None
+
+
+def named(batch: Dict[str, Any], dataset: Dataset) -> Dict[str, Any]:
+    """`batch` with `names`, what messages call its images, if it tells their `index`."""
+    if "index" not in batch:
+        return batch
+    return {**batch, "names": [dataset.name(index) for index in batch["index"].tolist()]}
 
 
 def write_class_names(config: Config, dataset: Any, directory: Union[str, Path]) -> None:

@@ -7,6 +7,7 @@ Parameter names equal mmdetection's (`backbone.*`, `neck.*`, `rpn_head.*`, `roi_
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
@@ -16,6 +17,7 @@ from ..necks.fpn import FPN
 from ..recording import with_one_more
 from ..registry import MODELS, build_backbone
 from .detector import Detector
+from .matching import image_names
 from .roi import RoIHead
 from .rpn import RPNHead
 
@@ -158,8 +160,10 @@ class MaskRCNN(Detector):
         training batch.
 
         batch: image, shape, boxes [N, 4], labels [N], counts (N per image) and masks [N, H, W],
-        over all images in order.
+        over all images in order. ValueError, which names the image, for a box without width or
+        height.
         """
+        _check_boxes(batch)
         maps = self.neck(self.backbone(batch["image"]))
         logits, deltas, anchors = self.rpn_head.flat(*self.rpn_head(maps))
         shapes = batch["shape"].numpy()
@@ -205,6 +209,18 @@ class MaskRCNN(Detector):
         if proposals.shape[0]:
             return proposals
         return paddle.concat([paddle.zeros([2]), limit[:2]]).unsqueeze(0)
+
+
+def _check_boxes(batch):
+    """ValueError for a box from which no side's logarithm can be learnt."""
+    boxes, ends = batch["boxes"].numpy(), batch["counts"].numpy().cumsum()
+    bad = np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    if len(bad):
+        image = image_names(batch, len(ends))[np.searchsorted(ends, bad[0], side="right")]
+        raise ValueError(
+            f"{image}: the box {boxes[bad[0]].tolist()} of an object has no width or no height; "
+            f"leave the object out"
+        )
 
 
 def _by_image(batch, keys):

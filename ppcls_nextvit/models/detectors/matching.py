@@ -44,7 +44,11 @@ def assign(costs: np.ndarray, image: str) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def image_names(batch: Mapping[str, Any], count: int) -> List[str]:
-    """What messages call the `count` images of a batch, by their `index` if it has one."""
+    """What messages call the `count` images of a batch: its `names` if it has them, else their
+    places in it, with their `index` if it has one.
+    """
+    if "names" in batch:
+        return list(batch["names"])
     names = [f"image {i} of the batch" for i in range(count)]
     if "index" in batch:
         indices = batch["index"].tolist()

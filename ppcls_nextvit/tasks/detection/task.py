@@ -17,7 +17,7 @@ from ...engine.distributed import Processes
 from ...models.api import Instances
 from ...schema import ConfigError
 from ..base import ResumableTask, Step
-from ..common import build_loaders, build_model, write_class_names
+from ..common import build_loaders, build_model, named, write_class_names
 from ..joint import IMAGES_IN_REPORT, refuse_multilabel, shares, step_of
 from .benchmark import measure
 from .export import export
@@ -76,7 +76,7 @@ class DetectionTask(ResumableTask):
 
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
         """The Step of one training batch."""
-        parts, counts = self.model.losses(batch)
+        parts, counts = self.model.losses(named(batch, self.train_loader.dataset))
         return step_of(parts, counts, len(batch["image"]))
 
     def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:

@@ -19,7 +19,7 @@ from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ..base import ResumableTask, Step
 from ..class_weights import check_class_weights
-from ..common import build_loaders, build_model, class_names, write_class_names
+from ..common import build_loaders, build_model, class_names, named, write_class_names
 from ..joint import IMAGES_IN_REPORT, check_size, refuse_multilabel, shares, step_of
 from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
@@ -107,7 +107,7 @@ class SegmentationTask(ResumableTask):
 
     def losses(self, batch: Dict[str, paddle.Tensor]) -> Step:
         """The Step of one training batch."""
-        parts, counts = self.model.losses(batch)
+        parts, counts = self.model.losses(named(batch, self.train_loader.dataset))
         return step_of(parts, counts, len(batch["image"]))
 
     def train_figures(self, counts: Mapping[str, np.ndarray]) -> Dict[str, float]:
