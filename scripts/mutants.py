@@ -33,12 +33,12 @@ AREAS: dict[str, tuple[str, str]] = {
     "layers": ("models/{layers,folding,forms,complexity}", "models model_contracts"),
     "mask r-cnn": (
         "models/detectors/{boxes,masks,targets,rpn,roi,mask_rcnn} models/necks/fpn",
-        "published_constants detection_boxes detection_losses detection_model",
+        "published_constants public_defaults limits detection_boxes detection_losses detection_model",
     ),
     "dino": (
         "models/detectors/{matching,denoising,deformable,transformer,dino*} "
         "models/necks/channel_mapper",
-        "published_constants deformable dino",
+        "published_constants public_defaults limits deformable dino",
     ),
     "segmentors": (
         "models/segmentors/*",
@@ -46,16 +46,16 @@ AREAS: dict[str, tuple[str, str]] = {
     ),
     "losses": (
         "tasks/classification/{losses,multilabel_losses} tasks/segmentation/{losses,region_losses}",
-        "published_constants losses multilabel_numbers multilabel segmentation_losses segmentation_numbers",
+        "published_constants public_defaults limits losses multilabel_numbers multilabel segmentation_losses segmentation_numbers",
     ),
     "metrics": (
         "tasks/*/{metrics,multilabel_metrics} data/rle",
         "metrics multilabel_numbers multilabel segmentation_numbers coco_map detection_boxes faults_annotations",
     ),
-    "schedules": ("engine/schedule/*", "schedule"),
+    "schedules": ("engine/schedule/*", "public_defaults limits schedule"),
     "optimisers": (
         "engine/{optim,parameter_groups,ema,precision}",
-        "published_constants optim parameter_groups precision train resume",
+        "published_constants public_defaults limits optim parameter_groups precision train resume",
     ),
     "checkpoints": (
         "engine/{checkpoint,resume,progress,lock}",
@@ -68,14 +68,17 @@ AREAS: dict[str, tuple[str, str]] = {
     "readers": ("weights/reader weights/formats/*", "weights_reader weight_conversion"),
     "transforms": (
         "data/transforms/{evaluation,random_pixels,random_geometry,autoaugment,pipeline}",
-        "published_constants augment preprocess data",
+        "published_constants public_defaults limits augment preprocess data",
     ),
     "joint transforms": (
         "data/transforms/joint/*",
-        "published_constants joint_transforms annotated_data",
+        "published_constants public_defaults limits joint_transforms annotated_data",
     ),
-    "mixing": ("data/mixing", "published_constants augment data"),
-    "samplers": ("data/{samplers,batches,loader}", "data faults_loading annotated_data"),
+    "mixing": ("data/mixing", "published_constants public_defaults limits augment data"),
+    "samplers": (
+        "data/{samplers,batches,loader}",
+        "public_defaults limits data faults_loading annotated_data",
+    ),
     "datasets": (
         "data/{packed,lists} data/datasets/{classification,coco,segmentation,annotated}",
         "packed data faults_files annotated_data faults_annotations",
