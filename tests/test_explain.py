@@ -231,7 +231,7 @@ def test_a_known_receptive_field_is_found():
     weights = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1])
     field = fields[0][8:13, 8:13]
     np.testing.assert_allclose(field / field.sum(), weights / weights.sum(), rtol=1e-5)
-    found = explain.areas(fields[0], (21, 21))
+    found = explain.areas(fields[0])
     assert found[0.99].side == 5 and found[0.99].centre == (10, 10)
     assert found[0.99].square == 25 / 21**2
     assert found[0.2].side == 3  # 9 of 81 in the middle, 49 within one pixel of it
@@ -239,13 +239,13 @@ def test_a_known_receptive_field_is_found():
 
 
 def test_areas_of_fields_that_are_known():
-    even = explain.areas(np.ones((40, 40)), (5, 5), (0.25, 0.5, 1.0))
+    even = explain.areas(np.ones((40, 40)), (0.25, 0.5, 1.0))
     assert {share: area.contour for share, area in even.items()} == {0.25: 0.25, 0.5: 0.5, 1.0: 1.0}
     assert even[0.25].side == 21 and even[0.25].centre == (20, 20) and even[1.0].square == 1.0
     point = np.zeros((9, 12))
     point[4, 6] = 2
-    assert explain.areas(point, (1, 1))[0.99][1:4] == (1 / 108, 1 / 108, 1)
-    assert explain.areas(np.zeros((4, 4)), (1, 1))[0.5][1:4] == (0, 0, 0)
+    assert explain.areas(point)[0.99][1:4] == (1 / 108, 1 / 108, 1)
+    assert explain.areas(np.zeros((4, 4)))[0.5][1:4] == (0, 0, 0)
 
 
 def test_fields_need_images_of_one_size():

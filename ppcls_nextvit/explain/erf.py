@@ -22,7 +22,7 @@ SHARES = (0.2, 0.3, 0.5, 0.99)
 
 class Area(NamedTuple):
     """How much of an image holds a `share` of a field. contour: the share of its pixels, the
-    strongest. square: the share of it that the smallest square around the centre covers, what the
+    strongest. square: the share of it that the smallest square around its centre covers, what the
     papers' tables print. side: of that square, in pixels, before the image's border cuts it.
     centre: its middle, (row, column).
     """
@@ -81,17 +81,14 @@ def _fields(backbone: Any, image: Tensor) -> List[np.ndarray]:
     ]
 
 
-def areas(
-    field: np.ndarray, cells: Sequence[int], shares: Sequence[float] = SHARES
-) -> Dict[float, Area]:
-    """{share: Area} of a field [H, W] of the centre of a map of `cells` (height, width). All 0 for
-    a field that is.
+def areas(field: np.ndarray, shares: Sequence[float] = SHARES) -> Dict[float, Area]:
+    """{share: Area} of a field [H, W]. All 0 for a field that is.
+
+    Squares stand around the image's centre, as in the papers, whose maps have an even number of
+    cells a side: of an odd one the middle cell looks half a stride beside it.
     """
     total = field.sum()
-    row, column = (
-        int((count // 2 + 0.5) * side / count) for count, side in zip(cells, field.shape)
-    )
-    centre = (row, column)
+    centre = (field.shape[0] // 2, field.shape[1] // 2)
     if not total > 0:
         return {share: Area(share, 0.0, 0.0, 0, centre) for share in shares}
     rising = np.cumsum(np.sort(field, axis=None)[::-1]) / total

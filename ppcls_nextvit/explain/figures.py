@@ -171,7 +171,8 @@ def field_figure(
                 axis.add_patch(square)
             axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             wide = 100 * of_stage[0.99].square
-            titled(axis, f"stage {stage + 1}{f', {label}' if label else ''}: {wide:.0f} %")
+            titled(axis, f"stage {stage + 1}: {wide:.0f} %")
+        line[0].set_ylabel(label, fontsize=8)
     return figure
 
 

@@ -21,6 +21,7 @@ from paddle import Tensor
 
 from ..config import Config
 from ..data.images import ImageError
+from ..engine.logger import logger
 from ..models import create_model
 from ..schema import ConfigError
 from ..tasks import task_of
@@ -39,6 +40,10 @@ from .multiscale import modes_of, size_curves
 
 __all__ = ["KINDS", "Kind", "Settings", "explain"]
 
+NOTHING = (
+    "nothing was found that could be looked at; name classes or points, or lower "
+    "Infer.PostProcess.score_threshold"
+)
 TRAINED, UNTRAINED = "after training", "before training"
 
 
@@ -145,19 +150,25 @@ def subject_of(config: Config) -> Subject:
 
 def for_each(
     kind: str,
-    look: Callable[[Subject, View, Settings], Tuple[Dict[str, np.ndarray], Any, Any]],
+    look: Callable[[Subject, View, Settings], Any],
     config: Config,
     images: Sequence[InputImage],
     settings: Settings,
     told: Callable[[], Any],
 ) -> Iterator[Explanation]:
-    """An Explanation for each image of what `look` finds: (arrays, numbers, drawing)."""
+    """An Explanation for each image of what `look` finds: (arrays, numbers, drawing), or None where
+    there is nothing to look at, of which a warning tells.
+    """
     subject = subject_of(config)
     for image, stem in zip(images, stems(images, kind)):
         view = subject.view(image)
-        arrays, numbers, draw = look(subject, view, settings)
-        told_of = {"file_name": image.name, "size": list(view.picture.shape[:2])}
-        yield Explanation(stem, arrays, {**told_of, **numbers}, draw)
+        seen = look(subject, view, settings)
+        if seen is None:
+            logger.warning("%s: %s", image.name, NOTHING)
+        else:
+            arrays, numbers, draw = seen
+            told_of = {"file_name": image.name, "size": list(view.picture.shape[:2])}
+            yield Explanation(stem, arrays, {**told_of, **numbers}, draw)
         image.release()
         told()
 
@@ -165,6 +176,8 @@ def for_each(
 def look_attention(subject: Subject, view: View, settings: Settings) -> Any:
     """Of kind attention."""
     points = points_of(subject, view, settings)
+    if not points:
+        return None
     found = attention(subject.backbone, view.x, points, settings.every_block)
     arrays = {f"point{i}.{block.name}": block.maps for i, row in enumerate(found) for block in row}
     told = [
@@ -176,16 +189,11 @@ def look_attention(subject: Subject, view: View, settings: Settings) -> Any:
 
 
 def points_of(subject: Subject, view: View, settings: Settings) -> List[Tuple[int, int]]:
-    """The points that `settings` mean. ConfigError for objects where there are none."""
+    """The points that `settings` mean; none for objects where none are found."""
     height, width = view.shape
     if settings.objects:
         with paddle.no_grad():
             boxes = [one.box for one in subject.evidence(view) if one.box is not None]
-        if not boxes:
-            raise ConfigError(
-                "objects: no object was found; give points, or lower "
-                "Infer.PostProcess.score_threshold of a detector"
-            )
         centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
         return [(min(int(x), width - 1), min(int(y), height - 1)) for x, y in centres]
     if settings.grid:
@@ -203,10 +211,7 @@ def look_cam(subject: Subject, view: View, settings: Settings) -> Any:
     method: Any = settings.method
     found: List[ClassMap] = class_maps(subject, view, wanted, method, settings.stage)
     if not found:
-        raise ImageError(
-            "nothing was found that could be explained; name classes, or lower "
-            "Infer.PostProcess.score_threshold"
-        )
+        return None
     arrays = {str(i): one.values for i, one in enumerate(found)}
     told = {"method": settings.method or "default", "maps": [one.numbers() for one in found]}
     return arrays, told, partial(figures.class_map_figure, view.picture, found)
@@ -266,14 +271,11 @@ def make_erf(
     if settings.untrained:
         backbones[UNTRAINED] = untrained_backbone(config)
     backbones[TRAINED if settings.untrained else ""] = subject.backbone
-    with paddle.no_grad():
-        x = subject.view(images[0]).x
-        cells = [m.shape[2:] for m in subject.backbone.forward_features(x)]
     rows: Dict[str, List[np.ndarray]] = {}
     found: Dict[str, List[Mapping[float, Area]]] = {}
     for label, backbone in backbones.items():
         rows[label] = receptive_fields(backbone, seen(subject, images), told)
-        found[label] = [areas(field, size) for field, size in zip(rows[label], cells)]
+        found[label] = [areas(field) for field in rows[label]]
     arrays = {
         f"{label or TRAINED}, stage{i}": field
         for label, fields in rows.items()
@@ -281,7 +283,7 @@ def make_erf(
     }
     told_of = {
         "images": len(images),
-        "size": list(x.shape[2:]),
+        "size": list(next(iter(arrays.values())).shape),
         "shares": list(SHARES),
         "fields": [
             {
