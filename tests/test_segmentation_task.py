@@ -501,7 +501,7 @@ def random_segmentor(name, **widths):
     return model
 
 
-@pytest.mark.parametrize("to", ["paddle", "onnx"])
+@pytest.mark.parametrize("to", ["paddle", "onnx", "openvino"])
 @pytest.mark.parametrize(
     "name, widths",
     [
@@ -510,8 +510,10 @@ def random_segmentor(name, **widths):
     ],
 )
 def test_exported_files_equal_the_model_at_any_size(tmp_path, name, widths, to):
-    for package in {"paddle": (), "onnx": ("paddle2onnx", "onnxslim", "onnxruntime")}[to]:
-        pytest.importorskip(package, reason="needs the extra `onnx`")
+    converter = ("paddle2onnx", "onnxslim")
+    needed = {"onnx": (*converter, "onnxruntime"), "openvino": (*converter, "openvino")}
+    for package in needed.get(to, ()):
+        pytest.importorskip(package, reason=f"needs the extra `{to}`")
     model = random_segmentor(name, **widths)
     exported = export_segmentor(model, TARGETS[to], tmp_path / "out", {}, image_size=(64, 96))
     assert (

@@ -73,12 +73,12 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
     [
         (
             ["--to", "lite"],
-            "SemanticFPN goes to paddle and onnx, whole; --to lite is for classifiers",
+            "SemanticFPN goes to paddle, onnx and openvino, whole; --to lite is for classifiers",
         ),
         (["--features"], "--to paddle --features is for classifiers"),
-        (["--to", "onnx", "--precision", "fp16"], "SemanticFPN is exported in fp32"),
-        (["--precision", "bf16"], "SemanticFPN is exported in fp32"),
-        (["--format", "pdmodel"], "for --to paddle as pir"),
+        (["--to", "onnx", "--precision", "fp16"], "goes to onnx in fp32; got --precision fp16"),
+        (["--precision", "fp16"], "goes to paddle in fp32, bf16; got --precision fp16"),
+        (["--format", "pdmodel"], "SemanticFPN goes to paddle as pir"),
     ],
 )
 def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, message):

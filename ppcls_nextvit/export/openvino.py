@@ -1,5 +1,5 @@
 """The target `openvino`: inference.xml and inference.bin (OpenVINO IR), made from the ONNX. fp16
-stores the weights so.
+stores the weights so; bf16 is computed from float32's files, by a setting.
 """
 
 import contextlib
@@ -113,13 +113,13 @@ def quantize_openvino(path: os.PathLike | str, images: Iterable[np.ndarray]) -> 
 
 
 def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
-    """inference.xml in `folder` as a program (see verify.py), run on a CPU in float32. ExportError
-    if it does not run.
+    """inference.xml in `folder` as a program (see verify.py), run on a CPU in float32, or
+    bfloat16 if that is the precision. ExportError if it does not run.
     """
     openvino = _openvino()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
@@ -137,7 +137,7 @@ def load(folder: Path, signature: Signature, precision: str = "fp32", threads: i
 
 TARGET = Target(
     "openvino",
-    ("fp32", "fp16", "int8"),
+    ("fp32", "fp16", "bf16", "int8"),
     write,
     load,
     ("paddle2onnx", "onnx", "onnxslim", "openvino"),

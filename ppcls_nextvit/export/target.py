@@ -113,6 +113,7 @@ def export(
     compare: Compare = relative_difference,
     classes: Optional[str] = None,
     images: Sequence[np.ndarray] = (),
+    any_rows: bool = False,
     **options: Any,
 ) -> Exported:
     """Write `layer` as `target`'s files into `directory`, after they gave what the model gives;
@@ -120,8 +121,8 @@ def export(
 
     layer: what is recorded (see models/forms.py). reference: the layer before it was reshaped, run
     eagerly; by default `layer` itself.
-    batches, compare, classes: see `verify`. description: what export.json shall hold beside what is
-    measured here.
+    batches, compare, classes, any_rows: see `verify`. description: what export.json shall hold
+    beside what is measured here.
     images: float32 [C, H, W], to calibrate int8 with.
     directory: made if need be; other files in it stay, those of an older export there go.
     ExportError, or an OSError, leaves the directory as it was.
@@ -142,7 +143,9 @@ def export(
         report = None
         if program:
             exact = eager(reference or layer, signature)
-            report = verify(program, exact, batches, TOLERANCES[precision], compare, classes)
+            report = verify(
+                program, exact, batches, TOLERANCES[precision], compare, classes, any_rows
+            )
         made = {"target": target.name, "precision": precision, "nodes": nodes, **options}
         full = {
             **description,

@@ -114,12 +114,14 @@ def verify(
     tolerance: float,
     compare: Compare = relative_difference,
     classes: Optional[str] = None,
+    any_rows: bool = False,
 ) -> Report:
     """Run every batch through both programs; returns a Report.
 
     compare(output, reference's output), float64 arrays, is a number that may be `tolerance` at
     most.
     classes: the name of an output [B, classes] on which top-1 agreement is counted.
+    any_rows: an output may have another number of rows, which is `compare`'s to judge.
     Raises ExportError if a difference is larger or not a number, an output has another shape, or
     the reference is not finite.
     """
@@ -130,7 +132,7 @@ def verify(
         report.shapes.append(shape)
         for name, values in expected.items():
             values, output = values.astype(np.float64), outputs[name].astype(np.float64)
-            _check_output(name, output, values, shape)
+            _check_output(name, output, values, shape, any_rows)
             difference = compare(output, values)
             if not difference <= tolerance:  # also true of NaN
                 raise ExportError(
@@ -145,14 +147,19 @@ def verify(
     return report
 
 
-def _check_output(name: str, output: np.ndarray, expected: np.ndarray, shape: List[int]) -> None:
-    """ExportError if the two cannot be compared. shape: the input's, for the message."""
+def _check_output(
+    name: str, output: np.ndarray, expected: np.ndarray, shape: List[int], any_rows: bool
+) -> None:
+    """ExportError if the two cannot be compared. shape: the input's, for the message. any_rows: see
+    verify.
+    """
     if not np.isfinite(expected).all():
         raise ExportError(
             f"the model's own output {name!r} is not finite for an input of {shape}; check the "
             f"weights"
         )
-    if output.shape != expected.shape:
+    first = 1 if any_rows else 0
+    if output.ndim != expected.ndim or output.shape[first:] != expected.shape[first:]:
         raise ExportError(
             f"the exported files give {name!r} as {list(output.shape)} for an input of {shape}; "
             f"the model gives {list(expected.shape)}, so nothing was written"

@@ -12,7 +12,6 @@ import paddle
 from ..config import Config
 from ..data.images import ImageError
 from ..data.transforms.joint import JointPipeline
-from ..models import variant_of
 from ..schema import ConfigError
 from .base import ExportRequest, Step
 from .common import images_of, write_json
@@ -35,8 +34,12 @@ __all__ = [
 
 OUT = "output/infer"  # where pictures go if the user does not say
 IMAGES_IN_REPORT = 4
-# where detectors and segmentors were shown to be right; one of more says so as `targets`
-TARGETS = ("paddle", "onnx")
+# where, and in which precision, detectors and segmentors were shown to be right
+TARGETS = {
+    "paddle": ("fp32", "bf16"),
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "fp16", "bf16"),
+}
 
 
 class ModelInput(NamedTuple):
@@ -92,6 +95,21 @@ class ImagePredictor(Predictor):
         """See Predictor."""
         return [self._one(image) for image in images]
 
+    def write(
+        self,
+        images: Sequence[InputImage],
+        json: Optional[str] = None,
+        sheet: Optional[str] = None,
+        out: Optional[str] = None,
+    ) -> int:
+        """See Predictor: pictures in the folder `out`. The status is 1, too, where one could not be
+        written.
+        """
+        told = save_results(predictions(self, images), images, out or OUT)
+        if json:
+            write_json(json, told)
+        return int(any("error" in entry for entry in told))
+
     def _one(self, image: InputImage) -> Result:
         try:
             return self.result(image, self.names)
@@ -100,7 +118,7 @@ class ImagePredictor(Predictor):
 
 
 def infer_with(
-    make: Callable[[Config], Predictor],
+    make: Callable[[Config], ImagePredictor],
     config: Config,
     out: Union[str, Path],
     json_file: Optional[str] = None,
@@ -110,10 +128,7 @@ def infer_with(
     picture not be written. json_file: gets what is known of each.
     """
     images = [InputImage(str(path), path) for path in images_of(config)]
-    told = save_results(predictions(make(config), images), images, out)
-    if json_file:
-        write_json(json_file, told)
-    return int(any("error" in entry for entry in told))
+    return make(config).write(images, json_file, out=str(out))
 
 
 def step_of(parts: Mapping[str, paddle.Tensor], counts: Mapping[str, Any], images: int) -> Step:
@@ -144,15 +159,21 @@ def check_request(config: Config, request: ExportRequest) -> None:
     """ConfigError for a target, precision or format in which these models were not shown to be
     right.
     """
-    targets = getattr(variant_of(config.Arch.name).family, "targets", TARGETS)
-    if request.to not in targets or request.features:
-        known = f"{', '.join(targets[:-1])} and {targets[-1]}"
+    *some, last = TARGETS
+    if request.to not in TARGETS or request.features:
+        known = f"{', '.join(some)} and {last}"
         raise ConfigError(
             f"{config.path}: {config.Arch.name} goes to {known}, whole; "
             f"--to {request.to}{' --features' if request.features else ''} is for classifiers"
         )
-    if request.precision != "fp32" or request.format == "pdmodel":
+    if request.format == "pdmodel":
         raise ConfigError(
-            f"{config.path}: {config.Arch.name} is exported in fp32, for --to paddle as pir; "
-            f"other precisions and formats are for classifiers"
+            f"{config.path}: {config.Arch.name} goes to paddle as pir; --format pdmodel is for "
+            f"classifiers"
+        )
+    precisions = TARGETS[request.to]
+    if request.precision not in precisions:
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} goes to {request.to} in {', '.join(precisions)}; "
+            f"got --precision {request.precision}"
         )

@@ -73,7 +73,6 @@ class DINO(Detector):
         "dn_queries": 6,
         "max_detections": 8,
     }
-    targets = ("paddle", "onnx", "openvino")  # of an export
     # those of its methods that are no network, for who measures them apart
     postprocessing = ("bbox_head.found", "instances")
 

@@ -174,6 +174,7 @@ def export_classifier(
     description = {
         **description,
         "Model": {
+            "task": "classification",
             "class_num": model.num_classes,
             **({"sigmoid": True} if sigmoid else {"softmax": softmax}),
             "input": _input(model, signature, image_size),
@@ -222,6 +223,7 @@ def export_features(
     description = {
         **description,
         "Model": {
+            "task": "classification",
             "channels": list(model.stage_channels),
             "strides": list(model.stage_strides),
             "input": _input(model, signature, image_size),

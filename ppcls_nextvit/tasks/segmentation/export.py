@@ -91,6 +91,7 @@ def export_segmentor(
     description = {
         **description,
         "Model": {
+            "task": "segmentation",
             "class_num": model.num_classes,
             "input": {
                 "name": INPUT_NAME,
@@ -149,5 +150,6 @@ def export(config: Config, request: ExportRequest) -> Exported:
         request.batch,
         request.size,
         prepared,
+        precision=request.precision,
         **options,
     )
