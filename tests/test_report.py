@@ -9,6 +9,8 @@ from PIL import Image
 
 from ppcls_nextvit.engine.page import write_page
 from ppcls_nextvit.tasks.classification.class_table import class_table
+from ppcls_nextvit.tasks.classification.pictures import draw_calibration, draw_precision_recall
+from ppcls_nextvit.tasks.classification.quality import calibration, precision_recall
 
 EVALUATIONS = [
     {"kind": "train", "epoch": 1, "loss": 3.0},
@@ -77,3 +79,48 @@ def test_precision_recall_and_f1():
     ]
     several = [np.eye(4, dtype=int)[part] for part in (labels, predictions)]
     assert class_table(*several, ["a", "b", "c", "d"]) == [head, *rows]
+
+
+def test_speeds_are_one_table_and_only_wide_pictures_scroll(tmp_path):
+    lines = [{"kind": "train", "images_per_s": speed} for speed in (5.0, 7.0, 6.0)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Image.new("RGB", (901, 20)).save(tmp_path / "curves.png")
+    Image.new("RGB", (900, 20)).save(tmp_path / "calibration.png")
+    speed = {"Speed": [["", "images per second"], ["evaluation", 30.5]]}
+    write_page(tmp_path, "x", "y", speed)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<h2>Speed</h2>") == 1
+    assert "<td>training (median)</td><td>6.0000</td>" in page and "<td>30.5000</td>" in page
+    assert page.count('<div class="wide"><img') == 1 and page.count("<img") == 2
+
+
+def test_calibration():
+    """Two bins by hand: of (0.5, 0.6] 4 images of 0.55, 3 right; of (0.9, 1] 1 of 1.0, wrong."""
+    confidences = np.array([0.55, 0.55, 0.55, 0.55, 1.0])
+    found = calibration(confidences, np.array([True, True, True, False, False]))
+    assert found.counts.tolist() == [0, 0, 0, 0, 0, 4, 0, 0, 0, 1]
+    assert found.accuracy[5] == 0.75 and found.confidence[9] == 1.0 and found.accuracy[9] == 0
+    assert abs(found.error - (4 * 0.2 + 1 * 1.0) / 5) < 1e-12
+    # the upper end of a bin belongs to it, and so does 0 to the first
+    assert calibration(np.array([0.0, 0.1, 0.6]), np.ones(3, bool)).counts[[0, 5]].tolist() == [
+        2,
+        1,
+    ]
+
+
+def test_precision_over_recall():
+    scores, truth = np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, False, True, True])
+    recall, precision = precision_recall(scores, truth)
+    assert recall.tolist() == [1 / 3, 2 / 3, 1.0] and precision.tolist() == [1.0, 2 / 3, 3 / 4]
+
+
+def test_pictures_of_quality(tmp_path):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 50)
+    truth = np.eye(3, dtype=bool)[rng.integers(0, 2, 50)]  # of the last class there is none
+    draw_precision_recall(tmp_path / "pr.png", truth, probabilities, ["a$b", "猫", "c"])
+    assert Image.open(tmp_path / "pr.png").width > 400
+    draw_precision_recall(tmp_path / "many.png", truth, probabilities, ["x"] * 21)
+    assert not (tmp_path / "many.png").exists()
+    error = draw_calibration(tmp_path / "c.png", probabilities.max(axis=1), truth[:, 0])
+    assert 0 < error < 1 and Image.open(tmp_path / "c.png").height > 400

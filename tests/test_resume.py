@@ -99,9 +99,11 @@ def test_the_schedule_goes_on_where_it_was_with_other_batches(
 def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path):
     parts = load_checkpoint(first.output_dir / "epoch_1")
     parts[".pdstates"].update(epoch=2, batch=1, update=3)
-    save_checkpoint(tmp_path / "middle", parts)
-    given = [f"Global.checkpoints={tmp_path / 'middle'}"]
-    config = resumed(first, tmp_path / "a", *given, "DataLoader.Train.sampler.batch_size=2")
+    other = "DataLoader.Train.sampler.batch_size=2"
+    folder = resumed(first, tmp_path / "a").output_dir
+    save_checkpoint(folder / "middle", parts)
+    given = [f"Global.checkpoints={folder / 'middle'}"]
+    config = resumed(first, tmp_path / "a", *given, other)
     log = RunLog(config.output_dir, Processes())
     for update in (3, 4):  # the latter's step was not saved
         log.figures("train", update=update, epoch=2, position=update / 2)
@@ -330,26 +332,69 @@ def test_raw_weights_win_a_tie_with_the_averaged_ones(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow  # whole runs
-def test_a_run_that_is_started_twice_keeps_the_better_best_model(tmp_path, monkeypatch):
+def test_a_run_that_is_started_twice_sets_the_first_aside(tmp_path, monkeypatch):
+    """The path that was given is the newest run's; the earlier ones stay whole, in folders of their
+    own, and can be used from there.
+    """
     given = "Global.eval_during_train=True", "Global.epochs=1"
-    measured(monkeypatch, 0.75, 0.5, 0.5, 0.625)
+    measured(monkeypatch, 0.75, 0.5, 0.25, 0.125)
     config = quick(tmp_path, *given)
-    log = config.output_dir / "train.log"
-    assert train(config) == 0 and "another run's" not in log.read_text()
-    better = load_checkpoint(config.output_dir / "best_model")
+    folder = config.output_dir
+    assert train(config) == 0 and not list(folder.glob("earlier-*"))
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "notes.txt").write_text("mine")
+    # one that begins with the earlier one's weights, which lie there
+    again = [*given, f"Global.pretrained_model={folder / 'best_model'}"]
+    assert train(quick(tmp_path, *again)) == 0
+    earlier = folder / "earlier-1"
+    kept = {path.name: path.read_bytes() for path in earlier.iterdir()}
+    assert kept == {name: data for name, data in first.items() if name != "report.html"} | {
+        "report.html": kept["report.html"]
+    }
+    assert load_checkpoint(folder / "best_model")[".pdstates"]["best"] == 0.5
+    assert "had a run in it, which is now in" in (folder / "train.log").read_text()
+    assert "weights from" in (folder / "train.log").read_text()
+    assert [line["kind"] for line in read_figures(folder)] == ["train", "train", "eval"]
+    # a run that goes on stays where it is; one that begins elsewhere's checkpoint does not mix
+    on = [*given, "Global.epochs=2", f"Global.checkpoints={folder / 'latest'}"]
+    assert train(quick(tmp_path, *on)) == 0
+    assert len(list(folder.glob("earlier-*"))) == 1 and len(read_figures(folder)) == 6
+    on = [*given, "Global.epochs=2", f"Global.checkpoints={earlier / 'latest'}"]
+    assert train(quick(tmp_path, *on)) == 0
+    assert load_checkpoint(folder / "latest")[".pdstates"]["best"] == 0.75
+    assert (folder / "earlier-2" / "best_model.pdparams").is_file()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow  # whole runs
+def test_a_run_may_take_the_place_of_an_earlier_one(tmp_path, monkeypatch):
+    measured(monkeypatch, 0.75, 0.5)
+    config = quick(tmp_path, "Global.eval_during_train=True", "Global.epochs=1")
     assert train(config) == 0
-    assert "latest is of an earlier run, and this run will replace it" in log.read_text()
-    told = "best_model is another run's and better (0.7500); it is kept as best_model-"
-    assert told in log.read_text()
+    (config.output_dir / "epoch_7.pdparams").touch()
+    assert train(config, overwrite=True) == 0
+    assert not list(config.output_dir.glob("earlier-*"))
+    assert not (config.output_dir / "epoch_7.pdparams").exists()
+    assert len(read_figures(config.output_dir)) == 3
+
+
+@pytest.mark.slow  # whole runs
+def test_a_better_best_model_stays_when_an_epoch_before_it_is_resumed(tmp_path, monkeypatch):
+    given = "Global.eval_during_train=True", "Global.epochs=2"
+    measured(monkeypatch, 0.5, 0.75, 0.625)
+    config = quick(tmp_path, *given)
+    assert train(config) == 0
+    better = load_checkpoint(config.output_dir / "best_model")
+    assert better[".pdstates"]["best"] == 0.75
+    resumed = f"Global.checkpoints={config.output_dir / 'epoch_1'}"
+    assert train(quick(tmp_path, *given, resumed)) == 0
+    log = (config.output_dir / "train.log").read_text()
+    assert "best_model is another run's and better (0.7500); it is kept as best_model-" in log
     (kept,) = config.output_dir.glob("best_model-*.pdparams")
-    for name, best in ((kept.with_suffix(""), 0.75), (config.output_dir / "best_model", 0.5)):
+    for name, best in ((kept.with_suffix(""), 0.75), (config.output_dir / "best_model", 0.625)):
         assert load_checkpoint(name)[".pdstates"]["best"] == best
     for key, value in load_checkpoint(kept.with_suffix(""))[".pdparams"].items():
         np.testing.assert_array_equal(value, better[".pdparams"][key])
-    # one that is as good or worse is replaced, as ever
-    assert train(config) == 0 and train(config) == 0
-    assert list(config.output_dir.glob("best_model-*.pdparams")) == [kept]
-    assert load_checkpoint(config.output_dir / "best_model")[".pdstates"]["best"] == 0.625
 
 
 @pytest.mark.slow  # whole runs
@@ -359,7 +404,7 @@ def test_a_best_model_that_is_not_ours_is_kept_too(tmp_path, monkeypatch):
     config.output_dir.mkdir(parents=True)
     (config.output_dir / "best_model.pdparams").write_bytes(b"downloaded")
     assert train(config) == 0
-    (kept,) = config.output_dir.glob("best_model-*.pdparams")
+    kept = config.output_dir / "earlier-1" / "best_model.pdparams"
     assert kept.read_bytes() == b"downloaded"
 
 

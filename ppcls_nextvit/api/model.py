@@ -1,6 +1,7 @@
 """A trained model in Python: load it, predict, evaluate, export."""
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
@@ -17,6 +18,7 @@ from ..tasks import evaluate as evaluate_config
 from ..tasks.base import ExportRequest
 from ..tasks.inputs import Source, input_images
 from ..tasks.results import Predictor, Result, Results, predictions
+from .other_data import on_data
 from .sources import Asked, config_of, fetched, override_texts, with_device
 
 __all__ = ["Model", "evaluate", "export_model", "load"]
@@ -148,11 +150,18 @@ class Model:
                 raise ImageError(result.error)
             yield result
 
-    def evaluate(self) -> Dict[str, Any]:
-        """{metric: value, ..., images} on DataLoader.Eval of the run or the YAML. ConfigError
-        without one.
+    def evaluate(
+        self, data: Optional[Path_] = None, layout: Optional[str] = None
+    ) -> Dict[str, Any]:
+        """{metric: value, ..., images} on DataLoader.Eval of the run or the YAML, or on the folder
+        `data` of one of the layouts that `train` takes: on the part of it that is for evaluation,
+        or, where no part is, on all. ConfigError without data, and for data of other classes.
         """
-        return evaluate_config(self._config("evaluated"))
+        config = self._config("evaluated")
+        if data is None:
+            return evaluate_config(config)
+        with tempfile.TemporaryDirectory() as folder:
+            return evaluate_config(on_data(config, Path(data), layout, Path(folder)))
 
     def export(self, directory: Path_, to: str = "paddle", **request: Any) -> Exported:
         """Write the model for another program into `directory`; see `export_model`."""
@@ -170,11 +179,16 @@ class Model:
         return self.config
 
 
-def evaluate(source: Path_, **arguments: Any) -> Dict[str, Any]:
-    """{metric: value, ..., images} of a run or a YAML on its own evaluation dataset. arguments:
-    those of `load`.
+def evaluate(
+    source: Path_,
+    data: Optional[Path_] = None,
+    layout: Optional[str] = None,
+    **arguments: Any,
+) -> Dict[str, Any]:
+    """{metric: value, ..., images} of a run or a YAML on its own evaluation dataset, or on `data`,
+    see Model.evaluate. arguments: those of `load`.
     """
-    return load(source, **arguments).evaluate()
+    return load(source, **arguments).evaluate(data, layout)
 
 
 def export_model(

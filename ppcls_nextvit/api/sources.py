@@ -14,6 +14,7 @@ from .. import zoo
 from ..config.reading import overridden
 from ..config.recipes import folder, located
 from ..config.sections import ArchSection, Config, GlobalSection, InferSection
+from ..export.opened import is_export
 from ..hub import pretrained_source
 from ..models import MODELS
 from ..models.registry import is_backbone
@@ -53,6 +54,8 @@ def config_of(asked: Asked) -> Config:
         return load_run(run, asked.weights, asked.overrides)
     if asked.source.endswith(YAML):
         return _of_yaml(asked)
+    if is_export(Path(asked.source)):
+        raise ConfigError(f"{asked.source}: is an export, which can predict; for this give its run")
     if os.path.isdir(asked.source):
         raise ConfigError(
             f"{asked.source}: neither a run (config.yaml and best_model.pdparams) nor an export "

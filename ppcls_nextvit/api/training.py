@@ -118,6 +118,7 @@ def train(
     data: Union[str, "os.PathLike[str]", None] = None,
     *,
     options: Optional[Mapping[str, Any]] = None,
+    overwrite: bool = False,
     **choices: Any,
 ) -> Path:
     """Train; returns the folder of the run, which `load` takes.
@@ -126,15 +127,16 @@ def train(
         name of a classifier.
     data: a folder of one's own, of one of the layouts.LAYOUTS. What is decided by rule is printed,
         and written as recipe.yaml.
-    options: {'Global.epochs': 3}: values of the configuration, as of `-o`. choices: with `data`:
-        pretrained, epochs, batch_size, size, learning_rate, seed, device, output, overwrite,
-        layout, val_share; see `prepare`.
+    options: {'Global.epochs': 3}: values of the configuration, as of `-o`. overwrite: replace an
+        earlier run; else with `data` the folder is numbered, and without it the earlier run is
+        kept in the folder, as earlier-1, ... choices: with `data`: pretrained, epochs, batch_size,
+        size, learning_rate, seed, device, output, layout, val_share; see `prepare`.
     Raises what `nextvit train` says on one line; KeyboardInterrupt for a run that was stopped and
     has saved `latest`.
     """
     texts = list(override_texts(options or {}))
     if data is not None:
-        prepared = prepare(data, os.fspath(source), **choices)
+        prepared = prepare(data, os.fspath(source), overwrite=overwrite, **choices)
         print("\n".join([*prepared.plan.said, f"written as {prepared.recipe}"]))
         path = str(prepared.recipe)
     else:
@@ -145,6 +147,6 @@ def train(
     run = load_config(path, texts)
     if data is not None:
         prepared.make_room()
-    if train_config(run):
+    if train_config(run, overwrite and data is None):
         raise KeyboardInterrupt(f"stopped; the run is in {run.output_dir}")
     return run.output_dir

@@ -90,7 +90,7 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True, model: bo
             "--model",
             metavar="RUN",
             help="instead of -c: the folder of a training run, with its best weights and its class "
-            "names; or a file of weights, or a name of the zoo",
+            "names; or a file of weights, or a name of the zoo; for infer an exported folder, too",
         )
     parser.add_argument(
         "-o",

@@ -1,6 +1,7 @@
 """Evaluate weights on the evaluation dataset of a YAML; prints JSON.
 
     nextvit eval --model output/NextViT_small_224
+    nextvit eval --model output/NextViT_small_224 --data more_photos
     nextvit eval -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams
 
 A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one in PaddleSeg's too
@@ -9,13 +10,23 @@ A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 
-from .common import add_config, load
+from .common import LAYOUTS, add_config, load
 from .dialects import suite_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.set_defaults(refuse=parser.error)
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="evaluate on this folder, of a layout that `nextvit train --data` takes: on its part "
+        "for evaluation, or on all",
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="of --data (default: what is there)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,5 +36,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from ..tasks import evaluate
 
-    print(json.dumps(evaluate(load(args))))
+    if args.layout and not args.data:
+        args.refuse("--layout is for --data")
+    config = load(args)
+    if not args.data:
+        print(json.dumps(evaluate(config)))
+        return 0
+    from ..api.other_data import on_data
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = on_data(config, Path(args.data), args.layout, Path(folder))
+        print(json.dumps(evaluate(config)))
     return 0

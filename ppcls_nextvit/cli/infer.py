@@ -1,6 +1,7 @@
 r"""Predict images: names, boxes and masks, or the label of each pixel.
 
     nextvit infer --model output/NextViT_small_224 --images photos
+    nextvit infer --model inference/NextViT_small_224 --images photos
     nextvit infer -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams \
         -o Infer.infer_imgs=photos
 
@@ -11,6 +12,7 @@ Classification prints the best names (--sheet draws them). Detection and segment
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .common import add_config, load
 
@@ -41,25 +43,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..engine.distributed import start_processes
-    from ..models import MODELS
-    from ..schema import ConfigError
+    from ..export.opened import is_export
     from ..tasks import task_of
     from ..tasks.base import PredictOutputs
 
+    if args.model and is_export(Path(args.model)):
+        return _of_export(args)
     config = load(args)
     if args.images:
         config = replace(config, Infer=replace(config.section("Infer"), infer_imgs=args.images))
     task = task_of(config)
+    _check_outputs(args, task, config.Arch.name)
+    start_processes(config.Global.device)
+    return task.predict(config, PredictOutputs(args.json, args.sheet, args.out or DEFAULT_OUT))
+
+
+def _of_export(args: argparse.Namespace) -> int:
+    """Predict with an exported folder, run by its own engine."""
+    from ..export.opened import open_export
+    from ..models import MODELS
+    from ..schema import ConfigError
+    from ..tasks import TASKS, import_parts
+    from ..tasks.common import list_images
+    from ..tasks.inputs import InputImage
+
+    if args.override:
+        raise ConfigError(f"{args.model}: an export has its settings in it; leave -o out")
+    if not args.images:
+        raise ConfigError(f"{args.model}: an export names no images; give --images")
+    import_parts(args.imports)
+    images = [InputImage(str(path), path) for path in list_images(args.images)]
+    opened = open_export(Path(args.model))
+    task = TASKS[MODELS.get(opened.model_name).task]
+    _check_outputs(args, task, opened.model_name)
+    status = task.exported_predictor(opened).write(
+        images, args.json, args.sheet, args.out or DEFAULT_OUT
+    )
+    if "out" in task.predict_outputs:
+        print(f"drawn in {args.out or DEFAULT_OUT}")
+    return status
+
+
+def _check_outputs(args: argparse.Namespace, task: Any, name: str) -> None:
+    """ConfigError for outputs that the task of the model `name` does not have; OSError for files
+    that cannot be written.
+    """
+    from ..models import MODELS
+    from ..schema import ConfigError
+
     for option in ("sheet", "out"):
         if getattr(args, option) and option not in task.predict_outputs:
             raise ConfigError(
-                f"--{option} is not for {MODELS.get(config.Arch.name).task}, which has "
+                f"--{option} is not for {MODELS.get(name).task}, which has "
                 f"{', '.join(f'--{name}' for name in task.predict_outputs)}"
             )
     for option in ("json", "sheet"):
         _check_writable(option, getattr(args, option))
-    start_processes(config.Global.device)
-    return task.predict(config, PredictOutputs(args.json, args.sheet, args.out or DEFAULT_OUT))
 
 
 def _check_writable(option: str, path: str) -> None:

@@ -12,7 +12,9 @@ A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trai
 """
 
 import argparse
+import os
 import shlex
+from pathlib import Path
 from typing import Any, Dict
 
 from .common import LAYOUTS, add_config, load, sibling
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="go on with the latest checkpoint of -c, or of the folder RUN",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_const",
+        const=True,
+        help="replace an earlier run in the folder (default: it is kept there, as earlier-1, ...; "
+        "with --data a new folder is numbered)",
+    )
     own = parser.add_argument_group("a folder of your own, without a YAML")
     own.add_argument(
         "--data", metavar="DIR", help="images by class, lists, a table, COCO json, VOC, YOLO, ..."
@@ -73,16 +82,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--seed", type=int, metavar="N", help="default: 0")
     own.add_argument("--device", metavar="NAME", help="auto (default), cpu, gpu, ...")
     own.add_argument("--output", metavar="DIR", help="default: output/NAME of the data, or -2, -3")
-    own.add_argument(
-        "--overwrite", action="store_const", const=True, help="replace the run in --output"
-    )
     own.add_argument("--dry-run", action="store_true", help="write recipe.yaml and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.data:
         return _on_own_data(args)
-    given = [name for name in ("model", "dry_run", *CHOICES) if getattr(args, name)]
+    of_data = [option for option in CHOICES if option != "overwrite"]
+    given = [name for name in ("model", "dry_run", *of_data) if getattr(args, name)]
     if given:
         args.refuse(f"--{given[0].replace('_', '-')} is for --data; a YAML has it inside (-o)")
     if isinstance(args.resume, str):
@@ -98,8 +105,12 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks import train
 
     if args.resume:
+        if args.overwrite:
+            args.refuse("--overwrite and --resume: give one of them")
         args.override = [*args.override, *latest_overrides(load(args))]
-    return train(load(args))
+    config = load(args)
+    status = train(config, bool(args.overwrite))
+    return _say_what_next(args, config.output_dir, status)
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -146,8 +157,13 @@ def _on_own_data(args: argparse.Namespace) -> int:
     args.config, args.model = str(prepared.recipe), None
     config = load(args)
     prepared.make_room()
-    status = train(config)
-    if status == 0:
-        print(f"predict: {args.infer} --model {prepared.folder} --images IMAGES")
-        print(f"ship: {args.export} --model {prepared.folder} -o Global.save_inference_dir=DIR")
+    return _say_what_next(args, prepared.folder, train(config))
+
+
+def _say_what_next(args: argparse.Namespace, folder: Path, status: int) -> int:
+    """The two commands that use a run that is done; returns its exit status."""
+    if status == 0 and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        run = shlex.quote(str(folder))
+        print(f"predict: {args.infer} --model {run} --images IMAGES")
+        print(f"ship: {args.export} --model {run} -o Global.save_inference_dir=DIR")
     return status

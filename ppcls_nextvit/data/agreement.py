@@ -19,6 +19,7 @@ __all__ = ["NamesFile", "check_data", "compare_transforms"]
 log = logging.getLogger(__name__)
 
 NAMED = 5  # classes that a message names
+MOST_ROWS = 20  # classes whose counts are listed
 
 
 class NamesFile(NamedTuple):
@@ -46,9 +47,15 @@ def check_data(
     with_names = train if train is not None else evaluation
     if names_file is not None and with_names is not None:
         _compare_with_file(with_names, names_file, speaks)
+    counts = []
     for dataset, verb in ((train, "learn"), (evaluation, "measure")):
         if dataset is not None:
-            _say_what_is_there(dataset, dataset.class_counts(), verb, speaks)
+            found = dataset.class_counts()
+            _say_what_is_there(dataset, found, verb, speaks)
+            counts.append(found)
+    if speaks and len(counts) == 2 and train is not None:
+        known = names_file.names if names_file is not None else train.class_names
+        _say_counts(known, *counts)
 
 
 def compare_transforms(evaluation: Any, prediction: Any) -> None:
@@ -163,6 +170,20 @@ def _say_what_is_there(dataset: Dataset, found: ClassCounts, verb: str, speaks: 
         log.warning("%s: no %s of class %s%s", where, found.unit, _classes(dataset, none), hint)
     else:
         log.info("%s, %s", where, _range(dataset, found, some))
+
+
+def _say_counts(
+    known: Optional[Sequence[str]], train: ClassCounts, evaluation: ClassCounts
+) -> None:
+    """A line for each class, of up to MOST_ROWS classes."""
+    if len(train.counts) > MOST_ROWS or len(train.counts) != len(evaluation.counts):
+        return
+    names = known or [str(number) for number in range(len(train.counts))]
+    shown = [shown_text(name, 40) for name in names]
+    width = max(len(train.unit), *map(len, shown))
+    log.info("%s %12s %12s", train.unit.ljust(width), "train", "evaluation")
+    for name, trained, evaluated in zip(shown, train.counts, evaluation.counts):
+        log.info("%s %12d %12d", name.ljust(width), trained, evaluated)
 
 
 def _range(dataset: Dataset, found: ClassCounts, some: np.ndarray) -> str:

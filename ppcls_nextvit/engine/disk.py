@@ -27,12 +27,15 @@ def set_bytes(model: nn.Layer, optimizer: Optimizer, with_ema: bool) -> int:
     return FLOAT32_BYTES * int(numbers)
 
 
-def check_disk(directory: Path, size: int, kept: Sequence[str], others: int) -> None:
+def check_disk(
+    directory: Path, size: int, kept: Sequence[str], others: int, replaces: bool = True
+) -> None:
     """CheckpointError if the disk of `directory` has no room for the sets `kept`, of about `size`
     bytes each, and for one that is being written; a warning if it has none for so many `others`.
+    replaces: whether they take the place of those that are there.
     """
     free = shutil.disk_usage(directory).free
-    there = sum(_bytes_of(directory, name) for name in kept)
+    there = sum(_bytes_of(directory, name) for name in kept) if replaces else 0
     needed = size * (len(kept) + 1) - there
     planned = needed + size * others
     if free < needed:

@@ -17,8 +17,10 @@ import PIL
 from .. import __version__, ops
 from .distributed import Processes
 from .logger import logger
+from .run_folder import has_run, remove_run_files, set_run_aside
 
 ROW = 80  # columns of the bar
+FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 resource: Any
 try:
@@ -71,20 +73,30 @@ class RunLog:
         log_ranks: Union[str, int] = "0",
         use_visualdl: bool = False,
     ):
-        self.directory, self.writer, self._figures, self._file = Path(directory), None, None, None
+        self.directory = Path(directory)
+        self.writer: Any = None
+        self._figures: Any = None
+        self._file: Optional[logging.FileHandler] = None
+        self._begun = 0  # bytes of train.log that an earlier run wrote
+        self._scalars = use_visualdl and processes.is_main
         self._prints = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
         logger.setLevel(logging.INFO)
         logger.propagate = False
         logger.handlers = [_AboveTheBar(logging.INFO if self._prints else logging.WARNING)]
         if processes.is_main:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
-            self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
-            logger.addHandler(self._file)
             if use_visualdl:
-                self.writer = _visualdl_writer(self.directory / "visualdl")
+                _visualdl()
+            self._open()
+            self._begun = (self.directory / "train.log").stat().st_size
         for handler in logger.handlers:
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            handler.setFormatter(FORMAT)
+
+    def _open(self) -> None:
+        self._file = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
+        self._file.setFormatter(FORMAT)
+        logger.addHandler(self._file)
+        self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
 
     def figures(self, kind: str, **values: Any) -> None:
         """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over
@@ -95,7 +107,9 @@ class RunLog:
                 json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
             )
             self._figures.flush()
-        if self.writer:
+        if self._scalars:
+            # not before: a folder of an earlier run is set aside
+            self.writer = self.writer or _visualdl()(logdir=str(self.directory / "visualdl"))
             for name, value in values.items():
                 if isinstance(value, (int, float)) and name != "update":
                     self.writer.add_scalar(f"{kind}/{name}", value, values.get("update", 0))
@@ -120,19 +134,25 @@ class RunLog:
         os.replace(draft, path)
         self._figures = open(path, "a", encoding="utf-8")
 
-    def start_anew(self) -> None:
-        """Set the figures of an earlier run in this directory aside, as `log-<time of its last
-        line>.jsonl`: the curves are this run's.
+    def start_anew(self, overwrite: bool = False) -> None:
+        """Set an earlier run in this directory aside, see run_folder.set_run_aside, or, with
+        `overwrite`, remove its files. What this run has said so far stays its own.
         """
-        path = self.directory / "log.jsonl"
-        if self._figures and path.stat().st_size:
-            self._figures.close()
-            path.rename(
-                path.with_name(
-                    time.strftime("log-%Y%m%d-%H%M%S.jsonl", time.localtime(path.stat().st_mtime))
-                )
-            )
-            self._figures = open(path, "a", encoding="utf-8")
+        if not self._figures or not has_run(self.directory):
+            return
+        self._close_files()
+        path = self.directory / "train.log"
+        said = path.read_bytes()[self._begun :]
+        os.truncate(path, self._begun)
+        kept = None
+        if overwrite:
+            remove_run_files(self.directory)
+        else:
+            kept = set_run_aside(self.directory)
+        path.write_bytes(said)
+        self._open()
+        if kept is not None:
+            logger.info("%s had a run in it, which is now in %s", self.directory, kept)
 
     def bar(self, total: int, first: int, epoch: int, epochs: int) -> Any:
         """A live progress bar of at most ROW columns on a terminal; elsewhere a bar that prints
@@ -150,13 +170,16 @@ class RunLog:
             disable=not (self._prints and sys.stderr.isatty()),
         )
 
-    def close(self) -> None:
-        """Close the files; the logger keeps its other handlers."""
+    def _close_files(self) -> None:
         if self._file:
             logger.removeHandler(self._file)
             self._file.close()
         if self._figures:
             self._figures.close()
+
+    def close(self) -> None:
+        """Close the files; the logger keeps its other handlers."""
+        self._close_files()
         if self.writer:
             self.writer.close()
 
@@ -194,11 +217,12 @@ def read_figures(directory: Union[str, Path]) -> List[Dict[str, Any]]:
     return figures
 
 
-def _visualdl_writer(directory):
+def _visualdl() -> Any:
+    """VisualDL's class of writers. ImportError names the extra."""
     try:
         from visualdl import LogWriter
     except ImportError as error:
         raise ImportError(
             "Global.use_visualdl needs VisualDL: pip install 'ppcls_nextvit[visualdl]'"
         ) from error
-    return LogWriter(logdir=str(directory))
+    return LogWriter

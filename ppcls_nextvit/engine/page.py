@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
 from .log import read_figures
 
-__all__ = ["Table", "write_page"]
+__all__ = ["SPEED", "Table", "write_page"]
 
 # rows of cells, the titles of the columns first
 Table = Sequence[Sequence[Union[str, int, float, None]]]
@@ -20,9 +20,14 @@ PICTURES = (  # by file, in the order of the page
     ("curves.png", "Curves"),
     ("confusion_matrix.png", "Confusion matrix"),
     ("labels.png", "Labels"),
+    ("precision_recall.png", "Precision and recall"),
+    ("calibration.png", "Calibration: how often a prediction of a probability is right"),
+    ("mistakes.png", "The most confident mistakes"),
     ("predictions.png", "Predictions on evaluation images"),
 )
+SPEED = "Speed"  # the table of a task that the page adds training's to
 NOT_SHOWN = ("kind", "time", "update")
+WIDE = 900  # pixels of a picture, from which it is not shrunk to a telephone's width
 MOST_ROWS = 200  # of a table; a report is read by people
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem;
@@ -30,6 +35,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; paddin
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 img { max-width: 100%; height: auto; display: block; }
 .wide { overflow-x: auto; }
+.wide img { max-width: max(100%, 46rem); }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
   white-space: nowrap; }
@@ -55,8 +61,9 @@ def write_page(directory: Path, title: str, summary: str, tables: Mapping[str, T
     parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(summary)}</p>", _use(directory)]
     for name, heading in PICTURES[:1]:
         parts.append(_picture(directory / name, heading))
-    for heading, table in {**tables, **others}.items():
-        parts.append(_section(heading, _table(table)))
+    for heading, table in {**others, **tables, SPEED: _speeds(others, tables)}.items():
+        if table:
+            parts.append(_section(heading, _table(table)))
     for name, heading in PICTURES[1:]:
         parts.append(_picture(directory / name, heading))
     parts.append(_section("Evaluations", _table(evaluations)))
@@ -86,6 +93,7 @@ def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
                 if key not in NOT_SHOWN and isinstance(value, (int, float))
             )
         )
+    trained = [each for each in read_figures(directory) if each.get("images_per_s")]
     rows: List[List[Any]] = [["weights", *keys]]
     for figures in found:
         kind = "averaged" if figures["kind"] == "eval_ema" else "trained"
@@ -96,7 +104,17 @@ def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
         for name, value in last.items()
         if isinstance(value, dict)
     }
+    if trained:
+        speeds = sorted(each["images_per_s"] for each in trained)
+        row = ["training (median)", speeds[len(speeds) // 2]]
+        tables[SPEED] = [["", "images per second"], row]
     return rows, tables
+
+
+def _speeds(*found: Mapping[str, Table]) -> Table:
+    """The tables SPEED as one."""
+    rows = [row for tables in found for row in list(tables.get(SPEED, ()))[1:]]
+    return [["", "images per second"], *rows] if rows else []
 
 
 def _use(directory: Path) -> str:
@@ -121,7 +139,9 @@ def _picture(path: Path, heading: str) -> str:
         return ""
     data = base64.b64encode(path.read_bytes()).decode()
     source = f"data:image/png;base64,{data}"
-    return _section(heading, f'<img alt="{_text(heading)}" src="{source}">')
+    image = f'<img alt="{_text(heading)}" src="{source}">'
+    wide = int.from_bytes(path.read_bytes()[16:20], "big") > WIDE
+    return _section(heading, f'<div class="wide">{image}</div>' if wide else image)
 
 
 def _file(heading: str, path: Path) -> str:

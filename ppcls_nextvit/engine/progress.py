@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import time
 from dataclasses import dataclass, fields, replace
@@ -87,6 +88,12 @@ class Progress:
         return f"best {self.best:.4f} at epoch {self.best_epoch} ({self.best_weights} weights)"
 
 
+# what a signal is answered with, at once: the step in work may take long
+HEARD = b"\nstopping: the run is saved after the current step (Ctrl-C again: at once, unsaved)\n"
+HEARD_TERM = b"\nstopping: the run is saved after the current step\n"
+STDERR = 2
+
+
 class Stopped(BaseException):
     """A signal came where the work is left at once; see StopSignal.at_once."""
 
@@ -106,6 +113,10 @@ class StopSignal:
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         if number == signal.SIGINT and self.number:
             raise KeyboardInterrupt
+        if not self.number:
+            # not by a logger, whose lock the interrupted code may have
+            with contextlib.suppress(OSError):
+                os.write(STDERR, HEARD if number == signal.SIGINT else HEARD_TERM)
         self.number = self.number or number
         if self._leaves:
             self._leaves = False  # what ends the work now is not disturbed by another

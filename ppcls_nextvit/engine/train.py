@@ -3,10 +3,12 @@
 import contextlib
 import json
 import math
+import os
 import signal
 import time
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Callable, Dict
 
 import numpy as np
@@ -35,9 +37,11 @@ from .schedule import build_schedule
 __all__ = ["Run", "train"]
 
 
-def train(config: Config, task_class: Callable[..., Any]) -> int:
+def train(config: Config, task_class: Callable[..., Any], overwrite: bool = False) -> int:
     """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop
     that saved a checkpoint.
+
+    overwrite: an earlier run in the folder is removed; else it is set aside there.
 
     task_class: of the contract in tasks/base.py. Writes to `<output_dir>/<Arch.name>/`: latest,
     best_model and epoch_N checkpoints, config.yaml, environment.json, train.log, log.jsonl,
@@ -51,7 +55,7 @@ def train(config: Config, task_class: Callable[..., Any]) -> int:
         log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
         stop = StopSignal()
         try:
-            return Run(config, task_class, processes, log, stop).finish()
+            return Run(config, task_class, processes, log, stop, overwrite).finish()
         finally:
             stop.restore()
             log.close()
@@ -62,7 +66,7 @@ class Run:
     its end.
     """
 
-    def __init__(self, config, task_class, processes, log, stop):
+    def __init__(self, config, task_class, processes, log, stop, overwrite=False):
         self.config, self.processes = config, processes
         self.log, self.stop, self.directory = log, stop, config.output_dir
         settings = config.Global
@@ -98,50 +102,72 @@ class Run:
         self.saved_best = False
         # of this run: an older one may have left its own here
         self.last_saved = settings.checkpoints
+        goes_on = bool(settings.checkpoints) and self._is_here(settings.checkpoints)
         if processes.is_main:
-            self._check_folder()
+            self._check_folder(replaces=goes_on or overwrite)
         if settings.checkpoints:
             self._resume(settings.checkpoints)
+        if goes_on:
+            log.forget_after(*self._resumed_at)
         else:
-            log.start_anew()
+            log.start_anew(overwrite)
         if processes.is_main:
             (self.directory / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             self.task.describe(self.directory)
             (self.directory / "environment.json").write_text(
                 json.dumps(environment(processes), indent=1), encoding="utf-8"
             )
-        logger.info(
-            "%s: %.2f M parameters, %d training images, %d epochs of %d batches, %d %s "
-            "process(es), output in %s",
-            config.Arch.name,
-            sum(p.size for p in self.trained) / 1e6,
-            self.task.train_loader.num_images,
-            settings.epochs,
-            self.batches,
-            processes.world_size,
-            processes.device,
-            self.directory,
-        )
+        self._say_what_begins()
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
-    def _check_folder(self):
+    def _say_what_begins(self):
+        """Model, device, data and where it all goes, a line each."""
+        settings, processes, loader = self.config.Global, self.processes, self.task.train_loader
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        logger.info(
+            "%s: %.2f M trained parameters; %s, %d process%s%s",
+            self.config.Arch.name,
+            sum(p.size for p in self.trained) / 1e6,
+            processes.device,
+            processes.world_size,
+            "es" * processes.many,
+            f", threads: {threads} (OMP_NUM_THREADS)" if processes.device == "cpu" else "",
+        )
+        channels, height, width = settings.image_shape
+        workers = loader.options.num_workers
+        logger.info(
+            "%d training images, %d a step, %d x %d x %d; %d worker%s; %s",
+            loader.num_images,
+            loader.batch_size * settings.update_freq * processes.world_size,
+            channels,
+            height,
+            width,
+            workers,
+            "s" * (workers != 1),
+            f"{self.task.eval_loader.num_images} evaluation images"
+            if self.task.eval_loader
+            else "no evaluation",
+        )
+        logger.info(
+            "%d epochs of %d batches; output in %s", settings.epochs, self.batches, self.directory
+        )
+
+    def _is_here(self, prefix):
+        """Whether a checkpoint lies in this run's folder: then its run goes on."""
+        return Path(prefix).resolve().parent == self.directory.resolve()
+
+    def _check_folder(self, replaces):
         """CheckpointError before the first step for a damaged journal, which would end the run at
-        its first save, and for a disk without room.
+        its first save, and for a disk without room. replaces: whether what is there gives way.
         """
         settings = self.config.Global
         for journal in self.directory.glob("*.journal"):
             recover(journal.with_suffix(""))
-        if not settings.checkpoints and (self.directory / "latest.pdstates").exists():
-            logger.warning(
-                "%s is of an earlier run, and this run will replace it; to go on with it, give "
-                "-o Global.checkpoints=%s",
-                *[self.directory / "latest"] * 2,
-            )
         size = set_bytes(self.task.model, self.optimizer, self.ema is not None)
         kept = ["latest"] + ["best_model"] * settings.eval_during_train
         others = settings.epochs // settings.save_interval if settings.save_interval else 0
-        check_disk(self.directory, size, kept, others)
+        check_disk(self.directory, size, kept, others, replaces)
 
     def finish(self) -> int:
         """Every epoch that is left, then the pictures. Returns the exit status."""
@@ -158,6 +184,10 @@ class Run:
         if self.task.train_loader.bad_images:
             logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
         logger.info("done in %s; %s", duration(time.time() - started), self.progress.best_so_far)
+        if self.processes.is_main:
+            kept = ("best_model.pdparams", "latest.pdparams", "report.html")
+            written = [name for name in kept if (self.directory / name).is_file()]
+            logger.info("in %s: %s", self.directory, ", ".join(written))
         return 0
 
     def _train(self):
@@ -448,7 +478,7 @@ class Run:
             if self.ema:
                 self.ema.load_state(saved.ema)
         self.progress = saved.progress
-        self.log.forget_after(saved.progress.epoch, saved.position)
+        self._resumed_at = saved.progress.epoch, saved.position
         logger.info(
             "resumed from %s: epoch %d, batch %d of %d, %s",
             prefix,

@@ -3,14 +3,24 @@ sheets that compare predictions with the truth.
 """
 
 import colorsys
-from typing import Sequence
+from pathlib import Path
+from typing import Mapping, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import draw_text, text_width
+from ..engine.curves import pyplot
+from .fonts import draw_text, text_width, with_letters_of
 
-__all__ = ["LINE", "TEXT", "comparison_sheet", "fitted", "fitting", "palette"]
+__all__ = [
+    "LINE",
+    "TEXT",
+    "comparison_sheet",
+    "draw_precision_curves",
+    "fitted",
+    "fitting",
+    "palette",
+]
 
 # of a turn: hues of neighbouring classes lie far apart, whatever their number
 GOLDEN_ANGLE = 0.381966
@@ -45,6 +55,30 @@ def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str
             sheet.paste(picture, (column * width, top))
         top += row[0].height + GAP
     return sheet
+
+
+def draw_precision_curves(
+    path: Union[str, Path], curves: Mapping[str, Tuple[np.ndarray, np.ndarray]], title: str = ""
+) -> None:
+    """Precision over recall: {name of a class: (recall, precision)} as curves in the classes'
+    colours. Nothing for no class.
+    """
+    if not curves:
+        return
+    with with_letters_of(list(curves)):
+        plt = pyplot()
+        figure, axis = plt.subplots(figsize=(7, 5))
+        colours = palette(len(curves)) / 255
+        for (name, (recall, precision)), colour in zip(curves.items(), colours):
+            axis.plot(recall, precision, color=colour, drawstyle="steps-post", label=name)
+        axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02), title=title)
+        axis.grid(alpha=0.3)
+        legend = axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a dollar sign begins no formula
+        figure.tight_layout()
+        figure.savefig(path, dpi=90)
+        plt.close(figure)
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:

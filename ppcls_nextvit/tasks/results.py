@@ -137,6 +137,17 @@ class Predictor(Protocol):
     def predict(self, images: Sequence[InputImage]) -> List[Result]:
         """One Result for each image, in order; a Failed for one that gives an ImageError."""
 
+    def write(
+        self,
+        images: Sequence[InputImage],
+        json: Optional[str] = None,
+        sheet: Optional[str] = None,
+        out: Optional[str] = None,
+    ) -> int:
+        """Predict `images` and tell of them, as `nextvit infer` does: on the terminal and in the
+        files of PredictOutputs. Returns the exit status: 1 if an image could not be read.
+        """
+
 
 def predictions(
     predictor: Predictor, images: Iterable[InputImage], batch_size: Optional[int] = None

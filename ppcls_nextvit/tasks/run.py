@@ -11,12 +11,13 @@ from .registry import task_of
 __all__ = ["evaluate", "train"]
 
 
-def train(config: Config) -> int:
-    """Train as the Config says; see engine.train.train for what it writes and raises.
+def train(config: Config, overwrite: bool = False) -> int:
+    """Train as the Config says; see engine.train.train for what it writes and raises. overwrite:
+    remove an earlier run in the folder, in place of setting it aside there.
 
     Returns the exit status: 0, or 128 + signal number after a stop that saved a checkpoint.
     """
-    return loop.train(config, task_of(config))
+    return loop.train(config, task_of(config), overwrite)
 
 
 def evaluate(config: Config) -> Dict[str, Any]:

@@ -3,16 +3,15 @@
 import contextlib
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Union
 
 from ..config import Config
 from ..config.sections import InferSection
-from ..engine.checkpoint import SUFFIXES
 from ..engine.distributed import Processes
 from ..engine.lock import own_folder
+from ..engine.run_folder import CONFIG, remove_run_files
 from ..files import CONFIG_BYTES, read_text
 from ..schema import ConfigError
 from .check import load_config
@@ -20,21 +19,7 @@ from .common import CLASS_NAMES
 
 __all__ = ["load_run", "remove_run", "run_overrides", "run_with", "with_infer"]
 
-CONFIG = "config.yaml"
 BEST_FIRST = ("best_model", "latest")
-# what a run writes: its checkpoints, and these
-CHECKPOINTS = ("latest", "best_model*", "epoch_*")
-WRITTEN = (
-    "confusion_matrix.png",
-    "curves.png",
-    "environment.json",
-    "labels.png",
-    "log*.jsonl",
-    "predictions.png",
-    "report.html",
-    "results.csv",
-    "train.log",
-)
 
 
 def run_with(path: Union[str, "os.PathLike[str]"]) -> Optional[Path]:
@@ -58,12 +43,8 @@ def remove_run(folder: Path) -> None:
     """Remove what a run wrote into `folder`, but for the class names, which the next one writes
     anew, and nothing else. LockedError while a run goes on there.
     """
-    checkpoints = [f"{name}{suffix}" for name in CHECKPOINTS for suffix in SUFFIXES]
     with own_folder(folder, Processes()):
-        for pattern in (CONFIG, *WRITTEN, *checkpoints):
-            for path in folder.glob(pattern):
-                path.unlink()
-        shutil.rmtree(folder / "visualdl", ignore_errors=True)
+        remove_run_files(folder)
     with contextlib.suppress(OSError):  # something else is in it
         folder.rmdir()
 

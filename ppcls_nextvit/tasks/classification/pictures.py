@@ -7,8 +7,11 @@ import numpy as np
 
 from ...engine.curves import pyplot
 from ..fonts import shortened, with_letters_of
+from ..pictures import draw_precision_curves
+from .quality import BINS, calibration, precision_recall
 
 MAX_CONFUSION_CLASSES = 50
+MOST_CURVES = 20  # classes whose curves are told apart
 LONGEST = 40  # characters of a name
 
 
@@ -122,3 +125,43 @@ def _draw_sheet(
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def draw_precision_recall(
+    path: Union[str, Path], truth: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> None:
+    """Precision over recall, a curve for each class of which there is an image; truth: bool [N, C],
+    probabilities: float [N, C]. Skipped above MOST_CURVES classes.
+    """
+    if len(names) > MOST_CURVES:
+        return
+    curves = {
+        shortened(name, LONGEST): precision_recall(probabilities[:, label], truth[:, label])
+        for label, name in enumerate(names)
+        if truth[:, label].any()
+    }
+    draw_precision_curves(path, curves)
+
+
+def draw_calibration(path: Union[str, Path], confidences: np.ndarray, right: np.ndarray) -> float:
+    """The reliability diagram of predictions, see `calibration`; returns its error."""
+    found = calibration(confidences, right)
+    plt = pyplot()
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6, 6), height_ratios=(3, 1), sharex=True)
+    centres = (np.arange(BINS) + 0.5) / BINS
+    some = found.counts > 0
+    above.bar(centres[some], found.accuracy[some], 0.9 / BINS, label="accuracy")
+    above.plot([0, 1], [0, 1], "--", color="grey", label="as confident as right")
+    above.plot(found.confidence[some], found.accuracy[some], "o", color="black", markersize=4)
+    above.set(
+        ylabel="accuracy",
+        ylim=(0, 1),
+        title=f"expected calibration error {100 * found.error:.2f} %",
+    )
+    above.legend(loc="upper left")
+    below.bar(centres, found.counts, 0.9 / BINS, color="grey")
+    below.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    return found.error

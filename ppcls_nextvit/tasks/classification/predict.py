@@ -93,6 +93,28 @@ class ClassPredictor(Predictor):
                 results[index] = self._result(images[index], row)
         return [results[index] for index in range(len(images))]
 
+    def write(
+        self,
+        images: Sequence[InputImage],
+        json: Optional[str] = None,
+        sheet: Optional[str] = None,
+        out: Optional[str] = None,
+    ) -> int:
+        """See Predictor: a line for each image, and a contact sheet."""
+        results = []
+        for result in predictions(self, images):
+            results.append(result)
+            if not isinstance(result, ClassificationResult):
+                print("error:", result.error, file=sys.stderr)
+                continue
+            line = ", ".join(f"{name} {score:.4f}" for _, name, score in result.top())
+            print(f"{shown_text(result.file_name)}: {line or NO_LABEL}", flush=True)
+        if json:
+            write_json(json, [result.to_dict() for result in results])
+        if sheet:
+            contact_sheet(results).save(sheet, "png")
+        return int(any(result.error for result in results))
+
     def _result(self, image: InputImage, row: np.ndarray) -> ClassificationResult:
         if self.threshold is None:
             return ClassificationResult(image, row, self.names, self.topk)
@@ -116,19 +138,7 @@ def predict(config: Config, outputs: PredictOutputs) -> int:
     or no weights.
     """
     images = [InputImage(str(path), path) for path in images_of(config)]
-    results = []
-    for result in predictions(predictor(config), images):
-        results.append(result)
-        if not isinstance(result, ClassificationResult):
-            print("error:", result.error, file=sys.stderr)
-            continue
-        line = ", ".join(f"{name} {score:.4f}" for _, name, score in result.top())
-        print(f"{shown_text(result.file_name)}: {line or NO_LABEL}", flush=True)
-    if outputs.json:
-        write_json(outputs.json, [result.to_dict() for result in results])
-    if outputs.sheet:
-        contact_sheet(results).save(outputs.sheet, "png")
-    return int(any(result.error for result in results))
+    return predictor(config).write(images, outputs.json, outputs.sheet)
 
 
 def contact_sheet(results: Sequence[Result], columns: int = 8, cell: int = 144) -> Image.Image:

@@ -3,8 +3,9 @@ for the contract.
 """
 
 import contextlib
+import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import paddle
@@ -15,7 +16,7 @@ from ...data.images import decode_image
 from ...data.transforms.pipeline import Preprocess
 from ...engine.distributed import Processes
 from ...engine.logger import logger
-from ...engine.page import Table
+from ...engine.page import SPEED, Table
 from ...models import create_model
 from ...schema import ConfigError, check_entries, check_mapping, coerce, named_entries
 from ...weights import load_weights
@@ -30,7 +31,13 @@ from .exported import exported_predictor
 from .kind import MULTI_LABEL, is_multi_label
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric, gathered
-from .pictures import draw_confusion, draw_label_counts, draw_predictions
+from .pictures import (
+    draw_calibration,
+    draw_confusion,
+    draw_label_counts,
+    draw_precision_recall,
+    draw_predictions,
+)
 from .predict import predict, predictor
 from .quantize import quantize
 from .results import NO_LABEL
@@ -39,6 +46,7 @@ from .subject import ClassifierSubject, agreement, resized
 __all__ = ["ClassificationTask"]
 
 IMAGES_IN_REPORT = 40
+MISTAKES_IN_REPORT = 16
 # of Loss.Eval, Metric.Eval and Metric.Train, for one label an image and for several
 DEFAULTS: Dict[bool, Dict[str, list]] = {
     False: {
@@ -79,9 +87,12 @@ class ClassificationTask(Task):
             self.threshold = config.Infer.threshold if config.Infer else 0.5
         defaults = DEFAULTS[self.threshold is not None]
         self.eval_criterion = build_loss(config.Loss.get("Eval") or defaults["Loss"], "Loss.Eval")
-        self.metric = build_metric(config.Metric.get("Eval") or defaults["Eval"], "Metric.Eval")
-        self.train_metric = build_metric(
-            config.Metric.get("Train") or defaults["Train"], "Metric.Train"
+        self.metric, self.train_metric = (
+            build_metric(
+                _telling(config.Metric.get(mode) or defaults[mode], config.Arch.class_num),
+                f"Metric.{mode}",
+            )
+            for mode in ("Eval", "Train")
         )
         # the first figure decides, as in PaddleClas
         self.best_metric, self.shown = self.metric.names[0], tuple(self.train_metric.names)
@@ -157,11 +168,12 @@ class ClassificationTask(Task):
         processes.
 
         with_predictions: also `labels` and `predictions`, int64 [N], or of several labels an image
-        [N, classes], 0 or 1, in this process's order (for the pictures of one process).
+        [N, classes], 0 or 1, and `probabilities`, float16 [N, classes], in this process's order
+        (for the pictures of one process).
         """
         self.model.eval()
         self.metric.reset()
-        totals, seen = np.zeros(2), []
+        totals, seen, probabilities = np.zeros(2), [], []
         with paddle.no_grad(), self.eval_autocast():
             for batch in self.eval_loader.epoch(0):
                 logits, label = self.model(batch["image"]).astype("float32"), batch["label"]
@@ -170,13 +182,20 @@ class ClassificationTask(Task):
                 totals += np.array([float(loss) * label.shape[0], label.shape[0]])
                 if with_predictions:
                     seen.append(np.stack([label.numpy(), self._predicted(logits)]))
+                    probabilities.append(self._probabilities(logits).astype(np.float16))
         totals = self.processes.sum(totals)
         result = self.metric.result(gathered(self.metric, self.processes))
         result.update(loss=float(totals[0] / totals[1]), images=int(totals[1]))
         if with_predictions:
             found = np.concatenate(seen, axis=1).astype(np.int64)
             result["labels"], result["predictions"] = found
+            result["probabilities"] = np.concatenate(probabilities)
         return result
+
+    def _probabilities(self, logits: paddle.Tensor) -> np.ndarray:
+        """float32 [B, C]."""
+        several = self.threshold is not None
+        return (F.sigmoid(logits) if several else F.softmax(logits, axis=-1)).numpy()
 
     def _predicted(self, logits: paddle.Tensor) -> np.ndarray:
         """The best class of each image, [B]; of several labels whether each is there, [B, C]."""
@@ -185,26 +204,70 @@ class ClassificationTask(Task):
         return (F.sigmoid(logits) >= self.threshold).numpy()
 
     def report(self, directory: Union[str, Path]) -> Mapping[str, Table]:
-        """Confusion matrix, or for several labels an image the counts of each, and a sheet of
-        predictions on evaluation images, drawn into `directory`; a table of all classes.
+        """What was learnt, drawn into `directory`: confusion matrix, or for several labels an image
+        the counts of each; precision over recall, calibration, the most confident mistakes, and
+        predictions on evaluation images. Tables of all classes and of the speed.
         """
+        started = time.perf_counter()
         result = self.evaluate(with_predictions=True)
-        names = class_names(self.config, self.eval_loader.dataset)
-        found = result["labels"], result["predictions"]
+        speed = len(result["labels"]) / (time.perf_counter() - started)
+        names, folder = class_names(self.config, self.eval_loader.dataset), Path(directory)
+        labels, guesses = result["labels"], result["predictions"]
+        probabilities = result["probabilities"].astype(np.float32)
+        tables: Dict[str, Table] = {
+            "Classes": class_table(labels, guesses, names),
+            SPEED: [["", "images per second"], ["evaluation, with reading", round(speed, 1)]],
+        }
         if self.threshold is None:
-            draw_confusion(Path(directory) / "confusion_matrix.png", *found, names)
+            truth = labels[:, None] == np.arange(len(names))
+            draw_confusion(folder / "confusion_matrix.png", labels, guesses, names)
+            best = probabilities.max(axis=1)
+            draw_calibration(folder / "calibration.png", best, guesses == labels)
+            self._draw_mistakes(folder / "mistakes.png", result, names)
         else:
-            draw_label_counts(Path(directory) / "labels.png", *found, names)
-        stride = max(1, len(result["labels"]) // IMAGES_IN_REPORT)
-        chosen = list(range(0, len(result["labels"]), stride))[:IMAGES_IN_REPORT]
+            truth = labels.astype(bool)
+            draw_label_counts(folder / "labels.png", labels, guesses, names)
+        draw_precision_recall(folder / "precision_recall.png", truth, probabilities, names)
+        stride = max(1, len(labels) // IMAGES_IN_REPORT)
+        chosen = list(range(0, len(labels), stride))[:IMAGES_IN_REPORT]
+        told = [[_told(part[i], names) for i in chosen] for part in (labels, guesses)]
+        draw_predictions(folder / "predictions.png", self._pictures(chosen), *told)
+        return tables
+
+    def _draw_mistakes(
+        self, path: Path, result: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> None:
+        """The wrong predictions of the highest probability; nothing if all are right."""
+        labels, guesses = result["labels"], result["predictions"]
+        wrong = np.flatnonzero(labels != guesses)
+        confidences = result["probabilities"].max(axis=1)[wrong]
+        chosen = wrong[np.argsort(-confidences, kind="stable")][:MISTAKES_IN_REPORT].tolist()
+        if chosen:
+            truths = [names[labels[i]] for i in chosen]
+            said = [f"{names[guesses[i]]} {result['probabilities'][i].max():.2f}" for i in chosen]
+            draw_predictions(path, self._pictures(chosen), truths, said)
+
+    def _pictures(self, chosen: Sequence[int]) -> List[np.ndarray]:
+        """The evaluation images of these places in this process's order, uint8 [H, W, 3] each."""
         dataset, order = self.eval_loader.dataset, self.eval_loader.sampler.order(0)[0]
-        pictures = [
+        return [
             decode_image(dataset.read(order[index]), name=dataset.name(order[index]))
             for index in chosen
         ]
-        truths, guesses = ([_told(part[i], names) for i in chosen] for part in found)
-        draw_predictions(Path(directory) / "predictions.png", pictures, truths, guesses)
-        return {"Classes": class_table(*found, names)}
+
+
+def _telling(items: Any, class_num: int) -> Any:
+    """A section of metrics without the k of TopkAcc of which every image is right, as the five
+    best of three classes; one that has no other k stays.
+    """
+    entries = []
+    for name, arguments, _ in named_entries(items, "Metric"):
+        topk = (arguments or {}).get("topk", (1, 5) if name == "TopkAcc" else None)
+        if name == "TopkAcc" and isinstance(topk, (list, tuple)):
+            kept = [k for k in topk if k < class_num]
+            arguments = {**(arguments or {}), "topk": kept or list(topk[:1])}
+        entries.append({name: arguments})
+    return entries
 
 
 def _told(label: np.ndarray, names: Sequence[str]) -> str:
