@@ -245,3 +245,16 @@ def test_objects_worth_a_look(objects):
     assert findings.warnings[1] == (
         f"train: images without an object: 1 ({Path(image['file_name']).name})"
     )
+
+
+def test_the_page_has_histograms_and_needs_nothing_else(folder, tmp_path, capsys):
+    (folder / "val/cat/copy <b>.png").write_bytes((folder / "train/cat/1.png").read_bytes())
+    assert main(["check", str(folder), "--html", str(tmp_path / "c.html")]) == 1
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<h2>Errors: 1</h2>" in page and "copy &lt;b&gt;.png" in page
+    assert page.count('src="data:image/png;base64,') == 2 and "http" not in page
+    assert main(["check", str(NUCLEI), "--html", str(tmp_path / "n.html")]) == 0
+    page = (tmp_path / "n.html").read_text(encoding="utf-8")
+    for heading in ("Of each class: objects", "Sizes of the images", "Sizes of the boxes"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "<h2>Errors: 0</h2>\n<p>none</p>" in page

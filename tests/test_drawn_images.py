@@ -109,3 +109,49 @@ def test_pictures_of_all_sizes_and_kinds_are_drawn(tmp_path):
         found = Instances(corners, np.ones(9), np.arange(9) % len(names), None)
         picture = draw_objects(image, found, names)
         assert max(picture.size) >= min(512, 512 // max(height, width) * max(height, width))
+
+
+def test_texts_of_objects_stand_apart_within_the_picture():
+    from ppcls_nextvit.tasks.detection.pictures import _free_place
+
+    rng, size = np.random.default_rng(0), (300, 200)
+    taken = []
+    for _ in range(60):
+        left, top = rng.uniform(-20, 310), rng.uniform(-20, 210)
+        place = _free_place("nucleus 0.93", (left, top, left + 60, top + 40), size, taken)
+        if place is None:
+            continue
+        assert 0 <= place[0] < place[2] < size[0] and 0 <= place[1] < place[3] < size[1]
+        for x1, y1, x2, y2 in taken:
+            assert place[2] < x1 or x2 < place[0] or place[3] < y1 or y2 < place[1]
+        taken.append(place)
+    assert 10 < len(taken) < 60
+    assert _free_place("x" * 100, (0, 0, 9, 9), size, []) is None
+
+
+def test_objects_have_their_classes_colours_and_a_legend():
+    from ppcls_nextvit.models.api import Instances
+    from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_objects
+    from ppcls_nextvit.tasks.pictures import palette
+
+    image = np.zeros((60, 80, 3), np.uint8)
+    boxes = np.float32([[5, 30, 25, 50], [30, 30, 50, 50], [55, 30, 75, 50]])
+    labels = np.array([2, 0, 2])
+    found = Instances(boxes, np.float32([0.9, 0.8, 0.7]), labels, None)
+    names, colours = ["a", "b", "c"], palette(3)
+    picture = draw_objects(image, found, names, smallest=80)
+    assert picture.width == 80 and picture.height > 60 + 18  # the legend is below
+    pixels = np.asarray(picture)
+    for box, label in zip(boxes.astype(int), labels, strict=True):
+        assert (pixels[box[3], box[0] : box[2]] == colours[label]).all()
+    legend = {tuple(pixel) for pixel in pixels[60:].reshape(-1, 3).tolist()}
+    assert tuple(colours[0].tolist()) in legend and tuple(colours[2].tolist()) in legend
+    assert tuple(colours[1].tolist()) not in legend  # of which there is no object
+    # of a single class an object has one colour in truth and in prediction, whatever the order
+    truth = {"boxes": boxes, "labels": np.zeros(3, int)}
+    turned = Instances(boxes[::-1] + 2, np.float32([0.9, 0.8, 0.7]), np.zeros(3, int), None)
+    sheet = np.asarray(comparison_sheet([(image, truth, turned)], 0.5, 80, ["x"]))[18:]
+    assert sheet.shape == (64, 3 * 84 - 4, 3)
+    for box in boxes.astype(int):
+        own, theirs = sheet[box[3], 84 + box[0] + 5], sheet[box[3] + 2, 168 + box[0] + 7]
+        assert own.any() and (own == theirs).all()

@@ -17,7 +17,7 @@ from ..data.images import ImageError, open_image
 from ..data.lists import read_label_list
 from ..schema import shown_text
 from .own_data import OwnData
-from .own_objects import ObjectFindings, examined_objects
+from .own_objects import ClassTable, ObjectFindings, examined_objects
 from .own_pixels import examined_pixels
 
 __all__ = ["Findings", "examined"]
@@ -44,6 +44,9 @@ class Findings:
     facts: List[str] = field(default_factory=list)
     errors: List[str] = field(default_factory=list)
     warnings: List[str] = field(default_factory=list)
+    counts: ClassTable = field(default_factory=ClassTable)
+    sides: List[Tuple[int, int]] = field(default_factory=list)  # (width, height) of each image
+    boxes: List[float] = field(default_factory=list)  # roots of the boxes' areas, in pixels
 
     def to_dict(self) -> Dict[str, List[str]]:
         """{facts, warnings, errors}."""
@@ -94,6 +97,7 @@ def _examined(data: OwnData, progress: Any) -> Findings:
         findings.facts += objects.facts
         findings.errors += objects.errors
         findings.warnings += objects.warnings
+        findings.counts, findings.boxes = objects.counts, objects.boxes
         entries = {
             split: (open_files(root), [Entry(split, name, None) for name in names])
             for split, (root, names) in zip(SPLITS, objects.images)
@@ -133,11 +137,10 @@ def _count_classes(
     counts = {
         split: Counter(entry.label for entry in listed) for split, (_, listed) in entries.items()
     }
-    width = max(len(shown_text(name, 40)) for name in names)
-    findings.facts.append(f"{'class':{width}} {'train':>8} {'evaluation':>11}")
-    for label, name in enumerate(names):
-        train, evaluation = (counts[split][label] for split in SPLITS)
-        findings.facts.append(f"{shown_text(name, 40):{width}} {train:>8} {evaluation:>11}")
+    train, evaluation = (counts[split] for split in SPLITS)
+    rows = [(name, train[label], evaluation[label]) for label, name in enumerate(names)]
+    findings.counts = ClassTable("class", "images", rows)
+    findings.facts += findings.counts.lines()
     none = [name for label, name in enumerate(names) if not counts["train"][label]]
     findings.several("errors", "classes without a training image", none)
     none = [name for label, name in enumerate(names) if not counts["evaluation"][label]]
@@ -194,7 +197,8 @@ def _check_sizes(
 ) -> None:
     if not seen:
         return
-    sides = np.array([one.size for one in seen])
+    findings.sides = [one.size for one in seen]
+    sides = np.array(findings.sides)
     low, middle, high = sides.min(axis=0), np.median(sides, axis=0).astype(int), sides.max(axis=0)
     findings.facts.append(
         f"{len(seen)} images can be read; width x height from {low[0]} x {low[1]} to "

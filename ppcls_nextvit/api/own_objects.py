@@ -9,16 +9,37 @@ from ..data.datasets.coco_json import annotations_by_image, disagreement, read_c
 from ..schema import shown_text
 from .own_data import OwnData
 
-__all__ = ["ObjectFindings", "examined_objects", "some"]
+__all__ = ["ClassTable", "ObjectFindings", "examined_objects", "some"]
 
 TINY = 8  # pixels of the longer side of a box
 SHOWN = 3
 
 
 @dataclass
+class ClassTable:
+    """What there is of each class. rows: (name, to train with, to evaluate on), in `unit`."""
+
+    title: str = ""
+    unit: str = ""
+    rows: Sequence[Tuple[str, float, float]] = ()
+
+    def lines(self) -> List[str]:
+        """As text, the titles first."""
+        width = max(len(self.title), *(len(shown_text(name, 40)) for name, _, _ in self.rows))
+        number = ".2f" if self.unit.startswith("%") else "d"
+        return [
+            f"{self.title:{width}} {'train':>8} {'evaluation':>11}",
+            *(
+                f"{shown_text(name, 40):{width}} {train:>8{number}} {evaluation:>11{number}}"
+                for name, train, evaluation in self.rows
+            ),
+        ]
+
+
+@dataclass
 class ObjectFindings:
     """Lines as of doctor.Findings. images: (folder, names) of training and evaluation. sizes:
-    {(split, name): (width, height)} as the json says.
+    {(split, name): (width, height)} as the json says. boxes: the roots of their areas, in pixels.
     """
 
     facts: List[str] = field(default_factory=list)
@@ -26,6 +47,8 @@ class ObjectFindings:
     warnings: List[str] = field(default_factory=list)
     images: List[Tuple[str, List[str]]] = field(default_factory=list)
     sizes: Dict[Tuple[str, str], Tuple[int, int]] = field(default_factory=dict)
+    counts: ClassTable = field(default_factory=ClassTable)
+    boxes: List[float] = field(default_factory=list)
 
 
 def examined_objects(data: OwnData) -> ObjectFindings:
@@ -43,11 +66,10 @@ def examined_objects(data: OwnData) -> ObjectFindings:
             found.sizes[split, image["file_name"]] = (image["width"], image["height"])
         counts.append(_objects(content, path, split, found))
     names = list(data.names or ())
-    width = max(len(shown_text(name, 40)) for name in names)
-    found.facts.append(f"{'objects of':{width}} {'train':>8} {'evaluation':>11}")
-    for name in names:
-        train, evaluation = (count[name] for count in counts)
-        found.facts.append(f"{shown_text(name, 40):{width}} {train:>8} {evaluation:>11}")
+    rows = [(name, counts[0][name], counts[1][name]) for name in names]
+    found.counts = ClassTable("objects of", "objects", rows)
+    found.facts += found.counts.lines()
+    for name, train, evaluation in rows:
         if not train:
             found.errors.append(f"no object of {shown_text(name)!r} to train with")
         elif not evaluation:
@@ -79,6 +101,8 @@ def _objects(
                 wrong.setdefault(why, []).append(told)
                 continue
             counts[names[annotation["category_id"]]] += 1
+            width, height = annotation["bbox"][2:]
+            found.boxes.append((width * height) ** 0.5)
             if max(annotation["bbox"][2:]) < TINY:
                 tiny.append(told)
     for why, annotations_ in wrong.items():

@@ -9,7 +9,7 @@ from ..data.images import ImageError, image_size
 from ..data.transforms.joint import IGNORE
 from ..schema import shown_text
 from .own_data import OwnData
-from .own_objects import ObjectFindings, some
+from .own_objects import ClassTable, ObjectFindings, some
 
 __all__ = ["examined_pixels"]
 
@@ -35,13 +35,11 @@ def examined_pixels(data: OwnData) -> ObjectFindings:
                 f"{split}: images without a labelled pixel: {len(empty)} ({some(empty)})"
             )
     names = data.names or [str(number) for number in range(data.class_num)]
-    title = "share of pixels"
-    width = max(len(title), *(len(shown_text(name, 40)) for name in names))
-    found.facts.append(f"{title:{width}} {'train':>8} {'evaluation':>11}")
-    for label, name in enumerate(names):
-        train, evaluation = (part[label] / max(part.sum(), 1) for part in counts)
-        shares = f"{100 * train:>7.2f}% {100 * evaluation:>10.2f}%"
-        found.facts.append(f"{shown_text(name, 40):{width}} {shares}")
+    shares = [100 * part / max(part.sum(), 1) for part in counts]
+    rows = [(name, float(one), float(other)) for name, one, other in zip(names, *shares)]
+    found.counts = ClassTable("% of pixels", "% of pixels", rows)
+    found.facts += found.counts.lines()
+    for name, train, evaluation in rows:
         if not train:
             found.errors.append(f"no pixel of {shown_text(name)!r} to train with")
         elif not evaluation:

@@ -1,6 +1,6 @@
 """Examine a folder of data before training on it.
 
-    nextvit check photos
+    nextvit check photos --html check.html
 
 Counts per class and split, sizes, images that cannot be read, the same or a similar image in
 training and evaluation, classes without images, boxes that cannot be meant. Takes what `nextvit
@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of that split (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write what was found as JSON")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write it as one HTML file, with histograms as pictures"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(findings.errors)} errors, {len(findings.warnings)} warnings")
     if args.json:
         write_json(args.json, findings.to_dict())
+    if args.html:
+        from ..api.doctor_page import write_findings
+
+        described_as = (described(data), *data.notes)
+        write_findings(Path(args.html), f"Check of {data.root}", described_as, findings)
     return int(bool(findings.errors))
 
 

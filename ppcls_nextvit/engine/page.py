@@ -11,7 +11,16 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
 from .log import read_figures
 
-__all__ = ["SPEED", "Table", "write_page"]
+__all__ = [
+    "SPEED",
+    "Table",
+    "html_picture",
+    "html_section",
+    "html_table",
+    "html_text",
+    "write_html",
+    "write_page",
+]
 
 # rows of cells, the titles of the columns first
 Table = Sequence[Sequence[Union[str, int, float, None]]]
@@ -58,25 +67,30 @@ def write_page(directory: Path, title: str, summary: str, tables: Mapping[str, T
     evaluations, others = _evaluations(directory)
     with open(directory / "results.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(evaluations)
-    parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(summary)}</p>", _use(directory)]
+    parts = [f"<h1>{html_text(title)}</h1>", f"<p>{html_text(summary)}</p>", _use(directory)]
     for name, heading in PICTURES[:1]:
         parts.append(_picture(directory / name, heading))
     for heading, table in {**others, **tables, SPEED: _speeds(others, tables)}.items():
         if table:
-            parts.append(_section(heading, _table(table)))
+            parts.append(html_section(heading, html_table(table)))
     for name, heading in PICTURES[1:]:
         parts.append(_picture(directory / name, heading))
-    parts.append(_section("Evaluations", _table(evaluations)))
+    parts.append(html_section("Evaluations", html_table(evaluations)))
     parts.append(_file("Configuration", directory / "config.yaml"))
     parts.append(_file("Versions and hardware", directory / "environment.json"))
+    write_html(directory / "report.html", title, parts)
+
+
+def write_html(path: Path, title: str, parts: Sequence[str]) -> None:
+    """One file that needs nothing else. parts: of its body, HTML; empty ones are left out."""
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{html_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
     )
-    (directory / "report.html").write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+    path.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
@@ -127,38 +141,46 @@ def _use(directory: Path) -> str:
         f"model = nv.load({str(directory)!r})\n"
         'print(model.predict("photo.jpg")[0])'
     )
-    return _section("Use it", f"<pre>{_text(commands)}</pre>\n<pre>{_text(python)}</pre>")
+    return html_section(
+        "Use it", f"<pre>{html_text(commands)}</pre>\n<pre>{html_text(python)}</pre>"
+    )
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<h2>{_text(heading)}</h2>\n{content}"
+def html_section(heading: str, content: str) -> str:
+    """`content`, HTML, under a heading."""
+    return f"<h2>{html_text(heading)}</h2>\n{content}"
 
 
 def _picture(path: Path, heading: str) -> str:
-    if not path.is_file():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    source = f"data:image/png;base64,{data}"
-    image = f'<img alt="{_text(heading)}" src="{source}">'
-    wide = int.from_bytes(path.read_bytes()[16:20], "big") > WIDE
-    return _section(heading, f'<div class="wide">{image}</div>' if wide else image)
+    return html_picture(path.read_bytes(), heading) if path.is_file() else ""
+
+
+def html_picture(png: bytes, heading: str) -> str:
+    """A section with a picture, the bytes of a PNG."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    image = f'<img alt="{html_text(heading)}" src="{source}">'
+    wide = int.from_bytes(png[16:20], "big") > WIDE
+    return html_section(heading, f'<div class="wide">{image}</div>' if wide else image)
 
 
 def _file(heading: str, path: Path) -> str:
     if not path.is_file():
         return ""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return f"<details><summary>{_text(heading)}</summary>\n<pre>{_text(text)}</pre></details>"
+    return (
+        f"<details><summary>{html_text(heading)}</summary>\n<pre>{html_text(text)}</pre></details>"
+    )
 
 
-def _table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """A table of at most MOST_ROWS rows, which scrolls where it is too wide."""
     head, *rows = table
     out = io.StringIO()
     out.write('<div class="wide"><table>\n<thead><tr>')
-    out.write("".join(f"<th>{_text(cell)}</th>" for cell in head))
+    out.write("".join(f"<th>{html_text(cell)}</th>" for cell in head))
     out.write("</tr></thead>\n<tbody>\n")
     for row in rows[:MOST_ROWS]:
-        cells = "".join(f"<td>{_text(_shown(cell))}</td>" for cell in row)
+        cells = "".join(f"<td>{html_text(_shown(cell))}</td>" for cell in row)
         out.write(f"<tr>{cells}</tr>\n")
     out.write("</tbody></table></div>")
     left = len(rows) - MOST_ROWS
@@ -171,5 +193,6 @@ def _shown(cell: Any) -> str:
     return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
 
 
-def _text(value: object) -> str:
+def html_text(value: object) -> str:
+    """`value` as text, escaped."""
     return html.escape(str(value))

@@ -14,17 +14,22 @@ from .fonts import draw_text, text_width, with_letters_of
 
 __all__ = [
     "LINE",
+    "MOST_CURVES",
     "TEXT",
     "comparison_sheet",
     "draw_precision_curves",
     "fitted",
     "fitting",
     "palette",
+    "with_legend",
 ]
 
 # of a turn: hues of neighbouring classes lie far apart, whatever their number
 GOLDEN_ANGLE = 0.381966
 LINE, GAP = 18, 4  # of text, and between pictures, in pixels
+SWATCH, SPACE = 12, 8  # of a legend, in pixels
+MOST_ENTRIES = 40  # of a legend
+MOST_CURVES = 20  # of classes that are told apart
 TEXT = 13  # high, in a line
 
 
@@ -54,6 +59,37 @@ def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str
         for column, picture in enumerate(row):
             sheet.paste(picture, (column * width, top))
         top += row[0].height + GAP
+    return sheet
+
+
+def with_legend(picture: Image.Image, entries: Sequence[Tuple[str, Sequence[int]]]) -> Image.Image:
+    """`picture` above a legend of (text, RGB colour), in lines as wide as the picture; as it is
+    without entries.
+    """
+    if not entries:
+        return picture
+    left_over = len(entries) - MOST_ENTRIES
+    shown = [*entries[:MOST_ENTRIES]]
+    places, x, row = [], SPACE, 0
+    for text, _ in shown:
+        text = fitting(text, max(picture.width - SWATCH - 3 * SPACE, 20))
+        width = SWATCH + SPACE // 2 + round(text_width(text, TEXT)) + 2 * SPACE
+        if x > SPACE and x + width > picture.width:
+            x, row = SPACE, row + 1
+        places.append((x, row, text))
+        x += width
+    height = LINE * (row + 1 + (left_over > 0)) + GAP
+    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for (x, line, text), (_, colour) in zip(places, shown):
+        top = picture.height + GAP + line * LINE
+        corners = (x, top + 2, x + SWATCH, top + 2 + SWATCH)
+        draw.rectangle(corners, tuple(map(int, colour)), "black")
+        draw_text(draw, (x + SWATCH + SPACE // 2, top), text, "black", TEXT)
+    if left_over > 0:
+        top = picture.height + GAP + (row + 1) * LINE
+        draw_text(draw, (SPACE, top), f"and {left_over} more", "black", TEXT)
     return sheet
 
 

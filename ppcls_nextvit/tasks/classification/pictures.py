@@ -7,11 +7,10 @@ import numpy as np
 
 from ...engine.curves import pyplot
 from ..fonts import shortened, with_letters_of
-from ..pictures import draw_precision_curves
+from ..pictures import MOST_CURVES, draw_precision_curves
 from .quality import BINS, calibration, precision_recall
 
 MAX_CONFUSION_CLASSES = 50
-MOST_CURVES = 20  # classes whose curves are told apart
 LONGEST = 40  # characters of a name
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -14,6 +14,8 @@ from ...data.rle import mask_tools
 from ...engine.distributed import Processes
 
 __all__ = ["coco_map", "gathered", "result_records"]
+
+Curve = Tuple[np.ndarray, np.ndarray]  # recall and precision
 
 # pycocotools' order
 FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
@@ -66,13 +68,18 @@ def gathered(records: List[Dict[str, Any]], processes: Processes) -> List[Dict[s
     ]
 
 
-def coco_map(dataset: COCODataset, records: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+def coco_map(
+    dataset: COCODataset,
+    records: Sequence[Dict[str, Any]],
+    curves: Optional[Dict[str, Curve]] = None,
+) -> Dict[str, Any]:
     """{box_map, box_map_50, box_map_75, box_map_small, ..._medium, ..._large, class_box_map} of
     COCO's result records as shares, and {mask_map, ...} if they and the dataset have masks.
 
     dataset: a COCODataset, all of whose images count, found in or not. class_box_map,
     class_mask_map: {class name: share}. A size or a class without objects has None. ValueError if
-    there is no object at all.
+    there is no object at all. curves: gets {class name: (recall, precision)} of the boxes at an IoU
+    of 0.5, of the classes that have objects.
     """
     truth = dataset.ground_truth()
     if all(annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
@@ -80,7 +87,7 @@ def coco_map(dataset: COCODataset, records: Sequence[Dict[str, Any]]) -> Dict[st
             f"{dataset.annotation_path}: no object to find, so there is no average precision"
         )
     areas = [record["bbox"][2] * record["bbox"][3] for record in records]
-    result = _figures(truth, records, areas, "box", "bbox", dataset.class_names)
+    result = _figures(truth, records, areas, "box", "bbox", dataset.class_names, curves)
     if dataset.outlined and all("segmentation" in record for record in records):
         tools = mask_tools()
         areas = [float(tools.area(record["segmentation"])) for record in records]
@@ -95,6 +102,7 @@ def _figures(
     name: str,
     kind: str,
     class_names: Sequence[str],
+    curves: Optional[Dict[str, Curve]] = None,
 ) -> Dict[str, Any]:
     """The figures NAME_map, ..., class_NAME_map. truth: a pycocotools COCO. kind: pycocotools' name
     for what is compared. areas: of the records, by which the sizes are told apart.
@@ -115,6 +123,11 @@ def _figures(
     # [IoU thresholds, recalls, classes], all sizes, most detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     of_class = {label: share(precision[:, :, i].mean()) for i, label in enumerate(class_names)}
+    if curves is not None:
+        recall = np.asarray(evaluation.params.recThrs)
+        for i, label in enumerate(class_names):
+            if precision[0, 0, i] >= 0:
+                curves[label] = recall, precision[0, :, i]
     return {**figures, f"class_{name}_map": of_class}
 
 

@@ -16,15 +16,18 @@ from ...data.transforms.joint import fixed_pipeline
 from ...engine.distributed import Processes
 from ...models.api import Instances
 from ...schema import ConfigError
-from ..base import ResumableTask, Step
-from ..common import build_loaders, build_model, named, write_class_names
+from ..base import QuantizeRequest, ResumableTask, Step
+from ..common import build_loaders, build_model, class_names, named, write_class_names
+from ..fonts import shortened
 from ..joint import IMAGES_IN_REPORT, refuse_multilabel, shares, step_of
+from ..pictures import MOST_CURVES, draw_precision_curves
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
-from .metrics import coco_map, gathered, result_records
+from .metrics import Curve, coco_map, gathered, result_records
 from .pictures import comparison_sheet
 from .predict import SCORE_SHOWN, check_post_process, predict, predictor
+from .quantize import quantize
 from .subject import DetectorSubject, agreement, resized
 
 __all__ = ["DetectionTask"]
@@ -36,7 +39,6 @@ class DetectionTask(ResumableTask):
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
-    quantize = None  # there is no int8 export
     measure = staticmethod(measure)
     subject = DetectorSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
@@ -49,10 +51,16 @@ class DetectionTask(ResumableTask):
         self.train_loader: Any
         self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
+        self.curves: Dict[str, Curve] = {}  # of the last evaluation, see coco_map
         if training and getattr(self.model, "learns_masks", False):
             _check_outlines(self.train_loader.dataset, config.Arch.name)
         # or a context factory, to evaluate in low precision
         self.eval_autocast: Any = contextlib.nullcontext
+
+    @classmethod
+    def quantize(cls, config: Config, request: QuantizeRequest) -> int:
+        """The export of `request`, compared with float32; returns the exit status."""
+        return quantize(config, request, cls)
 
     @staticmethod
     def check(config: Config) -> None:
@@ -102,7 +110,8 @@ class DetectionTask(ResumableTask):
         """What evaluate() returns, of the `results` of all images of this process."""
         of_image = list(results)
         own = [record for records in of_image for record in records]
-        figures = coco_map(self.eval_loader.dataset, gathered(own, self.processes))
+        self.curves.clear()
+        figures = coco_map(self.eval_loader.dataset, gathered(own, self.processes), self.curves)
         return {**figures, "images": int(self.processes.sum([len(of_image)])[0])}
 
     def predictions(self, first_step: int = 0) -> Iterator[Tuple[int, Tuple[int, int], Instances]]:
@@ -117,8 +126,8 @@ class DetectionTask(ResumableTask):
             yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
 
     def report(self, directory: Union[str, Path]) -> None:
-        """Evaluation images with their true and their predicted objects, drawn into
-        `directory`/predictions.png.
+        """Evaluation images with their true and their predicted objects, and precision over recall
+        in the last evaluation, drawn into `directory`.
         """
         dataset, infer = self.eval_loader.dataset, self.config.Infer
         threshold = check_post_process(infer.PostProcess) if infer else SCORE_SHOWN
@@ -126,7 +135,13 @@ class DetectionTask(ResumableTask):
             (dataset.image(index), dataset.truth(index, size), found)
             for index, size, found in islice(self.predictions(), IMAGES_IN_REPORT)
         ]
-        comparison_sheet(rows, threshold).save(Path(directory) / "predictions.png")
+        names = class_names(self.config, dataset)
+        sheet = comparison_sheet(rows, threshold, names=names)
+        sheet.save(Path(directory) / "predictions.png")
+        if len(self.curves) <= MOST_CURVES:
+            shown = {shortened(name, 40): curve for name, curve in self.curves.items()}
+            path = Path(directory) / "precision_recall.png"
+            draw_precision_curves(path, shown, "boxes, at an IoU of 0.50")
 
 
 def _check_outlines(dataset: Any, model: str) -> None:

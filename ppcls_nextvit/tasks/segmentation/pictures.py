@@ -9,13 +9,14 @@ from PIL import Image, ImageDraw
 
 from .. import pictures
 from ..fonts import draw_text, shortened, text_width
-from ..pictures import LINE, TEXT, palette
+from ..pictures import LINE, TEXT, palette, with_legend
 
 __all__ = ["class_areas", "comparison_sheet", "draw_labels", "label_png", "overlay"]
 
 OPACITY = 0.55
 BACKGROUND = "background"  # a class of this name is left uncoloured
 UNLABELLED = 255
+SMALLEST = 256  # pixels of the longer side of a picture on a sheet
 SWATCH, GAP = 12, 8  # of the legend, in pixels
 
 
@@ -88,16 +89,29 @@ def comparison_sheet(
     rows: Sequence[Tuple[np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str]
 ) -> Image.Image:
     """rows: [(image uint8 [H, W, 3], true labels, predicted labels), ...] -> a PIL image, a row
-    each: picture, truth, prediction.
+    each: picture, truth, prediction, under it a legend. Small pictures grow by whole factors to
+    SMALLEST pixels.
     """
     drawn = [
         [
-            Image.fromarray(picture)
+            _grown(Image.fromarray(picture))
             for picture in (image, overlay(image, truth, names), overlay(image, found, names))
         ]
         for image, truth, found in rows
     ]
-    return pictures.comparison_sheet(drawn, ("image", "truth", "prediction"))
+    sheet = pictures.comparison_sheet(drawn, ("image", "truth", "prediction"))
+    labels = [part for _, truth, found in rows for part in (truth, found)]
+    seen = {int(label) for part in labels for label in np.unique(part)} - {UNLABELLED}
+    colours = palette(len(names))
+    shown = [label for label in sorted(seen) if names[label] != BACKGROUND]
+    entries = [(shortened(names[label], 40), colours[label]) for label in shown]
+    return with_legend(sheet, entries)
+
+
+def _grown(picture: Image.Image) -> Image.Image:
+    factor = max(1, SMALLEST // max(picture.size))
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def label_png(labels: np.ndarray, num_classes: int) -> Image.Image:
