@@ -357,7 +357,7 @@ def test_training_in_python(tmp_path, monkeypatch):
         nv.train("NextViT_small_224.yaml", epochs=3)
     photos(Path("photos"), red=6, blue=6)
     began = []
-    monkeypatch.setattr(training, "train_config", lambda config: began.append(config) or 0)
+    monkeypatch.setattr(training, "train_config", lambda config, _: began.append(config) or 0)
     run = nv.train("NextViT_small", data="photos", epochs=3, batch_size=2, options=SHALLOW)
     (config,) = began
     assert run == config.output_dir == Path("output/photos/NextViT_small")
