@@ -4,6 +4,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 from fonts import draw_text, shortened, text_width
@@ -17,6 +18,10 @@ OBJECT_OPACITY, LABEL_OPACITY = 0.45, 0.55
 OBJECT_TEXT, LEGEND_TEXT = 11, 13  # high, in pixels
 SMALLEST = 512  # to which side, in pixels, a small picture grows by whole factors
 LINE, SWATCH, GAP = 18, 12, 8  # of a legend, in pixels
+MARGIN = 2  # of the texts at boxes, in pixels
+BRIGHT = 140  # of a colour, from which text on it is black
+LONGEST = 40  # characters of a name at a box
+MOST_ENTRIES = 40  # of a legend
 BACKGROUND = "background"  # a class of this name is left uncoloured
 
 
@@ -32,12 +37,14 @@ def palette(count: int) -> np.ndarray:
 
 
 def draw_objects(image: np.ndarray, found: Objects, names: Sequence[str]) -> Image.Image:
-    """`image`, uint8 [H, W, 3], with mask, box, name and score of every object in a colour of its
-    own.
+    """`image`, uint8 [H, W, 3], with mask, box, name and score of every object in the colour of its
+    class with a legend, or, of a single class, in one of its own. Texts stand apart and within the
+    picture; one that finds no place is left out.
     """
     factor = max(1, SMALLEST // max(image.shape[:2]))
     pixels = _grown(image, factor).astype(np.float32)
-    colours = palette(max(1, len(found.boxes)))
+    several = len(names) > 1
+    colours = palette(len(names))[found.labels] if several else palette(max(1, len(found.boxes)))
     for mask, colour in zip(found.masks or (), colours):
         rows, columns = mask.part.shape
         area = pixels[
@@ -48,13 +55,99 @@ def draw_objects(image: np.ndarray, found: Objects, names: Sequence[str]) -> Ima
         area[inside] = (1 - OBJECT_OPACITY) * area[inside] + OBJECT_OPACITY * colour
     picture = Image.fromarray(np.round(pixels).astype(np.uint8))
     draw = ImageDraw.Draw(picture)
-    for box, label, score, colour in zip(found.boxes, found.labels, found.scores, colours.tolist()):
-        left, top, right, bottom = (factor * float(side) for side in box)
-        draw.rectangle((left, top, right, bottom), outline=tuple(colour))
-        text = f"{shortened(names[label])} {score:.2f}"
-        place = (left + 2, top + 1)
-        draw_text(draw, place, text, "white", OBJECT_TEXT, stroke_width=1, stroke_fill="black")
-    return picture
+    boxes = [[factor * float(side) for side in box] for box in found.boxes]
+    for box, colour in zip(boxes, colours.tolist()):
+        draw.rectangle(box, outline=tuple(colour))
+    taken: list[tuple] = []
+    for box, label, score, colour in zip(boxes, found.labels, found.scores, colours.tolist()):
+        text = f"{shortened(names[label], LONGEST)} {score:.2f}"
+        place = _free_place(text, box, picture.size, taken)
+        if place is not None:
+            taken.append(place)
+            red, green, blue = colour
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < BRIGHT
+            draw.rectangle(place, tuple(colour))
+            at = (place[0] + MARGIN, place[1])
+            draw_text(draw, at, text, "white" if dark else "black", OBJECT_TEXT)
+    return _with_legend(picture, _classes(found.labels, names)) if several else picture
+
+
+def _free_place(
+    text: str, box: Sequence[float], size: tuple[int, int], taken: Sequence[tuple]
+) -> Optional[tuple]:
+    """Where the text of a box stands: above it, in its corners or below, moved into the picture of
+    `size`; None where each of these touches one that is taken, or is too small.
+    """
+    width, height = round(text_width(text, OBJECT_TEXT)) + 2 * MARGIN, OBJECT_TEXT + 2 * MARGIN
+    if width >= size[0] or height >= size[1]:
+        return None
+    left, top, right, bottom = box
+    for x, y in (
+        (left, top - height),
+        (left, top + 1),
+        (left, bottom + 1),
+        (right - width, top - height),
+        (left, bottom - height),
+        (right - width, bottom + 1),
+    ):
+        x = min(max(x, 0), size[0] - width - 1)
+        y = min(max(y, 0), size[1] - height - 1)
+        place = (x, y, x + width, y + height)
+        if not any(_touch(place, other) for other in taken):
+            return place
+    return None
+
+
+def _touch(one: tuple, other: tuple) -> bool:
+    across = one[0] <= other[2] and other[0] <= one[2]
+    return across and one[1] <= other[3] and other[1] <= one[3]
+
+
+def _classes(labels: np.ndarray, names: Sequence[str]) -> list[tuple]:
+    """(name and number of objects, colour) of the classes that are there, most frequent first."""
+    counts = np.bincount(labels.astype(int), minlength=len(names))
+    order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+    colours = palette(len(names))
+    return [
+        (f"{shortened(names[label], LONGEST)} ({counts[label]})", colours[label]) for label in order
+    ]
+
+
+def _with_legend(picture: Image.Image, entries: Sequence[tuple]) -> Image.Image:
+    """`picture` above a legend of (text, RGB colour), in lines as wide as the picture."""
+    if not entries:
+        return picture
+    left_over = len(entries) - MOST_ENTRIES
+    places, x, row = [], GAP, 0
+    for text, _ in entries[:MOST_ENTRIES]:
+        text = _fitting(text, max(picture.width - SWATCH - 3 * GAP, 20))
+        width = SWATCH + GAP // 2 + round(text_width(text, LEGEND_TEXT)) + 2 * GAP
+        if x > GAP and x + width > picture.width:
+            x, row = GAP, row + 1
+        places.append((x, row, text))
+        x += width
+    height = LINE * (row + 1 + (left_over > 0)) + GAP // 2
+    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for (x, line, text), (_, colour) in zip(places, entries):
+        top = picture.height + GAP // 2 + line * LINE
+        corners = (x, top + 2, x + SWATCH, top + 2 + SWATCH)
+        draw.rectangle(corners, tuple(map(int, colour)), "black")
+        draw_text(draw, (x + SWATCH + GAP // 2, top), text, "black", LEGEND_TEXT)
+    if left_over > 0:
+        top = picture.height + GAP // 2 + (row + 1) * LINE
+        draw_text(draw, (GAP, top), f"and {left_over} more", "black", LEGEND_TEXT)
+    return sheet
+
+
+def _fitting(text: str, width: int) -> str:
+    """`text`, cut so that it is at most `width` pixels wide."""
+    if text_width(text, LEGEND_TEXT) <= width:
+        return text
+    while text and text_width(text + "…", LEGEND_TEXT) > width:
+        text = text[:-1]
+    return text + "…"
 
 
 def _grown(pixels: np.ndarray, factor: int) -> np.ndarray:
