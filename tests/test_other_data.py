@@ -54,6 +54,10 @@ def test_evaluation_on_other_data(run, tmp_path, capsys):
     words += ["-o", f"Infer.PostProcess={json.dumps(post)}", "--data", str(tmp_path / "all")]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+    assert main([*words, "--report", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert f"top1: {found['top1']:.4f} of 7 images" in page and "Calibration" in page
+    assert f"nextvit infer --model {weights}" in page and (tmp_path / "report/results.csv").exists()
 
 
 def test_other_classes_are_refused(run, tmp_path):

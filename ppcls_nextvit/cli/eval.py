@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate on this folder, of a layout that `nextvit train --data` takes: on its part "
         "for evaluation, or on all",
     )
+    parser.add_argument(
+        "--report", metavar="DIR", help="write report.html, results.csv and pictures into DIR"
+    )
     parser.add_argument("--layout", choices=LAYOUTS, help="of --data (default: what is there)")
 
 
@@ -39,12 +42,13 @@ def run(args: argparse.Namespace) -> int:
     if args.layout and not args.data:
         args.refuse("--layout is for --data")
     config = load(args)
+    report = Path(args.report) if args.report else None
     if not args.data:
-        print(json.dumps(evaluate(config)))
+        print(json.dumps(evaluate(config, report)))
         return 0
     from ..api.other_data import on_data
 
     with tempfile.TemporaryDirectory() as folder:
         config = on_data(config, Path(args.data), args.layout, Path(folder))
-        print(json.dumps(evaluate(config)))
+        print(json.dumps(evaluate(config, report)))
     return 0

@@ -58,16 +58,26 @@ pre { background: #f4f4f4; padding: .75rem; overflow-x: auto; font-size: .85rem;
 """
 
 
-def write_page(directory: Path, title: str, summary: str, tables: Mapping[str, Table]) -> None:
+def write_page(
+    directory: Path,
+    title: str,
+    summary: str,
+    tables: Mapping[str, Table],
+    model: Union[str, Path, None] = None,
+) -> None:
     """report.html and results.csv in the folder of a run, of what the run left there.
 
     title: the model; summary: how good it became. tables: further ones of the task, by their
-    titles.
+    titles. model: what the commands that use it are to be given; None: the folder.
     """
     evaluations, others = _evaluations(directory)
     with open(directory / "results.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(evaluations)
-    parts = [f"<h1>{html_text(title)}</h1>", f"<p>{html_text(summary)}</p>", _use(directory)]
+    parts = [
+        f"<h1>{html_text(title)}</h1>",
+        f"<p>{html_text(summary)}</p>",
+        _use(model or directory),
+    ]
     for name, heading in PICTURES[:1]:
         parts.append(_picture(directory / name, heading))
     for heading, table in {**others, **tables, SPEED: _speeds(others, tables)}.items():
@@ -131,7 +141,7 @@ def _speeds(*found: Mapping[str, Table]) -> Table:
     return [["", "images per second"], *rows] if rows else []
 
 
-def _use(directory: Path) -> str:
+def _use(directory: Union[str, Path]) -> str:
     commands = (
         f"nextvit infer --model {directory} --images IMAGES\n"
         f"nextvit export --model {directory} --to onnx -o Global.save_inference_dir=DIR"

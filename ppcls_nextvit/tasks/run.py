@@ -1,10 +1,14 @@
 """Train and evaluate what a configuration says."""
 
-from typing import Any, Dict
+import json
+from pathlib import Path
+from typing import Any, Dict, Optional
 
 from ..config import Config
 from ..engine import train as loop
+from ..engine.curves import pyplot
 from ..engine.distributed import start_processes
+from ..engine.page import write_page
 from ..schema import ConfigError
 from .registry import task_of
 
@@ -20,9 +24,11 @@ def train(config: Config, overwrite: bool = False) -> int:
     return loop.train(config, task_of(config), overwrite)
 
 
-def evaluate(config: Config) -> Dict[str, Any]:
+def evaluate(config: Config, report: Optional[Path] = None) -> Dict[str, Any]:
     """{metric: value, ..., images} of Global.pretrained_model (or Global.checkpoints) on
     DataLoader.Eval. Works in many processes too. ConfigError without weights.
+
+    report: a folder that gets report.html, results.csv and the pictures; for one process.
     """
     if not (config.Global.pretrained_model or config.Global.checkpoints or config.Arch.pretrained):
         raise ConfigError(
@@ -30,4 +36,16 @@ def evaluate(config: Config) -> Dict[str, Any]:
         )
     processes = start_processes(config.Global.device)
     task = task_of(config)(config, processes, training=False)
-    return task.evaluate()
+    if report is None:
+        return task.evaluate()
+    if processes.many:
+        raise ConfigError("a report is made by one process; evaluate without the launcher")
+    pyplot()  # a missing extra must show now
+    report.mkdir(parents=True, exist_ok=True)
+    result = task.evaluate()
+    with open(report / "log.jsonl", "w", encoding="utf-8") as file:
+        file.write(json.dumps({"kind": "eval", **result}) + "\n")
+    summary = f"{task.best_metric}: {result[task.best_metric]:.4f} of {result['images']} images"
+    weights = config.Global.pretrained_model or config.Global.checkpoints or config.path
+    write_page(report, config.Arch.name, summary, task.report(report) or {}, weights)
+    return result
