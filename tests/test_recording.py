@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 from paddle.nn import functional as F
 
-from ppcls_nextvit.export import static
+from ppcls_nextvit.export import processor, static
 from ppcls_nextvit.export.verify import Signature
 from ppcls_nextvit.models.detectors.boxes import batched_nms
 from ppcls_nextvit.models.recording import for_paddle_inference, paddle_inference, with_one_more
@@ -101,3 +101,24 @@ def test_suppression_with_a_row_more_keeps_the_same_boxes():
         found = batched_nms(boxes, scores, groups, 0.4)
     # the row more is the last, and as an index beyond all rows left out by the recorded operator
     assert found[found < 40].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "flags, precisions, expected, reason",
+    [
+        ("fpu avx512_bf16 amx_bf16", ("fp32", "bf16"), "bf16", "amx_bf16"),
+        ("fpu avx512_bf16", ("fp32", "bf16"), "bf16", "avx512_bf16"),
+        ("fpu avx512_bf16x", ("fp32", "bf16"), "fp32", "not known to compute"),
+        ("fpu avx512_bf16", ("fp32", "fp16"), "fp32", "no bf16"),
+        (None, ("fp32", "bf16"), "fp32", "not known to compute"),
+    ],
+)
+def test_auto_is_what_the_processor_computes_in(
+    tmp_path, monkeypatch, flags, precisions, expected, reason
+):
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(processor, "CPUINFO", path)
+    precision, why = processor.automatic_precision(precisions)
+    assert precision == expected and reason in why

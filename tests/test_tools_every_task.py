@@ -86,10 +86,23 @@ def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, messag
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config", ["nuclei_semfpn.yaml", "nuclei_mask_rcnn.yaml"])
-def test_int8_is_for_classifiers(capsys, config):
-    assert run(program_at("tools/quantize.py"), config, "no_file_is_read") == 1
-    assert "has no int8 export; that is for classifiers" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "config, options, message",
+    [
+        ("nuclei_mask_rcnn.yaml", [], "MaskRCNN has int8 for no target; got --to openvino"),
+        ("nuclei_semfpn.yaml", ["--to", "paddle"], "SemanticFPN has int8 for openvino and onnx"),
+        (
+            "nuclei_semfpn.yaml",
+            ["--to", "onnx", "--precision", "bf16"],
+            "has bf16 for openvino and",
+        ),
+        ("nuclei_semfpn.yaml", ["--keep-float", "1"], "--keep-float is for classifiers"),
+        ("fashion_mnist.yaml", ["--to", "onnx", "--precision", "bf16"], "--precision bf16 is of"),
+    ],
+)
+def test_what_is_not_reduced_is_said_before_weights_are_read(capsys, config, options, message):
+    assert run(program_at("tools/quantize.py"), config, "no_file_is_read", *options) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_options_of_another_task_are_refused(segmentor, tmp_path, capsys):

@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=list(TOLERANCES),
+        choices=[*TOLERANCES, "auto"],
         default="fp32",
-        help="default: %(default)s; int8 of --to lite stores weights, that of the others is "
+        help="default: %(default)s; auto: bf16 where the target has it and this processor computes "
+        "in it; int8 of --to lite stores weights, that of the others is "
         f"{sibling(parser, 'quantize')}'s",
     )
     parser.add_argument(
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     _on_cpu()
     request = ExportRequest(
         to=args.to,
-        precision=args.precision,
+        precision=_precision(args),
         batch=args.batch,
         size=_size(args.size),
         any_size=bool(args.size) and None in args.size,
@@ -106,6 +107,18 @@ def _check(args: argparse.Namespace) -> None:
         args.refuse(
             f"int8 of --to {args.to} is calibrated on images: {args.quantize} --to {args.to}"
         )
+
+
+def _precision(args: argparse.Namespace) -> str:
+    """That of --precision; what `auto` means here is printed."""
+    from ..export import TARGETS
+    from ..export.processor import automatic_precision
+
+    if args.precision != "auto":
+        return args.precision
+    precision, reason = automatic_precision(TARGETS[args.to].precisions)
+    print(f"--precision auto: {precision}, as {reason}")
+    return precision
 
 
 def _on_cpu() -> None:

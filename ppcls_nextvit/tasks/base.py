@@ -68,10 +68,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """What to write in int8. to: a name of export.TARGETS. calibration: a folder or a list of
-    images,
-    or None for those of DataLoader.Train, of which `images` are drawn. keep_float: so many layers
-    stay in float. threads: of the CPU, while latencies are measured.
+    """What to write in int8 or bf16, `precision`. to: a name of export.TARGETS. calibration: for
+    int8, a folder or a list of images, or None for those of DataLoader.Train, of which `images` are
+    drawn. keep_float: so many layers stay in float. threads: of the CPU, while latencies are
+    measured.
     """
 
     to: str = "openvino"
@@ -79,6 +79,7 @@ class QuantizeRequest:
     images: int = 300
     keep_float: int = 0
     threads: int = 1
+    precision: str = "int8"
 
 
 class Task(Protocol):

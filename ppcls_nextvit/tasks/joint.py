@@ -172,7 +172,8 @@ def check_request(config: Config, request: ExportRequest) -> None:
             f"classifiers"
         )
     precisions = TARGETS[request.to]
-    if request.precision not in precisions:
+    # int8 is quantize's, which knows where there is one
+    if request.precision not in (*precisions, "int8"):
         raise ConfigError(
             f"{config.path}: {config.Arch.name} goes to {request.to} in {', '.join(precisions)}; "
             f"got --precision {request.precision}"

@@ -1,5 +1,5 @@
-"""From a configuration to an int8 export, and what it costs and saves against float32, on labelled
-images and side by side in time.
+"""From a configuration to an int8 or bfloat16 export, and what it costs and saves against float32,
+on labelled images and side by side in time.
 """
 
 import json
@@ -32,7 +32,7 @@ from .predict import preprocess_of
 __all__ = [
     "calibration_images",
     "compare_precisions",
-    "export_int8",
+    "export_reduced",
     "export_pair",
     "quantize",
     "table",
@@ -45,48 +45,57 @@ CHECKED = 8
 
 
 def quantize(config: Config, request: QuantizeRequest) -> int:
-    """Write the int8 export that `request` asks for, compare it with float32, and print how they
-    compare; see export_int8.
+    """Write the int8 or bf16 export that `request` asks for, compare it with float32, and print how
+    they compare; see export_reduced.
 
     Returns the exit status. ConfigError, FileNotFoundError, ImageError for images that cannot be
     read.
     """
     if is_multi_label(config):
         raise ConfigError(
-            f"{config.path}: int8 is for one label an image, by whose accuracy it is compared; "
-            f"export a classifier of several labels in fp32"
+            f"{config.path}: {request.precision} is for one label an image, by whose accuracy it "
+            f"is compared; export a classifier of several labels in fp32"
         )
-    images = calibration_images(config, request.calibration, request.images)
-    report = export_int8(config, TARGETS[request.to], images, request.keep_float, request.threads)
+    target, precision = TARGETS[request.to], request.precision
+    if precision not in target.precisions:
+        able = [name for name, other in TARGETS.items() if precision in other.precisions]
+        raise ConfigError(f"--precision {precision} is of --to {' and '.join(able)}")
+    count = request.images if precision == "int8" else 1
+    images = calibration_images(config, request.calibration, count)
+    report = export_reduced(
+        config, target, images, request.keep_float, request.threads, request.precision
+    )
+    calibrated = f", calibrated on {len(images)} images" if precision == "int8" else ""
     print(
-        f"{config.Global.save_inference_dir}: int8 for {request.to}, calibrated on {len(images)} "
-        f"images\n\n{table(report)}"
+        f"{config.Global.save_inference_dir}: {precision} for {request.to}{calibrated}\n\n"
+        f"{table(report, precision)}"
     )
     if report["kept_float"]:
         print("kept in float:", ", ".join(report["kept_float"]))
     return 0
 
 
-def export_int8(
+def export_reduced(
     config: Config,
     target: Target,
     images: Sequence[np.ndarray],
     keep_float: int = 0,
     threads: int = 1,
+    reduced: str = "int8",
 ) -> Dict[str, Any]:
-    """Write the int8 export of Global.pretrained_model to Global.save_inference_dir, with
-    `accuracy.json`; returns that report.
+    """Write the export in the precision `reduced` of Global.pretrained_model to
+    Global.save_inference_dir, with `accuracy.json`; returns that report.
 
     target: of TARGETS. images: float32 [C, H, W], to calibrate with (see calibration_images).
     keep_float: see export_pair.
     threads: of the CPU, while latencies are measured. The float32 export beside it is made in a
-    temporary folder. ExportError if the int8 files are far from the model.
+    temporary folder. ExportError if the files are far from the model.
     """
     model, weights = trained_model(config)
     description = describe_config(config, preprocess_of(config), class_names(config), weights)
     directory, softmax = Path(config.Global.save_inference_dir), config.Arch.infer_add_softmax
     with tempfile.TemporaryDirectory() as folder:
-        folders = {"fp32": Path(folder), "int8": directory}
+        folders = {"fp32": Path(folder), reduced: directory}
         pair = export_pair(
             model,
             target,
@@ -96,19 +105,25 @@ def export_int8(
             images,
             softmax,
             keep_float,
+            reduced,
         )
-        float_program, int8_program = (
+        float_program, reduced_program = (
             target.load(path, pair.signature, precision, threads)
             for precision, path in folders.items()
         )
         (name,) = pair.signature.inputs
         report: Dict[str, Any] = {
             "target": target.name,
-            "calibrated_on": len(images),
+            "calibrated_on": len(images) if reduced == "int8" else 0,
             "kept_float": pair.kept_float,
             "threads": threads,
             **compare_precisions(
-                float_program, int8_program, config, name, pair.signature.outputs[0]
+                float_program,
+                reduced_program,
+                config,
+                name,
+                pair.signature.outputs[0],
+                reduced=reduced,
             ),
         }
         for precision in folders:
@@ -119,8 +134,8 @@ def export_int8(
 
 @dataclass
 class Pair:
-    """What `export_pair` wrote: {"fp32": Exported, "int8": Exported}, their Signature, the layers
-    that stayed in float.
+    """What `export_pair` wrote: {precision: Exported} of both, their Signature, the layers that
+    stayed in float.
     """
 
     exported: dict
@@ -137,22 +152,23 @@ def export_pair(
     images: Sequence[np.ndarray],
     softmax: bool = True,
     keep_float: int = 0,
+    reduced: str = "int8",
 ) -> Pair:
-    """`model`'s float32 and int8 exports to `target`, any batch of `size` = (height, width);
-    returns Pair.
+    """`model`'s exports in float32 and in the precision `reduced` to `target`, any batch of `size`
+    = (height, width); returns Pair.
 
-    folders: {"fp32": path, "int8": path}. images: float32 [C, height, width], to calibrate with and
-    to compare on.
+    folders: {"fp32": path, reduced: path}. images: float32 [C, height, width], to calibrate with
+    and to compare on.
     keep_float: so many layers stay in float (see quantize_onnx); ValueError for a target without
     int8_engine.
     """
-    engine: Any = target.int8_engine
+    engine: Any = target.int8_engine if reduced == "int8" else None
     if keep_float and engine is None:
         able = [name for name, other in TARGETS.items() if other.int8_engine]
         raise ValueError(
             f"layers are kept in float for {' and '.join(able)}; --to {target.name} takes none"
         )
-    options = dict(target.int8_options)
+    options = dict(target.int8_options) if reduced == "int8" else {}
     kept: list = []
 
     def write(layer, folder, signature, precision, images):
@@ -180,15 +196,15 @@ def export_pair(
     )
     batch = {name: np.stack(images[:CHECKED]) for name in signature.inputs}
     compare = log_probability_difference if softmax else relative_difference
-    int8_target = replace(target, write=write) if keep_float else target
-    exported["int8"] = export_layer(
+    keeping = replace(target, write=write) if keep_float else target
+    exported[reduced] = export_layer(
         Classifier(model, softmax),
-        int8_target,
-        folders["int8"],
+        keeping,
+        folders[reduced],
         signature,
         [batch],
         described,
-        "int8",
+        reduced,
         reference=model,
         compare=compare,
         classes=signature.outputs[0],
@@ -240,15 +256,16 @@ def _drawn(total, count, seed):
 
 def compare_precisions(
     float_program: Any,
-    int8_program: Any,
+    reduced_program: Any,
     config: Config,
     input_name: str,
     output_name: str,
     rounds: int = 20,
     runs: int = 3,
+    reduced: str = "int8",
 ) -> Dict[str, Any]:
-    """{images, fp32: {top1, latency_ms}, int8: {top1, latency_ms}, agreement, top1_loss,
-    latency_ratio} on DataLoader.Eval.
+    """{images, fp32: {top1, latency_ms}, reduced: {top1, latency_ms}, agreement, top1_loss,
+    latency_ratio} on DataLoader.Eval. reduced: the precision of `reduced_program`.
 
     Programs: see verify.py. agreement: share of images with the same best class. top1_loss: in
     points. latency: of one image; the medians over `rounds` of `runs` runs in which the two took
@@ -260,13 +277,13 @@ def compare_precisions(
         pixels, labels = batch["image"].numpy(), batch["label"].numpy()
         best = [
             program({input_name: pixels})[output_name].argmax(axis=-1)
-            for program in (float_program, int8_program)
+            for program in (float_program, reduced_program)
         ]
         correct += [(classes == labels).sum() for classes in best]
         same, images, one = same + int((best[0] == best[1]).sum()), images + len(labels), pixels[:1]
-    taken: Dict[str, List[float]] = {"fp32": [], "int8": []}
+    taken: Dict[str, List[float]] = {"fp32": [], reduced: []}
     for _ in range(rounds):
-        for name, program in (("fp32", float_program), ("int8", int8_program)):
+        for name, program in (("fp32", float_program), (reduced, reduced_program)):
             # the other has had the caches
             program({input_name: one})
             taken[name].append(
@@ -276,10 +293,10 @@ def compare_precisions(
     return {
         "images": images,
         "fp32": {"top1": top1[0], "latency_ms": statistics.median(taken["fp32"])},
-        "int8": {"top1": top1[1], "latency_ms": statistics.median(taken["int8"])},
+        reduced: {"top1": top1[1], "latency_ms": statistics.median(taken[reduced])},
         "agreement": same / images,
         "top1_loss": 100 * (top1[0] - top1[1]),
-        "latency_ratio": statistics.median(b / a for a, b in zip(taken["fp32"], taken["int8"])),
+        "latency_ratio": statistics.median(b / a for a, b in zip(taken["fp32"], taken[reduced])),
     }
 
 
@@ -289,18 +306,18 @@ def _milliseconds(program, batch):
     return 1e3 * (time.perf_counter() - start)
 
 
-def table(report: Dict[str, Any]) -> str:
+def table(report: Dict[str, Any], reduced: str = "int8") -> str:
     """The report of `compare_precisions`, with `bytes` beside each latency, as a Markdown table."""
     lines = ["| | top-1 % | MB | ms, 1 image |", "|---|---|---|---|"]
-    for name in ("fp32", "int8"):
+    for name in ("fp32", reduced):
         row = report[name]
         lines.append(
             f"| {name} | {100 * row['top1']:.2f} | {row['bytes'] / 1e6:.1f} | "
             f"{row['latency_ms']:.2f} |"
         )
     lines.append(
-        f"| int8 to fp32 | {-report['top1_loss']:+.2f} | x "
-        f"{report['int8']['bytes'] / report['fp32']['bytes']:.2f} "
+        f"| {reduced} to fp32 | {-report['top1_loss']:+.2f} | x "
+        f"{report[reduced]['bytes'] / report['fp32']['bytes']:.2f} "
         f"| x {report['latency_ratio']:.2f} |"
     )
     return "\n".join(

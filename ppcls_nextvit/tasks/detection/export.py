@@ -66,13 +66,13 @@ def _rows(labels: Tensor, scores: Tensor, boxes: Tensor) -> Tensor:
     return paddle.concat([numbers, boxes], axis=-1)
 
 
-def export(config: Config, request: ExportRequest) -> Exported:
+def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] = ()) -> Exported:
     """The detector of `config` with its weights, written into Global.save_inference_dir.
 
     request.batch: 1 or None; the program takes one image. request.size: of the padded image,
     multiples of 32, or None for any. request.photos: on which the files are compared with the
-    model; by default the first of Infer.infer_imgs. ConfigError, ValueError, ExportError,
-    ImageError, ImportError (a missing extra): nothing was written.
+    model; by default the first of Infer.infer_imgs. images: to calibrate int8 with. ConfigError,
+    ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was written.
     """
     check_request(config, request)
     if request.batch not in (None, 1):
@@ -120,6 +120,7 @@ def export(config: Config, request: ExportRequest) -> Exported:
         reference=reference,
         compare=compare,
         any_rows=compare is not set_difference,
+        images=images,
         **options,
     )
 

@@ -17,7 +17,7 @@ from .export import INPUTS, padded
 from .predict import check_post_process, model_inputs
 from .results import DetectionResult
 
-__all__ = ["exported_predictor"]
+__all__ = ["exported_predictor", "instances_of"]
 
 
 def exported_predictor(opened: Opened) -> ImagePredictor:
@@ -36,13 +36,13 @@ def exported_predictor(opened: Opened) -> ImagePredictor:
         batch = dict(zip(INPUTS, made.values()))
         if sides[0] is not None:
             batch[INPUTS[0]] = padded(batch[INPUTS[0]], sides, image.name)
-        found = _instances(opened(batch), *pixels.shape[:2])
+        found = instances_of(opened(batch), *pixels.shape[:2])
         return DetectionResult(image, found, names, threshold)
 
     return ImagePredictor(names, result)
 
 
-def _instances(outputs: Dict[str, np.ndarray], height: int, width: int) -> Instances:
+def instances_of(outputs: Dict[str, np.ndarray], height: int, width: int) -> Instances:
     """The rows (label, score, x1, y1, x2, y2) of the program, and their masks, in an image of
     `height` x `width` pixels.
     """

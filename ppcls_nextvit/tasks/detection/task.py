@@ -16,7 +16,7 @@ from ...data.transforms.joint import fixed_pipeline
 from ...engine.distributed import Processes
 from ...models.api import Instances
 from ...schema import ConfigError
-from ..base import ResumableTask, Step
+from ..base import QuantizeRequest, ResumableTask, Step
 from ..common import build_loaders, build_model, class_names, named, write_class_names
 from ..fonts import shortened
 from ..joint import IMAGES_IN_REPORT, refuse_multilabel, shares, step_of
@@ -27,6 +27,7 @@ from .exported import exported_predictor
 from .metrics import Curve, coco_map, gathered, result_records
 from .pictures import comparison_sheet
 from .predict import SCORE_SHOWN, check_post_process, predict, predictor
+from .quantize import quantize
 from .subject import DetectorSubject, agreement, resized
 
 __all__ = ["DetectionTask"]
@@ -38,7 +39,6 @@ class DetectionTask(ResumableTask):
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
-    quantize = None  # there is no int8 export
     measure = staticmethod(measure)
     subject = DetectorSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
@@ -56,6 +56,11 @@ class DetectionTask(ResumableTask):
             _check_outlines(self.train_loader.dataset, config.Arch.name)
         # or a context factory, to evaluate in low precision
         self.eval_autocast: Any = contextlib.nullcontext
+
+    @classmethod
+    def quantize(cls, config: Config, request: QuantizeRequest) -> int:
+        """The export of `request`, compared with float32; returns the exit status."""
+        return quantize(config, request, cls)
 
     @staticmethod
     def check(config: Config) -> None:

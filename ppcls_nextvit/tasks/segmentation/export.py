@@ -1,7 +1,7 @@
 """A segmentor as exported files: the label of every pixel, and the class scores they come from."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from paddle import Tensor, nn
@@ -11,7 +11,7 @@ from ...data.images import decode_image
 from ...export import TARGETS
 from ...export.target import Exported, Target
 from ...export.target import export as export_layer
-from ...export.verify import Signature, image_batches, relative_difference
+from ...export.verify import Batch, Signature, image_batches, relative_difference
 from ...models import export_form
 from ...models.resizing import resize_like
 from ...models.segmentors.inference import Inference
@@ -25,6 +25,7 @@ __all__ = ["LabelMap", "difference", "export", "export_segmentor", "mean_differe
 
 INPUT_NAME = "x"
 OUTPUTS = ("labels", "logits")
+CHECKED = 8  # calibration images on which int8 files are compared with the model
 
 
 class LabelMap(nn.Layer):
@@ -70,6 +71,7 @@ def export_segmentor(
     batch: Optional[int] = None,
     size: Optional[Tuple[int, int]] = None,
     photos: Sequence[np.ndarray] = (),
+    calibration: Sequence[np.ndarray] = (),
     **options: Any,
 ) -> Exported:
     """`model`, a Segmentor with its weights, as `target`'s files in `directory`. See
@@ -77,7 +79,8 @@ def export_segmentor(
 
     description: what export.json shall hold beside what is known here. image_size: (height, width)
     meant for use. batch: a number, or None for any. size: (height, width), or None for any. photos:
-    float32 [3, H, W], on which the files are checked too. `model` is left in eval mode. ValueError,
+    float32 [3, H, W], on which the files are checked too. calibration: float32 [3, H, W], for
+    int8, on the first of which alone it is checked. `model` is left in eval mode. ValueError,
     ExportError, ImportError (a missing extra): nothing was written.
     """
     least = model.min_size
@@ -103,24 +106,29 @@ def export_segmentor(
         },
     }
     height, width = image_size
+    batches: Iterable[Batch] = image_batches(signature, (height, width), photos)
+    if calibration:
+        # outside their range int8 means nothing
+        batches = [{INPUT_NAME: image[None]} for image in calibration[:CHECKED]]
     return export_layer(
         LabelMap(export_form(model)),
         target,
         directory,
         signature,
-        image_batches(signature, (height, width), photos),
+        batches,
         description,
         reference=LabelMap(model),
         compare=mean_difference if getattr(model, "discontinuous", False) else difference,
-        images=photos,
+        images=calibration,
         **options,
     )
 
 
-def export(config: Config, request: ExportRequest) -> Exported:
+def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] = ()) -> Exported:
     """The segmentor of `config` with its weights, written into Global.save_inference_dir.
 
     Windows, scales and mirroring (Arch.inference) are left to the program that uses the files.
+    images: float32 [C, H, W], to calibrate int8 with, on some of which alone it is compared.
     ConfigError, ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was
     written.
     """
@@ -151,5 +159,6 @@ def export(config: Config, request: ExportRequest) -> Exported:
         request.size,
         prepared,
         precision=request.precision,
+        calibration=images,
         **options,
     )

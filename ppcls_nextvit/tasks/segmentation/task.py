@@ -17,7 +17,7 @@ from ...engine.distributed import Processes
 from ...models import variant_of
 from ...models.segmentors.inference import Inference, segment
 from ...schema import ConfigError, check_entries, check_mapping, coerce
-from ..base import ResumableTask, Step
+from ..base import QuantizeRequest, ResumableTask, Step
 from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, named, write_class_names
 from ..joint import IMAGES_IN_REPORT, check_size, refuse_multilabel, shares, step_of
@@ -29,6 +29,7 @@ from .losses import LOSSES, build_loss, check_classes
 from .metrics import METRICS, build_metric
 from .pictures import comparison_sheet
 from .predict import predict, predictor
+from .quantize import quantize
 from .subject import SegmentorSubject, agreement, resized
 from .views import Views
 
@@ -41,7 +42,6 @@ class SegmentationTask(ResumableTask):
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
-    quantize = None  # there is no int8 export
     measure = staticmethod(measure)
     subject = SegmentorSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
@@ -77,6 +77,11 @@ class SegmentationTask(ResumableTask):
             return None
         place = "DataLoader.Eval.dataset.transform_ops"
         return Views(self.config.section(place), inference, place, self.model.min_size)
+
+    @classmethod
+    def quantize(cls, config: Config, request: QuantizeRequest) -> int:
+        """The export of `request`, compared with float32; returns the exit status."""
+        return quantize(config, request, cls)
 
     @staticmethod
     def check(config: Config) -> None:

@@ -1,0 +1,126 @@
+"""Detectors and segmentors in lower precision, beside float32: the report, and what evaluation asks
+of an exported program.
+"""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_nextvit import create_model
+from ppcls_nextvit.models.segmentors.inference import segment
+from ppcls_nextvit.tasks.detection.quantize import ExportedDetector
+from ppcls_nextvit.tasks.reduced import _table
+from ppcls_nextvit.tasks.segmentation.quantize import ExportedSegmentor
+from support.paths import ROOT
+from support.programs import program_at
+
+TINY = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
+QUICKSTART = ROOT / "configs" / "quickstart"
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_evaluation_asks_the_program_in_the_segmentor_s_place(mode):
+    paddle.seed(0)
+    inference = {"mode": mode, "crop_size": [64, 64], "stride": [32, 32]}
+    model = create_model(
+        "SemanticFPN", num_classes=3, backbone=TINY, fpn_channels=8, channels=8, inference=inference
+    )
+    model.eval()
+
+    def program(batch):
+        return {"logits": model.decode(paddle.to_tensor(batch["x"])).numpy()}
+
+    image = paddle.randn([1, 3, 64, 96])
+    with paddle.no_grad():
+        labels = [
+            segment(asked, [(image, [(60, 90)])], [(30, 45)], model.inference)[0].numpy()
+            for asked in (model, ExportedSegmentor(model, program))
+        ]
+    assert np.array_equal(*labels) and labels[0].shape == (30, 45)
+
+
+def test_evaluation_asks_the_program_for_each_image_of_a_batch():
+    given = []
+
+    def program(batch):
+        given.append({name: array.tolist() for name, array in batch.items() if name != "image"})
+        corner = float(batch["im_shape"][0, 0])
+        return {"objects": np.float32([[1, 0.5, 0, 0, corner, corner]])}
+
+    model = create_model("DINO", num_classes=2, backbone=TINY, **DINO)
+    batch = {
+        "image": paddle.zeros([2, 3, 64, 64]),
+        "shape": paddle.to_tensor([[50, 60], [64, 32]]),
+        "scale": paddle.ones([2, 2]),
+        "original": paddle.to_tensor([[50, 60], [64, 32]]),
+    }
+    found = ExportedDetector(model, program).predict(batch)
+    assert [one.boxes[0, 3] for one in found] == [50, 64] and found[0].masks is None
+    assert [one["im_shape"] for one in given] == [[[50, 60]], [[64, 32]]]
+    assert found[0].labels.tolist() == [1] and found[0].scores.tolist() == [0.5]
+
+
+DINO = {
+    "num_queries": 4,
+    "max_detections": 4,
+    "channels": 32,
+    "heads": 4,
+    "points": 2,
+    "hidden": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+}
+
+
+def test_the_table_has_what_both_have_and_the_difference():
+    report = {
+        "images": 4,
+        "latency_ratio": 0.5,
+        "fp32": {"bytes": 20e6, "latency_ms": 10.0, "box_map": 0.5},
+        "bf16": {"bytes": 10e6, "latency_ms": 5.0, "box_map": 0.25},
+    }
+    assert _table(report, "bf16", ("box_map", "mask_map")).splitlines() == [
+        "| | box_map % | MB | ms, 1 image |",
+        "|---|---|---|---|",
+        "| fp32 | 50.00 | 20.0 | 10.00 |",
+        "| bf16 | 25.00 | 10.0 | 5.00 |",
+        "| bf16 to fp32 | -25.00 | x 0.50 | x 0.50 |",
+        "",
+        "on 4 images",
+    ]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("precision, to", [("bf16", "paddle"), ("int8", "openvino")])
+def test_a_segmentor_is_reduced_and_compared(tmp_path, monkeypatch, capsys, precision, to):
+    for package in {"paddle": (), "openvino": ("nncf", "openvino", "paddle2onnx")}[to]:
+        pytest.importorskip(package, reason="needs the extras `openvino` and `int8`")
+    monkeypatch.chdir(ROOT)
+    paddle.seed(0)
+    model = create_model(
+        "SemanticFPN", num_classes=2, backbone=TINY, fpn_channels=16, channels=16, dropout=0.0
+    )
+    paddle.save(model.state_dict(), f"{tmp_path}/weights.pdparams")
+    backbone = "{name: NextViT_small, depths: [1, 1, 5, 1], extra_norms: True}"
+    arguments = [
+        *("-c", str(QUICKSTART / "nuclei_semfpn.yaml")),
+        *("-o", f"Global.pretrained_model={tmp_path}/weights"),
+        *("-o", f"Global.save_inference_dir={tmp_path}/out"),
+        *(
+            "-o",
+            "Arch={name: SemanticFPN, class_num: 2, fpn_channels: 16, channels: 16, backbone: ",
+        ),
+        *("--to", to, "--precision", precision, "--images", "4"),
+    ]
+    arguments[7] += backbone + "}"
+    assert program_at("tools/quantize.py").main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    assert report["images"] == 4 and report["calibrated_on"] == (4 if precision == "int8" else 0)
+    assert abs(report[precision]["mIoU"] - report["fp32"]["mIoU"]) < 0.2
+    described = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert described["Export"]["precision"] == precision
+    if precision == "int8":
+        assert report["int8"]["bytes"] < 0.5 * report["fp32"]["bytes"]
+    assert f"| {precision} to fp32 |" in capsys.readouterr().out
