@@ -110,6 +110,7 @@ class Run:
         if goes_on:
             log.forget_after(*self._resumed_at)
         else:
+            processes.barrier()  # all have read the weights that may lie in the folder
             log.start_anew(overwrite)
         if processes.is_main:
             (self.directory / "config.yaml").write_text(dump_config(config), encoding="utf-8")
