@@ -350,16 +350,19 @@ def test_an_export_that_is_none(tmp_path):
         ("[]", "not written by an export"),
         ('{"Export": {"inputs": 3}}', "not written by an export"),
         (_export(target="abacus"), "'abacus', which is no target here"),
-        (_export(files=["gone.bin"]), "gone.bin' is missing; export it anew"),
+        (_export(files={"gone.bin": {"sha256": "0"}}), "gone.bin' is missing; export it anew"),
+        (_export(files={"export.json": {"sha256": "0"}}), "'export.json' is not what export.json"),
     ):
         (tmp_path / "export.json").write_text(content)
         with pytest.raises(ExportError, match=message):
             nv.load(tmp_path)
 
 
-def _export(target="paddle", files=()):
+def _export(target="paddle", files=None):
     made = {"target": target, "precision": "fp32", "inputs": {"x": [1, 3, 8, 8]}, "outputs": ["o"]}
-    return json.dumps({"Export": made, "Files": files, "Global": {"model_name": "NextViT_small"}})
+    return json.dumps(
+        {"Export": made, "Files": files or {}, "Global": {"model_name": "NextViT_small"}}
+    )
 
 
 @pytest.mark.slow

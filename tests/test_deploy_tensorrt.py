@@ -10,8 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ppcls_nextvit import create_model
 from ppcls_nextvit.export import TARGETS
+from ppcls_nextvit.export.verify import Signature
+from ppcls_nextvit.models import export_form
+from ppcls_nextvit.models.registry import variant_of
 from ppcls_nextvit.tasks.classification.export import export_classifier
+from ppcls_nextvit.tasks.detection.export import ObjectTable
+from ppcls_nextvit.tasks.segmentation.export import LabelMap
 from support.pictures import clothes
 from support.programs import program_at
 from support.random_models import random_model
@@ -19,6 +25,7 @@ from support.random_models import random_model
 build = program_at("deploy/tensorrt/build.py")
 infer = program_at("deploy/tensorrt/infer.py")
 CLASSES = 10
+BACKBONE = {"name": "NextViT_small", "depths": [1, 1, 5, 1]}
 
 
 @pytest.fixture
@@ -147,6 +154,23 @@ class Logger:
 )
 def test_profiles(shape, asked, expected):
     assert build.profile_shapes(shape, asked, (384, 320)) == expected
+
+
+@pytest.mark.parametrize("rows, status", [([1, 2], 0), ([None, 2], 1), ([1, 2, 3], 1)])
+def test_a_detector_s_other_inputs_have_a_profile_too(tmp_path, monkeypatch, capsys, rows, status):
+    folder = write_export(tmp_path / "model", "fp32", (1, 3, None, None))
+    description = json.loads((folder / "export.json").read_text())
+    description["Export"]["inputs"] = {"image": [1, 3, None, None], "im_shape": rows}
+    (folder / "export.json").write_text(json.dumps(description))
+    tensorrt = stand_in()
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    assert build.main(["--model", str(folder), "--height", "32", "64", "96"]) == status
+    if status:
+        assert "expected sizes of images, got" in capsys.readouterr().err
+        return
+    shapes = dict(tensorrt.calls)["profile"]
+    assert shapes["im_shape"] == ((1, 2),) * 3
+    assert shapes["image"] == ((1, 3, 32, 32), (1, 3, 64, 32), (1, 3, 96, 32))
 
 
 @pytest.mark.parametrize(
@@ -524,3 +548,32 @@ def test_cuda_errors_carry_their_name():
     with pytest.raises(ValueError, match="cudaMalloc: cudaErrorMemoryAllocation"):
         cuda("cudaMalloc", 8)
     assert cuda("cudaFree", 8) is None and cuda("cudaStreamCreate") == 5
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("name", ["UPerNet", "DINO"])
+def test_tensorrt_rtx_builds_what_finds_and_what_segments(name, tmp_path):
+    """At any size, ahead of time for a GPU that is not here."""
+    for package in ("tensorrt_rtx_bindings", "paddle2onnx", "onnxslim"):
+        pytest.importorskip(package, reason=f"needs {package}, of the extras onnx and tensorrt")
+    arguments = {**variant_of(name).family.toy, "backbone": BACKBONE}
+    model = create_model(name, num_classes=3, **arguments)
+    model.eval()
+    image = (1, 3, None, None)
+    if name == "DINO":
+        pair = {"im_shape": (1, 2), "scale_factor": (1, 2)}
+        layer, signature = ObjectTable(model), Signature({"image": image, **pair}, ("objects",))
+    else:
+        layer, signature = LabelMap(model), Signature({"x": image}, ("labels", "logits"))
+    folder = write_export(tmp_path / "model", "fp32", image)
+    TARGETS["tensorrt"].write(export_form(layer), folder, signature, "fp32", ())
+    description = json.loads((folder / "export.json").read_text())
+    digest = hashlib.sha256((folder / "inference.onnx").read_bytes()).hexdigest()
+    description["Files"]["inference.onnx"]["sha256"] = digest
+    description["Export"]["inputs"] = {key: list(to) for key, to in signature.inputs.items()}
+    (folder / "export.json").write_text(json.dumps(description))
+    arguments = ["--rtx", "--compute-capability", "8.9"]
+    for side in ("--height", "--width"):
+        arguments += [side, "64", "128", "192"]
+    assert build.main(["--model", str(folder), *arguments]) == 0
+    assert (folder / "inference.engine").stat().st_size > 1e6

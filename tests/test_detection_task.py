@@ -458,6 +458,10 @@ def test_what_cannot_be_exported(run, tmp_path):
         ImageError, match="large.png: 128 x 128 pixels when transformed, more than the 64 x 64"
     ):
         export(config, ExportRequest(size=(64, 64), photos=tmp_path / "large.png"))
+    with pytest.raises(ConfigError, match="does not go to tensorrt: its choice of boxes is a NonZ"):
+        export(config, ExportRequest("tensorrt"))
+    with pytest.raises(ConfigError, match="goes to onnx in fp32; got --precision fp16"):
+        export(config, ExportRequest("onnx", "fp16"))
     with pytest.raises(ConfigError, match="no images; give -o Infer.infer_imgs=FILE_OR_DIRECTORY"):
         export(config_of(tmp_path, "Infer.infer_imgs=null"), ExportRequest())
     assert not (tmp_path / "inference").exists()

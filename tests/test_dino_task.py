@@ -269,7 +269,9 @@ def inputs_of(size, padded):
 
 def test_where_it_cannot_go(run):
     _, config = run
-    with pytest.raises(ConfigError, match="DINO goes to paddle, onnx and openvino, whole; --to li"):
+    with pytest.raises(
+        ConfigError, match="DINO goes to paddle, onnx, openvino and tensorrt, whole; -"
+    ):
         check_request(config, ExportRequest("lite"))
 
 

@@ -73,7 +73,7 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
     [
         (
             ["--to", "lite"],
-            "SemanticFPN goes to paddle, onnx and openvino, whole; --to lite is for classifiers",
+            "SemanticFPN goes to paddle, onnx, openvino and tensorrt, whole; --to lite is for",
         ),
         (["--features"], "--to paddle --features is for classifiers"),
         (["--to", "onnx", "--precision", "fp16"], "goes to onnx in fp32; got --precision fp16"),

@@ -46,7 +46,9 @@ def read_export(folder: str | Path) -> dict:
             *description["Export"]["inputs"].values(),
             [None, 3, *image_size(description)],
         ):
-            if len(shape) != 4 or not all(size is None or 0 < int(size) == size for size in shape):
+            # of images, or, of a detector's other inputs, of rows of fixed length
+            fits = len(shape) == 4 or (len(shape) == 2 and None not in shape)
+            if not fits or not all(size is None or 0 < int(size) == size for size in shape):
                 raise ValueError(f"expected sizes of images, got {shape}")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())[:300]

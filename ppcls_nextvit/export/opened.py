@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional
 
 from ..files import JSON_BYTES, parsing, read_text
 from ..schema import shown
+from ..weights.digest import sha256_of
 from . import TARGETS
 from .target import DESCRIPTION
 from .verify import Batch, ExportError, Program, Signature
@@ -41,8 +42,8 @@ def is_export(directory: Path) -> bool:
 
 def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
     """The export in the folder. program: what runs it, in place of the target's own engine.
-    ExportError where export.json is none, where files are missing or damaged, and where the engine
-    of the target does not run here; ImportError for a missing extra.
+    ExportError where export.json is none, where files are missing, damaged or others than it lists,
+    and where the engine of the target does not run here; ImportError for a missing extra.
     """
     path = directory / DESCRIPTION
     text = read_text(path, limit=JSON_BYTES)
@@ -53,7 +54,7 @@ def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
             {name: tuple(shape) for name, shape in made["inputs"].items()}, tuple(made["outputs"])
         )
         name, precision = str(made["target"]), str(made["precision"])
-        files = list(description["Files"])
+        files = {name: str(told["sha256"]) for name, told in description["Files"].items()}
         str(description["Global"]["model_name"])
     if name not in TARGETS:
         raise ExportError(
@@ -63,6 +64,12 @@ def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
     missing = [file for file in files if not (directory / file).exists()]
     if missing:
         raise ExportError(f"{directory}: {shown(missing[0])} is missing; export it anew")
+    for file, expected in files.items():
+        if sha256_of(directory / file) != expected:
+            raise ExportError(
+                f"{directory}: {shown(file)} is not what {DESCRIPTION} says was written (its "
+                f"SHA-256 differs); export it anew"
+            )
     program = program or TARGETS[name].load(directory, signature, precision)
     if program is None:
         raise ExportError(

@@ -12,6 +12,7 @@ import paddle
 from ..config import Config
 from ..data.images import ImageError
 from ..data.transforms.joint import JointPipeline
+from ..models import variant_of
 from ..schema import ConfigError
 from .base import ExportRequest, Step
 from .common import images_of, write_json
@@ -39,6 +40,7 @@ TARGETS = {
     "paddle": ("fp32", "bf16"),
     "onnx": ("fp32",),
     "openvino": ("fp32", "fp16", "bf16"),
+    "tensorrt": ("fp32",),
 }
 
 
@@ -165,6 +167,11 @@ def check_request(config: Config, request: ExportRequest) -> None:
         raise ConfigError(
             f"{config.path}: {config.Arch.name} goes to {known}, whole; "
             f"--to {request.to}{' --features' if request.features else ''} is for classifiers"
+        )
+    reason = getattr(variant_of(config.Arch.name).family, "refused", {}).get(request.to)
+    if reason:
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} does not go to {request.to}: {reason}"
         )
     if request.format == "pdmodel":
         raise ConfigError(

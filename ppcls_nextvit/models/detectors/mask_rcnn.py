@@ -43,6 +43,10 @@ class MaskRCNN(Detector):
     shown = ("acc",)
     # the arguments of a small one, for tests
     toy = {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "max_detections": 10}
+    # targets that it does not go to
+    refused = {
+        "tensorrt": "its choice of boxes is a NonZero of ONNX, which TensorRT-RTX (1.7) lacks"
+    }
     # those of its methods that are no network, for who measures them apart
     postprocessing = ("rpn_head.flat", "rpn_head.proposals", "roi_head.detect", "instances")
 

@@ -27,12 +27,13 @@ def exported_predictor(opened: Opened) -> ImagePredictor:
         names = [str(name) for name in told["PostProcess"]["label_list"]]
         transforms = told["PreProcess"]["transform_ops"]
         threshold = check_post_process({"score_threshold": told["PostProcess"]["score_threshold"]})
+        least = int(told.get("Model", {}).get("input", {}).get("min_size", 1))
         sides: Any = opened.signature.inputs[INPUTS[0]][2:]
     pipeline = JointPipeline(transforms, f"{where}: transform_ops")
 
     def result(image: InputImage, names: Sequence[str]) -> DetectionResult:
         pixels = image.pixels()
-        made = model_inputs(pixels, pipeline, image.name, 1)
+        made = model_inputs(pixels, pipeline, image.name, least)
         batch = dict(zip(INPUTS, made.values()))
         if sides[0] is not None:
             batch[INPUTS[0]] = padded(batch[INPUTS[0]], sides, image.name)
