@@ -3,6 +3,7 @@ written, and the written YAML is what trains; runs go on, end early, and leave e
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -272,6 +273,11 @@ def test_from_a_folder_to_predictions_and_on(tmp_path, monkeypatch, capsys):
     assert command(*words, **FAST) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2] == "predict: nextvit infer --model output/photos --images IMAGES"
+    log = Path("output/photos/NextViT_small/train.log").read_text()
+    assert re.search(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d a blue +5 +1$", log, re.MULTILINE)
+    for part in ("10 training images, 4 a step, 3 x 32 x 32; 0 workers; 2 evaluation", "threads: "):
+        assert part in log
+    assert "best_model.pdparams, latest.pdparams, report.html" in log and "top5" not in log
     model = nv.load("output/photos")
     assert model.names == ["a blue", "red"]
     assert len(model.predict("photos")) == 12

@@ -20,7 +20,7 @@ from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.progress import StopCheck, Stopped, StopSignal
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config, train
-from ppcls_nextvit.tasks.classification.task import ClassificationTask
+from ppcls_nextvit.tasks.classification.task import ClassificationTask, _telling
 from ppcls_nextvit.tasks.common import PHOTOS
 from support.programs import program_at
 from support.tiny_run import DATA, write_config
@@ -252,6 +252,33 @@ def test_a_signal_among_the_last_pictures_leaves_them(tmp_path, monkeypatch):
     config = quick(tmp_path)
     assert train(config) == 0
     assert "pictures of the evaluation: not drawn, because of signal 15" in said(config)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered_at_once(number, capfd):
+    stop = StopSignal()
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        assert "stopping: the run is saved after the current step" in capfd.readouterr().err
+        os.kill(os.getpid(), signal.SIGTERM)  # a launcher's, which comes again and again
+        time.sleep(0.05)
+        assert capfd.readouterr().err == "" and stop.number == number
+    finally:
+        stop.restore()
+
+
+@pytest.mark.parametrize(
+    "topk, class_num, expected",
+    [([1, 5], 3, [1]), ([1, 5], 5, [1]), ([1, 5], 6, [1, 5]), ([5], 3, [5]), ([2, 3], 4, [2, 3])],
+)
+def test_figures_of_which_every_image_is_right_are_not_told(topk, class_num, expected):
+    given = [{"TopkAcc": {"topk": topk}}]
+    assert _telling(given, class_num) == [{"TopkAcc": {"topk": expected}}]
+    assert _telling([{"TopkAcc": None}, {"X": None}], 3) == [
+        {"TopkAcc": {"topk": [1]}},
+        {"X": None},
+    ]
 
 
 def test_one_signal_leaves_once():

@@ -47,6 +47,7 @@ __all__ = ["ClassificationTask"]
 
 IMAGES_IN_REPORT = 40
 MISTAKES_IN_REPORT = 16
+MANY_CLASSES = 100
 # of Loss.Eval, Metric.Eval and Metric.Train, for one label an image and for several
 DEFAULTS: Dict[bool, Dict[str, list]] = {
     False: {
@@ -168,7 +169,7 @@ class ClassificationTask(Task):
         processes.
 
         with_predictions: also `labels` and `predictions`, int64 [N], or of several labels an image
-        [N, classes], 0 or 1, and `probabilities`, float16 [N, classes], in this process's order
+        [N, classes], 0 or 1, and `probabilities`, float [N, classes], in this process's order
         (for the pictures of one process).
         """
         self.model.eval()
@@ -182,7 +183,7 @@ class ClassificationTask(Task):
                 totals += np.array([float(loss) * label.shape[0], label.shape[0]])
                 if with_predictions:
                     seen.append(np.stack([label.numpy(), self._predicted(logits)]))
-                    probabilities.append(self._probabilities(logits).astype(np.float16))
+                    probabilities.append(self._probabilities(logits))
         totals = self.processes.sum(totals)
         result = self.metric.result(gathered(self.metric, self.processes))
         result.update(loss=float(totals[0] / totals[1]), images=int(totals[1]))
@@ -193,9 +194,10 @@ class ClassificationTask(Task):
         return result
 
     def _probabilities(self, logits: paddle.Tensor) -> np.ndarray:
-        """float32 [B, C]."""
+        """float32 [B, C], of many classes float16: of a whole dataset they are kept."""
         several = self.threshold is not None
-        return (F.sigmoid(logits) if several else F.softmax(logits, axis=-1)).numpy()
+        found = (F.sigmoid(logits) if several else F.softmax(logits, axis=-1)).numpy()
+        return found.astype(np.float16) if found.shape[1] > MANY_CLASSES else found
 
     def _predicted(self, logits: paddle.Tensor) -> np.ndarray:
         """The best class of each image, [B]; of several labels whether each is there, [B, C]."""
