@@ -7,11 +7,14 @@ that an ImportError says what is not installed.
 from typing import Any, NamedTuple
 
 from .classifiers import (
+    InBfloat16,
     PaddleEager,
     PaddleInference,
     SizedTorchEager,
     TimmOnnx,
+    TorchAutocast,
     TorchEager,
+    WithoutOperators,
     create_ours,
     create_ours_fused,
     create_paddleclas,
@@ -51,10 +54,13 @@ ENGINES = {
     "ours onnx int8": _deployed("onnx", "int8"),
     "ours paddle int8": _deployed("paddle", "int8"),
     "ours eager": Engine(PaddleEager, create_ours, ("latency", "train")),
+    "ours without operators": Engine(WithoutOperators, create_ours, ("latency", "train")),
+    "ours bf16": Engine(InBfloat16, create_ours, ("train",)),
     "ours fused": Engine(PaddleEager, create_ours_fused, ("latency",)),
     "paddleclas eager": Engine(PaddleEager, create_paddleclas, ("latency", "train")),
     "paddleclas inference": Engine(PaddleInference, create_paddleclas, ("latency",)),
     "timm eager": Engine(TorchEager, create_timm, ("latency", "train")),
+    "timm bf16": Engine(TorchAutocast, create_timm, ("train",)),
     "timm fused": Engine(TorchEager, create_timm_fused, ("latency",)),
     "timm compile": Engine(TorchEager, create_timm_compiled, ("latency",)),
     "timm onnx": Engine(TimmOnnx, create_timm_fused, ("latency",)),

@@ -130,6 +130,33 @@ class PaddleEager:
         return run
 
 
+class WithoutOperators(PaddleEager):
+    """Paddle, operator by operator, as where `nextvit build-ops` has not run."""
+
+    def __init__(self, create, variant, size, threads, folder):
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["PPCLS_NEXTVIT_OPS"] = empty
+            super().__init__(create, variant, size, threads, folder)
+            self.model(self.paddle.to_tensor(self.images(1)))  # which looks for them
+
+
+class InBfloat16(PaddleEager):
+    """Global.cpu_math: bf16."""
+
+    def train(self, batch):
+        from ppcls_nextvit import ops
+
+        if not (ops.has_convolution() and ops.cpu_multiplies_bfloat16()):
+            raise ValueError("bf16 needs nextvit build-ops, and AVX512-BF16 or AMX")
+        run = super().train(batch)
+
+        def run_in_bfloat16():
+            with ops.multiplying(bfloat16=True):
+                run()
+
+        return run_in_bfloat16
+
+
 class PaddleInference(PaddleEager):
     """The same model as a static graph, any batch, in Paddle Inference with oneDNN (CPU)."""
 
@@ -205,6 +232,19 @@ class TorchEager(PaddleEager):
             loss.item()
 
         return run
+
+
+class TorchAutocast(TorchEager):
+    """PyTorch whose operators take bfloat16 where it says that they should."""
+
+    def train(self, batch):
+        run = super().train(batch)
+
+        def run_in_bfloat16():
+            with self.torch.autocast("cpu", self.torch.bfloat16):
+                run()
+
+        return run_in_bfloat16
 
 
 class SizedTorchEager(TorchEager):

@@ -26,7 +26,8 @@ class GlobalSection:
     to the next.
     log_ranks: the processes that print, as '0,1'. use_visualdl: scalars for VisualDL too.
     print_mem_info: peak memory in every line.
-    to_static: train the model as a recorded graph.
+    to_static: train the model as a recorded graph. cpu_math: bf16 multiplies in bfloat16 within
+    the convolutions of a float32 run on a CPU, and sums in float32; see engine/precision.py.
     """
 
     epochs: int
@@ -53,6 +54,7 @@ class GlobalSection:
     print_mem_info: bool = False
     log_ranks: Union[str, int] = "0"
     to_static: bool = False
+    cpu_math: Literal["fp32", "bf16"] = "fp32"
     save_inference_dir: str = "./inference"
     infer_imgs: Union[str, List[str], None] = None
     class_num: Optional[int] = None  # PaddleClas's older place for Arch.class_num

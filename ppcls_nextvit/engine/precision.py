@@ -1,18 +1,21 @@
-"""Mixed precision: the model, optimiser, loss scaler and autocast of an AMP section."""
+"""Mixed precision: the model, optimiser, loss scaler and autocast of an AMP section; and what a
+float32 run multiplies in on a CPU.
+"""
 
 import contextlib
 from functools import partial
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.optimizer import Optimizer
 
+from .. import ops
 from ..config.sections import AMPSection
 from .logger import logger
 
-__all__ = ["evaluates_low", "float32_state", "mixed_precision"]
+__all__ = ["cpu_math", "evaluates_low", "float32_state", "mixed_precision"]
 
 
 def mixed_precision(
@@ -44,6 +47,27 @@ def mixed_precision(
             paddle.amp.auto_cast, level=amp.level, dtype=amp.dtype, use_promote=amp.use_promote
         ),
     )
+
+
+def cpu_math(name: str, device: str, to_static: bool) -> ContextManager[None]:
+    """Within it convolutions multiply as Global.cpu_math says: fp32, or bf16 where the compiled
+    operators compute them and the processor has instructions for it. What bf16 does, or why it
+    does nothing, is said in the log.
+    """
+    if name != "bf16":
+        return contextlib.nullcontext()
+    lacks = {
+        f"the device is {device}, not a CPU": device != "cpu",
+        "Global.to_static trains without compiled operators": to_static,
+        f"no compiled convolutions; {ops.status_line()}": not ops.has_convolution(),
+        "this processor has neither AVX512-BF16 nor AMX": not ops.cpu_multiplies_bfloat16(),
+    }
+    reason = next((text for text, is_so in lacks.items() if is_so), None)
+    if reason is not None:
+        logger.warning("Global.cpu_math bf16 does nothing here: %s", reason)
+        return contextlib.nullcontext()
+    logger.info("convolutions multiply in bfloat16 and sum in float32 (Global.cpu_math)")
+    return ops.multiplying(bfloat16=True)
 
 
 def float32_state(model: nn.Layer) -> Dict[str, np.ndarray]:

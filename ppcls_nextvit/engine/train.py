@@ -29,7 +29,7 @@ from .log import RunLog, environment, memory_text, peak_memory_mb
 from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .page import Table, write_page
-from .precision import evaluates_low, float32_state, mixed_precision
+from .precision import cpu_math, evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
 from .resume import Plan, read_saved
 from .schedule import build_schedule
@@ -55,7 +55,9 @@ def train(config: Config, task_class: Callable[..., Any], overwrite: bool = Fals
         log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
         stop = StopSignal()
         try:
-            return Run(config, task_class, processes, log, stop, overwrite).finish()
+            run = Run(config, task_class, processes, log, stop, overwrite)
+            with cpu_math(settings.cpu_math, processes.device, settings.to_static):
+                return run.finish()
         finally:
             stop.restore()
             log.close()

@@ -9,6 +9,8 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
+from .. import ops
+
 BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
 # tokens from which one product per image is fast and, in evaluation, spares two transposes
 LARGE_MAP = 128
@@ -30,13 +32,20 @@ def eager_on_cpu(x: Tensor) -> bool:
 
 
 class Conv2D(nn.Conv2D):
-    """Convolution. On a CPU, eagerly, the bias is added to [B, C, H * W], where Paddle's adding to
-    [B, C, H, W] is slow.
+    """Convolution. On a CPU, eagerly, it is the compiled operator where that is built; else its
+    bias is added to [B, C, H * W], where Paddle's adding to [B, C, H, W] is slow.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C_out, H', W']."""
-        if self.bias is None or not eager_on_cpu(x):
+        padding = self._updated_padding
+        plain = self._padding_mode == "zeros" and self._padding_algorithm == "EXPLICIT"
+        if not (plain and len(padding) == 2 and eager_on_cpu(x)):
+            return super().forward(x)
+        if ops.takes_convolution(x):
+            geometry = {"stride": self._stride, "padding": padding, "dilation": self._dilation}
+            return ops.conv2d(x, self.weight, self.bias, groups=self._groups, **geometry)
+        if self.bias is None:
             return super().forward(x)
         out = F.conv2d(
             x, self.weight, None, self._stride, self._padding, self._dilation, self._groups
@@ -45,8 +54,8 @@ class Conv2D(nn.Conv2D):
 
 
 class PointwiseConv2D(nn.Conv2D):
-    """1x1 convolution. On a CPU, eagerly, it is a matrix product, which is faster there
-    (docs/performance.md).
+    """1x1 convolution. On a CPU, eagerly, it is the compiled operator where that is built; else a
+    matrix product, which is faster there than Paddle's (docs/performance.md).
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class PointwiseConv2D(nn.Conv2D):
         """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         if not eager_on_cpu(x):
             return super().forward(x)
+        if ops.takes_convolution(x):
+            return ops.conv2d(x, self.weight, self.bias)
         batch, channels, height, width = x.shape
         if batch == 1 or (not self.training and height * width >= LARGE_MAP):
             return self._product(x.flatten(2)).reshape([batch, -1, height, width])

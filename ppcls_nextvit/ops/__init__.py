@@ -6,17 +6,23 @@
 from .attention import aggregated_attention
 from .building import BuildError, build
 from .calling import takes
+from .convolution import conv2d, cpu_multiplies_bfloat16, multiplying, takes_convolution
 from .deformable import deformable_attention
-from .loading import is_loaded, status_line
+from .loading import has_convolution, is_loaded, status_line
 from .position import position_bias
 
 __all__ = [
     "BuildError",
     "aggregated_attention",
     "build",
+    "conv2d",
+    "cpu_multiplies_bfloat16",
     "deformable_attention",
+    "has_convolution",
     "is_loaded",
+    "multiplying",
     "position_bias",
     "status_line",
     "takes",
+    "takes_convolution",
 ]

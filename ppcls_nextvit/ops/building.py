@@ -19,11 +19,12 @@ from typing import List, Sequence
 
 import paddle
 
-__all__ = ["BuildError", "build", "cache_folder", "compiler_name", "library_path"]
+__all__ = ["BuildError", "build", "cache_folder", "compiler_name", "has_onednn", "library_path"]
 
 SOURCES = Path(__file__).with_name("src")
 LIBRARY, NOTE = "operators.so", "build.json"
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-fopenmp", "-w")
+OPENMP, ONEDNN = "libiomp5.so", "libdnnl.so.3"  # of Paddle's own libraries
 SHOWN_LINES = 20  # of a compiler's last words
 MINUTES = 10
 
@@ -48,7 +49,7 @@ def _key() -> str:
     version = (paddle.version.full_version, paddle.version.commit)
     for text in (*version, sys.implementation.cache_tag, platform.machine(), *FLAGS):
         digest.update(str(text).encode() + b"\0")
-    for path in sorted(SOURCES.iterdir()):
+    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
@@ -56,6 +57,12 @@ def _key() -> str:
 def library_path() -> Path:
     """The library of this Paddle and these sources, whether it is there or not."""
     return cache_folder() / _key() / LIBRARY
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether this Paddle brings oneDNN as a library, and the operators the convolution."""
+    return (Path(paddle.sysconfig.get_lib()) / ONEDNN).is_file()
 
 
 def compiler_name() -> str:
@@ -109,9 +116,11 @@ def _compile(compiler: str, folder: Path) -> Path:
     """Compile the sources, side by side, and link them into a library in `folder`."""
     from paddle.utils.cpp_extension import CppExtension  # brings setuptools along
 
-    sources = [path for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".cc")]
+    folders = (SOURCES, SOURCES / "onednn") if has_onednn() else (SOURCES,)
+    found = sorted(path for folder in folders for path in folder.iterdir())
+    sources = [path for path in found if path.suffix in (".cpp", ".cc")]
     paddles = CppExtension(sources=[str(path) for path in sources])
-    includes = [f"-I{place}" for place in paddles.include_dirs]
+    includes = [f"-I{place}" for place in (SOURCES, *paddles.include_dirs)]
 
     def compiled(source: Path) -> str:
         made = str(folder / f"{source.name}.o")
@@ -125,8 +134,9 @@ def _compile(compiler: str, folder: Path) -> Path:
     places = [f"-L{place}" for place in paddles.library_dirs]
     places += [f"-Wl,-rpath,{place}" for place in paddles.runtime_library_dirs]
     threads = _threads_library(paddles.library_dirs)
+    onednn = [f"-l:{ONEDNN}"] if has_onednn() else []
     _output(
-        [compiler, "-shared", *objects, "-o", str(library), *places, threads]
+        [compiler, "-shared", *objects, "-o", str(library), *places, threads, *onednn]
         + list(paddles.extra_link_args)
     )
     return library
@@ -136,9 +146,8 @@ def _threads_library(folders: Sequence[str]) -> str:
     """The OpenMP to link: the one that Paddle's own products use, so that their threads and ours
     are the same.
     """
-    shipped = "libiomp5.so"
-    if any((Path(folder) / shipped).is_file() for folder in folders):
-        return f"-l:{shipped}"
+    if any((Path(folder) / OPENMP).is_file() for folder in folders):
+        return f"-l:{OPENMP}"
     return "-lgomp"
 
 

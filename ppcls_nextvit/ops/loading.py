@@ -6,7 +6,7 @@ from typing import Optional
 
 from . import building
 
-__all__ = ["is_loaded", "require", "status_line"]
+__all__ = ["has_convolution", "is_loaded", "require", "status_line"]
 
 LOG = logging.getLogger(__name__)
 ADVICE = "build with nextvit build-ops"
@@ -15,6 +15,11 @@ ADVICE = "build with nextvit build-ops"
 def is_loaded() -> bool:
     """Whether the compiled operators are there; the first call loads them."""
     return _failure() is None
+
+
+def has_convolution() -> bool:
+    """Whether the compiled operators are there, and the convolution among them."""
+    return is_loaded() and building.has_onednn()
 
 
 def require() -> None:
@@ -44,5 +49,6 @@ def status_line() -> str:
     """What models use, in one line."""
     failure = _failure()
     if failure is None:
-        return f"ops: compiled ({building.library_path()})"
+        less = "" if building.has_onednn() else f"; Paddle's convolutions: no {building.ONEDNN}"
+        return f"ops: compiled ({building.library_path()}){less}"
     return f"ops: {failure} (sliced form, slower); {ADVICE}"
