@@ -4,8 +4,11 @@ becomes of its pictures, and one that is told to stop leaves within seconds.
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config, train
 from ppcls_nextvit.tasks.classification.task import ClassificationTask, _telling
 from ppcls_nextvit.tasks.common import PHOTOS
+from support.paths import ROOT
 from support.programs import program_at
 from support.tiny_run import DATA, write_config
 
@@ -349,3 +353,13 @@ def test_processes_ask_each_other_about_every_second(monkeypatch, step_s, every)
         check()
     processes.others = 1.0
     assert any(check() for _ in range(4))
+
+
+def test_messages_outside_of_a_run_have_its_form():
+    """Paddle gives the root logger a handler with a form of its own."""
+    code = (
+        "from ppcls_nextvit.engine.distributed import start_processes; start_processes('cpu');"
+        "from ppcls_nextvit.engine.logger import logger; logger.warning('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d said\n", done.stderr), done.stderr

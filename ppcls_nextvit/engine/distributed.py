@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
 
-from .logger import logger
+from .logger import logger, use_format
 
 __all__ = ["Processes", "start_processes", "synchronise_batch_norms"]
 
@@ -86,6 +86,7 @@ def start_processes(device: str = "auto") -> Processes:
     device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced
     by the CPU, with a warning. Returns Processes.
     """
+    use_format()
     compiled = {
         "gpu": paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0,
         "xpu": paddle.is_compiled_with_xpu(),

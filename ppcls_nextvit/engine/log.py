@@ -16,11 +16,10 @@ import PIL
 
 from .. import __version__, ops
 from .distributed import Processes
-from .logger import logger
+from .logger import FORMAT, logger
 from .run_folder import has_run, remove_run_files, set_run_aside
 
 ROW = 80  # columns of the bar
-FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 resource: Any
 try:
