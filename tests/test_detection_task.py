@@ -31,7 +31,12 @@ from ppcls_nextvit.tasks.base import ExportRequest
 from ppcls_nextvit.tasks.common import build_model
 from ppcls_nextvit.tasks.detection.benchmark import measure
 from ppcls_nextvit.tasks.detection.export import ObjectTable, export, set_difference
-from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_boxes, draw_objects
+from ppcls_nextvit.tasks.detection.pictures import (
+    _colours_of_both,
+    comparison_sheet,
+    draw_boxes,
+    draw_objects,
+)
 from ppcls_nextvit.tasks.detection.predict import infer, model_inputs, transforms_of
 from ppcls_nextvit.tasks.detection.task import DetectionTask
 from support.paths import ROOT
@@ -130,10 +135,11 @@ def test_a_run_s_sheet_shows_images_truths_and_predictions(run):
         image, truth = dataset.image(index), dataset.truth(index, size)
         shown = found.scoring(0.3)
         assert len(shown.boxes)
+        _, colours = _colours_of_both(truth, shown, 1)
         pictures = (
             image.repeat(2, 0).repeat(2, 1),
             draw_boxes(image, truth["boxes"], truth["masks"], smallest=256),
-            draw_boxes(image, shown.boxes, [m.full() for m in shown.masks], smallest=256),
+            draw_boxes(image, shown.boxes, [m.full() for m in shown.masks], (), 256, colours),
         )
         for column, picture in enumerate(pictures):
             left, top = 260 * column, 18 + 260 * row
