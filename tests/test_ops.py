@@ -375,7 +375,7 @@ def test_without_the_operator_models_are_as_before(tmp_path):
         "except ValueError as error: print(error)\n"
     )
     lines = in_own_cache(["-c", code], tmp_path).stdout.splitlines()
-    assert lines[0] == "ops: not built (sliced form, slower); build with nextvit build-ops"
+    assert lines[0] == "ops: not built (sliced form, 1.7 x slower); build with nextvit build-ops"
     assert lines[1] == "[1, 5]"
     assert "run nextvit build-ops" in lines[2]
 

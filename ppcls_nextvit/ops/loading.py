@@ -10,6 +10,7 @@ __all__ = ["has_convolution", "is_loaded", "require", "status_line"]
 
 LOG = logging.getLogger(__name__)
 ADVICE = "build with nextvit build-ops"
+SLOWER = 1.7  # a training step of Next-ViT-S without the operators; docs/performance.md
 
 
 def is_loaded() -> bool:
@@ -51,4 +52,4 @@ def status_line() -> str:
     if failure is None:
         less = "" if building.has_onednn() else f"; Paddle's convolutions: no {building.ONEDNN}"
         return f"ops: compiled ({building.library_path()}){less}"
-    return f"ops: {failure} (sliced form, slower); {ADVICE}"
+    return f"ops: {failure} (sliced form, {SLOWER} x slower); {ADVICE}"
