@@ -124,3 +124,25 @@ def test_a_segmentor_is_reduced_and_compared(tmp_path, monkeypatch, capsys, prec
     if precision == "int8":
         assert report["int8"]["bytes"] < 0.5 * report["fp32"]["bytes"]
     assert f"| {precision} to fp32 |" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_exports_tells_the_parts_apart():
+    benchmark = program_at("benchmarks/exports.py")
+    watched = benchmark.Watched(lambda batch: {"y": batch["x"] + 1})
+    assert watched({"x": 1}) == {"y": 2} and 0 < watched.began <= watched.ended
+    row = {"preprocessing": 1, "network": 6, "postprocessing": 1, "image": 8}
+    figures = {
+        "a/onnx": {**row, "first_answer": 2, "peak_memory_mb": 300},
+        "a/int8": {**row, "image": 4, "first_answer": 1, "peak_memory_mb": 100},
+    }
+    assert benchmark.table(figures).splitlines()[2:] == [
+        "| onnx | 1.0 | 6.0 | 1.0 | 8.0 | 2.0 | 300 | 1.00 | 12 % |",
+        "| int8 | 1.0 | 6.0 | 1.0 | 4.0 | 1.0 | 100 | 0.50 | 25 % |",
+    ]
+
+
+@pytest.mark.chain
+def test_the_benchmark_of_exports_names_a_folder_that_is_none(tmp_path):
+    benchmark = program_at("benchmarks/exports.py")
+    with pytest.raises(SystemExit, match="cannot be measured: .*export.json"):
+        benchmark.main(["--models", str(tmp_path), "--images", str(tmp_path), "--rounds", "1"])
