@@ -121,17 +121,19 @@ def test_a_run_s_sheet_shows_images_truths_and_predictions(trained):
     weights = f"Global.pretrained_model={where / 'latest'}"
     task = SegmentationTask(load_config(config.path, [weights]), Processes(), training=False)
     sheet = np.asarray(Image.open(where / "predictions.png"))
-    assert sheet.shape == (18 + 4 * 132, 3 * 132 - 4, 3)
+    side = 2 * 128  # grown, and under all a legend
+    assert sheet.shape == (18 + 4 * (side + 4) + 18 + 4, 3 * (side + 4) - 4, 3)
     for row, (index, found) in enumerate(task.predictions()):
-        dataset, top = task.eval_loader.dataset, 18 + 132 * row
+        dataset, top = task.eval_loader.dataset, 18 + (side + 4) * row
         image = dataset.image(index)
         truth, prediction = (
             overlay(image, labels, task.class_names) for labels in (dataset.label(index), found)
         )
         assert (truth != image).any()
         for column, picture in enumerate((image, truth, prediction)):
-            shown = sheet[top : top + 128, 132 * column : 132 * column + 128]
-            np.testing.assert_array_equal(shown, picture)
+            left = (side + 4) * column
+            shown = sheet[top : top + side, left : left + side]
+            np.testing.assert_array_equal(shown, picture.repeat(2, 0).repeat(2, 1))
 
 
 class Matched(SemanticFPN):
