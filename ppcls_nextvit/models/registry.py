@@ -89,6 +89,8 @@ class HoldsBackbone(nn.Layer):
     to, and which says what images it takes.
     """
 
+    learns_masks = False  # of a detector, see api.Detector
+
     @property
     def in_channels(self) -> int:
         """Of the images."""

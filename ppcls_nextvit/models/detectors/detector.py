@@ -13,7 +13,6 @@ class Detector(HoldsBackbone):
     """A network of images -> a list of Detections, one per image."""
 
     task = "detection"
-    learns_masks = False
 
     def predict(self, batch: Mapping[str, Any]) -> List[Instances]:
         """What is in each image of an evaluation batch, in pixels of the original.
