@@ -845,7 +845,7 @@ def test_help_names_every_option():
     done = classify("--help")
     assert done.returncode == 0
     options = re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE)
-    assert len(options) == 10
+    assert len(options) == 14
     page = (ROOT / "deploy/cpp/README.md").read_text()
     assert [option for option in options if option not in page] == []
 

@@ -444,7 +444,7 @@ def test_makefile_builds_for_the_phone_with_the_ndk(tmp_path):
         done = cpp_programs.run("make", "-n", "-C", LITE, *given, f"ABI={abi}", env=environment)
         assert done.returncode == 0, done.stderr
         assert (
-            done.stdout.count(f"/bin/{compiler} -std=c++17") == 7
+            done.stdout.count(f"/bin/{compiler} -std=c++17") == 9
             and "libc++_shared.so" in done.stdout
         )
     assert (

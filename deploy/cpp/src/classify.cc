@@ -1,4 +1,4 @@
-// Classify images with an exported Next-ViT, by Paddle Inference.
+// Classify images, detect objects or label pixels with an exported model, by Paddle Inference.
 #include <paddle_inference_api.h>
 
 #include "program.h"
@@ -48,23 +48,41 @@ class PaddleInference : public nextvit::Engine {
                            " exported: " + nextvit::one_line(error.what()));
     }
     input_ = predictor_->GetInputHandle(predictor_->GetInputNames().at(0));
-    output_ = predictor_->GetOutputHandle(predictor_->GetOutputNames().at(0));
+    for (const std::string& name : predictor_->GetOutputNames()) outputs_.push_back(predictor_->GetOutputHandle(name));
+    if (outputs_.empty()) throw nextvit::Error(options.model + ": the model has no output");
   }
 
   std::vector<float> run(const std::vector<float>& batch, const std::array<int, 4>& shape) override {
     input_->Reshape({shape[0], shape[1], shape[2], shape[3]});
     input_->CopyFromCpu(batch.data());
     if (!predictor_->Run()) throw nextvit::Error("Paddle could not run the model");
-    size_t size = 1;
-    for (const int dimension : output_->shape()) size *= dimension;
-    std::vector<float> output(size);
-    output_->CopyToCpu(output.data());
-    return output;
+    return values_of(*outputs_[0]);
+  }
+
+  std::vector<nextvit::Tensor> run_named(const std::vector<nextvit::Tensor>& inputs, const std::vector<int>& wanted) override {
+    for (const nextvit::Tensor& input : inputs) {
+      const auto handle = predictor_->GetInputHandle(input.name);
+      handle->Reshape(input.shape);
+      handle->CopyFromCpu(input.values.data());
+    }
+    if (!predictor_->Run()) throw nextvit::Error("Paddle could not run the model");
+    std::vector<nextvit::Tensor> outputs;
+    for (const int place : wanted) outputs.push_back({"", outputs_.at(place)->shape(), values_of(*outputs_.at(place))});
+    return outputs;
   }
 
  private:
+  static std::vector<float> values_of(const paddle_infer::Tensor& output) {
+    size_t size = 1;
+    for (const int dimension : output.shape()) size *= dimension;
+    std::vector<float> values(size);
+    if (size) output.CopyToCpu(values.data());
+    return values;
+  }
+
   std::shared_ptr<paddle_infer::Predictor> predictor_;
-  std::unique_ptr<paddle_infer::Tensor> input_, output_;
+  std::unique_ptr<paddle_infer::Tensor> input_;
+  std::vector<std::unique_ptr<paddle_infer::Tensor>> outputs_;
 };
 
 }  // namespace

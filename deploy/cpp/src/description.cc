@@ -118,12 +118,124 @@ Preprocess preprocessing(const YAML::Node& transforms, PillowVersion pillow) {
   return result;
 }
 
+int whole_side(const std::string& place, const YAML::Node& node) {
+  const int side = node.as<int>();
+  if (side < 1 || side > 1 << 20) throw Error(place + ": expected whole numbers from 1 to 1048576, got " + std::to_string(side));
+  return side;
+}
+
+Size two_sides(const std::string& place, const YAML::Node& node) {
+  if (!node.IsSequence() || node.size() != 2) throw Error(place + ": expected 2 sizes");
+  return {whole_side(place, node[0]), whole_side(place, node[1])};
+}
+
+DenseStep dense_step(const std::string& name, const YAML::Node& node) {
+  DenseStep step{};
+  if (name == "Resize") {
+    const Arguments arguments(name, node, {"scale", "keep_ratio", "ratio_range", "multiscale_mode"});
+    YAML::Node scale = node["scale"];
+    if (scale.IsSequence() && scale.size() == 1) scale = scale[0];
+    if (arguments.has("ratio_range") || (scale.IsSequence() && scale.size() && scale[0].IsSequence()))
+      throw Error("Resize: leaves the size to chance, which only training does");
+    step.kind = DenseStep::Kind::resize;
+    step.sizes = two_sides("Resize: scale", scale);
+    step.keep_ratio = arguments.get("keep_ratio", true);
+  } else if (name == "Normalize") {
+    const Arguments arguments(name, node, {"mean", "std"});
+    const auto mean = arguments.get("mean", std::vector<float>{123.675f, 116.28f, 103.53f});
+    const auto std = arguments.get("std", std::vector<float>{58.395f, 57.12f, 57.375f});
+    if (mean.size() != 3 || std.size() != 3 || !std::all_of(std.begin(), std.end(), [](float x) { return x > 0; }))
+      throw Error("Normalize: mean and std need three values each, those of std above 0");
+    step.kind = DenseStep::Kind::normalize;
+    std::copy(mean.begin(), mean.end(), step.colours.mean.begin());
+    std::copy(std.begin(), std.end(), step.colours.std.begin());
+  } else if (name == "Pad") {
+    const Arguments arguments(name, node, {"size", "size_divisor"});
+    if (arguments.has("size") == arguments.has("size_divisor")) throw Error("Pad: expected either size or size_divisor");
+    step.kind = DenseStep::Kind::pad;
+    if (arguments.has("size")) step.sizes = two_sides("Pad: size", node["size"]);
+    if (arguments.has("size_divisor")) step.divisor = whole_side("Pad: size_divisor", node["size_divisor"]);
+  } else {
+    throw Error("unknown transform '" + name + "'; of a detector or segmentor this program knows Resize, Normalize, Pad");
+  }
+  return step;
+}
+
+DensePreprocess dense_preprocessing(const YAML::Node& transforms) {
+  DensePreprocess result;
+  if (!transforms.IsSequence()) throw Error("PreProcess: expected a list transform_ops");
+  bool normalized = false;
+  for (const auto& entry : transforms) {
+    if (!entry.IsMap()) throw Error("transform_ops: expected a name and its arguments in each entry");
+    for (const auto& transform : entry) {
+      result.steps.push_back(dense_step(transform.first.as<std::string>(), transform.second));
+      const DenseStep::Kind kind = result.steps.back().kind;
+      if (kind == DenseStep::Kind::resize && normalized) throw Error("Resize needs 8-bit pixels; put it before Normalize and Pad");
+      normalized |= kind != DenseStep::Kind::resize;
+    }
+  }
+  return result;
+}
+
+// As deploy/python tells them apart: by what the export says, or by what goes in and comes out.
+Task task_of(const YAML::Node& yaml) {
+  const YAML::Node said = yaml["Model"] ? yaml["Model"]["task"] : YAML::Node(YAML::NodeType::Undefined);
+  if (said && !said.IsNull()) {
+    const auto name = said.as<std::string>();
+    for (const Task task : {Task::classification, Task::detection, Task::segmentation}) {
+      if (name == task_name(task)) return task;
+    }
+    throw Error("Model: task: expected classification, detection or segmentation, got '" + name + "'");
+  }
+  const YAML::Node made = yaml["Export"];
+  if (!made || !made.IsMap()) return Task::classification;
+  if (made["inputs"] && made["inputs"].IsMap() && made["inputs"]["im_shape"]) return Task::detection;
+  if (made["outputs"] && made["outputs"].IsSequence() && made["outputs"].as<std::vector<std::string>>() == std::vector<std::string>{"labels", "logits"})
+    return Task::segmentation;
+  return Task::classification;
+}
+
+// What detectors and segmentors say.
+void describe_dense(const YAML::Node& yaml, Description& result) {
+  const bool detects = result.task == Task::detection;
+  result.dense = dense_preprocessing(yaml["PreProcess"]["transform_ops"]);
+  result.labels = yaml["PostProcess"]["label_list"].as<std::vector<std::string>>();
+  result.outputs = yaml["Export"]["outputs"].as<std::vector<std::string>>();
+  const YAML::Node inputs = yaml["Export"]["inputs"];
+  if (!inputs || !inputs.IsMap() || !inputs.size()) throw Error("Export: inputs: expected shapes by name");
+  const YAML::Node shape = detects ? inputs["image"] : inputs.begin()->second;
+  if (!shape || shape.size() != 4) throw Error("Export: inputs: expected four sizes or nulls");
+  result.dense.sides = {shape[2].as<int>(0), shape[3].as<int>(0)};
+  result.dense.fills = detects;
+  result.batch = std::max(shape[0].as<int>(0), 1);
+  if (result.batch > 1 << 16) throw Error("Export: inputs: a batch of " + std::to_string(result.batch));
+  if (const YAML::Node input = yaml["Model"] ? yaml["Model"]["input"] : YAML::Node()) {
+    if (input.IsMap()) result.dense.min_size = input["min_size"].as<int>(1);
+  }
+  if (detects) {
+    result.score_threshold = yaml["PostProcess"]["score_threshold"].as<float>();
+    if (!(result.score_threshold >= 0 && result.score_threshold <= 1)) throw Error("score_threshold: expected a number from 0 to 1");
+  } else {
+    result.input = inputs.begin()->first.as<std::string>();
+    result.dense.classes = static_cast<int>(result.labels.size());
+    if (std::find(result.outputs.begin(), result.outputs.end(), "logits") == result.outputs.end())
+      throw Error("Export: outputs: expected logits among them");
+  }
+}
+
 Description described(const YAML::Node& yaml) {
   Description result;
   PillowVersion pillow = {13, 0};
   if (const YAML::Node versions = yaml["Versions"]) {
     result.exporter = versions["paddle"].as<std::string>(result.exporter);
     std::sscanf(versions["pillow"].as<std::string>("").c_str(), "%d.%d", &pillow[0], &pillow[1]);
+  }
+  if (const YAML::Node made = yaml["Export"]) result.precision = made["precision"].as<std::string>(result.precision);
+  for (const auto& file : yaml["Files"]) result.files[file.first.as<std::string>()] = file.second["sha256"].as<std::string>();
+  result.task = task_of(yaml);
+  if (result.task != Task::classification) {
+    describe_dense(yaml, result);
+    return result;
   }
   result.preprocess = preprocessing(yaml["PreProcess"]["transform_ops"], pillow);
   const YAML::Node input = yaml["Model"]["input"], shape = input["shape"];
@@ -142,12 +254,14 @@ Description described(const YAML::Node& yaml) {
   if (static_cast<int>(result.labels.size()) != classes) {
     throw Error("label_list has " + std::to_string(result.labels.size()) + " names, the model " + std::to_string(classes) + " classes");
   }
-  if (const YAML::Node made = yaml["Export"]) result.precision = made["precision"].as<std::string>(result.precision);
-  for (const auto& file : yaml["Files"]) result.files[file.first.as<std::string>()] = file.second["sha256"].as<std::string>();
   return result;
 }
 
 }  // namespace
+
+const char* task_name(Task task) {
+  return task == Task::classification ? "classification" : task == Task::detection ? "detection" : "segmentation";
+}
 
 Description read_description(const std::string& path) {
   const std::string text = read_file(path);

@@ -5,11 +5,17 @@
 #include <string>
 #include <vector>
 
+#include "dense.h"
 #include "preprocess.h"
 
 namespace nextvit {
 
+enum class Task { classification, detection, segmentation };
+
+const char* task_name(Task task);
+
 struct Description {
+  Task task = Task::classification;
   Preprocess preprocess;
   int batch = 0;                             // images per run, where the model takes no other number
   std::vector<std::string> labels;           // one per class
@@ -18,6 +24,12 @@ struct Description {
   std::string precision = "fp32";            // of the program, or what it is to run in (bf16)
   std::string exporter = "unknown";          // the Paddle version that wrote the program
   std::map<std::string, std::string> files;  // file name -> SHA-256
+
+  // of detectors and segmentors, whose `preprocess`, `topk` and `softmax` say nothing
+  DensePreprocess dense;
+  float score_threshold = 0;         // of a detector: objects below are not told
+  std::string input;                 // of a segmentor
+  std::vector<std::string> outputs;  // in the program's order
 };
 
 // The inference.yml at `path`. Error, one line, for a file that is missing or no such description, for a transform, key or value that this

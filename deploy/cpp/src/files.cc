@@ -7,8 +7,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <iostream>
 #include <memory>
+#include <set>
+#include <sstream>
 #include <system_error>
+#if __has_include(<glob.h>)
+#include <glob.h>
+#endif
 
 #include "preprocess.h"
 
@@ -75,23 +81,93 @@ std::string sha256(const std::string& data) {
   return text;
 }
 
-std::vector<std::string> list_images(const std::string& source) {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_image_name(const fs::path& path) {
   static const std::vector<std::string> endings = {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
                                                    ".mpo",  ".pbm",  ".pgm", ".png", ".pnm", ".ppm",  ".tif", ".tiff", ".webp"};
+  std::string ending = path.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
+  return std::find(endings.begin(), endings.end(), ending) != endings.end() && path.filename().string()[0] != '.';
+}
+
+// The images in `folder`, then those in the folders in it. seen: folders that were read.
+void add_below(const fs::path& folder, std::set<std::string>& seen, std::vector<std::string>& found) {
   std::error_code error;
-  if (!std::filesystem::exists(source, error)) throw Error(source + ": no such file or directory");
-  if (!std::filesystem::is_directory(source, error)) return {source};
-  std::vector<std::string> found;
-  for (const auto& entry : std::filesystem::directory_iterator(source, error)) {
-    std::string ending = entry.path().extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-    if (std::find(endings.begin(), endings.end(), ending) != endings.end() && entry.path().filename().string()[0] != '.') {
-      found.push_back(entry.path().string());
+  if (!seen.insert(fs::canonical(folder, error).string()).second) return;
+  std::vector<fs::path> files, folders;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    std::error_code unknown;
+    if (entry.is_directory(unknown)) {
+      folders.push_back(entry.path());
+    } else if (is_image_name(entry.path())) {
+      files.push_back(entry.path());
     }
   }
-  if (error) throw Error(source + ": cannot be listed: " + error.message());
-  if (found.empty()) throw Error(source + ": no images in this directory; expected files ending in .jpg, .jpeg or .png");
-  std::sort(found.begin(), found.end());
+  if (error) throw Error(folder.string() + ": cannot be listed: " + error.message());
+  std::sort(files.begin(), files.end());
+  std::sort(folders.begin(), folders.end());
+  for (const fs::path& file : files) found.push_back(file.string());
+  for (const fs::path& below : folders) add_below(below, seen, found);
+}
+
+std::vector<std::string> listed(std::istream& lines, const std::string& where, const fs::path& folder) {
+  std::vector<std::string> found;
+  std::string line;
+  while (std::getline(lines, line)) {
+    const size_t first = line.find_first_not_of(" \t\r"), last = line.find_last_not_of(" \t\r");
+    if (first == std::string::npos) continue;
+    line = line.substr(first, last + 1 - first);
+    std::error_code error;
+    found.push_back(fs::exists(line, error) ? line : (folder / line).string());
+  }
+  if (found.empty()) throw Error(where + ": the list is empty; expected the path of an image in each line");
+  return found;
+}
+
+std::vector<std::string> matching([[maybe_unused]] const std::string& pattern) {
+  std::vector<std::string> found;
+#if __has_include(<glob.h>)
+  glob_t matches{};
+  if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) found.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+  globfree(&matches);
+#endif
+  found.erase(std::remove_if(found.begin(), found.end(), [](const std::string& path) { return !is_image_name(path); }), found.end());
+  return found;
+}
+
+std::vector<std::string> images_of(const std::string& source) {
+  if (source == "-") return listed(std::cin, "standard input", {});
+  std::error_code error;
+  if (fs::is_directory(source, error)) {
+    std::vector<std::string> found;
+    std::set<std::string> seen;
+    for (fs::path above = fs::canonical(source, error).parent_path(); above != above.root_path(); above = above.parent_path())
+      seen.insert(above.string());
+    add_below(source, seen, found);
+    if (found.empty()) throw Error(source + ": no images in this directory; expected files ending in .jpg, .jpeg or .png");
+    return found;
+  }
+  if (fs::exists(source, error)) {
+    if (fs::path(source).extension() != ".txt") return {source};
+    std::istringstream lines(read_file(source, 1ull << 30));
+    return listed(lines, source, fs::path(source).parent_path());
+  }
+  const std::vector<std::string> found = source.find_first_of("*?[") == std::string::npos ? std::vector<std::string>{} : matching(source);
+  if (found.empty()) throw Error(source + ": no such file or directory");
+  return found;
+}
+
+}  // namespace
+
+std::vector<std::string> list_images(const std::vector<std::string>& sources) {
+  std::vector<std::string> found;
+  for (const std::string& source : sources) {
+    const std::vector<std::string> more = images_of(source);
+    found.insert(found.end(), more.begin(), more.end());
+  }
   return found;
 }
 

@@ -14,7 +14,9 @@ std::string read_file(const std::string& path, uint64_t limit = UINT64_MAX);
 // The SHA-256 of `data` in hexadecimal, as sha256sum prints it (FIPS 180-4).
 std::string sha256(const std::string& data);
 
-// {source} for a file, the image files of a directory (by ending, sorted). Error if there is none.
-std::vector<std::string> list_images(const std::string& source);
+// The images that `sources` name: files; folders, with all folders below them; patterns such as photos/*.png; text files (.txt) with a path in
+// each line, relative to the working directory or to the file; -, standard input with such lines. Sorted by folder and name, but those of lists
+// as they name them. Error where there is nothing, or no image.
+std::vector<std::string> list_images(const std::vector<std::string>& sources);
 
 }  // namespace nextvit

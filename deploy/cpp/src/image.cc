@@ -2,6 +2,7 @@
 
 #include <jerror.h>
 #include <jpeglib.h>  // needs <cstdio>, which <string> brings
+#include <memory>
 #include <png.h>
 
 #include <algorithm>
@@ -275,6 +276,42 @@ Image read_image(const std::string& path) {
     throw Error(path + ": neither JPEG nor PNG, which are what this program reads; convert it");
   }
   return upright(std::move(image), metadata.orientation());
+}
+
+namespace {
+
+// rows: of the file's bytes, as libpng takes them.
+void write_rows(const std::string& path, int width, int height, int bits, int colours, const std::vector<uint8_t>& data, size_t row_bytes) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), std::fclose);
+  png_structp png = file ? png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, png_ignore) : nullptr;
+  png_infop info = png ? png_create_info_struct(png) : nullptr;
+  if (!info || setjmp(png_jmpbuf(png))) {
+    if (png) png_destroy_write_struct(&png, &info);
+    throw Error(path + ": cannot be written");
+  }
+  png_init_io(png, file.get());
+  png_set_IHDR(png, info, width, height, bits, colours, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_write_info(png, info);
+  for (int y = 0; y < height; ++y) png_write_row(png, const_cast<png_bytep>(data.data() + y * row_bytes));
+  png_write_end(png, nullptr);
+  png_destroy_write_struct(&png, &info);
+}
+
+}  // namespace
+
+void write_png(const std::string& path, const Image& image) {
+  write_rows(path, image.width, image.height, 8, PNG_COLOR_TYPE_RGB, image.pixels, static_cast<size_t>(3) * image.width);
+}
+
+void write_labels_png(const std::string& path, const std::vector<int>& labels, int width, int height, int classes) {
+  const bool wide = classes > 256;
+  std::vector<uint8_t> data;
+  data.reserve(labels.size() * (wide ? 2 : 1));
+  for (const int label : labels) {
+    if (wide) data.push_back(static_cast<uint8_t>(label >> 8));
+    data.push_back(static_cast<uint8_t>(label));
+  }
+  write_rows(path, width, height, wide ? 16 : 8, PNG_COLOR_TYPE_GRAY, data, static_cast<size_t>(width) * (wide ? 2 : 1));
 }
 
 }  // namespace nextvit

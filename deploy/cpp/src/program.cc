@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "dense_program.h"
 #include "files.h"
 #include "image.h"
 #include "postprocess.h"
@@ -20,19 +21,33 @@ namespace nextvit {
 namespace {
 
 constexpr char HELP[] =
-    "usage: %s --model DIR --images FILE|DIR [options]\n"
+    "usage: %s --model DIR --images WHAT [options]\n"
     "  --model DIR        what tools/export_model.py wrote\n"
-    "  --images FILE|DIR  JPEG and PNG files\n"
-    "  --batch-size N     images per run (8)\n"
+    "  --images WHAT ...  JPEG and PNG files, folders with all below them, patterns, lists (.txt), - for standard input\n"
+    "  --batch-size N     of a classifier: images per run (8)\n"
     "  --threads N        on a CPU (1)\n"
     "%s"
-    "  --topk N           default: what the model was exported with\n"
+    "  --topk N           of a classifier; default: what the model was exported with\n"
     "  --json FILE        write the predictions as JSON\n"
     "  --repeat N         run each batch N times more, timed, and print the latency\n"
     "  --warmup N         untimed runs before the first of them (1)\n";
 constexpr char INFERENCE_HELP[] =
     "  --device cpu|gpu   (cpu)\n"
-    "  --no-onednn        on a CPU: Paddle's own kernels\n";
+    "  --no-onednn        on a CPU: Paddle's own kernels\n"
+    "  --out DIR          of detectors and segmentors: draw what was found into this folder\n"
+    "  --score-threshold X  of a detector: objects from this score on; default: that of the export\n"
+    "  --mask-threshold X   of a detector: pixels from this probability on are an object's (0.5)\n"
+    "  --memory GB        of detectors and segmentors: images that take more are refused; default: what is free\n";
+
+// Options that are not for all tasks.
+const std::map<std::string, std::vector<Task>> TASKS_OF = {
+    {"--topk", {Task::classification}},
+    {"--batch-size", {Task::classification}},
+    {"--score-threshold", {Task::detection}},
+    {"--mask-threshold", {Task::detection}},
+    {"--out", {Task::detection, Task::segmentation}},
+    {"--memory", {Task::detection, Task::segmentation}},
+};
 
 // A wrong command line; exit status 2.
 struct UsageError : Error {
@@ -48,15 +63,41 @@ int whole_number(const std::string& flag, const std::string& text, int least) {
   return value;
 }
 
+double real_number(const std::string& flag, const std::string& text, double most) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end || !(value >= 0 && value <= most)) {
+    throw UsageError(flag + ": expected a number from 0 to " + (most > 1 ? "a million" : "1") + ", got '" + text + "'");
+  }
+  return value;
+}
+
+void check_options(const Options& options, Task task) {
+  for (const auto& [flag, tasks] : TASKS_OF) {
+    if (!options.given.count(flag) || std::count(tasks.begin(), tasks.end(), task)) continue;
+    std::string named;
+    for (const Task one : tasks) named += (named.empty() ? "" : " and ") + std::string(task_name(one));
+    throw Error(flag + ": for " + named + "; this export is for " + task_name(task));
+  }
+}
+
 Options parse(int argc, char** argv, bool inference_flags) {
   Options options;
-  std::map<std::string, std::string*> texts = {{"--model", &options.model}, {"--images", &options.images}, {"--json", &options.json}};
+  std::map<std::string, std::string*> texts = {{"--model", &options.model}, {"--json", &options.json}};
   std::map<std::string, std::pair<int*, int>> numbers = {{"--batch-size", {&options.batch_size, 1}},
                                                          {"--threads", {&options.threads, 1}},
                                                          {"--topk", {&options.topk, 1}},
                                                          {"--repeat", {&options.repeat, 1}},
                                                          {"--warmup", {&options.warmup, 0}}};
-  if (inference_flags) texts["--device"] = &options.device;
+  std::map<std::string, std::pair<double*, double>> reals;
+  if (inference_flags) {
+    texts["--device"] = &options.device;
+    texts["--out"] = &options.out;
+    reals = {{"--score-threshold", {&options.score_threshold, 1}},
+             {"--mask-threshold", {&options.mask_threshold, 1}},
+             {"--memory", {&options.memory, 1e6}}};
+  }
+  auto known = [&](const std::string& flag) { return texts.count(flag) || numbers.count(flag) || reals.count(flag) || flag == "--images"; };
   for (int i = 1; i < argc; ++i) {
     std::string flag = argv[i], value;
     if (inference_flags && (flag == "--onednn" || flag == "--no-onednn")) {
@@ -64,8 +105,7 @@ Options parse(int argc, char** argv, bool inference_flags) {
       continue;
     }
     const size_t equals = flag.find('=');
-    if (!texts.count(flag.substr(0, equals)) && !numbers.count(flag.substr(0, equals)))
-      throw UsageError("unknown option '" + flag + "'; see --help");
+    if (!known(flag.substr(0, equals))) throw UsageError("unknown option '" + flag + "'; see --help");
     if (equals != std::string::npos) {
       value = flag.substr(equals + 1);
       flag.resize(equals);
@@ -74,8 +114,14 @@ Options parse(int argc, char** argv, bool inference_flags) {
     } else {
       throw UsageError(flag + ": expected a value");
     }
-    if (texts.count(flag)) {
+    options.given.insert(flag);
+    if (flag == "--images") {
+      options.images.push_back(value);
+      while (i + 1 < argc && std::string(argv[i + 1]).compare(0, 2, "--")) options.images.push_back(argv[++i]);
+    } else if (texts.count(flag)) {
       *texts[flag] = value;
+    } else if (reals.count(flag)) {
+      *reals[flag].first = real_number(flag, value, reals[flag].second);
     } else {
       *numbers[flag].first = whole_number(flag, value, numbers[flag].second);
     }
@@ -85,10 +131,10 @@ Options parse(int argc, char** argv, bool inference_flags) {
   return options;
 }
 
-const std::string& checked_folder(const std::string& folder) {
+std::string description_path(const std::string& folder) {
   if (!std::filesystem::is_directory(folder))
     throw Error(folder + ": no such directory; expected the one that tools/export_model.py wrote");
-  return folder;
+  return folder + "/inference.yml";
 }
 
 struct Result {
@@ -133,16 +179,6 @@ void append(std::string& result, const char* format, unsigned value) {
   result += text;
 }
 
-// `text` as JSON. A byte of a file's name that is not UTF-8 becomes what Python reads it as.
-std::string json_text(std::string_view text) {
-  auto character = [](std::string& result, std::string_view piece) {
-    if (static_cast<uint8_t>(piece[0]) < 0x20) return append(result, "\\u%04x", static_cast<uint8_t>(piece[0]));
-    if (piece == "\"" || piece == "\\") result += '\\';
-    result += piece;
-  };
-  return '"' + by_characters(text, character, [](std::string& result, uint8_t byte) { append(result, "\\udc%02x", byte); }) + '"';
-}
-
 std::string number(float value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.9g", value);  // what float needs to come back the same
@@ -175,10 +211,8 @@ double milliseconds(Clock::time_point since) { return std::chrono::duration<doub
 
 class Program {
  public:
-  Program(const Options& options, const MakeEngine& make_engine)
-      : options_(options),
-        description_(read_description(checked_folder(options.model) + "/inference.yml")),
-        paths_(list_images(options.images)) {
+  Program(const Options& options, const Description& description, const MakeEngine& make_engine)
+      : options_(options), description_(description), paths_(list_images(options.images)) {
     engine_ = make_engine(options_, description_);
     topk_ = std::min<int>(options.topk ? options.topk : description_.topk, static_cast<int>(description_.labels.size()));
   }
@@ -316,6 +350,19 @@ class Program {
 
 }  // namespace
 
+std::string json_text(std::string_view text) {
+  auto character = [](std::string& result, std::string_view piece) {
+    if (static_cast<uint8_t>(piece[0]) < 0x20) return append(result, "\\u%04x", static_cast<uint8_t>(piece[0]));
+    if (piece == "\"" || piece == "\\") result += '\\';
+    result += piece;
+  };
+  return '"' + by_characters(text, character, [](std::string& result, uint8_t byte) { append(result, "\\udc%02x", byte); }) + '"';
+}
+
+std::vector<Tensor> Engine::run_named(const std::vector<Tensor>&, const std::vector<int>&) {
+  throw Error("this program runs classifiers alone; deploy/cpp has one for detectors and segmentors");
+}
+
 std::string one_line(const std::string& text) {
   const size_t summary = text.find("Error Message Summary:");
   std::istringstream lines(summary == std::string::npos ? text : text.substr(summary + 22));
@@ -344,7 +391,13 @@ int run_program(int argc, char** argv, bool inference_flags, const MakeEngine& m
     }
   }
   try {
-    return Program(parse(argc, argv, inference_flags), make_engine).run();
+    const Options options = parse(argc, argv, inference_flags);
+    const Description description = read_description(description_path(options.model));
+    check_options(options, description.task);
+    if (description.task == Task::classification) return Program(options, description, make_engine).run();
+    const std::vector<std::string> paths = list_images(options.images);
+    const std::unique_ptr<Engine> engine = make_engine(options, description);
+    return run_dense(options, description, paths, *engine);
   } catch (const UsageError& error) {
     std::cerr << "error: " << shown(error.what()) << std::endl;
     return 2;
