@@ -37,6 +37,7 @@ SAFE = {
     "tqdm": ("4.66.3", "code in a command line's option"),
     "requests": ("2.33", "passwords for other hosts, files in a shared folder"),
     "scikit-learn": ("1.5", "texts kept in a model"),
+    "aiohttp": ("3.13.3", "bodies that fill memory, requests within requests"),
     "orjson": ("3.11.6", "lists in lists without end"),
     "ujson": ("5.12.1", "memory lost, numbers that overflow"),
     "torch": ("2.6", "code in a checkpoint, with weights_only too"),

@@ -45,7 +45,10 @@ class EpochBatches(paddle.io.Dataset):
         """Batch number `step` of the epoch, from its own random streams: see the class."""
         size = self.sampler.batch_size
         part = slice(step * size, (step + 1) * size)
-        places = zip(self.indices[part].tolist(), self.occurrences[part].tolist())
+        indices = self.indices[part].tolist()
+        places = zip(indices, self.occurrences[part].tolist())
+        if hasattr(self.dataset, "read_ahead"):
+            self.dataset.read_ahead(indices)
         bad: List[int] = []
         samples = [self.sample(index, occurrence, bad) for index, occurrence in places]
         rng = generator("batch", self.sampler.seed, self.epoch, step, self.sampler.rank)

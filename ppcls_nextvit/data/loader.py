@@ -74,6 +74,7 @@ def check_loader(section: Any, mode: str, where: Optional[str] = None) -> None:
     name, arguments, place = _named(section, "dataset", where)
     arguments = DATASETS.check(name, arguments, place)
     DATASETS.get(name).check(arguments, mode, place)
+    SECTIONS.build("RemoteOptions", arguments.get("remote"), f"{place}.remote")
     bad_images = SECTIONS.build("BadImages", arguments.get("bad_images"), f"{place}.bad_images")
     if mode == "Eval" and bad_images.policy == "skip":
         raise ConfigError(f"{place}.bad_images: {ONCE}")

@@ -50,6 +50,9 @@ class ListedFiles:
             for name in names
         ]
 
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Nothing: a disk answers at once."""
+
     def check(self, names: Sequence[str], each: bool = True) -> None:
         """FileNotFoundError, before any work starts, if one of `names` is no member. each: to look
         at every one costs nothing here.

@@ -161,6 +161,10 @@ class AnnotatedDataset(ABC):
             f"of the upright image"
         )
 
+    def read_ahead(self, indices: Sequence[int]) -> None:
+        """Begin to read these images, which are loaded next, where that helps."""
+        self.files.read_ahead([self.names[index] for index in indices])
+
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """One sample as ppcls_nextvit.data.transforms.joint describes it, with `index` and the
         file's size, `original`.

@@ -12,8 +12,17 @@ from ...schema import ConfigError, shown, shown_text
 from ..images import ImageError
 from ..mixing import mixing_op
 from ..packed import PackedNames, read_packed_list
+from ..remote import is_remote, local_copy
 from ..transforms.pipeline import Pipeline
-from .files import EXTENSIONS, Files, FolderFiles, files_below, open_files, subfolders
+from .files import (
+    EXTENSIONS,
+    Files,
+    FolderFiles,
+    files_below,
+    open_files,
+    remote_options,
+    subfolders,
+)
 from .registry import DATASETS, ONCE, SECTIONS, BadImages, Batch, ClassCounts, Sample
 
 __all__ = ["ImageFolder", "ImageNetDataset", "LabelledFiles"]
@@ -91,6 +100,10 @@ class LabelledFiles:
         """The bytes of the file of an image. ImageError if they cannot be read."""
         return self.files.read(self.names[index])
 
+    def read_ahead(self, indices: Sequence[int]) -> None:
+        """Begin to read these images, which are loaded next, where that helps."""
+        self.files.read_ahead([self.names[index] for index in indices])
+
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """One sample: {image: float32 [3, H, W], label: int}."""
         image = self.transform(self.read(index), rng, self.name(index))
@@ -115,7 +128,7 @@ class LabelledFiles:
 @DATASETS.register
 class ImageNetDataset(LabelledFiles):
     """The files of `image_root` (a folder, or a zip file) that the list `cls_label_path` names, one
-    `path label` a line.
+    `path label` a line. Both may be addresses, PROTOCOL://..., which are read as `remote` says.
 
     relabel: number the labels that occur anew from 0, in their order.
     """
@@ -131,14 +144,18 @@ class ImageNetDataset(LabelledFiles):
         transform_ops: Optional[list] = None,
         batch_transform_ops: Optional[list] = None,
         bad_images: Optional[dict] = None,
+        remote: Optional[dict] = None,
     ):
         names, labels = read_packed_list(
-            cls_label_path, class_num, " " if delimiter is None else delimiter, relabel
+            local_copy(cls_label_path, remote_options(remote)),
+            class_num,
+            " " if delimiter is None else delimiter,
+            relabel,
         )
         super().__init__(
             class_num,
             cls_label_path,
-            open_files(image_root),
+            open_files(image_root, remote),
             names,
             labels,
             transform_ops,
@@ -162,6 +179,11 @@ class ImageFolder(LabelledFiles):
         batch_transform_ops: Optional[list] = None,
         bad_images: Optional[dict] = None,
     ):
+        if is_remote(image_root):
+            raise ConfigError(
+                f"image_root: {shown_text(image_root)}: folders are not listed there; make a list "
+                "(ImageNetDataset) or shards (ImageShards)"
+            )
         if not os.path.isdir(image_root):
             raise FileNotFoundError(f"image_root: {image_root}: no such folder")
         self.class_names = subfolders(image_root)

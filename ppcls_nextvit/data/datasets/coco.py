@@ -6,15 +6,16 @@ from typing import Any, List, Literal, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from ...files import MASK_BYTES
+from ...files import JSON_BYTES, MASK_BYTES
 from ...schema import ConfigError, shown_text
 from ..images import ImageError
+from ..remote import local_copy
 from ..rle import mask_tools, polygons, run_lengths
 from ..transforms.joint import padded
 from .annotated import AnnotatedDataset, thinned
 from .coco_json import Entry, coco_index, touches
 from .coco_packed import open_coco
-from .files import open_files
+from .files import open_files, remote_options
 from .packed_objects import ObjectsOfImages
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 @DATASETS.register
 class COCODataset(AnnotatedDataset):
     """The images of the folder or zip file `image_root` that the COCO json `annotation_path`
-    describes.
+    describes. Both may be addresses, PROTOCOL://..., which are read as `remote` says.
 
     Class c is the category with the c-th smallest id. As in mmdetection, training leaves out images
     without any annotation (filter_empty) and those with a side below `min_size` pixels, and objects
@@ -53,8 +54,9 @@ class COCODataset(AnnotatedDataset):
         min_size: int = 32,
         sample_num: Optional[int] = None,
         bad_images: Optional[dict] = None,
+        remote: Optional[dict] = None,
     ):
-        file = open_coco(annotation_path)
+        file = open_coco(local_copy(annotation_path, remote_options(remote), JSON_BYTES))
         categories = sorted(file.categories, key=lambda category: category["id"])
         self.annotation_path = annotation_path
         self.class_names = [category["name"] for category in categories]
@@ -93,7 +95,7 @@ class COCODataset(AnnotatedDataset):
         super().__init__(
             class_num,
             annotation_path,
-            open_files(image_root),
+            open_files(image_root, remote),
             images.names,
             mode,
             transform_ops,

@@ -5,13 +5,15 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from typing import Dict, List, NamedTuple, Protocol, Sequence, Set, Union
+from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Union
 
 from ...files import IMAGE_BYTES, UnreadableError, parsing, read_file
 from ...schema import shown_text
 from ..images import EXTENSIONS, ImageError
 from ..parts import ListedFiles, PartsFile
+from ..remote import RemoteFiles, RemoteOptions, is_remote
 from ..shards import ShardFiles
+from .registry import SECTIONS
 
 __all__ = [
     "EXTENSIONS",
@@ -24,6 +26,7 @@ __all__ = [
     "image_names",
     "is_image_name",
     "open_files",
+    "remote_options",
     "subfolders",
 ]
 
@@ -110,12 +113,18 @@ class Files(Protocol):
     def read(self, name: str) -> bytes:
         """The file's bytes. ImageError if they cannot be read."""
 
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Begin to read what is asked for next, where that helps."""
+
 
 class FolderFiles:
     """Files below the folder `root`."""
 
     def __init__(self, root: str):
         self.root = root
+
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Nothing: a disk answers at once."""
 
     def path(self, name: str) -> str:
         """Where the file `name` lies."""
@@ -229,10 +238,23 @@ class ZipFiles(ListedFiles):
         return data
 
 
-def open_files(image_root: str) -> Files:
-    """The files of a folder, of a folder of shards with an index, or of a zip file.
-    FileNotFoundError if there is none of them.
+SECTIONS.register(RemoteOptions)
+
+
+def remote_options(remote: Optional[dict]) -> RemoteOptions:
+    """What the key `remote` of a dataset says. ConfigError."""
+    options: RemoteOptions = SECTIONS.build("RemoteOptions", remote, "remote")
+    return options
+
+
+def open_files(image_root: str, remote: Optional[dict] = None) -> Files:
+    """The files of a folder, of a folder of shards with an index, or of a zip file; or of a folder
+    or of shards at an address, read as `remote` says. FileNotFoundError if there is none of them.
     """
+    options = remote_options(remote)
+    if is_remote(image_root):
+        shards = ShardFiles.are_in(image_root, options)
+        return ShardFiles(image_root, options) if shards else RemoteFiles(image_root, options)
     if ShardFiles.are_in(image_root):
         return ShardFiles(image_root)
     if os.path.isdir(image_root):

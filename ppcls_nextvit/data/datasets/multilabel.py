@@ -6,8 +6,9 @@ import numpy as np
 
 from ...schema import ConfigError
 from ..lists import read_multilabel_list
+from ..remote import local_copy
 from .classification import LabelledFiles
-from .files import open_files
+from .files import open_files, remote_options
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["MultiLabelDataset"]
@@ -37,14 +38,16 @@ class MultiLabelDataset(LabelledFiles):
         transform_ops: Optional[list] = None,
         batch_transform_ops: Optional[list] = None,
         bad_images: Optional[dict] = None,
+        remote: Optional[dict] = None,
     ):
+        path = local_copy(cls_label_path, remote_options(remote))
         names, labels = read_multilabel_list(
-            cls_label_path, class_num, "\t" if delimiter is None else delimiter, label_format
+            path, class_num, "\t" if delimiter is None else delimiter, label_format
         )
         super().__init__(
             class_num,
             cls_label_path,
-            open_files(image_root),
+            open_files(image_root, remote),
             names,
             labels,
             transform_ops,

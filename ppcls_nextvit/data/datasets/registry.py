@@ -58,7 +58,8 @@ class Dataset(Protocol):
     in a batch, or more, from which the loader tells whether shared memory suffices; it may load
     some to know. source: the file or folder that says what is in it, for messages. class_names: in
     the order of the classes, None where the source has none. A dataset that knows the sizes of its
-    images has `aspect_ratios`, width / height as float [len(dataset)], too.
+    images has `aspect_ratios`, width / height as float [len(dataset)], too; one whose images take
+    time to come has `read_ahead(indices)`, which begins to read those of the next batch.
     """
 
     bad_images: BadImages

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import List, Literal, Optional, Tuple
+from typing import List, Literal, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import ImageFile
@@ -10,9 +10,10 @@ from PIL import ImageFile
 from ...schema import ConfigError, shown_text
 from ..images import ImageError, use_picture
 from ..lists import read_pair_list
+from ..remote import local_copy
 from ..transforms.joint import IGNORE
 from .annotated import AnnotatedDataset, thinned
-from .files import EXTENSIONS, Files, is_image_name, open_files
+from .files import EXTENSIONS, Files, is_image_name, open_files, remote_options
 from .registry import DATASETS, Batch, ClassCounts, Sample
 
 __all__ = ["ADE20KDataset", "SegmentationDataset"]
@@ -76,6 +77,12 @@ class LabelledPixels(AnnotatedDataset):
         hint += ", or as 0 (reduce_zero_label is True)" if self.reduce_zero_label else ""
         last = MOST_CLASSES if self.class_num is None else self.class_num
         return ClassCounts(pixels[:last], "pixels", looked_at, hint)
+
+    def read_ahead(self, indices: Sequence[int]) -> None:
+        """As AnnotatedDataset's, and in training the labels, too."""
+        names = [self.names[index] for index in indices]
+        labels = [self.labels[index] for index in indices] if self.training else []
+        self.files.read_ahead([name for both in (names, labels) for name in both])
 
     def label(self, index: int) -> np.ndarray:
         """The labels of an image: uint8 [H, W], IGNORE where nothing is labelled. ImageError for a
@@ -151,7 +158,8 @@ def _why_no_colours(mode: str) -> str:
 @DATASETS.register
 class SegmentationDataset(LabelledPixels):
     """The images below the folder or zip file `dataset_root` that the list `list_path` names, one
-    `image label` a line, both paths below dataset_root.
+    `image label` a line, both paths below dataset_root. Both may be addresses, PROTOCOL://...,
+    which are read as `remote` says.
 
     reduce_zero_label: 0 is no class, and 1 becomes class 0, as in ADE20K. sample_num: take only so
     many images, at equal distances.
@@ -169,12 +177,14 @@ class SegmentationDataset(LabelledPixels):
         reduce_zero_label: bool = False,
         sample_num: Optional[int] = None,
         bad_images: Optional[dict] = None,
+        remote: Optional[dict] = None,
     ):
-        names, labels = read_pair_list(list_path, delimiter)
+        path = local_copy(list_path, remote_options(remote))
+        names, labels = read_pair_list(path, delimiter)
         super().__init__(
             class_num,
             list_path,
-            open_files(dataset_root),
+            open_files(dataset_root, remote),
             names,
             labels,
             mode,

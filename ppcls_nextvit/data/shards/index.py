@@ -17,7 +17,7 @@ from ...schema import ConfigError, shown, shown_text
 from ..packed import PackedNames
 from .samples import Found, images_of
 
-__all__ = ["INDEX", "Indexed", "ShardIndex", "index_shards", "write_index"]
+__all__ = ["INDEX", "INDEX_FILES", "Indexed", "ShardIndex", "index_shards", "write_index"]
 
 INDEX = "index"  # of the folder of a folder of shards
 VERSION = 1
@@ -31,11 +31,13 @@ ARRAYS = {
     "checksums": np.uint32,
     "labels": np.int32,
 }
+INDEX_FILES = [f"{INDEX}/index.json", *(f"{INDEX}/{name}.npy" for name in ARRAYS)]
 AGAIN = "run `nextvit shards index` on the folder again"
 
 
 class ShardIndex:
-    """The index of the shards in `root`, verified against the files' sizes.
+    """The index of the shards in `root`, verified against the files' sizes. copy: the folder of a
+    copy of an index whose shards are not on this machine.
 
     shards: their names. names: of the images, as the shards have them. places: uint32, int64, int64
     [N]: shard, offset and bytes. checksums: uint32 [N], CRC-32. labels: int32 [N], -1 without.
@@ -44,10 +46,10 @@ class ShardIndex:
     ConfigError, naming the file, for an index that is damaged or another's.
     """
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, copy: Optional[Path] = None):
         self.root = root
-        folder = os.path.join(root, INDEX)
-        what = f"{shown_text(folder)}: not an index of shards"
+        what = f"{shown_text(os.path.join(root, INDEX))}: not an index of shards"
+        folder = os.path.join(root, INDEX) if copy is None else str(copy)
         with parsing(what):
             content = json.loads(read_text(os.path.join(folder, "index.json"), limit=LIST_BYTES))
             version, shards = content["version"], content["shards"]
@@ -61,7 +63,10 @@ class ShardIndex:
         self.names = PackedNames(arrays["text"], arrays["starts"], arrays["lengths"])
         self.places = arrays["shards"], arrays["offsets"], arrays["sizes"]
         self.checksums, self.labels = arrays["checksums"], arrays["labels"]
-        self._compare_with_files(shard_bytes)
+        if copy is None:
+            self._compare_with_files(shard_bytes)
+        elif any(os.path.basename(name) != name for name in self.shards):
+            raise ConfigError(f"{what}: shards in other places than beside it")
 
     def _compare_with_files(self, shard_bytes: np.ndarray) -> None:
         for name, size in zip(self.shards, shard_bytes):
