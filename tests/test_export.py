@@ -412,6 +412,7 @@ def test_tool_describes_everything(weights, tmp_path, capsys):
     names = [line.partition(" ")[2] for line in (DATA / "labels.txt").read_text().splitlines()]
     assert described["PostProcess"]["Topk"] == {"topk": 3, "label_list": names}
     assert described["Model"] == {
+        "task": "classification",
         "class_num": 10,
         "softmax": True,
         "input": {

@@ -497,7 +497,7 @@ def test_the_export_form_can_be_recorded(backbone, kind, tmp_path):
     made = export_form(built(backbone, kind))
     names = tuple(f"out{i}" for i in range(len(outputs(made, kind, image(1, *SIZE)))))
     signature = Signature({"x": (None, 3, None, None)}, names)
-    static.save_program(made, tmp_path / static.STEM, signature)
+    static.write(made, tmp_path, signature, "fp32", ())
     run = static.load(tmp_path, signature, "fp32")
     for shape in ((1, *SIZE), (2, 33, 47)):
         found = run({"x": image(*shape).numpy()})

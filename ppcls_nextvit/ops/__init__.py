@@ -7,6 +7,7 @@ from .attention import aggregated_attention
 from .building import BuildError, build
 from .calling import takes
 from .convolution import conv2d, cpu_multiplies_bfloat16, multiplying, takes_convolution
+from .cuda_building import build_cuda, cuda_library_path
 from .deformable import deformable_attention
 from .loading import has_convolution, is_loaded, status_line
 from .position import position_bias
@@ -15,8 +16,10 @@ __all__ = [
     "BuildError",
     "aggregated_attention",
     "build",
+    "build_cuda",
     "conv2d",
     "cpu_multiplies_bfloat16",
+    "cuda_library_path",
     "deformable_attention",
     "has_convolution",
     "is_loaded",

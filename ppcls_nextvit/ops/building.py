@@ -15,11 +15,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Sequence
+from typing import Callable, List, Sequence
 
 import paddle
 
-__all__ = ["BuildError", "build", "cache_folder", "compiler_name", "has_onednn", "library_path"]
+__all__ = [
+    "BuildError",
+    "build",
+    "cache_folder",
+    "compiler_name",
+    "has_onednn",
+    "kept_library",
+    "library_path",
+    "output_of",
+]
 
 SOURCES = Path(__file__).with_name("src")
 LIBRARY, NOTE = "operators.so", "build.json"
@@ -83,15 +92,23 @@ def build(force: bool = False) -> bool:
     if not sys.platform.startswith("linux"):
         raise BuildError(f"the operators are for Linux; this is {sys.platform}")
     compiler = compiler_name()
-    version = _output([compiler, "--version"]).partition("\n")[0]
-    path = library_path()
+    version = output_of([compiler, "--version"]).partition("\n")[0]
+    return kept_library(library_path(), version, force, lambda folder: _compile(compiler, folder))
+
+
+def kept_library(path: Path, version: str, force: bool, make: Callable[[Path], Path]) -> bool:
+    """Have `make` write a library into the folder that it is given and keep it as `path`, unless it
+    is there, by the compiler of this `version`, already; whether it was made.
+
+    BuildError for a folder that cannot be written.
+    """
     if not force and path.is_file() and _built_by(path) == version:
         return False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # in the same folder, so that the library can be renamed: another process sees all or none
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = _compile(compiler, Path(folder))
+            made = make(Path(folder))
             note = made.with_name(NOTE)
             note.write_text(json.dumps({"compiler": version}), encoding="utf-8")
             made.replace(path)
@@ -125,7 +142,7 @@ def _compile(compiler: str, folder: Path) -> Path:
     def compiled(source: Path) -> str:
         made = str(folder / f"{source.name}.o")
         settings = [*paddles.extra_compile_args, *FLAGS, *includes]
-        _output([compiler, *settings, "-c", str(source), "-o", made])
+        output_of([compiler, *settings, "-c", str(source), "-o", made])
         return made
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -135,7 +152,7 @@ def _compile(compiler: str, folder: Path) -> Path:
     places += [f"-Wl,-rpath,{place}" for place in paddles.runtime_library_dirs]
     threads = _threads_library(paddles.library_dirs)
     onednn = [f"-l:{ONEDNN}"] if has_onednn() else []
-    _output(
+    output_of(
         [compiler, "-shared", *objects, "-o", str(library), *places, threads, *onednn]
         + list(paddles.extra_link_args)
     )
@@ -151,7 +168,7 @@ def _threads_library(folders: Sequence[str]) -> str:
     return "-lgomp"
 
 
-def _output(command: List[str]) -> str:
+def output_of(command: List[str], minutes: int = MINUTES) -> str:
     """What a command prints. BuildError with its last lines if it fails."""
     try:
         done = subprocess.run(
@@ -161,10 +178,10 @@ def _output(command: List[str]) -> str:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=MINUTES * 60,
+            timeout=minutes * 60,
         )
     except subprocess.TimeoutExpired:
-        raise BuildError(f"{command[0]} took more than {MINUTES} minutes") from None
+        raise BuildError(f"{command[0]} took more than {minutes} minutes") from None
     except OSError as error:
         raise BuildError(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
