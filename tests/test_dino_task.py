@@ -169,8 +169,8 @@ def test_an_image_with_too_few_tokens_is_named(run):
     "to, size",
     [
         ("paddle", None),
-        ("paddle", (160, 224)),
-        ("onnx", None),
+        pytest.param("paddle", (160, 224), marks=pytest.mark.chain),
+        pytest.param("onnx", None, marks=pytest.mark.chain),
         pytest.param("onnx", (160, 224), marks=pytest.mark.chain),
         pytest.param("openvino", None, marks=pytest.mark.chain),
         pytest.param("openvino", (160, 224), marks=pytest.mark.chain),

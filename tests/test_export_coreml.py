@@ -277,6 +277,7 @@ def test_a_picture_comes_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.chain
 def test_a_wrong_scale_is_not_written_and_an_older_package_is_replaced_whole(tmp_path, monkeypatch):
     """One scale for all channels, as Core ML's own ImageType has, is off by 2 % in two of them."""
     folder = tmp_path / "model"

@@ -79,7 +79,8 @@ def initializers(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["paddle", "onnx", pytest.param("openvino", marks=pytest.mark.chain)]
+    "name",
+    ["paddle", *(pytest.param(name, marks=pytest.mark.chain) for name in ("onnx", "openvino"))],
 )
 def test_any_size_is_right_where_none_was_traced(tmp_path, name):
     """Not square, odd, a strip, and the smallest, whose last map is one token."""

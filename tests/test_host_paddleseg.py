@@ -219,7 +219,7 @@ def test_pretrained_of_a_backbone_and_of_a_head(manager, tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_its_core_trains_and_evaluates(squares):
     """The wheel 2.8.0 needs help with Paddle's 0-D tensors; a checkout does not."""
     config, folder = squares

@@ -116,8 +116,8 @@ def test_targets_that_it_does_not_go_to(tmp_path):
         export(config, ExportRequest(to="lite"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.chain)])
+@pytest.mark.chain
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_exported_files_equal_the_model_at_any_size(tmp_path, to):
     for package in PACKAGES[to]:
         pytest.importorskip(package, reason=f"needs the extra `{to}`")

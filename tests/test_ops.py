@@ -246,7 +246,7 @@ def test_no_image_and_no_pooled_key(built):
     assert max_difference(out, alone["kv"][:, :, 24:]) < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_the_kernels_under_sanitizers(tmp_path):
     """Against the definition and differences, all instruction sets, one to three threads."""
     require_ops()

@@ -340,7 +340,7 @@ def test_table():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_tool(tmp_path, capsys):
     required("onnx")
     weights = random_weights(tmp_path / "w.pdparams")
