@@ -3,6 +3,7 @@ by name.
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ def folder(tmp_path_factory):
     scenes(folder / "scenes")
     toy_detector(folder / "detection")
     toy_segmentor(folder / "segmentation")
+    for task in ("detection", "segmentation"):  # as exports to paddle are described twice
+        shutil.copy(folder / task / "export.json", folder / task / "inference.yml")
     return folder
 
 
