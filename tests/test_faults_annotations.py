@@ -238,8 +238,9 @@ def test_annotations_of_a_photo_that_is_turned(tmp_path, caplog, kind, orientati
 class Data:
     """As much of a dataset as is compared."""
 
-    def __init__(self, source, names, counts=None, looked_at=4, unit="images", hint=""):
+    def __init__(self, source, names, counts=None, looked_at=4, unit="images", hint="", files=""):
         self.source, self.class_names = source, names
+        self.files = files.split()  # two words for an image: its name and its label
         numbers = np.array([1] * len(names or [1, 2]) if counts is None else counts)
         self.found = ClassCounts(numbers, unit, looked_at, hint)
 
@@ -248,6 +249,13 @@ class Data:
 
     def class_counts(self):
         return self.found
+
+    def name(self, index):
+        return self.files[2 * index] if self.files else f"{self.source}/{index}"
+
+    @property
+    def labels(self):
+        return self.files[1::2] or [0] * 4
 
 
 @pytest.mark.faults
@@ -283,6 +291,71 @@ def test_the_file_of_names_must_have_the_same_order(caplog):
     caplog.clear()
     check_data(train, None, NamesFile("n.txt", ["Katze", "Hund"]), speaks=False)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "train, evaluation, told",
+    [
+        ("a 0 b 1 c 0 d 1", "e 0 f 1 g 0 h 1", []),
+        ("a 0 b 1 a 0 d 1", "e 0 f 1 e 0 h 1", []),  # listed more often, but alike
+        (
+            "a 0 b 1 a 1 b 0",
+            "e 0 f 1 g 0 h 1",
+            ["T: 2 images are listed again with other labels, the first is a"],
+        ),
+        ("a 0 b 1 c 0 d 1", "e 0 d 1 b 1 h 1", ["E: 2 of its 4 images are trained on, too, the "]),
+    ],
+)
+def test_images_that_say_two_things(caplog, train, evaluation, told):
+    check_data(Data("T", None, files=train), Data("E", None, files=evaluation))
+    records = [record for record in caplog.records if record.levelname == "WARNING"]
+    for record, start in zip(records, told, strict=True):
+        assert record.getMessage().startswith(start)
+    if told and "trained on" in told[0]:
+        assert "the first is d;" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names, told",
+    [
+        (["cat", "dog"], None),
+        (["cat", "dog", "Cat"], "'cat' and 'Cat' are two classes"),
+        (["a  b", "a b"], "'a  b' and 'a b' are two classes"),
+        (["1", "10", "01"], "'1' and '01' are two classes"),
+        (["crane", "crane"], None),  # as ImageNet has it
+    ],
+)
+def test_names_that_are_nearly_the_same(caplog, names, told):
+    check_data(Data("T", names), None)
+    assert (told or "two classes") in caplog.text if told else "two classes" not in caplog.text
+    caplog.clear()
+    check_data(Data("T", None), None, NamesFile("n.txt", names))
+    assert (told is not None) == ("n.txt: " in caplog.text)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({}, None),
+        ({"box": (38, 8, 3, 3)}, None),  # a pixel beyond the image: rounding
+        ({"box": (20, 8, 30, 20)}, "1 of 1 boxes reach beyond their image"),
+        ({"box": (8, 20, 20, 28)}, "1 of 1 boxes reach beyond their image"),
+        ({"area": 321}, None),
+        ({"area": 400}, "1 of 1 areas are larger than their box; the first is annotation 1's"),
+    ],
+)
+def test_boxes_and_areas_that_cannot_be_meant(tmp_path, caplog, change, told):
+    content = coco_content([{**box_of(1, **change), "segmentation": []}])
+    written_coco(tmp_path, content)
+    records = [record.getMessage() for record in caplog.records]
+    assert [told in text for text in records] == ([True] if told else [])
+
+
+def test_a_picture_of_two_entries_of_a_json(tmp_path, caplog):
+    content = coco_content([box_of(1), box_of(2, 2)], images=2)
+    content["images"][1]["file_name"] = "0.png"
+    check_data(written_coco(tmp_path, content), None)
+    assert "1 images are listed again with other labels" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,58 @@ def _too_few_names(root):
     written(root / "labels.txt", "0 background\n1 cat\n")
 
 
+def _settings(change):
+    """YOLO's folders with another data.yaml."""
+
+    def made(root):
+        yolo(root)
+        path = root / "data.yaml"
+        path.write_text(change(path.read_text()))
+
+    return made
+
+
+def _second_settings(root):
+    yolo(root)
+    written(root / "other.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+
+
+def _both_parts_of_voc(root):
+    voc(root)
+    written(root / "ImageSets" / "Main" / "val.txt", "5\n0\n")
+
+
+def _training_folders(root):
+    for part in ("train", "training", "val"):
+        for name in ("a", "b"):
+            picture(root / part / name / "0.png")
+
+
+def _lists_that_differ(root):
+    for i in range(2):
+        picture(root / f"{i}.png")
+    written(root / "train_list.txt", "0.png 0\n1.png 1\n")
+    written(root / "val_list.txt", "0.png 0\n")
+    written(root / "train.txt", "0.png 1\n1.png 0\n")
+
+
+def _labels_twice(folder, end):
+    def made(root):
+        pixels(root)
+        path = root / folder / "training" / f"0{end}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", SIZE, 1).save(path)
+
+    return made
+
+
+def _equal_but_for_capitals(root):
+    pixels(root)
+    for name in ("A", "a"):
+        picture(root / "images" / "training" / f"{name}.jpg")
+        Image.new("L", SIZE, 1).save(root / "annotations" / "training" / f"{name}.png")
+
+
 BOMB = '<!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 OUTER = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
 
@@ -450,6 +502,32 @@ OUTER = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         (
             damaged(yolo, "*.yaml", "names: !!python/object/apply:os.getcwd []\ntrain: x\n"),
             "data.yaml",
+        ),
+        (_settings(lambda text: text.replace("cat", "dog")), "2 classes are called dog"),
+        (
+            _settings(lambda text: text.replace("val: images/val", "val: images/train")),
+            "data.yaml: 3 images are both of train and of val, the first is images/train/0.png",
+        ),
+        (_second_settings, "data.yaml and .*other.yaml: which is meant?"),
+        (damaged(yolo, "*.txt", "0_1 0.5 0.5 1 1"), "0.txt:1: expected `class x y width height`"),
+        (damaged(yolo, "*.txt", "0 0.5 0.5 0_1 1"), "0.txt:1: expected `class x y width height`"),
+        (_both_parts_of_voc, "Main: 1 images are both of train and of val, the first is .*0.jpg"),
+        (
+            damaged(voc, "*.xml", xml_of("1.jpg", ("dog", 1, 1, 9, 9, ""))),
+            "0.xml: names the image 1.jpg, but is called as JPEGImages/0.jpg is",
+        ),
+        (voc_with(("dog", "1_0", 1, 29, 9, "")), "bndbox/xmin: expected a number"),
+        (_training_folders, "train and .*training: which is meant?"),
+        (_lists_that_differ, "train_list.txt and .*train.txt: which is meant?"),
+        (_labels_twice("annotations", "_mask"), "0.png and .*0_mask.png have the labels of one"),
+        (
+            _labels_twice("masks", ""),
+            "annotations/.*0.png and masks/.*0.png have the labels of one",
+        ),
+        (_equal_but_for_capitals, "A.png and .*a.png have the labels of one image"),
+        (
+            csv_with("filename,class,xmin,ymin,xmax,ymax\n0.png,a,1,1,9,9\n"),
+            "data.csv: has the column xmin, so a row is an object",
         ),
         (_no_label_files, "none of its 6 images has a label file"),
         (damaged(labelme, "*.json", ""), "0.json: an empty file; expected labelme's json"),
@@ -515,3 +593,40 @@ def test_sizes_of_images(tmp_path):
     for name in ("c.jpg", "gone.jpg"):
         with pytest.raises(ImageError, match=name):
             image_size(str(tmp_path / name))
+
+
+# Two files that say the same fact
+
+
+def test_names_files_that_are_not_followed(tmp_path):
+    """The classes of VOC's objects are numbered by the alphabet, whatever a names' file says."""
+    voc(tmp_path)
+    written(tmp_path / "labels.txt", "0 dog\n1 cat\n")
+    written(tmp_path / "classes.txt", "cat\ndog\nfox\n")
+    written(tmp_path / "label_list.txt", "0 cat\n0 dog\n")
+    written(tmp_path / "class_names.txt", "cat\ndog\n")
+    data = recognised(tmp_path)
+    assert data.names == ["cat", "dog"]
+    first, second, third = data.notes
+    assert first == "labels.txt is not followed: class 0 is cat here, dog there"
+    assert second.startswith("label_list.txt is not followed: class_id_map_file ")
+    assert third == "classes.txt is not followed: class 2 is not there here, fox there"
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    yolo(tmp_path / "yolo")
+    written(tmp_path / "yolo" / "labels" / "train" / "spare.txt", "0 0.5 0.5 1 1\n")
+    assert "1 label files without an image" in recognised(tmp_path / "yolo").notes[0]
+    pixels(tmp_path / "pixels")
+    Image.new("L", SIZE, 1).save(tmp_path / "pixels" / "annotations" / "training" / "spare.png")
+    assert "1 label PNGs without an image" in recognised(tmp_path / "pixels").notes[0]
+    rows = "".join(f"{i}.png,{i % 2},c{i % 2}\n" for i in range(6))
+    csv_with("image,label,class\n" + rows)(tmp_path / "csv")
+    assert recognised(tmp_path / "csv").notes == ("data.csv: column label is read, not class",)
+
+
+def test_objects_that_are_given_twice(tmp_path):
+    box = ("dog", 1, 1, 30, 20, "")
+    voc_with(box, box)(tmp_path)
+    told = examined(recognised(tmp_path)).warnings
+    assert any("objects with the box and class of another: 1" in line for line in told)

@@ -23,7 +23,9 @@ __all__ = [
     "class_names_in",
     "evaluated",
     "names_of",
+    "other_names",
     "part_of",
+    "parts_of_images",
 ]
 
 # what folders and lists of each part are called; of several to evaluate on the first counts
@@ -140,6 +142,21 @@ def part_of(name: str) -> Optional[str]:
     return None
 
 
+def parts_of_images(listed: Mapping[str, Sequence[str]], where: Path) -> Dict[str, str]:
+    """{image: its part} of the images of each part. ConfigError for one that is both trained on and
+    evaluated.
+    """
+    trained = set(listed.get(TRAIN[0], ()))
+    held = next((word for word in EVALUATION if listed.get(word)), "")
+    shared = [image for image in listed.get(held, ()) if image in trained]
+    if shared:
+        raise ConfigError(
+            f"{where}: {len(shared)} images are both of {TRAIN[0]} and of {held}, the first is "
+            f"{shown_text(shared[0])}; list each in one"
+        )
+    return {image: part for part in reversed(list(listed)) for image in listed[part]}
+
+
 def evaluated(count: int, group: int, search: Search) -> Set[int]:
     """Which of the `count` images of a group evaluate: search.val_share of them, at least one where
     it has two, as a function of the seed and the group's number.
@@ -168,6 +185,30 @@ def class_names_in(root: Path) -> Optional[List[str]]:
     """
     path = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
     return None if path is None else names_of(path)
+
+
+def other_names(root: Path, names: Optional[Sequence[str]]) -> List[str]:
+    """A line for each of NAME_FILES in which the classes are others than `names`, which count, or
+    have other numbers. Blanks do not matter.
+    """
+    said = []
+    for path in (root / name for name in NAME_FILES if (root / name).is_file()):
+        try:
+            theirs = names_of(path)
+        except ConfigError as error:
+            said.append(f"{path.name} is not followed: {error}")
+            continue
+        pairs = list(zip(names or theirs, theirs))
+        differ = next((i for i, (a, b) in enumerate(pairs) if a.split() != b.split()), len(pairs))
+        if names is not None and differ < max(len(names), len(theirs)):
+            ours, other = (
+                shown_text(each[differ], 40) if differ < len(each) else "not there"
+                for each in (names, theirs)
+            )
+            said.append(
+                f"{path.name} is not followed: class {differ} is {ours} here, {other} there"
+            )
+    return said
 
 
 def names_of(path: Path) -> List[str]:

@@ -85,11 +85,12 @@ def _objects(
     of_image = annotations_by_image(content, path)
     counts: Counter = Counter()
     wrong: Dict[str, List[str]] = {}
-    tiny, empty = [], []
+    tiny, empty, again = [], [], []
     for image in content["images"]:
         annotations = of_image[image["id"]]
         if not annotations:
             empty.append(image["file_name"])
+        boxes = set()
         for annotation in annotations:
             if annotation["iscrowd"]:
                 continue
@@ -102,17 +103,22 @@ def _objects(
                 continue
             counts[names[annotation["category_id"]]] += 1
             width, height = annotation["bbox"][2:]
+            box = (annotation["category_id"], *annotation["bbox"])
+            if box in boxes:
+                again.append(told)
+            boxes.add(box)
             found.boxes.append((width * height) ** 0.5)
             if max(annotation["bbox"][2:]) < TINY:
                 tiny.append(told)
     for why, annotations_ in wrong.items():
         found.errors.append(f"{split}: objects, {why}: {len(annotations_)} ({some(annotations_)})")
-    if tiny:
-        found.warnings.append(
-            f"{split}: objects smaller than {TINY} pixels: {len(tiny)} ({some(tiny)})"
-        )
-    if empty:
-        found.warnings.append(f"{split}: images without an object: {len(empty)} ({some(empty)})")
+    for what, examples in (
+        (f"objects smaller than {TINY} pixels", tiny),
+        ("images without an object", empty),
+        ("objects with the box and class of another", again),
+    ):
+        if examples:
+            found.warnings.append(f"{split}: {what}: {len(examples)} ({some(examples)})")
     return counts
 
 

@@ -6,7 +6,7 @@ number. Where they differ nothing fails, and every figure is that of another cla
 
 import itertools
 import logging
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NAMED = 5  # classes that a message names
 MOST_ROWS = 20  # classes whose counts are listed
+LOOKED_AT = 100_000  # images of a dataset at most whose names are compared, in half a second
 
 
 class NamesFile(NamedTuple):
@@ -40,7 +41,8 @@ def check_data(
     speaks: whether this process logs; errors are raised in all. ConfigError, naming both sources
     and the first class, where they number classes differently, and for data of which nothing can be
     learnt or measured; ImageError for labels that cannot be read. Warnings name a class of which
-    there is nothing to train on, and other names in the names' file.
+    there is nothing to train on, other names in the names' file, names that differ in capitals
+    alone, and images that are listed for both or, with other labels, twice.
     """
     if train is not None and evaluation is not None:
         _compare_splits(train, evaluation)
@@ -53,6 +55,9 @@ def check_data(
             found = dataset.class_counts()
             _say_what_is_there(dataset, found, verb, speaks)
             counts.append(found)
+    if speaks:
+        _warn_of_images(train, evaluation)
+        _warn_of_like_names(with_names, names_file)
     if speaks and len(counts) == 2 and train is not None:
         known = names_file.names if names_file is not None else train.class_names
         _say_counts(known, *counts)
@@ -142,6 +147,62 @@ def _mean_the_same(in_file: str, in_data: str) -> bool:
     """Whether a line of a names' file, which may hold synonyms, stands for a name in the data."""
     meant = in_data.strip().casefold()
     return meant in [part.strip().casefold() for part in (in_file, *in_file.split(","))]
+
+
+def _warn_of_images(train: Optional[Dataset], evaluation: Optional[Dataset]) -> None:
+    """Warnings of images that say two things: see check_data."""
+    first: Dict[str, int] = {}
+    for dataset in (train, evaluation):
+        if dataset is None:
+            continue
+        numbers = _numbers_of_names(dataset)
+        shared = numbers.keys() & first.keys()
+        if shared:
+            log.warning(
+                "%s: %d of its %d images are trained on, too, the first is %s; figures of them are "
+                "not those of new images",
+                shown_text(dataset.source),
+                len(shared),
+                len(dataset),
+                shown_text(min(shared, key=numbers.__getitem__)),
+            )
+        first = numbers
+
+
+def _numbers_of_names(dataset: Dataset) -> Dict[str, int]:
+    """{name of an image: where it is first}, of the first LOOKED_AT. Warns of images that are there
+    again with other labels or objects.
+    """
+    labels = getattr(dataset, "labels", None)  # objects have none, and are different each time
+    numbers: Dict[str, int] = {}
+    doubtful = []
+    for index in range(min(len(dataset), LOOKED_AT)):
+        before = numbers.setdefault(dataset.name(index), index)
+        if before != index and (labels is None or np.any(labels[before] != labels[index])):
+            doubtful.append(index)
+    if doubtful:
+        log.warning(
+            "%s: %d images are listed again with other labels, the first is %s",
+            shown_text(dataset.source),
+            len(doubtful),
+            shown_text(dataset.name(doubtful[0])),
+        )
+    return numbers
+
+
+def _warn_of_like_names(dataset: Optional[Dataset], file: Optional[NamesFile]) -> None:
+    """A warning of the first classes whose names differ in capitals, blanks or zeros alone."""
+    source, names = file or ("", ())
+    if dataset is not None and dataset.class_names is not None:
+        source, names = dataset.source, dataset.class_names
+    seen: Dict[str, str] = {}
+    for name in names:
+        plain = " ".join(name.split()).casefold()
+        other = seen.setdefault(plain.lstrip("0") if plain.isdecimal() else plain, name)
+        if other != name:
+            told = (shown_text(source), shown(other, 40), shown(name, 40))
+            log.warning("%s: %s and %s are two classes; is one meant?", *told)
+            return
 
 
 def _say_what_is_there(dataset: Dataset, found: ClassCounts, verb: str, speaks: bool) -> None:

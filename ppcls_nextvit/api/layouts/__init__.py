@@ -2,11 +2,12 @@
 a configuration.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Optional
 
 from ...schema import ConfigError
-from ..own_data import OwnData, Search
+from ..own_data import OwnData, Search, other_names
 from .coco import find_coco
 from .csv_table import find_csv
 from .folders import find_folders
@@ -67,6 +68,7 @@ def recognised(
         if layout in (None, name):
             found = each.find(search)
             if found is not None:
-                return found
+                said = other_names(root, found.names)
+                return replace(found, notes=(*found.notes, *said))
     asked = f" {layout}" if layout else ""
     raise ConfigError(f"{root}: no data of a known layout{asked}; {EXPECTED}")

@@ -18,6 +18,14 @@ IMAGE = ("image", "filename", "file_name", "file", "path", "image_path", "filepa
 LABEL = ("label", "class", "class_name", "category", "target")
 PART = ("split", "subset", "part", "set")
 DELIMITERS = ",;\t"
+BOX = {
+    "xmin",
+    "x_min",
+    "x1",
+    "left",
+    "bbox",
+    "bbox_x",
+}  # columns of tables with a row for an object
 
 
 class Row(NamedTuple):
@@ -32,7 +40,9 @@ def find_csv(search: Search) -> Optional[OwnData]:
     """*train*.csv and *val*.csv, or one table, which has a column of parts or is split. The classes
     are the values of the label's column in order: numbers by their size, else by the alphabet.
     """
-    tables = {path: rows for path in sorted(search.root.glob("*.csv")) if (rows := _rows(path))}
+    notes: List[str] = []
+    paths = sorted(search.root.glob("*.csv"))
+    tables = {path: rows for path in paths if (rows := _rows(path, notes))}
     if not tables:
         return None
     train, evaluation, split = _parts(tables, search)
@@ -71,12 +81,13 @@ def find_csv(search: Search) -> Optional[OwnData]:
         (counts[0], counts[1]),
         lists,
         split=split,
+        notes=tuple(notes),
     )
 
 
-def _rows(path: Path) -> Optional[List[Row]]:
-    """The rows of a table; None for one without the two columns. ConfigError names the line of a
-    row that lacks a value.
+def _rows(path: Path, notes: List[str]) -> Optional[List[Row]]:
+    """The rows of a table; None for one without the two columns. notes gets a line where several
+    columns could be meant. ConfigError names the line of a row that lacks a value.
     """
     text = read_text(path)
     if not text.strip():
@@ -90,6 +101,16 @@ def _rows(path: Path) -> Optional[List[Row]]:
         image, label, part = (_column(titles, words) for words in (IMAGE, LABEL, PART))
         if image is None or label is None:
             return None
+        for words in (IMAGE, LABEL, PART):
+            first, *others = [word for word in words if word in titles] or [""]
+            if others:
+                notes.append(f"{path.name}: column {first} is read, not {', '.join(others)}")
+        boxes = sorted(BOX & set(titles))
+        if boxes:
+            raise ConfigError(
+                f"{path}: has the column {boxes[0]}, so a row is an object; give objects as COCO's "
+                f"json, or in VOC's or YOLO's files"
+            )
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 rows.append(_row(cells, (image, label, part), f"{path}:{reader.line_num}"))

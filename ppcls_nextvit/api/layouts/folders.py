@@ -14,7 +14,10 @@ def find_folders(search: Search) -> Optional[OwnData]:
     """train/CLASS/... and val/CLASS/..., or CLASS/... alone, which is split."""
     root = search.root
     inside = subfolders(root)
-    train = next((root / name for name in inside if name.lower() in TRAIN), None)
+    trained = [root / name for name in inside if name.lower() in TRAIN]
+    if len(trained) > 1:
+        raise ConfigError(f"{trained[0]} and {trained[1]}: which is meant? Leave one of them")
+    train = trained[0] if trained else None
     evaluation = next(
         (root / name for word in EVALUATION for name in inside if name.lower() == word), None
     )

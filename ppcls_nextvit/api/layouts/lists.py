@@ -8,6 +8,7 @@ import numpy as np
 
 from ...data.datasets.files import open_files
 from ...data.lists import numbered_lines, read_label_list
+from ...files import read_text
 from ...schema import ConfigError, shown_text
 from ..own_data import EVALUATION, TRAIN, OwnData, Search, class_names_in
 
@@ -54,9 +55,16 @@ def find_lists(search: Search) -> Optional[OwnData]:
 
 
 def list_called(root: Path, words: tuple) -> Optional[Path]:
-    """The list of a part, by the words for it: WORD_list.txt or WORD.txt in `root`, or None."""
-    paths = [root / f"{word}{end}" for word in words for end in LIST_ENDS]
-    return next((path for path in paths if path.is_file()), None)
+    """The list of a part, by the words for it: WORD_list.txt or WORD.txt in `root`, or None.
+    ConfigError where both are there and differ.
+    """
+    for word in words:
+        found = [path for end in LIST_ENDS if (path := root / f"{word}{end}").is_file()]
+        if len(found) > 1 and read_text(found[0]) != read_text(found[1]):
+            raise ConfigError(f"{found[0]} and {found[1]}: which is meant? Leave one of them")
+        if found:
+            return found[0]
+    return None
 
 
 def _delimiter(path: Path) -> str:

@@ -67,6 +67,11 @@ def objects_data(
     if names is None:
         check_classes(found[0], found[1], search.root)
         names = sorted(found[0])
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(
+            f"{search.root}: {times} classes are called {shown_text(name)}; give each its own name"
+        )
     masks = any(one.outline for image in train for one in image.objects)
     lists = dict(zip(PARTS, (_coco_text(part, names, masks) for part in (train, held))))
     sections = [

@@ -52,8 +52,9 @@ def find_pixels(search: Search) -> Optional[OwnData]:
     split; or train.txt and val.txt with lines `image label.png`.
     """
     found = _listed(search.root)
+    notes: List[str] = []
     if found is None:
-        pairs = _pairs(search)
+        pairs = _pairs(search, notes)
         if not pairs:
             return None
         found = _parted(search, pairs)
@@ -89,6 +90,7 @@ def find_pixels(search: Search) -> Optional[OwnData]:
         lists=lists,
         holds="pixels",
         split=split,
+        notes=tuple(notes),
     )
 
 
@@ -108,9 +110,10 @@ def _listed(root: Path) -> Optional[Tuple[List[Pair], List[Pair], bool]]:
     return parts[0], parts[1], False
 
 
-def _pairs(search: Search) -> List[Pair]:
+def _pairs(search: Search, notes: List[str]) -> List[Pair]:
     """The images that have a label PNG, by the names of folders and files; none where no folder is
-    one of LABELS. FileNotFoundError where images lack labels.
+    one of LABELS. FileNotFoundError where images lack labels, ConfigError where one has two.
+    notes gets a line of PNGs without an image.
     """
     labels: Dict[Tuple[str, ...], Dict[str, str]] = {}  # of the folders around: by stem
     images = []
@@ -118,7 +121,10 @@ def _pairs(search: Search) -> List[Pair]:
         folders = PurePath(name).parts[:-1]
         if any(folder.lower() in LABELS for folder in folders):
             if name.lower().endswith(".png"):
-                labels.setdefault(_around(folders), {})[PurePath(name).stem.lower()] = name
+                found = labels.setdefault(_around(folders), {})
+                other = found.setdefault(PurePath(name).stem.lower(), name)
+                if other != name:
+                    raise _two_labels(search.root, other, name)
         else:
             images.append(name)
     if not labels or not images:
@@ -128,17 +134,31 @@ def _pairs(search: Search) -> List[Pair]:
         path = PurePath(name)
         beside = labels.get(_around(path.parts[:-1]), {})
         stems = (f"{path.stem.lower()}{suffix}" for suffix in SUFFIXES)
-        label = next((beside[stem] for stem in stems if stem in beside), None)
-        if label is None:
-            bare.append(name)
+        fitting = [beside[stem] for stem in stems if stem in beside]
+        if len(fitting) > 1:
+            raise _two_labels(search.root, *fitting[:2])
+        if fitting:
+            pairs.append(Pair(name, fitting[0]))
         else:
-            pairs.append(Pair(name, label))
+            bare.append(name)
     if pairs and bare:
         raise FileNotFoundError(
             f"{search.root / bare[0]}: has no label PNG; {len(bare)} of {len(images)} images have "
             f"none"
         )
+    spare = {label for found in labels.values() for label in found.values()}
+    spare -= {pair.label for pair in pairs}
+    if pairs and spare:
+        told = shown_text(min(spare))
+        notes.append(f"left out: {len(spare)} label PNGs without an image, the first is {told}")
     return pairs
+
+
+def _two_labels(root: Path, first: str, second: str) -> ConfigError:
+    return ConfigError(
+        f"{root}: {shown_text(first)} and {shown_text(second)} have the labels of one image; which "
+        f"is meant? Leave one of them"
+    )
 
 
 def _around(folders: Tuple[str, ...]) -> Tuple[str, ...]:

@@ -10,7 +10,7 @@ from ...data.images import image_size
 from ...data.lists import numbered_lines
 from ...files import LABEL_BYTES, UnreadableError, parsing, read_file
 from ...schema import ConfigError, shown, shown_text
-from ..own_data import EVALUATION, TRAIN, OwnData, Search
+from ..own_data import EVALUATION, TRAIN, OwnData, Search, parts_of_images
 from .objects import Annotated, Object, check_size, objects_data
 
 __all__ = ["find_voc", "read_xml"]
@@ -88,8 +88,14 @@ def _annotated(search: Search, file: str, root: Element) -> Annotated:
     named = (root.findtext("filename") or "").replace("\\", "/").rpartition("/")[2]
     stem = PurePath(file).stem
     image = search.image_called(stem, file)
-    if image is None and named:
-        image = search.image_called(PurePath(named).stem, file)
+    named_stem = PurePath(named).stem
+    if named and named_stem != stem and named_stem in search.by_stem:
+        if image is not None:
+            raise ConfigError(
+                f"{path}: names the image {shown_text(named)}, but is called as "
+                f"{shown_text(image)} is; which one is meant?"
+            )
+        image = search.image_called(named_stem, file)
     if image is None:
         raise FileNotFoundError(
             f"{path}: no image is called {shown_text(stem)}.* or {shown_text(named)!r}"
@@ -128,7 +134,7 @@ def _number(element: Element, path: str, where: object, missing: Optional[float]
     if not text and missing is not None:
         return missing
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # Python's own 1_000
     except ValueError:
         value = math.nan
     if not abs(value) < 1e9:
@@ -142,7 +148,7 @@ def _listed(root: Path, of_stem: Dict[str, List[str]]) -> Optional[Dict[str, str
     words = [word for word in (TRAIN[0], *EVALUATION) if (folder / f"{word}.txt").is_file()]
     if TRAIN[0] not in words or len(words) < 2:
         return None
-    parts: Dict[str, str] = {}
+    listed: Dict[str, List[str]] = {}
     for word in words:
         path = folder / f"{word}.txt"
         for number, line in numbered_lines(path):
@@ -150,5 +156,5 @@ def _listed(root: Path, of_stem: Dict[str, List[str]]) -> Optional[Dict[str, str
             images = of_stem.get(stem)
             if not images:
                 raise ConfigError(f"{path}:{number}: no XML file is called {shown_text(stem)}.xml")
-            parts.setdefault(images[0], word)
-    return parts
+            listed.setdefault(word, []).append(images[0])
+    return parts_of_images(listed, folder)

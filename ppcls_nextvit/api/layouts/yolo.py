@@ -11,7 +11,15 @@ from ...data.images import image_size
 from ...data.lists import numbered_lines
 from ...files import LABEL_BYTES, read_text
 from ...schema import ConfigError, shown, shown_text
-from ..own_data import EVALUATION, NAME_FILES, TRAIN, OwnData, Search, class_names_in
+from ..own_data import (
+    EVALUATION,
+    NAME_FILES,
+    TRAIN,
+    OwnData,
+    Search,
+    class_names_in,
+    parts_of_images,
+)
 from .objects import Annotated, Object, objects_data, polygon_box
 
 __all__ = ["find_yolo"]
@@ -71,6 +79,14 @@ def find_yolo(search: Search) -> Optional[OwnData]:
     bare = len(images) - len(label_of)
     if bare:
         notes.append(f"{bare} of {len(images)} images have no label file, so no object")
+    spare = [
+        label
+        for label in texts
+        if "labels" in PurePath(label).parts and PurePath(label).stem not in search.by_stem
+    ]
+    if spare:
+        told = shown_text(min(spare))
+        notes.append(f"left out: {len(spare)} label files without an image, the first is {told}")
     outlined = all(outline for each in found for _, _, outline in each.objects)
     if not outlined and any(outline for each in found for _, _, outline in each.objects):
         notes.append("some objects have boxes alone, so no outline is used")
@@ -86,8 +102,8 @@ def find_yolo(search: Search) -> Optional[OwnData]:
         for each in found
     ]
     parts = None
-    if listed is not None:
-        parts = {image: part for part, members in listed.items() for image in members}
+    if settings is not None and listed is not None:
+        parts = parts_of_images(listed, settings.path)
     return objects_data(search, "yolo", annotated, parts, called, notes)
 
 
@@ -112,6 +128,8 @@ def _lines(path: Path, size: Tuple[int, int]) -> List[Tuple[int, Any, Any]]:
 def _object(line: str, size: Tuple[int, int], where: str) -> Tuple[int, Any, Any]:
     words = line.split()
     try:
+        if "_" in line:  # Python's own 1_000
+            raise ValueError(line)
         number, values = int(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         number, values = -1, []
@@ -152,11 +170,18 @@ def _check_numbers(
 
 def _settings(search: Search) -> Optional[Settings]:
     """What a YAML in the root with `names` says; None without one."""
+    found = {}
     for path in sorted([*search.root.glob("*.yaml"), *search.root.glob("*.yml")]):
         content = read_yaml(path)
         if "names" in content and {"train", "val"} & set(content):
-            return Settings(path, _names(content, path), _images(content, path, search))
-    return None
+            found[path] = content
+    if len(found) > 1:
+        first, second, *_ = found
+        raise ConfigError(f"{first} and {second}: which is meant? Leave one of them")
+    if not found:
+        return None
+    ((path, content),) = found.items()
+    return Settings(path, _names(content, path), _images(content, path, search))
 
 
 def _names(content: Dict[str, Any], path: Path) -> List[str]:

@@ -13,7 +13,7 @@ from ..remote import local_copy
 from ..rle import mask_tools, polygons, run_lengths
 from ..transforms.joint import padded
 from .annotated import AnnotatedDataset, thinned
-from .coco_json import Entry, coco_index, touches
+from .coco_json import TOLERATED, Entry, coco_index, touches
 from .coco_packed import open_coco
 from .files import open_files, remote_options
 from .packed_objects import ObjectsOfImages
@@ -89,6 +89,7 @@ class COCODataset(AnnotatedDataset):
             self.category_ids,
             annotation_path,
         )
+        _warn_of_boxes(self.annotations, self.reasons, images.sizes, annotation_path)
         self.image_ids = images.ids.tolist()
         self.sizes = images.sizes
         self.aspect_ratios = self.sizes[:, 1] / self.sizes[:, 0]
@@ -225,6 +226,28 @@ def _warn_of_equal_names(class_names: List[str], path: str) -> None:
         )
 
 
+def _warn_of_boxes(
+    annotations: ObjectsOfImages, reasons: np.ndarray, sizes: np.ndarray, path: str
+) -> None:
+    """Warnings of boxes that are hardly meant as [left, top, width, height], and of areas that no
+    mask in the box has; by the area evaluation tells small objects from large ones. Objects that
+    `reasons` leave out are told of anyway.
+    """
+    x, y, w, h = annotations.objects.boxes[annotations.rows].T
+    areas = annotations.objects.areas[annotations.rows]
+    height, width = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
+    beyond = (x + w > width + ROUNDING) | (y + h > height + ROUNDING)
+    for wrong, what in (
+        (beyond, "boxes reach beyond their image; bbox must be [left, top, width, height]"),
+        (areas > (w + ROUNDING) * (h + ROUNDING), "areas are larger than their box"),
+    ):
+        wrong &= reasons == LEARNT
+        if np.count_nonzero(wrong) > TOLERATED * len(wrong):
+            first = annotations.objects.ids[annotations.rows[np.argmax(wrong)]]
+            told = (shown_text(path), np.count_nonzero(wrong), len(wrong), what, first)
+            log.warning("%s: %d of %d %s; the first is annotation %d's", *told)
+
+
 class ObjectCounts(NamedTuple):
     """How many objects there are, crowds apart: of each class int64 [classes], and of each image
     int64 [images].
@@ -234,6 +257,7 @@ class ObjectCounts(NamedTuple):
     of_image: np.ndarray
 
 
+ROUNDING = 2  # pixels by which programs round
 LEARNT = 0
 REASONS = (
     "",
