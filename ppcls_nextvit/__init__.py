@@ -1,9 +1,9 @@
 """Next-ViT on PaddlePaddle: models, weights, training, export."""
 
 import importlib
-import os
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from . import startup
 
 if TYPE_CHECKING:
     from .api import Model, evaluate, export_model, load, train
@@ -12,14 +12,7 @@ if TYPE_CHECKING:
     from .weights import load_weights
     from .zoo import list_weights
 
-# what Paddle's C++ warns of, such as the compute capability of the GPU; errors are still said
-os.environ.setdefault("GLOG_minloglevel", "2")
-# Said by Paddle to everybody: at import (a compiler cache for custom operators), and at each first
-# training step.
-warnings.filterwarnings("ignore", message="No ccache found")
-warnings.filterwarnings(
-    "ignore", message="When training, we now always track global mean and variance"
-)
+startup.prepare()
 
 __version__ = "0.2.0.dev0"
 __all__ = [

@@ -3,6 +3,8 @@
 import os
 import random
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on any machine, also in what a test starts
+
 import numpy as np
 import paddle
 import pytest

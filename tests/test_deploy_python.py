@@ -635,6 +635,7 @@ def test_copied_away_it_runs_without_this_project(exported, tmp_path):
         "openvino",
         "paddle",
         "preprocess",
+        "startup",
         "yaml",
     }
     images = clothes(tmp_path / "clothes", 2)

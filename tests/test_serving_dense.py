@@ -236,7 +236,7 @@ def test_the_service_says_where_it_is_and_what_it_did(folder, copy, models):
     where = f"http://127.0.0.1:{server.port}"
     assert first == (
         f"{folder / 'detection'} (detection, 4 classes) is served at {where}: POST /predict, see "
-        f"/docs; Ctrl-C ends it"
+        f"/docs; Ctrl-C ends it; 1 worker(s) with 1 thread(s) each"
     )
     assert [row.split()[3:6] for row in rows] == [
         ["POST", "/predict", "200"],

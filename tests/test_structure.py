@@ -12,7 +12,7 @@ from support.paths import ROOT
 
 PACKAGE = "ppcls_nextvit"
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-ORDER = re.search(r"^`schema`(?: < `\w+`)+$", DESIGN, re.MULTILINE)
+ORDER = re.search(r"^`startup`(?: < `\w+`)+$", DESIGN, re.MULTILINE)
 
 
 def modules(root):

@@ -238,7 +238,12 @@ def common_arguments(about: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=at_least(1), help=f"images a run, of a classifier ({BATCH_SIZE})"
     )
-    parser.add_argument("--threads", type=at_least(1), default=1, help="on a CPU")
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        metavar="N",
+        help="on a CPU (default: OMP_NUM_THREADS, else the cores that are there)",
+    )
     parser.add_argument(
         "--topk", type=at_least(1), help="classes told; default: what the model was exported with"
     )

@@ -3,12 +3,12 @@
 An engine's own package is imported by its function, so that only the one in use must be installed.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+import startup
 
 Run = Callable[[np.ndarray], np.ndarray]  # float32 [B, 3, H, W] -> the model's first output
 AMX_OR_AVX512 = {"amx_bf16", "avx512_bf16"}
@@ -92,8 +92,7 @@ def paddle_engine(
     on a GPU, from a .pdmodel, for batches up to `batch_size`. ImportError, or ValueError, one line,
     for what does not go together or cannot be loaded.
     """
-    # what Paddle says when it is imported: a compiler cache, which nothing here would use
-    warnings.filterwarnings("ignore", message="No ccache found")
+    startup.prepare(threads)
     import paddle
     from paddle import inference
 

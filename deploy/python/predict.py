@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 try:
+    import startup
     from classify import BATCH_SIZE, common_arguments, predict
     from decoding import one_line
     from dense import predict_dense
@@ -121,6 +122,10 @@ def load(args: argparse.Namespace, description: dict) -> Engine:
     """The model in the engine that `args` name, or else the export is for. ValueError, one line."""
     engine = args.engine or engine_of(args.model, description)
     args.precision = precision_for(engine, args, description)
+    if args.threads is None:
+        args.threads = startup.threads()
+        if args.device == "cpu":
+            print(startup.threads_text(), file=sys.stderr)
     given = {
         name: getattr(args, name) for name in PADDLE_OPTIONS if getattr(args, name) is not None
     }

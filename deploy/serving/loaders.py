@@ -1,10 +1,10 @@
 """The engines of the service: onnxruntime or paddle, whichever the exported folder is for."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import startup
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,8 +49,7 @@ def load_paddle(
     files: dict[str, str], device: str, threads: int, precision: str = "fp32"
 ) -> Engine:
     """The model, run by Paddle Inference. files: {suffix: path}. precision: the export's."""
-    # what Paddle says when it is imported: a compiler cache, which nothing here would use
-    warnings.filterwarnings("ignore", message="No ccache found")
+    startup.prepare(threads)
     import paddle
     from paddle import inference
 

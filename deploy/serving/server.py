@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 try:
+    import startup
     import uvicorn
     from classifier import read_description
     from decoding import one_line
@@ -89,7 +90,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--workers", type=at_least(int, 1), default=1, help="processes, each with the model"
     )
     parser.add_argument(
-        "--threads", type=at_least(int, 1), default=1, help="of each worker, on a CPU"
+        "--threads",
+        type=at_least(int, 1),
+        default=argparse.SUPPRESS,
+        help="of each worker, on a CPU (default: OMP_NUM_THREADS, else the cores that are there, "
+        "divided by the workers)",
     )
     parser.add_argument(
         "--batch-size", type=at_least(int, 1), default=16, help="pictures run at once, at most"
@@ -147,6 +152,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.close_metrics and not os.environ.get(KEY):
         parser.error(f"--close-metrics: the environment variable {KEY} is not set")
+    options.threads = getattr(options, "threads", startup.threads(options.workers))
     return options
 
 
@@ -181,7 +187,8 @@ def serve(options: argparse.Namespace, description: dict, listener: socket.socke
             names, task = len(names_of(description)), task_of(description)
             print(
                 f"{options.model} ({task}, {names} classes) is served at {address_of(listener)}: "
-                f"POST /predict, see /docs; Ctrl-C ends it",
+                f"POST /predict, see /docs; Ctrl-C ends it; {options.workers} worker(s) with "
+                f"{options.threads} thread(s) each",
                 flush=True,
             )
 

@@ -10,6 +10,7 @@ from ..config import Config
 from ..config.recipes import located
 from ..engine.distributed import start_processes
 from ..schema import ConfigError
+from ..startup import cores
 from ..tasks import load_config
 from ..tasks import train as train_config
 from ..tasks.common import CLASS_NAMES, class_names_text
@@ -77,7 +78,7 @@ def prepare(
         )
     wanted = Path(output) if output else Path(OUTPUT, root.resolve().name or "data")
     folder = wanted if overwrite else _free(wanted)
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    workers = min(cores(), MOST_WORKERS)
     memory = free_memory(processes.device)
     decided = Choices(model, folder, device, memory, seed=seed, workers=workers, **choices)
     made = plan(found.placed(folder), decided)

@@ -11,7 +11,7 @@ import argparse
 import statistics
 from typing import Any, Dict, Tuple
 
-from .common import add_config, load
+from .common import add_config, load, say_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     if bool(args.name) == bool(args.config):
         raise ValueError("give the name of a model, or -c and a configuration, and not both")
+    say_threads()
     device = start_processes(args.device).device
     name, arguments, sizes = _from_config(args) if args.config else _from_name(args)
     measure = TASKS[MODELS.get(name).task].measure

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Sequence
 
 from ..schema import shown_text
+from ..startup import threads_text
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -25,6 +26,7 @@ __all__ = [
     "locate",
     "main_of",
     "program",
+    "say_threads",
     "sibling",
 ]
 
@@ -142,6 +144,12 @@ def locate(args: argparse.Namespace) -> None:
         print(f"configuration: {file} (no {args.config} here)", file=sys.stderr)
     args.config = file
     args.override = [*overrides, *args.override]
+
+
+def say_threads() -> None:
+    """On stderr, once for all processes, with how many threads a program computes on a CPU."""
+    if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        print(threads_text(), file=sys.stderr)
 
 
 def imported(argv: Sequence[str]) -> Sequence[str]:

@@ -13,7 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from .common import LAYOUTS, add_config, load
+from .common import LAYOUTS, add_config, load, say_threads
 from .dialects import suite_of
 
 
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.layout and not args.data:
         args.refuse("--layout is for --data")
+    say_threads()
     config = load(args)
     report = Path(args.report) if args.report else None
     if not args.data:

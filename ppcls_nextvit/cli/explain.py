@@ -13,7 +13,7 @@ picture (PNG) goes into --out, its numbers (JSON) beside it.
 import argparse
 from typing import Any, Dict
 
-from .common import add_config, load
+from .common import add_config, load, say_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from ..explain import Settings
     from ..explain import run as explain
 
+    say_threads()
     given: Dict[str, Any] = {
         name: value
         for name in vars(Settings())

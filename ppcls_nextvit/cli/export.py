@@ -10,7 +10,7 @@ is kept.
 import argparse
 from typing import TYPE_CHECKING, Optional
 
-from .common import add_config, load, sibling
+from .common import add_config, load, say_threads, sibling
 
 if TYPE_CHECKING:
     from ..export.verify import Report
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.base import ExportRequest
 
     _check(args)
+    say_threads()
     config = load(args)
     _on_cpu()
     request = ExportRequest(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .common import add_config, load
+from .common import add_config, load, say_threads
 
 DEFAULT_OUT = "output/infer"
 
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks import task_of
     from ..tasks.base import PredictOutputs
 
+    say_threads()
     if args.model and is_export(Path(args.model)):
         return _of_export(args)
     config = load(args)

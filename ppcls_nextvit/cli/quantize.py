@@ -9,7 +9,7 @@ files: top-1 and agreement of a classifier, mIoU of a segmentor, COCO's mAP of a
 
 import argparse
 
-from .common import add_config, load
+from .common import add_config, load, say_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks import task_of
     from ..tasks.base import QuantizeRequest
 
+    say_threads()
     config = load(args)
     quantize = task_of(config).quantize
     if quantize is None:

@@ -11,7 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from .common import add_imports
+from .common import add_imports, say_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from ..zoo.records import Preprocessing
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    say_threads()
     processes = start_processes(args.device)
     if args.device not in ("auto", processes.device):
         raise ValueError(

@@ -50,7 +50,8 @@ def start_worker(parent: int, worker: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # workers are the parallelism: OpenCV's threads would only compete with them
+    # workers are the parallelism: threads of Paddle's and OpenCV's would only compete with them
+    paddle.base.core.set_num_threads(1)
     try:
         import cv2
     except ImportError:

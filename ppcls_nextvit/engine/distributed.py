@@ -5,13 +5,14 @@ Gradients are averaged after backward in fused buckets rather than inside it (pa
 because that one way serves gradient accumulation, recomputed blocks and frozen parameters alike.
 """
 
+import atexit
 import functools
 import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 import paddle
@@ -19,20 +20,27 @@ from paddle import Tensor, nn
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
 
+from ..startup import is_chosen
+from .addresses import use_own_address
 from .logger import logger, use_format
+from .peers import LostProcessError, Peers
 
-__all__ = ["Processes", "start_processes", "synchronise_batch_norms"]
+__all__ = ["Processes", "start_processes", "statistics_of", "synchronise_batch_norms"]
 
 GRACE_S = 60  # for saving, once the launcher is gone
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: rank in [0, world_size)."""
+    """This process among all: rank in [0, world_size). peers: the others, where there are some.
+
+    What exchanges raises LostProcessError, in all processes, once one of them is gone.
+    """
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
+    peers: Optional[Peers] = field(default=None, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -44,20 +52,26 @@ class Processes:
         """Whether there are others."""
         return self.world_size > 1
 
+    def meet(self) -> None:
+        """Wait until every process is here, however long that takes while all are alive: gloo's
+        operations end with an error where one comes 30 s later than another.
+        """
+        if self.peers:
+            self.peers.meet()
+
     def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Element-wise sum over the processes of a float64 vector (exact for counts)."""
         if not self.many:
             return np.asarray(values, dtype=np.float64)
-        total = paddle.to_tensor(np.asarray(values, dtype=np.float64))
-        dist.all_reduce(total)
-        return total.numpy()
+        self.meet()
+        return _sum(np.asarray(values, dtype=np.float64))
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process."""
         return bool(flag) if not self.many else bool(self.sum([float(flag)])[0] > 0)
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here, and has done its part of all operations before."""
         if self.many:
             self.sum([0.0])
 
@@ -66,9 +80,9 @@ class Processes:
         alone).
         """
         if self.many:
-            for name, tensor in model.state_dict().items():
-                if not statistics_only or name.endswith(("._mean", "._variance")):
-                    dist.broadcast(tensor, src=0)
+            self.meet()
+            for tensor in statistics_of(model) if statistics_only else model.state_dict().values():
+                dist.broadcast(tensor, src=0)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes."""
@@ -77,14 +91,35 @@ class Processes:
                 fused_allreduce_gradients,
             )
 
+            self.meet()
             fused_allreduce_gradients(parameters, None)
 
+    def lost(self, error: RuntimeError) -> Optional[LostProcessError]:
+        """The loss of a process that `error` of a collective operation comes from; None for an
+        error of another kind.
+        """
+        return self.peers.after(error) if self.peers else None
 
-def start_processes(device: str = "auto") -> Processes:
+    def end(self, reason: str = "") -> None:
+        """This process needs the others no more; the reason, if it fails."""
+        if self.peers:
+            self.peers.end(reason)
+
+
+def statistics_of(model: nn.Layer) -> List[Tensor]:
+    """BatchNorm's running means and variances."""
+    return [
+        tensor
+        for name, tensor in model.state_dict().items()
+        if name.endswith(("._mean", "._variance"))
+    ]
+
+
+def start_processes(device: str = "auto", lost_after_s: float = 60.0) -> Processes:
     """Choose the device and join the processes that `paddle.distributed.launch` started.
 
     device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced
-    by the CPU, with a warning. Returns Processes.
+    by the CPU, with a warning. lost_after_s: see Peers. Returns Processes.
     """
     use_format()
     compiled = {
@@ -104,6 +139,8 @@ def start_processes(device: str = "auto") -> Processes:
             device,
         )
         device = "cpu"
+    if device != "cpu" and is_chosen():
+        paddle.base.core.set_num_threads(1)  # the cores are for the data workers
     if "PADDLE_LOCAL_RANK" in os.environ:  # which the launcher sets, and no cluster
         _end_with_launcher()
     world_size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
@@ -113,8 +150,28 @@ def start_processes(device: str = "auto") -> Processes:
     if device == "cpu":
         paddle.set_device("cpu")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would choose NCCL
+    use_own_address()
     dist.init_parallel_env()
-    return Processes(dist.get_rank(), dist.get_world_size(), device)
+    return Processes(dist.get_rank(), dist.get_world_size(), device, _peers(lost_after_s))
+
+
+def _sum(values: np.ndarray) -> np.ndarray:
+    total = paddle.to_tensor(values)
+    dist.all_reduce(total)
+    return total.numpy()
+
+
+@functools.cache
+def _peers(lost_after_s: float) -> Optional[Peers]:
+    """Those of this process, which are told when it ends. None where another program than Paddle's
+    launcher started it, and told no addresses.
+    """
+    endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
+    if len(endpoints) != dist.get_world_size():
+        return None
+    peers = Peers.join(dist.get_rank(), endpoints, _sum, lost_after_s)
+    atexit.register(peers.end)
+    return peers
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import signal
 import time
 from dataclasses import asdict
@@ -18,17 +17,19 @@ from ..config import Config, dump_config
 from ..data.workers import LostWorkerError
 from ..files import described, parsing
 from ..schema import ConfigError
+from ..startup import threads_text
 from ..weights import load_weights, read_file
 from .checkpoint import CheckpointError, recover, save_checkpoint, set_aside
 from .curves import draw_curves, pyplot
 from .disk import check_disk, set_bytes
-from .distributed import start_processes, synchronise_batch_norms
+from .distributed import start_processes, statistics_of, synchronise_batch_norms
 from .ema import EMA
 from .lock import own_folder
 from .log import RunLog, environment, memory_text, peak_memory_mb
 from .logger import logger
 from .optim import build_optimizer, load_optimizer_state, optimizer_state
 from .page import Table, write_page
+from .peers import LOST, LostProcessError
 from .precision import cpu_math, evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
 from .resume import Plan, read_saved
@@ -38,8 +39,8 @@ __all__ = ["Run", "train"]
 
 
 def train(config: Config, task_class: Callable[..., Any], overwrite: bool = False) -> int:
-    """Train as the Config says; returns the exit status: 0, or 128 + signal number after a stop
-    that saved a checkpoint.
+    """Train as the Config says; returns the exit status: 0, 128 + signal number after a stop that
+    saved a checkpoint, or LOST after another process was lost.
 
     overwrite: an earlier run in the folder is removed; else it is set aside there.
 
@@ -50,17 +51,22 @@ def train(config: Config, task_class: Callable[..., Any], overwrite: bool = Fals
     """
     # a missing extra must show now, not after the last epoch
     pyplot()
-    processes, settings = start_processes(config.Global.device), config.Global
-    with own_folder(config.output_dir, processes):
-        log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
-        stop = StopSignal()
-        try:
-            run = Run(config, task_class, processes, log, stop, overwrite)
-            with cpu_math(settings.cpu_math, processes.device, settings.to_static):
-                return run.finish()
-        finally:
-            stop.restore()
-            log.close()
+    settings = config.Global
+    processes = start_processes(settings.device, settings.lost_after_s)
+    try:
+        with own_folder(config.output_dir, processes):
+            log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
+            stop = StopSignal()
+            try:
+                run = Run(config, task_class, processes, log, stop, overwrite)
+                with cpu_math(settings.cpu_math, processes.device, settings.to_static):
+                    return run.finish()
+            finally:
+                stop.restore()
+                log.close()
+    except Exception as error:
+        processes.end(described(error))
+        raise
 
 
 class Run:
@@ -121,13 +127,15 @@ class Run:
                 json.dumps(environment(processes), indent=1), encoding="utf-8"
             )
         self._say_what_begins()
+        self._saved_at = self.progress.epoch, self.progress.batch
+        self._statistics = statistics_of(self.task.model) if processes.many else []
+        self._after_step()
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
     def _say_what_begins(self):
         """Model, device, data and where it all goes, a line each."""
         settings, processes, loader = self.config.Global, self.processes, self.task.train_loader
-        threads = os.environ.get("OMP_NUM_THREADS", "1")
         logger.info(
             "%s: %.2f M trained parameters; %s, %d process%s%s",
             self.config.Arch.name,
@@ -135,7 +143,7 @@ class Run:
             processes.device,
             processes.world_size,
             "es" * processes.many,
-            f", threads: {threads} (OMP_NUM_THREADS)" if processes.device == "cpu" else "",
+            f", {threads_text()}" if processes.device == "cpu" else "",
         )
         channels, height, width = settings.image_shape
         workers = loader.options.num_workers
@@ -180,6 +188,12 @@ class Run:
         except Stopped:
             # in an evaluation, before which all was saved
             finished = False
+        except LostProcessError as lost:
+            return self._end_without(lost)
+        except RuntimeError as error:
+            if (lost := self.processes.lost(error)) is None:
+                raise
+            return self._end_without(lost)
         if not finished:
             return self._stopped()
         if self.processes.is_main:
@@ -279,8 +293,10 @@ class Run:
                     paddle.seed(
                         _step_seed(settings.seed, progress.update, position, self.processes.rank)
                     )
+                    batch = next(loader)
+                    self.processes.meet()  # a process may wait long for its data
                     with self.autocast():
-                        step = self.task.losses(next(loader))
+                        step = self.task.losses(batch)
                     # waits for the device; so would any figure read after backward
                     value = float(step.loss)
                     self._check_finite(value, epoch, progress.batch + position + 1, lr)
@@ -294,6 +310,7 @@ class Run:
                 if self.ema:
                     self.ema.update(progress.update)
                 progress.batch += group
+                self._after_step()
                 bar.update(group)
                 if (
                     progress.update % settings.print_batch_step == 0
@@ -393,9 +410,13 @@ class Run:
         return best
 
     def _save(self, name, weights=None, kind="raw"):
-        """Write a checkpoint set; `weights` may stand for the model's own, being of `kind` 'raw' or
-        'ema'.
+        """Write a checkpoint set, for which all processes wait; `weights` may stand for the model's
+        own, being of `kind` 'raw' or 'ema'.
         """
+        self._write(name, weights, kind)
+        self.processes.barrier()
+
+    def _write(self, name, weights=None, kind="raw"):
         if self.processes.is_main:
             if name == "best_model":
                 self._keep_a_better_one(self.directory / name)
@@ -416,7 +437,33 @@ class Run:
             )
         if name == "latest":
             self.last_saved = self.directory / name
-        self.processes.barrier()
+            self._saved_at = self.progress.epoch, self.progress.batch
+
+    def _after_step(self):
+        """Keep BatchNorm's statistics: the next step changes them before its gradients are there,
+        and ends in between if a process is lost.
+        """
+        self._kept_statistics = [tensor.clone() for tensor in self._statistics]
+
+    def _end_without(self, lost):
+        """After another process was lost: process 0 saves the last whole step as `latest`, which
+        needs no other. Returns the exit status.
+        """
+        progress = self.progress
+        if not self.processes.is_main:
+            self.processes.peers.let_first_end()
+        # in an evaluation all was saved before
+        elif self._saved_at != (progress.epoch, progress.batch):
+            for tensor, kept in zip(self._statistics, self._kept_statistics):
+                tensor.set_value(kept)
+            self._write("latest")
+        logger.error(
+            "error: %s; the run ends; resume with -o Global.checkpoints=%s",
+            lost,
+            self.last_saved or "(nothing was saved yet)",
+        )
+        self.processes.end(str(lost))
+        return LOST
 
     def _must_stop(self):
         """Whether this process was told to stop, or lost a data worker, most often as memory is

@@ -8,10 +8,11 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping, Optional
 
 import numpy as np
 
+from ..startup import threads as usable_threads
 from .process import in_own_process
 from .quantize import quantize_onnx
 from .static import operators, save_program
@@ -158,7 +159,9 @@ def write(
     return len(model.graph.node)
 
 
-def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
+def load(
+    folder: Path, signature: Signature, precision: str = "fp32", threads: Optional[int] = None
+) -> Program:
     """inference.onnx in `folder` as a program (see verify.py), run by ONNX Runtime on a CPU.
     ExportError if it does not run.
     """
@@ -168,7 +171,7 @@ def load(folder: Path, signature: Signature, precision: str = "fp32", threads: i
     except ImportError as error:
         raise ImportError(f"running an exported ONNX model needs onnxruntime: {EXTRA}") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or usable_threads()
     try:
         session = onnxruntime.InferenceSession(
             str(folder / f"{STEM}.onnx"), options, providers=["CPUExecutionProvider"]

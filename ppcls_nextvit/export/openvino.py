@@ -7,10 +7,11 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable
+from typing import Any, Callable, Dict, Iterable, Optional
 
 import numpy as np
 
+from ..startup import threads as usable_threads
 from .onnx import to_onnx
 from .quantize import EXTRA as INT8_EXTRA
 from .quantize import required_images
@@ -112,13 +113,15 @@ def quantize_openvino(path: os.PathLike | str, images: Iterable[np.ndarray]) -> 
             os.replace(file, Path(path).with_name(file.name))
 
 
-def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
+def load(
+    folder: Path, signature: Signature, precision: str = "fp32", threads: Optional[int] = None
+) -> Program:
     """inference.xml in `folder` as a program (see verify.py), run on a CPU in float32, or
     bfloat16 if that is the precision. ExportError if it does not run.
     """
     openvino = _openvino()
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": threads or usable_threads(),
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }

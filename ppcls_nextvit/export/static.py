@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 import paddle
@@ -19,6 +19,7 @@ import yaml
 from paddle import nn
 
 from ..models.recording import paddle_inference
+from ..startup import threads as usable_threads
 from .noise import without_noise
 from .process import in_own_process
 from .quantize import required_images
@@ -184,7 +185,9 @@ def describe(folder: Path, description: Dict[str, Any]) -> None:
     (folder / f"{STEM}.yml").write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, signature: Signature, precision: str = "fp32", threads: int = 1) -> Program:
+def load(
+    folder: Path, signature: Signature, precision: str = "fp32", threads: Optional[int] = None
+) -> Program:
     """The files in `folder` as a program (see verify.py), run by Paddle Inference on a CPU.
     ExportError if they do not run.
     """
@@ -195,7 +198,7 @@ def load(folder: Path, signature: Signature, precision: str = "fp32", threads: i
     config = inference.Config(str(program), str(folder / f"{STEM}.pdiparams"))
     config.disable_glog_info()
     config.enable_mkldnn()
-    config.set_cpu_math_library_num_threads(threads)
+    config.set_cpu_math_library_num_threads(threads or usable_threads())
     if precision == "bf16":
         config.enable_mkldnn_bfloat16()
     if precision == "int8":
