@@ -3,6 +3,7 @@ forward passes.
 """
 
 import math
+import sys
 from functools import cache
 from types import SimpleNamespace
 
@@ -130,31 +131,56 @@ def test_looking_leaves_the_model_as_it_was(name):
     model, x = small(name), image(64, 64)
     before = model(x).numpy()
     layers = [place.layer for place in explain.attention_layers(model)]
-    forms = [getattr(layer, "form", None) for layer in layers]
     explain.attention(model, x, [(5, 5)])
     with held(model, model):
         assert all(p.stop_gradient for p in model.parameters()) and model.recompute
         assert not any(part.training for block in model.blocks()[0] for part in block.children())
-    assert [getattr(layer, "form", None) for layer in layers] == forms
-    assert not any(layer.attn_drop._forward_pre_hooks for layer in layers)
+    assert not any(layer._forward_post_hooks for layer in layers)
     assert not model.recompute and not any(part.training for part in model.sublayers())
     assert not all(p.stop_gradient for p in model.parameters())
     assert np.array_equal(model(x).numpy(), before)
 
 
-def test_a_compiled_operator_is_left_out_while_it_is_looked_at(monkeypatch):
-    model, seen = small("TransNeXt_micro"), []
-    layer = explain.attention_layers(model)[0].layer
-    composed = layer.composed_attention
+def peak_of(run):
+    """Bytes of Paddle's tensors that `run` takes at most, beside those there before."""
+    core = paddle.base.core
+    before = core.host_memory_stat_current_value("Allocated", 0)
+    core.host_memory_stat_reset_peak_value("Allocated", 0)
+    run()
+    return core.host_memory_stat_peak_value("Allocated", 0) - before
 
-    def kept(*given):
-        seen.append(layer.compiled)
-        return composed(*given)
 
-    monkeypatch.setattr(layer, "composed_attention", kept)
-    monkeypatch.setattr(layer, "compiled", True)
-    explain.attention(model, image(32, 32), [(0, 0)])
-    assert seen == [False] and layer.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHALLOW)
+def test_rows_take_memory_as_pixels_do_not_as_their_squares(name):
+    """Four times the pixels: rows take up to four times the memory, whole weights take 16 times."""
+    model, peaks = small(name), {}
+    for side in (128, 256):
+        x = image(side, side)
+        passed = spied(model, x)
+        for number, place in enumerate(explain.attention_layers(model)):
+            inputs, output = passed[id(place.layer)]
+            with paddle.no_grad():
+                peaks[number, side] = peak_of(lambda: place.layer.rows([0, 7], *inputs))  # noqa: B023
+            if side == 256 and number == 0:
+                whole = 4 * place.layer.num_heads * output.shape[1] * (side // 32) ** 2
+    for number, _ in enumerate(explain.attention_layers(model)):
+        assert peaks[number, 256] < 6 * peaks[number, 128], peaks
+    with paddle.no_grad():
+        forward = peak_of(lambda: model.forward_features(x))
+    looked = peak_of(lambda: explain.attention(model, x, [(9, 9)], every_block=True))
+    assert looked - forward < whole / 4, (looked, forward, whole)
+
+
+def test_more_maps_than_memory_allows_are_refused(monkeypatch):
+    monkeypatch.setattr(sys.modules["ppcls_nextvit.explain.attention"], "LARGEST", 2**14)
+    # of a point 960 values: 16 x 16 of 2 heads, 8 x 8 of 4, 4 x 4 of 8, 2 x 2 of 16
+    model, points = small("TransNeXt_micro"), [(1, 1)] * 5
+    assert len(explain.attention(model, image(64, 64), points[:4])) == 4
+    with pytest.raises(
+        ValueError, match="5 points in 4 blocks take more than 0.015625 MiB; choose"
+    ):
+        explain.attention(model, image(64, 64), points)
 
 
 def test_weights_of_runs_of_tokens_go_to_their_tokens():

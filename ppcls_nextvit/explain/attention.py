@@ -1,10 +1,10 @@
-"""What a pixel attends to: the weights of the attention layers' own forward passes, and the same on
-the map of tokens.
+"""What a pixel attends to: its rows of the attention layers' weights, and the same on the map of
+tokens. The whole of the weights, which grows with the fourth power of an image's side, never is.
 """
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -14,6 +14,8 @@ from ..models.api import Backbone
 from .explanation import rounded
 
 __all__ = ["BlockAttention", "attention", "attention_layers"]
+
+LARGEST = 2**28  # bytes of the maps of one image
 
 
 class AttentionPlace(NamedTuple):
@@ -103,9 +105,8 @@ def attention(
     """For each of `points`, (x, y) in pixels of the image x [1, C, H, W], what it attends to, block
     by block: the last with attention of each stage, or every one.
 
-    The memory is that of one forward pass in which the chosen layers do without compiled operators;
-    of their weights the points' rows alone are kept. ValueError for a point outside of the image
-    and a backbone without attention.
+    The memory is that of the forward pass and of the points' own rows of weights. ValueError for a
+    point outside of the image, a backbone without attention, and more maps than LARGEST.
     """
     height, width = x.shape[2:]
     for column, row in points:
@@ -117,98 +118,63 @@ def attention(
             )
     layers = chosen_layers(backbone, every_block)
     strides = backbone.stage_strides
-    readers = [_Reader(place, points, strides[place.stage - 1]) for place in layers]
+    budget = _Budget(len(points), len(layers))
+    readers = [_Reader(place, points, strides[place.stage - 1], budget) for place in layers]
     with contextlib.ExitStack() as stack, paddle.no_grad():
         for reader in readers:
-            stack.enter_context(reader.reading())
+            stack.callback(reader.place.layer.register_forward_post_hook(reader).remove)
         backbone.forward_features(x)
     return [[reader.found[i] for reader in readers] for i in range(len(points))]
 
 
-class _Reader:
-    """Reads one layer while it works: rows of its weights, and its inputs."""
+class _Budget:
+    """What the maps of all points and layers may take together."""
 
-    def __init__(
-        self, place: AttentionPlace, points: Sequence[Tuple[int, int]], stride: int
-    ) -> None:
-        self.place, self.points, self.stride = place, points, stride
-        self.found: List[BlockAttention] = []
-        self._rows: List[Tensor] = []
-        self._mixed: List[Tensor] = []
-        self._size, self._queries = (0, 0), [0]
+    def __init__(self, points: int, layers: int) -> None:
+        self.points, self.layers, self.taken = points, layers, 0
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        layer = self.place.layer
-        compiled, form = getattr(layer, "compiled", None), getattr(layer, "form", None)
-        hooks = [
-            layer.register_forward_pre_hook(self._begin),
-            layer.attn_drop.register_forward_pre_hook(self._weights),
-            layer.register_forward_post_hook(self._end),
-        ]
-        if compiled:
-            layer.compiled = False
-        if form is not None:
-            layer.form = _ReadForm(form, self)
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            if compiled:
-                layer.compiled = compiled
-            if form is not None:
-                layer.form = form
-
-    def _begin(self, layer: nn.Layer, inputs: Any) -> None:
-        height, width = self._size = layer.map_size(*inputs)
-        cells = [
-            (min(y // self.stride, height - 1), min(x // self.stride, width - 1))
-            for x, y in self.points
-        ]
-        self._queries = [row * width + column for row, column in cells]
-
-    def _weights(self, layer: nn.Layer, inputs: Any) -> None:
-        self._rows = [inputs[0][0, :, query] for query in self._queries]
-
-    def mixed(self, weights: Tensor) -> None:
-        """Take what a form mixes the values of the windows with, [1, H, W, heads, window**2]."""
-        flat = weights.flatten(1, 2)
-        self._mixed = [flat[0, query] for query in self._queries]
-
-    def _end(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
-        for i, query in enumerate(self._queries):
-            weights = self._rows[i].astype("float32")
-            maps = layer.on_tokens(weights, query, *inputs)
-            learnt, window = None, 0
-            if self._mixed:
-                window = self._mixed[i].shape[1]
-                learnt = (self._mixed[i].astype("float32") - weights[:, :window]).numpy()
-            self.found.append(
-                BlockAttention(
-                    self.place.stage,
-                    self.place.block,
-                    divmod(query, self._size[1]),
-                    self._size,
-                    weights.numpy(),
-                    maps.numpy(),
-                    window,
-                    learnt,
-                )
+    def take(self, count: int) -> None:
+        """So many bytes more. ValueError when it is more than LARGEST."""
+        self.taken += count
+        if self.taken > LARGEST:
+            raise ValueError(
+                f"the maps of {self.points} points in {self.layers} blocks take more than "
+                f"{LARGEST / 2**20:g} MiB; choose fewer points, a smaller image, or the last block of "
+                f"each stage"
             )
 
 
-class _ReadForm:
-    """A WindowForm that tells a reader the weights which it is given."""
+class _Reader:
+    """What the points attend to in one layer, read after each of its forward passes."""
 
-    def __init__(self, form: Any, reader: _Reader) -> None:
-        self.form, self.reader = form, reader
+    def __init__(
+        self,
+        place: AttentionPlace,
+        points: Sequence[Tuple[int, int]],
+        stride: int,
+        budget: _Budget,
+    ) -> None:
+        self.place, self.points, self.stride, self.budget = place, points, stride, budget
+        self.found: List[BlockAttention] = []
 
-    def scores(self, q: Tensor, k: Tensor, window: int) -> Tensor:
-        """See WindowForm."""
-        return self.form.scores(q, k, window)
+    def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
+        """Called after the layer's forward pass."""
+        place, size = self.place, self.place.layer.map_size(*inputs)
+        queries = [self._query(point, size) for point in self.points]
+        rows, learnt = place.layer.rows(queries, *inputs)
+        for i, query in enumerate(queries):
+            weights = rows[:, i].astype("float32")
+            maps = place.layer.on_tokens(weights, query, *inputs).numpy()
+            found = BlockAttention(
+                place.stage, place.block, divmod(query, size[1]), size, weights.numpy(), maps
+            )
+            if learnt is not None:
+                own = learnt[:, i].astype("float32").numpy()
+                found = replace(found, window=own.shape[1], learnt=own)
+            self.found.append(found)
+            self.budget.take(maps.nbytes)
 
-    def mix(self, weights: Tensor, v: Tensor, window: int) -> Tensor:
-        """See WindowForm."""
-        self.reader.mixed(weights)
-        return self.form.mix(weights, v, window)
+    def _query(self, point: Tuple[int, int], size: Tuple[int, int]) -> int:
+        """The cell of the map in which a point is."""
+        column, row = (min(p // self.stride, side - 1) for p, side in zip(point, reversed(size)))
+        return row * size[1] + column

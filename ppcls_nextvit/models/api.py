@@ -83,15 +83,16 @@ class Backbone(Protocol):
 
 
 class AttentionLayer(Protocol):
-    """An attention whose weights can be looked at: in its forward pass it calls `attn_drop` with
-    them, [B, heads, N, K], each row of which sums to 1, for N queries and K keys. One that can also
-    do without, by a compiled operator, says so as `compiled`; set to False, it does not.
-
-    One with a `form` (sliding_window.WindowForm) adds to the weights of its window, the first keys,
-    what the query alone tells, before the form mixes the values.
+    """An attention whose weights can be looked at, [heads, N, K] for N queries and K keys, each row
+    of which sums to 1.
     """
 
-    attn_drop: nn.Layer
+    def rows(self, queries: Sequence[int], *inputs: Any) -> Tuple[Tensor, Optional[Tensor]]:
+        """The weights [heads, n, K] of n queries, given by index in raster order, in memory for
+        these rows alone; and what the layer adds after the softmax to the weights of the window,
+        which are the first keys: [heads, n, window**2], None where there is no such thing. inputs:
+        what forward is called with, of one image.
+        """
 
     def map_size(self, *inputs: Any) -> Tuple[int, int]:
         """(height, width) of the map of queries, of what forward is called with."""

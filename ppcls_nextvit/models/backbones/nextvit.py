@@ -17,6 +17,7 @@ from ..folding import as_pointwise, fold_after, fold_before
 from ..layers import (
     Conv2D,
     DropPath,
+    Linear,
     PointwiseConv2D,
     make_divisible,
     pooled_from,
@@ -233,10 +234,10 @@ class E_MHSA(nn.Layer):
         super().__init__()
         self.num_heads = channels // HEAD_DIM
         self.scale = HEAD_DIM**-0.5
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(channels, channels)
-        self.v = nn.Linear(channels, channels)
-        self.proj = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels)
+        self.k = Linear(channels, channels)
+        self.v = Linear(channels, channels)
+        self.proj = Linear(channels, channels)
         self.attn_drop = nn.Dropout(attn_drop_rate)
         self.proj_drop = nn.Dropout(proj_drop_rate)
         pool_class = WindowPool if pool == "window" else SequencePool
@@ -249,14 +250,26 @@ class E_MHSA(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> tokens [B, N, C]. K and V see N // sr_ratio**2 pooled tokens."""
-        tokens = x.flatten(2).transpose([0, 2, 1])  # [B, N, C]
-        pooled = self.norm(self.sr(x)).transpose([0, 2, 1])  # [B, M, C]
-        q, k, v = self.heads(self.q(tokens)), self.heads(self.k(pooled)), self.heads(self.v(pooled))
-        # [B, heads, N, M]
-        attention = F.softmax(paddle.matmul(q, k, transpose_y=True) * self.scale, axis=-1)
-        # [B, N, C]
-        out = paddle.matmul(self.attn_drop(attention), v).transpose([0, 2, 1, 3]).flatten(2)
+        tokens, pooled = self.tokens(x)
+        attention = self.attn_drop(self.weights(tokens, pooled))
+        v = self.heads(self.v(pooled))
+        out = paddle.matmul(attention, v).transpose([0, 2, 1, 3]).flatten(2)  # [B, N, C]
         return self.proj_drop(self.proj(out))
+
+    def tokens(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """[B, C, H, W] -> all tokens [B, N, C] and the pooled ones [B, M, C]."""
+        return x.flatten(2).transpose([0, 2, 1]), self.norm(self.sr(x)).transpose([0, 2, 1])
+
+    def weights(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """[B, N, C], [B, M, C] -> [B, heads, N, M]."""
+        q, k = self.heads(self.q(tokens)), self.heads(self.k(pooled))
+        return F.softmax(paddle.matmul(q, k, transpose_y=True) * self.scale, axis=-1)
+
+    def rows(self, queries: Sequence[int], x: Tensor) -> Tuple[Tensor, None]:
+        """See api.AttentionLayer."""
+        tokens, pooled = self.tokens(x)
+        chosen = paddle.index_select(tokens, paddle.to_tensor(queries), axis=1)
+        return self.weights(chosen, pooled)[0], None
 
     def map_size(self, x: Tensor) -> Tuple[int, int]:
         """(height, width) of the map of queries."""
@@ -412,7 +425,7 @@ class NextViT(BaseBackbone):
         if num_classes is not None:
             self.avgpool = nn.AdaptiveAvgPool2D(1)
             self.proj_head = (
-                nn.Sequential(nn.Linear(channels, num_classes)) if num_classes else nn.Identity()
+                nn.Sequential(Linear(channels, num_classes)) if num_classes else nn.Identity()
             )
         self.apply(_initialise)
         self.hold_still()

@@ -10,7 +10,7 @@ recorded for any size, in which the same lines are computed then.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -83,6 +83,15 @@ class Places(NamedTuple):
             parts = [_taken(by_row, places)]
         return paddle.concat(parts).reshape([heads, -1, self.pool[0] * self.pool[1]])
 
+    def of_query(self, query: int) -> "Places":
+        """Those of one query, as on a map of 1 x 1 tokens. Sizes must be ints."""
+        places = divmod(query, self.size[1])
+        rows, columns = (_of_query(*part) for part in zip((self.rows, self.columns), places))
+        mask, lengths = self.mask, self.lengths
+        if mask is not None:
+            mask, lengths = mask[query : query + 1], lengths[query : query + 1]
+        return Places((1, 1), self.pool, rows, columns, _pairs(rows, columns), mask, lengths)
+
     def _column_places(self) -> Sequence[Tuple[Tensor, Optional[Tensor]]]:
         """The taps of the columns, as int64 [W * P] into a row of K_rows * U_columns, and weights
         [W * P].
@@ -152,7 +161,7 @@ def find_places(
         make = _known_axis if known else _recorded_axis
         axes.append(make(queries, keys, unit, window, trained))
     rows, columns = axes
-    table = paddle.stack(paddle.meshgrid(rows.coordinates, columns.coordinates), axis=-1)
+    table = _pairs(rows, columns)
     keys = pool[0] * pool[1]
     if isinstance(keys, int):
         count = paddle.to_tensor([keys], dtype="float32")
@@ -167,15 +176,30 @@ def find_places(
     return Places(size, pool, rows, columns, table, paddle.log(inside), lengths)
 
 
+def _pairs(rows: Axis, columns: Axis) -> Tensor:
+    """Every pair of their distances, [U_rows, U_columns, 2]."""
+    return paddle.stack(paddle.meshgrid(rows.coordinates, columns.coordinates), axis=-1)
+
+
 def _known_axis(*sizes: Any) -> Axis:
     """_axis as tensors."""
+    return _converted(_constant_axis(*sizes), paddle.to_tensor)
 
-    def tensor(array: Any) -> Any:
-        return None if array is None else paddle.to_tensor(array)
 
-    axis = _constant_axis(*sizes)
-    taps = [(tensor(index), tensor(weight)) for index, weight in axis.taps]
-    return Axis(tensor(axis.coordinates), taps, tensor(axis.inside), axis.distances)
+def _converted(axis: Axis, convert: Callable[[Any], Any]) -> Axis:
+    """`axis` with `convert` of each of its arrays or tensors."""
+    taps = [(convert(i), None if weight is None else convert(weight)) for i, weight in axis.taps]
+    inside = None if axis.inside is None else convert(axis.inside)
+    return Axis(convert(axis.coordinates), taps, inside, axis.distances)
+
+
+def _of_query(axis: Axis, place: int) -> Axis:
+    """The query at `place` of an Axis of tensors, without the distances of others."""
+    own = _converted(axis, lambda tensor: tensor.numpy())
+    taps = [
+        (i[place, None], None if weight is None else weight[place, None]) for i, weight in own.taps
+    ]
+    return _converted(_without_unused(own._replace(taps=taps, inside=None)), paddle.to_tensor)
 
 
 @lru_cache(CACHED_AXES)
@@ -183,7 +207,11 @@ def _constant_axis(
     queries: int, keys: int, unit: int, window: int, trained: Optional[Tuple[int, int]]
 ) -> Axis:
     """_axis as arrays, without the distances that no query and key have."""
-    axis = _axis(np, queries, keys, unit, window, trained)
+    return _without_unused(_axis(np, queries, keys, unit, window, trained))
+
+
+def _without_unused(axis: Axis) -> Axis:
+    """An Axis of arrays without the distances that no query and key have."""
     used = np.unique(np.concatenate([index.ravel() for index, _ in axis.taps]))
     taps = [(np.searchsorted(used, index), weight) for index, weight in axis.taps]
     return Axis(axis.coordinates[used], taps, axis.inside, len(used))

@@ -18,7 +18,7 @@ from paddle.nn import functional as F
 
 from ... import ops
 from ...schema import nearest
-from ..layers import Conv2D, DropPath, eager_on_cpu, pooled_from, recompute_block
+from ..layers import Conv2D, DropPath, Linear, eager_on_cpu, pooled_from, recompute_block
 from ..registry import register_variants
 from .base import BaseBackbone
 from .positions import Places, find_places, pooled_size
@@ -159,10 +159,10 @@ class CosineAttention(nn.Layer):
         self.temperature = self.parameter([1, 1], value=TEMPERATURE)
         self.query_embedding = self.parameter([1, HEAD_DIM], std=0.02)
         self.attn_drop = nn.Dropout(options.attn_drop_rate)
-        self.proj = nn.Linear(channels, channels)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(options.drop_rate)
-        self.cpb_fc1 = nn.Linear(2, CPB_CHANNELS)
-        self.cpb_fc2 = nn.Linear(CPB_CHANNELS, self.num_heads)
+        self.cpb_fc1 = Linear(2, CPB_CHANNELS)
+        self.cpb_fc2 = Linear(CPB_CHANNELS, self.num_heads)
 
     def parameter(self, shape: List[int], std: float = 0.0, value: float = 0.0) -> Tensor:
         """A new parameter [heads, *shape]: normal around 0, or the same value everywhere."""
@@ -237,8 +237,8 @@ class AggregatedAttention(CosineAttention):
         self.sr_ratio = sr_ratio
         self.fixed_pool_size = options.fixed_pool_size
         window = self.window = options.window
-        self.q = nn.Linear(channels, channels)
-        self.kv = nn.Linear(channels, 2 * channels)
+        self.q = Linear(channels, channels)
+        self.kv = Linear(channels, 2 * channels)
         self.sr = ChannelsFirstConv2D(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.relative_pos_bias_local = self.parameter([window**2], std=0.0004)
@@ -293,20 +293,55 @@ class AggregatedAttention(CosineAttention):
 
         near = self.form.scores(places.as_map(scaled), places.as_map(k), self.window)
         near = heads_first(near.flatten(1, 2))  # [B, heads, N, window**2]
-        local = in_float32(self.relative_pos_bias_local).unsqueeze(1)
-        near = near + (local + places.mask.astype(local.dtype))
         far = paddle.matmul(heads_first(scaled), pooled_k, transpose_y=True)  # [B, heads, N, P]
-        far = added(in_float32(far), self.position_bias(places))
-        weights = self.attn_drop(F.softmax(paddle.concat([near, far], axis=-1), axis=-1))
+        weights = self.attn_drop(self.weights(near, far, places))
         near, far = paddle.split(weights, [self.window**2, -1], axis=-1)
 
-        # with as many axes as the queries, for Paddle's gradient
-        tokens = self.learnable_tokens.astype(q.dtype).unsqueeze(0)
-        learnt = paddle.matmul(heads_first(q), tokens)
-        near = heads_last(near + (learnt + self.learnable_bias)).astype(v.dtype)
+        near = heads_last(near + self.learnt(q)).astype(v.dtype)
         near = self.form.mix(places.as_map(near), places.as_map(v), self.window).flatten(1, 2)
         far = heads_last(paddle.matmul(far.astype(v.dtype), pooled_v))
         return (near + far).flatten(2)
+
+    def weights(self, near: Tensor, far: Tensor, places: Places) -> Tensor:
+        """Scores of the windows [B, heads, N, window**2] and of the pooled keys [B, heads, N, P],
+        both without bias -> the weights, one after the other.
+        """
+        local = in_float32(self.relative_pos_bias_local).unsqueeze(1)
+        near = near + (local + places.mask.astype(local.dtype))
+        far = added(in_float32(far), self.position_bias(places))
+        return F.softmax(paddle.concat([near, far], axis=-1), axis=-1)
+
+    def learnt(self, q: Tensor) -> Tensor:
+        """What unit queries [B, N, heads, HEAD_DIM] alone add to the weights of their windows,
+        [B, heads, N, window**2].
+        """
+        # with as many axes as the queries, for Paddle's gradient
+        tokens = self.learnable_tokens.astype(q.dtype).unsqueeze(0)
+        return paddle.matmul(heads_first(q), tokens) + self.learnable_bias
+
+    def rows(self, queries: Sequence[int], x: Tensor, places: Places) -> Tuple[Tensor, Tensor]:
+        """See api.AttentionLayer."""
+        k = self.keys_and_values(self.kv(x))[0]
+        pooled_k = heads_first(self.keys_and_values(self.kv(self.pooled(x, places)))[0])
+        weights, learnt = [], []
+        for query in queries:
+            own = places.of_query(query)
+            q = unit(split_heads(self.q(x[:, query : query + 1]), HEAD_DIM))
+            scaled = heads_first(self.scaled(q, own.lengths))
+            around = paddle.index_select(k, self.neighbours(query, places.size), axis=1)
+            near = paddle.matmul(scaled, heads_first(around), transpose_y=True)
+            far = paddle.matmul(scaled, pooled_k, transpose_y=True)
+            weights.append(self.weights(near, far, own)[0])
+            learnt.append(self.learnt(q)[0])
+        return paddle.concat(weights, axis=1), paddle.concat(learnt, axis=1)
+
+    def neighbours(self, query: int, size: Tuple[int, int]) -> Tensor:
+        """The tokens of the window around one, in raster order, [window**2]; for those outside of
+        the map, which the mask hides, the nearest.
+        """
+        reach = np.arange(self.window) - self.window // 2
+        rows, columns = ((i + reach).clip(0, s - 1) for i, s in zip(divmod(query, size[1]), size))
+        return paddle.to_tensor((rows[:, None] * size[1] + columns).ravel())
 
     def keys_and_values(self, kv: Tensor) -> Tuple[Tensor, Tensor]:
         """[B, n, 2 * C] -> unit keys and values, each [B, n, heads, HEAD_DIM]."""
@@ -343,7 +378,7 @@ class Attention(CosineAttention):
 
     def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__(channels, options)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = Linear(channels, 3 * channels)
 
     def pool_size(self, size: Tuple[Size, Size]) -> Tuple[Size, Size]:
         """Of the keys of a map of `size`, which are not pooled."""
@@ -355,14 +390,26 @@ class Attention(CosineAttention):
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         """x: tokens [B, N, C] -> the same shape."""
-        parts = self.qkv(x).reshape([0, -1, 3, self.num_heads, HEAD_DIM])
-        q, k, v = paddle.unbind(parts, axis=2)  # [B, N, heads, HEAD_DIM]
-        q = heads_first(self.scaled(unit(q), places.lengths))
-        scores = paddle.matmul(q, heads_first(unit(k)), transpose_y=True)  # [B, heads, N, N]
-        scores = added(in_float32(scores), self.position_bias(places))
-        weights = self.attn_drop(F.softmax(scores, axis=-1))
+        q, k, v = self.parts(x)
+        weights = self.attn_drop(self.weights(q, k, places))
         out = heads_last(paddle.matmul(weights.astype(v.dtype), heads_first(v)))
         return self.proj_drop(self.proj(out.flatten(2)))
+
+    def parts(self, x: Tensor) -> Sequence[Tensor]:
+        """Tokens [B, N, C] -> queries, keys and values, each [B, N, heads, HEAD_DIM]."""
+        return paddle.unbind(self.qkv(x).reshape([0, -1, 3, self.num_heads, HEAD_DIM]), axis=2)
+
+    def weights(self, q: Tensor, k: Tensor, places: Places) -> Tensor:
+        """Queries and keys [B, n, heads, HEAD_DIM] -> [B, heads, n of queries, n of keys]."""
+        q = heads_first(self.scaled(unit(q), places.lengths))
+        scores = paddle.matmul(q, heads_first(unit(k)), transpose_y=True)
+        return F.softmax(added(in_float32(scores), self.position_bias(places)), axis=-1)
+
+    def rows(self, queries: Sequence[int], x: Tensor, places: Places) -> Tuple[Tensor, None]:
+        """See api.AttentionLayer."""
+        q, k, _ = self.parts(x)
+        found = [self.weights(q[:, i : i + 1], k, places.of_query(i)) for i in queries]
+        return paddle.concat(found, axis=2)[0], None
 
     def macs(self, x: Tensor, places: Places, out: Tensor) -> int:
         """Multiply-adds of the two products for x [1, N, C]."""
@@ -469,7 +516,7 @@ class TransNeXt(BaseBackbone):
         )
         if num_classes is not None:
             channels = config.channels[-1]
-            self.head = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+            self.head = Linear(channels, num_classes) if num_classes else nn.Identity()
         self.apply(_initialise)
         self.hold_still()
 
