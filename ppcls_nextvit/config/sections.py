@@ -53,6 +53,8 @@ class GlobalSection:
     use_visualdl: bool = False
     print_mem_info: bool = False
     log_ranks: Union[str, int] = "0"
+    # another process that is not heard for so many seconds is lost, and the run ends
+    lost_after_s: float = 60.0
     to_static: bool = False
     cpu_math: Literal["fp32", "bf16"] = "fp32"
     save_inference_dir: str = "./inference"
@@ -75,6 +77,8 @@ class GlobalSection:
             ("seed", 0),
         ):
             _check_range(f"Global.{name}", getattr(self, name), low)
+        if not self.lost_after_s >= 1:
+            raise ConfigError(f"Global.lost_after_s: must be 1 or more, got {self.lost_after_s}")
         for number in self.image_shape:
             _check_range("Global.image_shape", number, 1)
 
