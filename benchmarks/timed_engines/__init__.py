@@ -25,7 +25,7 @@ from .classifiers import (
 )
 from .deployed import Deployed, Gemm
 from .detectors import Parts, create_dense, create_paddleseg_upernet, create_untimed
-from .pipelines import OursPipeline, TimmPipeline
+from .pipelines import AVERAGE, LARGE, OursPipeline, TimmPipeline
 
 __all__ = ["ENGINES", "Engine"]
 
@@ -65,9 +65,13 @@ ENGINES = {
     "timm compile": Engine(TorchEager, create_timm_compiled, ("latency",)),
     "timm onnx": Engine(TimmOnnx, create_timm_fused, ("latency",)),
     "transnext eager": Engine(SizedTorchEager, create_transnext, ("latency", "train")),
-    "ours data": Engine(OursPipeline, "pil", ("data",)),
-    "ours data cv2": Engine(OursPipeline, "cv2", ("data",)),
-    "timm data": Engine(TimmPipeline, "pil", ("data",)),
+    "ours data": Engine(OursPipeline, (AVERAGE, "pil", False), ("data",)),
+    "ours data scaled": Engine(OursPipeline, (AVERAGE, "pil", True), ("data",)),
+    "ours data cv2": Engine(OursPipeline, (AVERAGE, "cv2", False), ("data",)),
+    "timm data": Engine(TimmPipeline, AVERAGE, ("data",)),
+    "ours data large": Engine(OursPipeline, (LARGE, "pil", False), ("data",)),
+    "ours data large scaled": Engine(OursPipeline, (LARGE, "pil", True), ("data",)),
+    "timm data large": Engine(TimmPipeline, LARGE, ("data",)),
     "ours mask_rcnn": _dense(
         "detection",
         create_dense("MaskRCNN", drop_path_rate=0.1, frozen_stages=1, norm_eval=True),

@@ -2,14 +2,18 @@
 
 import io
 
+AVERAGE = 500, 375  # of ImageNet's files
+LARGE = 2000, 1500
 
-def pictures(count, width=500, height=375):
-    """Made-up photos, as JPEG files in memory: smooth colours under noise, of the size that
-    ImageNet's have on average.
+
+def pictures(count, size):
+    """Made-up photos, as JPEG files in memory: smooth colours under noise, of `size` = (width,
+    height).
     """
     import numpy
     from PIL import Image
 
+    width, height = size
     rng, files = numpy.random.default_rng(0), []
     for _ in range(count):
         smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), numpy.uint8)).resize(
@@ -24,10 +28,10 @@ def pictures(count, width=500, height=375):
 
 class OursPipeline:
     """The training transforms of configs/NextViT_small_224.yaml, from JPEG bytes to a float32
-    array, with Pillow or OpenCV.
+    array. made_by: (size of the pictures, 'pil' or 'cv2', whether decoding is scaled).
     """
 
-    def __init__(self, backend, variant, size, threads, folder):
+    def __init__(self, made_by, variant, size, threads, folder):
         from pathlib import Path
 
         import numpy
@@ -38,6 +42,9 @@ class OursPipeline:
 
         config = load_config(Path(__file__).parents[2] / "configs" / "NextViT_small_224.yaml")
         recipe = config.DataLoader["Train"]["dataset"]["transform_ops"]
+        self.pictures, backend, scaled = made_by
+        if scaled:
+            recipe[0]["DecodeImage"]["scaled"] = True
         for entry in recipe:
             for name, arguments in entry.items():
                 if "backend" in (arguments or {}):
@@ -46,7 +53,7 @@ class OursPipeline:
         self.rng = numpy.random.default_rng(0)
 
     def data(self, batch):
-        files = pictures(batch)
+        files = pictures(batch, self.pictures)
 
         def run():
             for file in files:
@@ -56,9 +63,9 @@ class OursPipeline:
 
 
 class TimmPipeline:
-    """timm's own transform with the recipe's settings; it needs torchvision."""
+    """timm's own transform with the recipe's settings; it needs torchvision. pictures: the size."""
 
-    def __init__(self, backend, variant, size, threads, folder):
+    def __init__(self, pictures, variant, size, threads, folder):
         import timm
         import torch
         import torchvision
@@ -66,6 +73,7 @@ class TimmPipeline:
         from timm.data import create_transform
 
         torch.set_num_threads(threads)
+        self.pictures = pictures
         self.open = Image.open
         self.version = f"timm {timm.__version__}, torchvision {torchvision.__version__}"
         self.transform = create_transform(
@@ -79,7 +87,7 @@ class TimmPipeline:
         )
 
     def data(self, batch):
-        files = pictures(batch)
+        files = pictures(batch, self.pictures)
 
         def run():
             for file in files:

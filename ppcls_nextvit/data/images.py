@@ -5,7 +5,7 @@ import functools
 import io
 import logging
 import os
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageError",
     "Upright",
+    "bytes_of",
     "decode_image",
     "decode_upright",
     "image_size",
@@ -94,12 +95,20 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         return _upright(image, name).image
 
 
-def decode_upright(source: Source, name: Optional[str] = None) -> Upright:
+def decode_upright(source: Source, name: Optional[str] = None, reduction: int = 1) -> Upright:
     """The image in a file or in bytes, in mode RGB, and how it was turned. Arguments, conventions
     and ImageErrors are `decode_image`'s.
+
+    reduction: 1, or, of a JPEG file, 2, 4 or 8: libjpeg makes one pixel of so many times so many.
     """
-    data, name = _bytes_of(source, name)
-    return use_picture(data, name, lambda image: _upright(image, name))
+    data, name = bytes_of(source, name)
+
+    def use(image: ImageFile.ImageFile) -> Upright:
+        if reduction > 1:
+            image.draft(None, (image.width // reduction, image.height // reduction))
+        return _upright(image, name)
+
+    return use_picture(data, name, use)
 
 
 def decode_image(source: Source, to_rgb: bool = True, name: Optional[str] = None) -> np.ndarray:
@@ -131,8 +140,8 @@ def image_size(path: str) -> Tuple[int, int]:
     return open_image(path).size
 
 
-def _bytes_of(source: Source, name: Optional[str]) -> Tuple[bytes, str]:
-    """(the file's bytes, what messages call it)."""
+def bytes_of(source: Source, name: Optional[str]) -> Tuple[bytes, str]:
+    """(the file's bytes, what messages call it). ImageError for a file that cannot be read."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source), name or "image in memory"
     name = name or os.fspath(source)
@@ -273,6 +282,6 @@ def as_array(image: Picture) -> np.ndarray:
     return np.asarray(image)
 
 
-def size_of(image: Picture) -> Tuple[int, int]:
-    """(width, height) of `image`."""
-    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+def size_of(image: Any) -> Tuple[int, int]:
+    """(width, height) of a Picture, or of a ScalableJpeg."""
+    return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size

@@ -66,10 +66,13 @@ class LabelledFiles:
     @staticmethod
     def check(arguments: Dict[str, Any], mode: str, where: str) -> None:
         """ConfigError for transforms that cannot be built or do not begin with decoding, and for
-        mixing in evaluation.
+        mixing or scaled decoding in evaluation.
         """
-        if not Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops").decodes:
+        pipeline = Pipeline(arguments.get("transform_ops"), f"{where}.transform_ops")
+        if not pipeline.decodes:
             raise ConfigError(f"{where}.transform_ops: must begin with DecodeImage")
+        if pipeline.scaled and mode == "Eval":
+            raise ConfigError(f"{where}.transform_ops: DecodeImage.scaled: True is for training")
         place = f"{where}.batch_transform_ops"
         if mixing_op(arguments.get("batch_transform_ops"), place) and mode == "Eval":
             raise ConfigError(f"{place}: {ONCE}")

@@ -23,9 +23,10 @@ from ..images import (
     open_image,
     size_of,
 )
+from ..scaled import Box, Region, ScalableJpeg, open_scalable
 from .registry import TRANSFORMS
 
-__all__ = ["Resizer", "center_crop", "normalize", "resize_short"]
+__all__ = ["Resizer", "center_crop", "crop", "normalize", "resize_short"]
 
 Rng = Optional[np.random.Generator]
 
@@ -74,7 +75,13 @@ class Resizer:
                 ) from error
             self.cv2 = cv2
 
-    def __call__(self, image: Picture, size: Tuple[int, int], rng: Rng = None) -> Picture:
+    def __call__(
+        self,
+        image: Picture,
+        size: Tuple[int, int],
+        rng: Rng = None,
+        region: Optional[Region] = None,
+    ) -> Picture:
         # a strip of 1 x 50,000 pixels whose shorter side becomes 256
         if size[0] * size[1] > MAX_PIXELS:
             raise ValueError(
@@ -83,10 +90,30 @@ class Resizer:
             )
         name = self.draw(rng)
         if self.cv2 is None:
-            return as_pil(image).resize(size, PIL_FILTERS[name])
+            return as_pil(image).resize(size, PIL_FILTERS[name], region)
         return self.cv2.resize(
             as_array(image), size, interpolation=getattr(self.cv2, CV2_FILTERS[name])
         )
+
+    def part(
+        self,
+        image: Union[Picture, ScalableJpeg],
+        box: Box,
+        size: Tuple[int, int],
+        rng: Rng = None,
+    ) -> Picture:
+        """The rectangle `box` of `image`, resized."""
+        if isinstance(image, ScalableJpeg):
+            pixels, region = image.part(box, size)
+            return self(pixels, size, rng, region)
+        return self(crop(image, box), size, rng)
+
+    @property
+    def takes_scaled(self) -> bool:
+        """Whether `part` takes a JPEG file that is not decoded yet: Pillow finds fractions of
+        pixels in it.
+        """
+        return self.cv2 is None
 
     def draw(self, rng: Rng) -> str:
         """The name of the interpolation for one image. ValueError if it is random and `rng` is
@@ -99,8 +126,21 @@ class Resizer:
         return self.names[rng.integers(len(self.names))]
 
 
+def crop(image: Picture, box: Box) -> Picture:
+    """The rectangle `box` of `image`."""
+    left, top, width, height = box
+    if box == (0, 0, *size_of(image)):
+        return image
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return image[top : top + height, left : left + width]
+
+
 def resize_short(
-    image: Picture, short: int, resizer: Optional[Resizer] = None, rng: Rng = None
+    image: Union[Picture, ScalableJpeg],
+    short: int,
+    resizer: Optional[Resizer] = None,
+    rng: Rng = None,
 ) -> Picture:
     """`image` with its shorter side at `short` pixels, the other in proportion, truncated to a
     whole pixel as torchvision's Resize does.
@@ -115,9 +155,10 @@ def resize_short(
         size = (short, int(short * height / width))
     else:
         size = (int(short * width / height), short)
-    if size == (width, height):
+    if size == (width, height) and not isinstance(image, ScalableJpeg):
         return image
-    return (resizer or Resizer("bicubic", "pil"))(image, size, rng)
+    resizer = resizer or Resizer("bicubic", "pil")
+    return resizer.part(image, (0, 0, width, height), size, rng)
 
 
 def center_crop(image: Picture, size: Tuple[int, int]) -> np.ndarray:
@@ -174,6 +215,9 @@ class DecodeImage:
     """File contents -> RGB image (see decode_image); a PIL image in mode RGB is decoded already.
     Both backends decode with Pillow, whose pixels equal OpenCV's and which, unlike OpenCV, notices
     truncated files.
+
+    scaled: of a JPEG decode at 1/2, 1/4 or 1/8 of its size what the next transform makes smaller by
+    that much (see ppcls_nextvit.data.scaled). For training: pixels differ a little.
     """
 
     def __init__(
@@ -183,12 +227,18 @@ class DecodeImage:
         channel_first: Literal[False] = False,
         to_np: bool = True,
         backend: Backend = "pil",
+        scaled: Optional[bool] = None,
     ):
+        if scaled and not to_rgb:
+            raise ValueError("scaled: True needs to_rgb: True")
         self.to_rgb = to_rgb
+        self.scaled = bool(scaled)
 
     def __call__(
         self, source: Union[Source, Image.Image], rng: Rng = None, name: Optional[str] = None
-    ) -> Picture:
+    ) -> Union[Picture, ScalableJpeg]:
+        if self.scaled and not isinstance(source, Image.Image):
+            return open_scalable(source, name)
         image = source if isinstance(source, Image.Image) else open_image(source, name)
         return image if self.to_rgb else np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
 
@@ -216,9 +266,9 @@ class ResizeImage:
         self.size = None if size is None else pair(size)
         self.resizer = Resizer(interpolation, backend)
 
-    def __call__(self, image: Picture, rng: Rng = None) -> Picture:
+    def __call__(self, image: Union[Picture, ScalableJpeg], rng: Rng = None) -> Picture:
         if self.size is not None:
-            return self.resizer(image, self.size, rng)
+            return self.resizer.part(image, (0, 0, *size_of(image)), self.size, rng)
         assert self.short is not None
         return resize_short(image, self.short, self.resizer, rng)
 

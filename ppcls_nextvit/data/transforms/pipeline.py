@@ -54,6 +54,14 @@ class Pipeline:
         if "DecodeImage" in names[1:]:
             raise ConfigError(f"{where}: DecodeImage must be the first transform")
         self.decodes = bool(names) and names[0] == "DecodeImage"
+        self.scaled = self.decodes and self.steps[0].transform.scaled
+        if self.scaled:
+            resizer = getattr(self.steps[1].transform, "resizer", None) if names[1:] else None
+            if not getattr(resizer, "takes_scaled", False):
+                raise ConfigError(
+                    f"{where}: after DecodeImage with `scaled: True` comes RandomResizedCrop, "
+                    f"RandCropImage or ResizeImage with `backend: pil`"
+                )
 
     def __call__(
         self,
@@ -109,3 +117,5 @@ class Preprocess(Pipeline):
                     f"{', '.join(self.DETERMINISTIC)}."
                 )
         super().__init__(transform_ops, where)
+        if self.scaled:
+            raise ConfigError(f"{where}: DecodeImage.scaled: True is for training")

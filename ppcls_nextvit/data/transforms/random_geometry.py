@@ -3,26 +3,17 @@
 """
 
 import math
-from typing import List, Literal, Optional, Sequence, Tuple
+from typing import List, Literal, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..images import Picture, as_pil, size_of
-from .evaluation import Backend, Resizer, Size, pair
+from ..scaled import Box, ScalableJpeg
+from .evaluation import Backend, Resizer, Size, crop, pair
 from .registry import TRANSFORMS
 
 __all__ = ["random_resized_box"]
-
-Box = Tuple[int, int, int, int]  # left, top, width, height
-
-
-def crop(image: Picture, box: Box) -> Picture:
-    """The rectangle `box` of `image`."""
-    left, top, width, height = box
-    if isinstance(image, Image.Image):
-        return image.crop((left, top, left + width, top + height))
-    return image[top : top + height, left : left + width]
 
 
 def _ordered(name: str, values: Sequence[float]) -> Tuple[float, float]:
@@ -83,10 +74,10 @@ class RandomResizedCrop:
         self.ratio = _ordered("ratio", ratio)
         self.resizer = Resizer(interpolation, backend)
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
+    def __call__(self, image: Union[Picture, ScalableJpeg], rng: np.random.Generator) -> Picture:
         width, height = size_of(image)
         box = random_resized_box(width, height, self.scale, self.ratio, rng)
-        return self.resizer(crop(image, box), (self.width, self.height), rng)
+        return self.resizer.part(image, box, (self.width, self.height), rng)
 
 
 @TRANSFORMS.register
@@ -115,7 +106,7 @@ class RandCropImage:
         self.log_aspect = use_log_aspect
         self.resizer = Resizer(interpolation, backend)
 
-    def __call__(self, image: Picture, rng: np.random.Generator) -> Picture:
+    def __call__(self, image: Union[Picture, ScalableJpeg], rng: np.random.Generator) -> Picture:
         width, height = size_of(image)
         aspect = (
             math.exp(rng.uniform(*np.log(self.ratio)))
@@ -128,7 +119,8 @@ class RandCropImage:
         area = width * height * share
         w = min(width, max(1, int(math.sqrt(area * aspect))))
         h = min(height, max(1, int(math.sqrt(area / aspect))))
-        return self.resizer(crop(image, random_box(width, height, w, h, rng)), self.size, rng)
+        box = random_box(width, height, w, h, rng)
+        return self.resizer.part(image, box, self.size, rng)
 
 
 @TRANSFORMS.register
