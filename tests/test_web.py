@@ -23,6 +23,7 @@ from support.pictures import varied_pictures
 from support.programs import program_at
 from support.random_models import random_weights, small_transnext
 from support.tiny_run import DATA, NORMALIZE, write_config
+from support.toy_exports import described
 from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 
 FOLDER = ROOT / "deploy" / "web"
@@ -289,7 +290,7 @@ def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     )
     assert (
         prepare.main(["--model", str(other)]) == 1
-        and "expected a classifier exported with --to onnx" in capsys.readouterr().err
+        and "an export for 'paddle'; expected one made with --to onnx" in capsys.readouterr().err
     )
     import onnx
 
@@ -317,6 +318,9 @@ def test_a_model_that_names_other_files_is_refused_and_they_are_not_read(
     (other / "inference.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
     out = tmp_path / "out"
     prepare = program_at("deploy/web/prepare.py")
+    assert prepare.main(["--model", str(other), "--out", str(out)]) == 1
+    assert "inference.onnx: does not match export.json" in capsys.readouterr().err
+    described(other, json.loads((other / "export.json").read_text()))
     assert prepare.main(["--model", str(other), "--out", str(out)]) == 1
     assert "inference.onnx has its weights in other files" in capsys.readouterr().err
     assert not out.exists()
@@ -364,6 +368,7 @@ def use(page, photos, bad):
         "url": url,
         "photos": [str(path) for path in photos],
         "bad": [str(path) for path in bad],
+        "downloads": str(folder),
     }
     done = subprocess.run(
         [NODE, "test/drive.mjs", json.dumps(task)],
@@ -434,6 +439,20 @@ def test_the_page_in_a_browser(page, exported, expected, tmp_path):
         for path in bad
     ]
     assert [row["id"] for row in seen["after"]] == order.tolist(), "the page goes on after them"
+    assert_told(seen["told"], [*expected, PHOTOS[0], *bad, PHOTOS[0]], expected, labels)
+
+
+def assert_told(told, paths, expected, labels):
+    """The downloaded JSON is what `nextvit infer --json` writes of `paths`."""
+    assert [one["file_name"] for one in told] == [path.name for path in paths]
+    for path, one in zip(paths, told, strict=True):
+        if path not in expected:
+            assert list(one) == ["file_name", "error"] and one["error"].startswith(f"{path.name}: ")
+            continue
+        order = np.argsort(-expected[path][0], kind="stable")[:3].tolist()
+        assert list(one) == ["file_name", "class_ids", "scores", "label_names"]
+        assert one["class_ids"] == order and one["label_names"] == [labels[i] for i in order]
+        assert np.allclose(one["scores"], expected[path][0][order], atol=1e-4)
 
 
 def assert_heat(heat, plain, cam):

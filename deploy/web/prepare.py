@@ -1,19 +1,24 @@
 """The page's model: python prepare.py --model DIRECTORY [--out dist/model]
 
-DIRECTORY is what `tools/export_model.py --to onnx` wrote. The head, a linear layer of the mean over
+DIRECTORY is what `tools/export_model.py --to onnx` wrote, of a classifier, a detector or a
+segmentor. The last two stay as they are. Of a classifier the head, a linear layer of the mean over
 the last map, is applied to the map too: the new output `cam` [B, classes, h, w] shows where each
 class is seen, and its mean over the map is the class's logit. Needs onnx.
 """
 
 import argparse
+import hashlib
+import io
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
+
+MODEL = "inference.onnx"
+DENSE = ("detection", "segmentation")
 
 
 class Head(NamedTuple):
@@ -106,31 +111,65 @@ def _added(graph: Any, value: str, arrays: Mapping[str, Any]) -> list[str]:
 
 
 def prepare(source: Path, out: Path) -> None:
-    """Write model.onnx, with the output `cam`, and export.json into the folder `out`."""
+    """Write model.onnx, of a classifier with the output `cam`, and export.json into `out`."""
     import onnx
 
-    try:
-        description = json.loads((source / "export.json").read_text(encoding="utf-8"))
-        classifier = "softmax" in description["Model"]
-        target = description["Export"]["target"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{source}: export.json is no description of an export: {error}") from None
-    if target != "onnx" or not classifier:
-        raise ValueError(f"{source}: expected a classifier exported with --to onnx")
+    description = read_description(source)
+    task = description["Model"].get("task", "classification")
+    data = (source / MODEL).read_bytes()
+    if hashlib.sha256(data).hexdigest() != description["Files"][MODEL]["sha256"]:
+        raise ValueError(
+            f"{source / MODEL}: does not match export.json, so it is damaged or of another "
+            f"export; export or copy again"
+        )
     # a model may name other files, which an export never does: they are not opened
     try:
-        model = onnx.load(source / "inference.onnx", load_external_data=False)
-    except OSError:
-        raise
+        model = onnx.load(io.BytesIO(data), load_external_data=False)
     except Exception as error:  # of protobuf
-        raise ValueError(f"{source}: inference.onnx is no ONNX file: {error}") from None
+        raise ValueError(f"{source}: {MODEL} is no ONNX file: {error}") from None
     if any(tensor.external_data for tensor in model.graph.initializer):
-        raise ValueError(f"{source}: inference.onnx has its weights in other files; no export has")
-    model = add_cam(model)
+        raise ValueError(f"{source}: {MODEL} has its weights in other files; no export has")
+    if task == "classification":
+        model = add_cam(model)
+    else:
+        check_names(model.graph, description["Export"])
     onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
     out.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, out / "model.onnx")
-    shutil.copy(source / "export.json", out)
+    (out / "model.onnx").write_bytes(data)
+    description["Files"] = {"model.onnx": {"sha256": hashlib.sha256(data).hexdigest()}}
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    (out / "export.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_description(source: Path) -> dict:
+    """export.json in `source`, of a model that the page runs. OSError or ValueError, one line."""
+    try:
+        description = json.loads((source / "export.json").read_text(encoding="utf-8"))
+        task = description["Model"].get("task", "classification")
+        right = "softmax" in description["Model"] if task == "classification" else task in DENSE
+        target = description["Export"]["target"]
+        _ = description["Files"][MODEL]["sha256"]
+        _ = [*description["Export"]["inputs"], *description["Export"]["outputs"]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{source}: export.json is no description of an export: {error}") from None
+    if target != "onnx":
+        raise ValueError(
+            f"{source}: an export for {str(target)[:60]!r}; expected one made with --to onnx"
+        )
+    if not right:
+        raise ValueError(f"{source}: expected a classifier, a detector or a segmentor")
+    return description
+
+
+def check_names(graph: Any, export: Mapping[str, Any]) -> None:
+    """ValueError if inputs and outputs are others than those that export.json names."""
+    for kind, values in (("inputs", graph.input), ("outputs", graph.output)):
+        found, told = sorted(value.name for value in values), sorted(export[kind])
+        if found != told:
+            raise ValueError(
+                f"{MODEL} has the {kind} {', '.join(found)}, export.json {', '.join(told)}"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,13 @@
-// The page: takes pictures, shows the five best classes of each and where in the picture the chosen one is seen.
-const SHOWN = 5, SIDE = 448;
+// The page: takes pictures, hands them to the worker, and shows what it finds in the view of the model's task.
+import {classes} from "./views/classes.js";
+import {labelMaps} from "./views/labels.js";
+import {objects} from "./views/objects.js";
+
+const VIEWS = {classification: classes, detection: objects, segmentation: labelMaps};
 const $ = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
 const cards = new Map();
-let labels = [];
+let labels = [], view = null, task = null;
 
 function say(text) {
   $("status").textContent = text;
@@ -12,7 +16,6 @@ function say(text) {
 function card(name) {
   const item = $("card").content.firstElementChild.cloneNode(true);
   item.querySelector("figcaption").textContent = name;
-  item.querySelector("legend").textContent = `Classes of ${name}`;
   $("results").prepend(item);
   return item;
 }
@@ -20,75 +23,74 @@ function card(name) {
 function add(files) {
   for (const file of files) {
     const id = cards.size;
-    cards.set(id, {item: card(file.name), name: file.name});
+    cards.set(id, {id, item: card(file.name), name: file.name});
     worker.postMessage({id, file});
   }
   if (files.length) say(files.length === 1 ? `Looking at ${files[0].name} …` : `Looking at ${files.length} pictures …`);
 }
 
-// The picture's part that the model sees, and over it the class's map: blue where little speaks for it, red where most does.
-function draw({item, bitmap, view, cam, chosen}) {
-  const canvas = item.querySelector("canvas"), context = canvas.getContext("2d"), size = cam.rows * cam.columns;
-  const zoom = SIDE / Math.max(view.width, view.height);
-  canvas.width = Math.round(view.width * zoom);
-  canvas.height = Math.round(view.height * zoom);
-  context.imageSmoothingEnabled = zoom < 2;
-  context.drawImage(bitmap, view.x, view.y, view.width, view.height, 0, 0, canvas.width, canvas.height);
-  if (!$("heat").checked) return;
-  const values = cam.data.subarray(chosen * size, (chosen + 1) * size), low = Math.min(...values), range = Math.max(...values) - low;
-  if (!range) return;                           // a map of one cell says nothing about places
-  const map = new OffscreenCanvas(cam.columns, cam.rows), colours = new ImageData(cam.columns, cam.rows);
-  values.forEach((value, i) => {
-    const share = (value - low) / range;
-    colours.data.set([255 * share, 160 * (1 - Math.abs(2 * share - 1)), 255 * (1 - share), 60 + 100 * share], 4 * i);
-  });
-  map.getContext("2d").putImageData(colours, 0, 0);
-  context.imageSmoothingEnabled = true;
-  context.drawImage(map, 0, 0, canvas.width, canvas.height);
+// All cards with a result, anew: by `step(state)`, or else drawn.
+function redraw(step) {
+  const done = [...cards.values()].filter(({bitmap}) => bitmap);
+  const lines = done.map(typeof step === "function" ? step : view.draw);
+  if (done.length && lines.at(-1)) say(`${done.at(-1).name}: ${lines.at(-1)}`);
+}
+
+// Texts on a canvas keep their size on the screen, whatever the width of the card.
+const resized = new ResizeObserver((entries) => {
+  for (const {target} of entries) {
+    const state = cards.get(Number(target.dataset.id)), width = target.clientWidth;
+    if (state?.bitmap && state.shownAt !== width) view.draw(state);
+    if (state) state.shownAt = width;
+  }
+});
+
+function start({task: of, name, labels: names, post}) {
+  [task, labels, view] = [of, names, VIEWS[of]];
+  $("controls").prepend($(`controls-${task}`).content.cloneNode(true));
+  view.start(post, redraw);
+  document.body.classList.add("ready", task);
+  $("progress").hidden = true;
+  say(`${name} is ready: ${labels.length} classes.`);
 }
 
 function show(id, result) {
-  const state = Object.assign(cards.get(id), result), {item, name, scores} = state;
-  const best = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b).slice(0, SHOWN);
-  state.chosen = best[0];
-  for (const index of best) {
-    const row = $("class").content.firstElementChild.cloneNode(true), radio = row.querySelector("input");
-    row.dataset.class = index;
-    row.dataset.score = scores[index];
-    row.style.setProperty("--share", scores[index]);
-    row.querySelector(".name").textContent = labels[index];
-    row.querySelector(".score").textContent = `${(100 * scores[index]).toFixed(1)} %`;
-    radio.name = `picture${id}`;
-    radio.checked = index === state.chosen;
-    radio.onchange = () => {
-      state.chosen = index;
-      draw(state);
-    };
-    item.querySelector("ol").append(row);
-  }
-  item.querySelector("canvas").setAttribute("aria-label", `${name}: ${labels[best[0]]}`);
+  const state = Object.assign(cards.get(id), result), {item, name} = state;
+  item.append($(`found-${task}`).content.cloneNode(true));
   item.classList.add("done");
-  draw(state);
-  say(`${name}: ${labels[best[0]]}, ${(100 * scores[best[0]]).toFixed(1)} %`);
+  const line = view.show(state, labels), canvas = item.querySelector("canvas");
+  canvas.dataset.id = id;
+  if (view.redraws) resized.observe(canvas);
+  $("json").hidden = false;
+  say(`${name}: ${line}`);
 }
 
 function fail(id, reason) {
-  const {item, name} = cards.get(id), message = document.createElement("p");
+  const state = cards.get(id), {item, name} = state, message = document.createElement("p");
+  state.error = `${name}: ${reason}`;
   message.setAttribute("role", "alert");
-  message.textContent = `${name}: ${reason}`;
+  message.textContent = state.error;
   item.replaceChildren(message);
   item.classList.add("bad");
   say("");
+}
+
+// The results as `nextvit infer --json` writes them.
+function download() {
+  const told = [...cards.values()].filter(({bitmap, error}) => bitmap || error)
+    .map((state) => ({file_name: state.name, ...(state.error ? {error: state.error} : view.tell(state, labels))}));
+  const link = document.createElement("a"), url = URL.createObjectURL(new Blob([`${JSON.stringify(told, null, 1)}\n`], {type: "application/json"}));
+  link.href = url;
+  link.download = "predictions.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 worker.onmessage = ({data: {kind, ...message}}) => {
   if (kind === "loading") {
     $("progress").value = message.total ? message.received / message.total : null;
   } else if (kind === "ready") {
-    labels = message.labels;
-    $("progress").hidden = true;
-    say(`${message.name} is ready: ${labels.length} classes.`);
-    document.body.classList.add("ready");
+    start(message);
   } else if (kind === "failed") {
     $("progress").hidden = true;
     $("drop").hidden = true;
@@ -105,7 +107,7 @@ $("files").onchange = ({target}) => {
   add(target.files);
   target.value = "";
 };
-$("heat").onchange = () => [...cards.values()].filter(({bitmap}) => bitmap).forEach(draw);
+$("json").onclick = download;
 document.ondragover = (event) => {
   event.preventDefault();
   document.body.classList.add("over");

@@ -78,7 +78,7 @@ export function resize(image, width, height, interpolation, pillow) {
 }
 
 // x.5 goes to the even neighbour, as Python's round() does.
-function roundHalfEven(value) {
+export function roundHalfEven(value) {
   const floor = Math.floor(value);
   return value - floor === 0.5 ? floor + (floor & 1) : Math.round(value);
 }

@@ -1,11 +1,17 @@
 // The model's side of the page: decodes, preprocesses and runs, one picture after the other, so that the page stays responsive.
 // In: {id, file}. Out: {kind: "loading" | "ready" | "failed" | "result" | "error", ...}.
 import * as ort from "onnxruntime-web/wasm";
-import {check, preprocess, withoutAlpha} from "./preprocess.js";
+import {checkDescription, checkHash, namesOf, taskOf} from "./description.js";
+import {withoutAlpha} from "./preprocess.js";
+import {classifier} from "./tasks/classifier.js";
+import {detector} from "./tasks/detector.js";
+import {segmentor} from "./tasks/segmentor.js";
 
+const TASKS = {classification: classifier, detection: detector, segmentation: segmentor};
 const MAX_PIXELS = 50e6;
 ort.env.wasm.wasmPaths = new URL(".", self.location.href).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+const tensor = (data, shape) => new ort.Tensor("float32", data, shape);
 
 async function fetched(name) {
   const response = await fetch(new URL(`model/${name}`, self.location.href));
@@ -26,12 +32,24 @@ async function download(name) {
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
+async function describe() {
+  const response = await fetched("export.json");
+  try {
+    return await response.json();
+  } catch {
+    throw new Error("model/export.json is not JSON; make it again with prepare.py");
+  }
+}
+
 async function load() {
-  const description = await (await fetched("export.json")).json();
-  check(description.PreProcess.transform_ops);
-  const session = await ort.InferenceSession.create(await download("model.onnx"), {executionProviders: ["wasm"]});
-  postMessage({kind: "ready", name: description.Global?.model_name ?? "model", labels: description.PostProcess.Topk.label_list});
-  return {description, session};
+  const description = await describe();
+  checkDescription(description);
+  const task = taskOf(description), run = TASKS[task](description), bytes = await download("model.onnx");
+  await checkHash(description, "model.onnx", bytes);
+  const session = await ort.InferenceSession.create(bytes, {executionProviders: ["wasm"]});
+  const {Global, PostProcess} = description, names = namesOf(description);
+  postMessage({kind: "ready", task, name: Global?.model_name ?? "model", labels: names, post: PostProcess});
+  return {run, session};
 }
 
 async function decode(file) {
@@ -50,32 +68,14 @@ async function decode(file) {
   return {bitmap, pixels: withoutAlpha(context.getImageData(0, 0, bitmap.width, bitmap.height))};
 }
 
-function softmax(logits) {
-  const largest = Math.max(...logits), exponents = logits.map((value) => Math.exp(value - largest));
-  const sum = exponents.reduce((a, b) => a + b, 0);
-  return exponents.map((value) => value / sum);
-}
-
-// The probabilities, and for each class the map whose mean is its logit.
-async function classify({description, session}, {bitmap, pixels}) {
-  const {transform_ops: transforms} = description.PreProcess, {input} = description.Model;
-  const {data, width, height, view} = preprocess(transforms, pixels, description.Versions.pillow);
-  if (Math.min(width, height) < input.min_size) {
-    throw new Error(`${width} x ${height} pixels are too few for the model; it needs at least ${input.min_size}.`);
-  }
-  const outputs = await session.run({[input.name]: new ort.Tensor("float32", data, [1, 3, height, width])});
-  const {cam, [session.outputNames[0]]: scores} = outputs, [, , rows, columns] = cam.dims;
-  return {bitmap, view, scores: description.Model.softmax ? scores.data : softmax(Array.from(scores.data)), cam: {data: cam.data, rows, columns}};
-}
-
 const loaded = load();
 loaded.catch((error) => postMessage({kind: "failed", reason: error.message}));
 let last = loaded.catch(() => {});
 self.onmessage = ({data: {id, file}}) => {
   last = last.then(async () => {
     try {
-      const model = await loaded, result = await classify(model, await decode(file));
-      postMessage({kind: "result", id, ...result}, [result.bitmap]);
+      const {run, session} = await loaded, {bitmap, pixels} = await decode(file);
+      postMessage({kind: "result", id, bitmap, ...await run(session, tensor, pixels)}, [bitmap]);
     } catch (error) {
       postMessage({kind: "error", id, reason: error.message});
     }

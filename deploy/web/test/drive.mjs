@@ -1,46 +1,24 @@
 // Uses the built page in a real browser as a person would and prints what was seen as JSON; tests/test_web.py judges it.
-// node test/drive.mjs '{"chromium": PATH, "url": URL, "photos": [PATH], "bad": [PATH], "screenshot": PATH or null}'
-import puppeteer from "puppeteer-core";
+// node test/drive.mjs '{"chromium": PATH, "url": URL, "photos": [PATH], "bad": [PATH], "downloads": FOLDER, "screenshot": PATH or null}'
+import {downloaded, drop, open} from "./browser.mjs";
 
-const {chromium, url, photos, bad, screenshot} = JSON.parse(process.argv[2]);
-const browser = await puppeteer.launch({
-  executablePath: chromium,
-  args: ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--force-device-scale-factor=1"],
-});
-const page = await browser.newPage(), seen = {requests: [], problems: [], photos: {}};
-page.on("request", (request) => seen.requests.push(request.url()));
-page.on("console", (message) => message.type() === "error" && seen.problems.push(message.text()));
-page.on("pageerror", (error) => seen.problems.push(error.message));
-await page.setViewport({width: 1000, height: 900});
-await page.goto(url);
-await page.waitForSelector("body.ready, #drop[hidden]", {timeout: 120_000});
-seen.status = await page.$eval("#status", (element) => element.textContent);
-if (!await page.$("body.ready")) {                      // there is no model: nothing more to try
+const {photos, bad, screenshot, downloads, ...where} = JSON.parse(process.argv[2]);
+const {browser, page, seen} = await open(where);
+seen.photos = {};
+if (!seen.ready) {                                      // there is no model: nothing more to try
   await browser.close();
   console.log(JSON.stringify(seen));
   process.exit();
 }
 
-const finished = (name) => page.waitForFunction((name) => {
-  const card = document.querySelector("#results > li");
-  return card?.matches(".done, .bad") && card.textContent.includes(name);
-}, {timeout: 60_000}, name);
 const rows = () => page.$eval("#results > li", (card) => [...card.querySelectorAll("ol > li")].map((row) =>
   ({id: Number(row.dataset.class), score: Number(row.dataset.score), text: row.textContent, chosen: row.querySelector("input").checked})));
 const corners = () => page.$eval("#results > li canvas", (canvas) => [0, 1, 2, 3].map((i) => Array.from(
   canvas.getContext("2d").getImageData(i % 2 ? canvas.width - 2 : 1, i > 1 ? canvas.height - 2 : 1, 1, 1).data)));
 const toggle = () => page.focus("#heat").then(() => page.keyboard.press("Space"));
 
-async function drop(path) {
-  const protocol = await page.createCDPSession(), data = {items: [], files: [path], dragOperationsMask: 1};
-  for (const type of ["dragEnter", "dragOver", "drop"]) {
-    await protocol.send("Input.dispatchDragEvent", {type, x: 400, y: 150, data});
-  }
-  await finished(path.split("/").pop());
-}
-
 for (const path of photos) {
-  await drop(path);
+  await drop(page, path);
   const found = {rows: await rows(), heat: await corners()};
   await toggle();
   found.plain = await corners();
@@ -74,10 +52,11 @@ if (screenshot) {
 
 seen.bad = [];
 for (const path of bad) {
-  await drop(path);
+  await drop(page, path);
   seen.bad.push(await page.$eval("#results > li [role=alert]", (element) => element.textContent));
 }
-await drop(photos[0]);
+await drop(page, photos[0]);
 seen.after = await rows();
+seen.told = await downloaded(page, downloads);
 await browser.close();
 console.log(JSON.stringify(seen));
