@@ -10,7 +10,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from ppcls_nextvit import create_model, explain
+from ppcls_nextvit import create_model, explain, load
 from ppcls_nextvit.cli.main import main
 from ppcls_nextvit.engine.curves import pyplot
 from ppcls_nextvit.explain.figures import attention_figure, heat_over
@@ -132,6 +132,7 @@ def test_the_colours_of_a_picture_follow_the_map():
 
 REFUSED = [
     (["attention", "--point", "32", "0"], "the point (32, 0) is outside of the image"),
+    (["attention", "--point", "-1", "5"], "the point (-1, 5) is outside of the image"),
     (["attention", "--point", "1", "1", "--grid", "2"], "give one of points, grid and objects"),
     (["attention", "--grid", "17"], "grid: must be from 1 to 16, got 17"),
     (["cam", "--classes", "Bagg"], "no class 'Bagg'. Did you mean 'Bag'? Expected a name, such as"),
@@ -162,6 +163,54 @@ def test_what_cannot_be_meant_is_one_line(call, message, tiny, tmp_path, capsys)
     error = capsys.readouterr().err.splitlines()
     assert error[-1].startswith("error: ") and message in error[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("attention", "TransNeXt has no attention that could be shown: its blocks have no layer"),
+        ("fourier", "TransNeXt does not tell its blocks"),
+    ],
+)
+def test_models_and_folders_with_nothing_in_them(
+    kind, message, tiny, tmp_path, capsys, monkeypatch
+):
+    arguments, images = tiny
+    for name, data in (("empty", None), ("damaged", b"\xff\xd8\xff"), ("words", b"no picture")):
+        (tmp_path / name).mkdir()
+        if data is not None:
+            (tmp_path / name / "a.jpg").write_bytes(data)
+        command = ["explain", kind, *arguments, "--images", str(tmp_path / name)]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert line.startswith("error: ") and str(tmp_path / name) in line
+    monkeypatch.setattr(type(create_model(**MICRO)), "blocks", lambda model: [])
+    command = ["explain", kind, *arguments, "--images", str(images)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_loaded_model_explains_itself(tiny, tmp_path):
+    arguments, images = tiny
+    model = load(arguments[1], weights=arguments[3].partition("=")[2])
+    one, two = model.explain("cam", str(images), classes=["Bag", 3], method="hires")
+    assert sorted(one.arrays) == ["0", "1"] and one.arrays["0"].shape == (8, 8)
+    assert [m["class_id"] for m in two.numbers["maps"]] == [8, 3]
+    command = ["explain", "cam", *arguments, "--images", str(images), "--classes", "Bag", "3"]
+    assert main([*command, "--method", "hires", "--out", str(tmp_path / "seen")]) == 0
+    one.save(tmp_path / "own")
+    for end in ("png", "json"):
+        name = f"00000_cam.{end}"
+        assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "seen" / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"classes: expected a list of names .*, got 'Bag'"):
+        model.explain("cam", str(images), classes="Bag")
+    with pytest.raises(ConfigError, match="grid: is not for cam"):
+        model.explain("cam", str(images), grid=2)
+    model.config = None  # as of an export
+    with pytest.raises(ConfigError, match="is an export; only what it was made of can be explain"):
+        model.explain("features", str(images))
 
 
 def test_without_images_and_without_matplotlib(tiny, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""A trained model in Python: load it, predict, evaluate, export."""
+"""A trained model in Python: load it, predict, evaluate, explain, export."""
 
 import os
 import tempfile
@@ -9,6 +9,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 from ..config import Config
 from ..data.images import ImageError
 from ..engine.distributed import start_processes
+from ..explain import Explanation, Settings
+from ..explain import explain as explanations
 from ..export.opened import is_export, open_export
 from ..export.target import Exported
 from ..models import MODELS
@@ -162,6 +164,20 @@ class Model:
             return evaluate_config(config)
         with tempfile.TemporaryDirectory() as folder:
             return evaluate_config(on_data(config, Path(data), layout, Path(folder)))
+
+    def explain(
+        self, kind: str, images: Optional[Source] = None, **settings: Any
+    ) -> List[Explanation]:
+        """What the network sees (`nextvit explain`): an Explanation for each image, or of kinds
+        erf and multiscale one of all, with its `arrays`, `numbers`, `figure()` and `save(folder)`.
+
+        kind: attention, cam, erf, fourier, features or multiscale. images: as `predict` takes;
+        None: Infer.infer_imgs. settings: see explain.Settings. ConfigError for what cannot be
+        meant and for an export, ImageError for an image that cannot be read or is too large,
+        ValueError for a network that has no such thing, a point outside of the image.
+        """
+        config = self._config("explained")
+        return list(explanations(kind, config, images, Settings(**settings)))
 
     def export(self, directory: Path_, to: str = "paddle", **request: Any) -> Exported:
         """Write the model for another program into `directory`; see `export_model`."""

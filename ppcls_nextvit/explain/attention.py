@@ -139,8 +139,8 @@ class _Budget:
         if self.taken > LARGEST:
             raise ValueError(
                 f"the maps of {self.points} points in {self.layers} blocks take more than "
-                f"{LARGEST / 2**20:g} MiB; choose fewer points, a smaller image, or the last block of "
-                f"each stage"
+                f"{LARGEST / 2**20:g} MiB; choose fewer points, a smaller image, or the last "
+                f"block of each stage"
             )
 
 

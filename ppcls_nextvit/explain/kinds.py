@@ -13,6 +13,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Union,
 )
 
 import numpy as np
@@ -64,7 +65,7 @@ class Settings:
     objects: bool = False
     heads: bool = False
     every_block: bool = False
-    classes: Tuple[str, ...] = ()
+    classes: Sequence[Union[str, int]] = ()
     method: Optional[str] = None
     stage: Optional[int] = None
     untrained: bool = False
@@ -78,6 +79,8 @@ class Settings:
             raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
         if self.method == "eigen" and self.classes:
             raise ConfigError("method eigen knows no classes; leave classes out, or choose another")
+        if isinstance(self.classes, str):
+            raise ConfigError(f"classes: expected a list of names or indices, got {self.classes!r}")
         if not 0 <= self.grid <= 16:
             raise ConfigError(f"grid: must be from 1 to 16, got {self.grid}")
 

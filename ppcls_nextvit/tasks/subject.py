@@ -2,7 +2,18 @@
 
 import copy
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 from paddle import Tensor
@@ -64,11 +75,11 @@ class Subject(Protocol):
         """
 
 
-def class_indices(names: Sequence[str], wanted: Sequence[str]) -> List[int]:
+def class_indices(names: Sequence[str], wanted: Sequence[Union[str, int]]) -> List[int]:
     """The indices of classes that are called by name or index. ConfigError for one that is not
     there.
     """
-    return [_class_index(names, word) for word in wanted]
+    return [_class_index(names, str(word)) for word in wanted]
 
 
 def _class_index(names: Sequence[str], word: str) -> int:
