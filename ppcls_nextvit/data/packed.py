@@ -3,9 +3,19 @@ others' memory, not even a counter of references, so that forked processes go on
 """
 
 import codecs
-import io
 import os
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
+from typing import (
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+    overload,
+)
 
 import numpy as np
 
@@ -86,7 +96,9 @@ class PackedNames(Sequence[str]):
 
     def may_hold(self, character: str) -> bool:
         """Whether a name may have this ASCII character in it; False is certain."""
-        return bool((self.text == ord(character)).any())
+        wanted = ord(character)
+        parts = range(0, len(self.text), BLOCK_BYTES)
+        return any((self.text[at : at + BLOCK_BYTES] == wanted).any() for at in parts)
 
 
 def read_packed_list(
@@ -101,18 +113,28 @@ def read_packed_list(
     entries = _read_entries(path, delimiter)
     if entries is not None:
         names, labels = entries
-        if relabel:
-            labels = np.unique(labels, return_inverse=True)[1]
-        end = MOST_CLASSES if class_num is None else class_num
-        if len(labels) and 0 <= labels.min() and labels.max() < end:
-            return names, labels.astype(np.int32)
+        found = checked_labels(labels, class_num, relabel)
+        if found is not None:
+            return names, found
     plain_names, plain_labels = read_label_list(path, class_num, delimiter, relabel)
     return PackedNames.of(plain_names), np.asarray(plain_labels, np.int32)
 
 
+def checked_labels(
+    labels: np.ndarray, class_num: Optional[int], relabel: bool
+) -> Optional[np.ndarray]:
+    """`labels`, int [N], as `read_label_list` gives them, int32; None for those that it refuses."""
+    if relabel:
+        labels = np.unique(labels, return_inverse=True)[1]
+    end = MOST_CLASSES if class_num is None else class_num
+    if not len(labels) or labels.min() < 0 or labels.max() >= end:
+        return None
+    return labels.astype(np.int32, copy=False)
+
+
 def _read_entries(path: Path, delimiter: str) -> Optional[Tuple[PackedNames, np.ndarray]]:
     """The names and the labels, int64 [N], of a list; None where something is wrong with it."""
-    parts: List[_Block] = []
+    parts: List[Block] = []
     offset = 0
     try:
         with open_file(path) as file:
@@ -120,8 +142,7 @@ def _read_entries(path: Path, delimiter: str) -> Optional[Tuple[PackedNames, np.
             if size > LIST_BYTES:
                 return None
             text = np.empty(size + 1, np.uint8)  # the last line may lack its end
-            for block in _blocks(file):
-                part = _taken_apart(block, delimiter)
+            for block, part in entries_of(file, delimiter):
                 text[offset : offset + len(block)] = np.frombuffer(block, np.uint8)
                 parts.append(part._replace(starts=part.starts + offset))
                 offset += len(block)
@@ -133,7 +154,28 @@ def _read_entries(path: Path, delimiter: str) -> Optional[Tuple[PackedNames, np.
     return PackedNames(text[:offset], starts, lengths.astype(np.uint32)), labels
 
 
-def _blocks(file: io.FileIO) -> Iterator[bytes]:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> Optional[bytes]:
+        """At most so many bytes; none at the end."""
+
+
+class Block(NamedTuple):
+    """Lines taken apart, int64 [N] each: where the names begin, their bytes, the labels."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+
+def entries_of(file: _Readable, delimiter: str) -> Iterator[Tuple[bytes, Block]]:
+    """The lines of an open list, a block at a time: their text, and where in it the entries are.
+    ValueError or OverflowError for one that is none.
+    """
+    for block in _blocks(file):
+        yield block, _taken_apart(block, delimiter)
+
+
+def _blocks(file: _Readable) -> Iterator[bytes]:
     """Whole lines of an open file, some 16 MB at a time, each ended by a newline alone."""
     rest = b""
     first = True
@@ -158,15 +200,7 @@ def _ended(lines: bytes) -> bytes:
     return lines + b"\n"
 
 
-class _Block(NamedTuple):
-    """Lines taken apart, int64 [N] each: where the names begin, their bytes, the labels."""
-
-    starts: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-
-
-def _taken_apart(block: bytes, delimiter: str) -> _Block:
+def _taken_apart(block: bytes, delimiter: str) -> Block:
     """The lines `name<delimiter>label` of `block`. ValueError for one that is none."""
     block.decode()  # a ValueError, too
     text = np.frombuffer(block, np.uint8)
@@ -185,7 +219,7 @@ def _taken_apart(block: bytes, delimiter: str) -> _Block:
         starts[index] = block.index(name.encode(), start)
         lengths[index] = len(name.encode())
     kept = lengths > 0
-    return _Block(starts[kept], lengths[kept], labels[kept])
+    return Block(starts[kept], lengths[kept], labels[kept])
 
 
 def _numbers_before(

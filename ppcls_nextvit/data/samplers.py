@@ -151,7 +151,9 @@ class DistributedBatchSampler(BatchSampler):
             missing = -self.num_images % self.world_size
             indices = np.concatenate([indices, indices[:missing]])
             occurrences = np.concatenate([occurrences, np.ones(missing, np.int64)])
-        return indices[self.rank :: self.world_size], occurrences[self.rank :: self.world_size]
+        mine = slice(self.rank, None, self.world_size)
+        # not views, which would keep all processes' numbers in each
+        return np.ascontiguousarray(indices[mine]), np.ascontiguousarray(occurrences[mine])
 
 
 @SAMPLERS.register

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...schema import ConfigError, shown, shown_text
 from ..images import ImageError
+from ..list_cache import read_shared_list
 from ..mixing import mixing_op
-from ..packed import PackedNames, read_packed_list
+from ..packed import PackedNames
 from ..remote import is_remote, local_copy
 from ..transforms.pipeline import Pipeline
 from .files import (
@@ -27,6 +28,8 @@ from .registry import DATASETS, ONCE, SECTIONS, BadImages, Batch, ClassCounts, S
 
 __all__ = ["ImageFolder", "ImageNetDataset", "LabelledFiles"]
 
+
+COUNTED = 1 << 20  # labels at a time: counting copies them
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,10 @@ class LabelledFiles:
 
     def class_counts(self) -> ClassCounts:
         """The images of each class."""
-        counts = np.bincount(self.labels, minlength=self.class_num or 0)
+        classes = self.class_num or int(self.labels.max()) + 1
+        counts = np.zeros(classes, np.int64)
+        for at in range(0, len(self), COUNTED):
+            counts += np.bincount(self.labels[at : at + COUNTED], minlength=classes)
         return ClassCounts(counts, "images", len(self))
 
     def name(self, index: int) -> str:
@@ -131,7 +137,8 @@ class LabelledFiles:
 @DATASETS.register
 class ImageNetDataset(LabelledFiles):
     """The files of `image_root` (a folder, or a zip file) that the list `cls_label_path` names, one
-    `path label` a line. Both may be addresses, PROTOCOL://..., which are read as `remote` says.
+    `path label` a line. Both may be addresses, PROTOCOL://..., which are read as `remote` says. A
+    long list is kept in the folder of its cache for all processes (ppcls_nextvit.data.list_cache).
 
     relabel: number the labels that occur anew from 0, in their order.
     """
@@ -149,8 +156,10 @@ class ImageNetDataset(LabelledFiles):
         bad_images: Optional[dict] = None,
         remote: Optional[dict] = None,
     ):
-        names, labels = read_packed_list(
-            local_copy(cls_label_path, remote_options(remote)),
+        options = remote_options(remote)
+        names, labels = read_shared_list(
+            local_copy(cls_label_path, options),
+            options.folder,
             class_num,
             " " if delimiter is None else delimiter,
             relabel,

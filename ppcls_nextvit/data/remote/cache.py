@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import zlib
-from typing import Any, Iterator, List, NamedTuple, Optional
+from typing import Any, ContextManager, Iterator, List, NamedTuple, Optional
 
 from ...schema import shown_text
 
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows has no such locks: processes there should not share a cache
     fcntl = None
 
-__all__ = ["BlockCache"]
+__all__ = ["BlockCache", "locked"]
 
 HEADER = struct.Struct("<4sIQ")  # of an entry: its kind, the data's CRC-32 and their number
 KIND = b"nvc1"
@@ -32,6 +32,19 @@ DRAFT = ".draft"
 REST_S = 60.0  # without writing, after a disk refused it
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Within the block no other process is in one of the same `folder`, which is made."""
+    os.makedirs(folder, exist_ok=True)
+    descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Entry(NamedTuple):
@@ -93,17 +106,8 @@ class BlockCache:
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return os.path.join(self.folder, "entries", name[:2], name[2:])
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Within the block no other process changes the entries or their accounts."""
-        os.makedirs(self.folder, exist_ok=True)
-        descriptor = os.open(os.path.join(self.folder, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self) -> ContextManager[None]:
+        return locked(self.folder)
 
     def _write(self, path: str, header: bytes, data: bytes) -> None:
         """Write an entry that is not there yet, making room for it; all or nothing."""
