@@ -186,10 +186,10 @@ def test_what_is_no_json(tmp_path, text):
 )
 def test_run_lengths_that_no_image_has(tmp_path, counts):
     annotation = box_of(1, segmentation={"size": [32, 40], "counts": counts})
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match="annotation 1: segmentation: "):
         written_coco(tmp_path, coco_content([annotation]))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_sizes_beyond_any_image_are_refused_before_their_masks_are_drawn(tmp_path):

@@ -270,6 +270,34 @@ def test_order_chw_normalises_channels_first():
     )
 
 
+NORMALIZE = {"NormalizeImage": {"order": ""}}
+FIRST = {"NormalizeImage": {"order": "chw"}}
+MOVE = {"ToCHWImage": None}
+CROP = {"CropImage": {"size": 8}}
+
+
+@pytest.mark.parametrize(
+    "steps, said",
+    [
+        ([NORMALIZE, MOVE], None),
+        ([MOVE, FIRST], None),
+        ([NORMALIZE], None),
+        ([FIRST], "order must be '' before ToCHWImage"),
+        ([{"NormalizeImage": None}, MOVE], "order must be '' before ToCHWImage"),
+        ([MOVE, NORMALIZE], "order must be chw after ToCHWImage"),
+        ([MOVE, CROP, FIRST], "CropImage must stand before ToCHWImage"),
+        ([NORMALIZE, MOVE, MOVE], "ToCHWImage must stand before ToCHWImage"),
+    ],
+)
+def test_transforms_agree_on_where_the_channels_are(steps, said):
+    steps = [{"DecodeImage": None}, *steps]
+    if said is None:
+        assert Preprocess(steps)(encoded(Image.new("RGB", (9, 8)))).shape == (3, 8, 9)
+        return
+    with pytest.raises(ConfigError, match=said):
+        Preprocess(steps)
+
+
 def test_description_survives_yaml_and_means_the_same():
     described = yaml.safe_load(yaml.safe_dump(Preprocess(EVAL).describe()))
     assert (

@@ -8,6 +8,8 @@ from pathlib import Path
 from decoding import one_line, read_regular
 from fields import MAX_BYTES, TASKS, check_fields, names_of, task_of
 
+# what both files of an export to Paddle say, and results depend on
+DECIDING = ("PreProcess", "PostProcess", "Model", "Files")
 # the entry of PostProcess of a classifier of several labels an image
 SEVERAL_LABELS = "MultiLabelThreshOutput"
 
@@ -33,6 +35,18 @@ def parse_yaml(text):
     except ImportError:
         raise ModuleNotFoundError("inference.yml cannot be read: pip install PyYAML") from None
     return yaml.safe_load(text)
+
+
+def check_other_file(path, description):
+    """ValueError where export.json, which other programs read, says something else."""
+    other = path.with_name("export.json")
+    if other != path and other.is_file():
+        theirs = json.loads(read_regular(other, MAX_BYTES).decode())
+        differ = [key for key in DECIDING if theirs.get(key) != description.get(key)]
+        if differ:
+            raise ValueError(
+                f"{differ[0]} is another in {other.name}; change both, or export again"
+            )
 
 
 def in_words_of_one_label(description):
@@ -66,6 +80,7 @@ def parse_description(
     parse = parse_yaml if path.suffix == ".yml" else json.loads
     try:
         description = parse(read_regular(path, MAX_BYTES).decode())
+        check_other_file(path, description)
         task = task_of(description)
         checked = in_words_of_one_label(description) if several_labels else description
         check_fields(checked)

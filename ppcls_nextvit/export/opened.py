@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+import yaml
+
 from ..files import JSON_BYTES, parsing, read_text
 from ..schema import shown
 from ..weights.digest import sha256_of
@@ -13,6 +15,10 @@ from .target import DESCRIPTION
 from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["Opened", "is_export", "open_export"]
+
+IN_YAML = "inference.yml"  # beside export.json of exports to paddle and lite, for other programs
+# what both say, and results depend on
+DECIDING = ("PreProcess", "PostProcess", "Model", "Files")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
             f"{path}: exported to {shown(name)}, which is no target here; expected one of: "
             f"{', '.join(TARGETS)}"
         )
+    _compare_with_yaml(directory / IN_YAML, description)
     missing = [file for file in files if not (directory / file).exists()]
     if missing:
         raise ExportError(f"{directory}: {shown(missing[0])} is missing; export it anew")
@@ -77,3 +84,17 @@ def open_export(directory: Path, program: Optional[Program] = None) -> Opened:
             f"instead, or an export to paddle or onnx"
         )
     return Opened(directory, description, signature, program)
+
+
+def _compare_with_yaml(path: Path, description: Dict[str, Any]) -> None:
+    """ExportError where there is an inference.yml that says something else than `description`."""
+    if not path.is_file():
+        return
+    text = read_text(path, limit=JSON_BYTES)
+    with parsing(f"{path}: not written by an export", ExportError):
+        theirs = yaml.safe_load(text)
+        differ = [key for key in DECIDING if theirs.get(key) != description.get(key)]
+    if differ:
+        raise ExportError(
+            f"{path}: {differ[0]} is another than in {DESCRIPTION}; change both, or export anew"
+        )

@@ -51,6 +51,7 @@ class Pipeline:
         ]
         names = [step.name for step in self.steps]
         self.channels_first = "ToCHWImage" in names
+        _check_channels(self.steps, where)
         if "DecodeImage" in names[1:]:
             raise ConfigError(f"{where}: DecodeImage must be the first transform")
         self.decodes = bool(names) and names[0] == "DecodeImage"
@@ -88,6 +89,18 @@ class Pipeline:
         it without knowing ours.
         """
         return [{step.name: _all_arguments(step)} for step in self.steps]
+
+
+def _check_channels(steps: List[Step], where: str) -> None:
+    """ConfigError unless the transforms say the same of where the channels are."""
+    first = False
+    for step in steps:
+        if step.name == "NormalizeImage" and step.transform.channels_first != first:
+            order, place = ("''", "before") if step.transform.channels_first else ("chw", "after")
+            raise ConfigError(f"{where}: NormalizeImage: order must be {order} {place} ToCHWImage")
+        if first and step.name != "NormalizeImage":
+            raise ConfigError(f"{where}: {step.name} must stand before ToCHWImage")
+        first = first or step.name == "ToCHWImage"
 
 
 def _all_arguments(step: Step) -> Dict[str, Any]:
