@@ -60,7 +60,7 @@ def in_bfloat16() -> Iterator[None]:
 def forms() -> Dict[str, Form]:
     """Contexts in which layers take a form, Paddle's first."""
     found: Dict[str, Form] = {
-        "Paddle's": lambda: mock.patch.object(ops, "takes_convolution", lambda x: False),
+        "Paddle's": lambda: mock.patch.object(ops, "takes_onednn", lambda x: False),
         "compiled": contextlib.nullcontext,
     }
     if ops.cpu_multiplies_bfloat16():
@@ -104,7 +104,7 @@ def milliseconds(run: Callable[..., None], *arguments: Any) -> float:
 
 def main(argv: Any = None) -> int:
     args = parse(argv)
-    if not ops.has_convolution():
+    if not ops.has_onednn():
         print(f"error: {ops.status_line()}", file=sys.stderr)
         return 1
     print(f"batch {args.batch}; CPU milliseconds, median of {args.rounds} turns")

@@ -2,12 +2,10 @@
 it, what it refuses, and products in bfloat16.
 """
 
-import ctypes
 import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -18,8 +16,13 @@ from ppcls_nextvit import create_model, ops
 from ppcls_nextvit.engine import precision
 from ppcls_nextvit.engine.logger import logger
 from ppcls_nextvit.models.layers import Conv2D, PointwiseConv2D
-from ppcls_nextvit.ops import building, convolution
-from support.compiled_ops import require_ops
+from support.compiled_ops import (
+    differences,
+    openmp_threads,
+    require_onednn,
+    result_and_gradients,
+    run_onednn_check,
+)
 from support.goldens import max_difference
 from support.paths import ROOT
 
@@ -40,9 +43,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def built():
-    require_ops()
-    if not ops.has_convolution():
-        pytest.skip(f"this Paddle is built without {building.ONEDNN}")
+    require_onednn()
 
 
 def drawn(name, seed=0):
@@ -53,19 +54,6 @@ def drawn(name, seed=0):
     arrays = [rng.standard_normal(shape).astype("float32") for shape in shapes]
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return arrays, settings
-
-
-def result_and_gradients(function, arrays, settings, dtype="float32"):
-    tensors = [paddle.to_tensor(array.astype(dtype), stop_gradient=False) for array in arrays]
-    out = function(*tensors, **settings)
-    (out * paddle.cos(paddle.arange(out.size, dtype=dtype)).reshape(out.shape)).sum().backward()
-    return [out, *(x.grad for x in tensors)]
-
-
-def differences(found, expected):
-    """The largest of each tensor, as a share of its scale."""
-    pairs = [(a.numpy(), b.numpy()) for a, b in zip(found, expected, strict=True)]
-    return [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs]
 
 
 # ---------------------------------------------------------------- the numbers
@@ -159,16 +147,8 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own(still):
 def test_one_number_of_threads_gives_the_same_bits(threads):
     arrays, settings = drawn("grouped")
     expected = result_and_gradients(F.conv2d, arrays, settings, "float64")
-    library = Path(paddle.sysconfig.get_lib()) / building.OPENMP
-    if not library.is_file():
-        pytest.skip(f"this Paddle is built without {building.OPENMP}")
-    openmp = ctypes.CDLL(str(library))  # the one that Paddle has loaded
-    before = openmp.omp_get_max_threads()
-    try:
-        openmp.omp_set_num_threads(threads)
+    with openmp_threads(threads):
         first, second = (result_and_gradients(ops.conv2d, arrays, settings) for _ in range(2))
-    finally:
-        openmp.omp_set_num_threads(before)
     assert differences(first, second) == [0] * 3
     assert max(differences(first, expected)) < 2e-6
 
@@ -260,7 +240,7 @@ def test_a_model_trains_as_with_paddle_s_convolutions(monkeypatch):
     found = {}
     for form in (True, False):
         if not form:
-            monkeypatch.setattr(ops, "takes_convolution", lambda x: False)
+            monkeypatch.setattr(ops, "takes_onednn", lambda x: False)
         loss = (model(x) ** 2).sum()
         loss.backward()
         found[form] = [p.grad.numpy() for p in model.parameters() if p.grad is not None]
@@ -292,20 +272,7 @@ def test_other_processors_compute_the_same(isa):
 @pytest.mark.chain
 def test_under_sanitizers(tmp_path):
     """Against the definition; plans are kept, used again and given up."""
-    sources = ROOT / "ppcls_nextvit" / "ops" / "src"
-    program = tmp_path / "check"
-    command = [building.compiler_name(), "-std=c++17", "-O1", "-g", "-fopenmp", "-w"]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    command += [f"-I{sources}", f"-I{sources / 'onednn'}"]
-    command += map(str, sorted((sources / "onednn").glob("*.cpp")))
-    command += [str(ROOT / "tests" / "native" / "convolution_check.cpp"), "-o", str(program)]
-    libraries = paddle.sysconfig.get_lib()
-    command += [f"-L{libraries}", f"-l:{building.ONEDNN}", f"-Wl,-rpath,{libraries}"]
-    subprocess.run(command, check=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout == "convolutions: 0 failures\n", (
-        done.stdout + done.stderr
-    )
+    assert run_onednn_check("convolution_check", tmp_path) == "convolutions: 0 failures\n"
 
 
 # ---------------------------------------------------------------- Global.cpu_math
@@ -314,8 +281,8 @@ def test_under_sanitizers(tmp_path):
 def said(caplog, *arguments):
     caplog.clear()
     with caplog.at_level(logging.INFO), precision.cpu_math(*arguments):
-        mode = convolution._bfloat16
-    assert not convolution._bfloat16
+        mode = ops.multiplies_bfloat16()
+    assert not ops.multiplies_bfloat16()
     return mode, " ".join(dict.fromkeys(record.getMessage() for record in caplog.records))
 
 
@@ -332,6 +299,6 @@ def test_bf16_is_said_and_so_is_why_it_does_nothing(caplog, monkeypatch):
     monkeypatch.setattr(ops, "cpu_multiplies_bfloat16", lambda: False)
     mode, text = said(caplog, "bf16", "cpu", False)
     assert not mode and text.endswith("this processor has neither AVX512-BF16 nor AMX")
-    monkeypatch.setattr(ops, "has_convolution", lambda: False)
+    monkeypatch.setattr(ops, "has_onednn", lambda: False)
     mode, text = said(caplog, "bf16", "cpu", False)
     assert not mode and "no compiled convolutions; ops: " in text

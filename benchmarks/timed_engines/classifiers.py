@@ -149,7 +149,7 @@ class InBfloat16(PaddleEager):
     def train(self, batch):
         from ppcls_nextvit import ops
 
-        if not (ops.has_convolution() and ops.cpu_multiplies_bfloat16()):
+        if not (ops.has_onednn() and ops.cpu_multiplies_bfloat16()):
             raise ValueError("bf16 needs nextvit build-ops, and AVX512-BF16 or AMX")
         run = super().train(batch)
 

@@ -59,7 +59,7 @@ def cpu_math(name: str, device: str, to_static: bool) -> ContextManager[None]:
     lacks = {
         f"the device is {device}, not a CPU": device != "cpu",
         "Global.to_static trains without compiled operators": to_static,
-        f"no compiled convolutions; {ops.status_line()}": not ops.has_convolution(),
+        f"no compiled convolutions; {ops.status_line()}": not ops.has_onednn(),
         "this processor has neither AVX512-BF16 nor AMX": not ops.cpu_multiplies_bfloat16(),
     }
     reason = next((text for text, is_so in lacks.items() if is_so), None)

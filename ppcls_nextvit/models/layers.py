@@ -42,7 +42,7 @@ class Conv2D(nn.Conv2D):
         plain = self._padding_mode == "zeros" and self._padding_algorithm == "EXPLICIT"
         if not (plain and len(padding) == 2 and eager_on_cpu(x)):
             return super().forward(x)
-        if ops.takes_convolution(x):
+        if ops.takes_onednn(x):
             geometry = {"stride": self._stride, "padding": padding, "dilation": self._dilation}
             return ops.conv2d(x, self.weight, self.bias, groups=self._groups, **geometry)
         if self.bias is None:
@@ -67,7 +67,7 @@ class PointwiseConv2D(nn.Conv2D):
         """x: [B, C_in, H, W] -> [B, C_out, H, W]."""
         if not eager_on_cpu(x):
             return super().forward(x)
-        if ops.takes_convolution(x):
+        if ops.takes_onednn(x):
             return ops.conv2d(x, self.weight, self.bias)
         batch, channels, height, width = x.shape
         if batch == 1 or (not self.training and height * width >= LARGE_MAP):
@@ -80,6 +80,25 @@ class PointwiseConv2D(nn.Conv2D):
         """columns: [..., C_in, M] -> [..., C_out, M]."""
         out = paddle.matmul(self.weight.flatten(1), columns)
         return out if self.bias is None else out + self.bias.unsqueeze(-1)
+
+
+def product(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+    """The matrix products of x [..., R, I] and y [..., I, C]. On a CPU, eagerly, the compiled
+    operator where that is built.
+    """
+    if eager_on_cpu(x) and ops.takes_onednn(x):
+        return ops.matmul(x, y, transpose_x=transpose_x, transpose_y=transpose_y)
+    return paddle.matmul(x, y, transpose_x, transpose_y)
+
+
+class Linear(nn.Linear):
+    """Linear. On a CPU, eagerly, it is the compiled product where that is built."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., C_in] -> [..., C_out]."""
+        if x.ndim > 1 and eager_on_cpu(x) and ops.takes_onednn(x):
+            return ops.matmul(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 class GroupNorm(nn.GroupNorm):

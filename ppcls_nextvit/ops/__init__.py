@@ -6,11 +6,19 @@
 from .attention import aggregated_attention
 from .building import BuildError, build
 from .calling import takes
-from .convolution import conv2d, cpu_multiplies_bfloat16, multiplying, takes_convolution
+from .convolution import conv2d
 from .cuda_building import build_cuda, cuda_library_path
 from .deformable import deformable_attention
-from .loading import has_convolution, is_loaded, status_line
+from .loading import is_loaded, status_line
+from .onednn import (
+    cpu_multiplies_bfloat16,
+    has_onednn,
+    multiplies_bfloat16,
+    multiplying,
+    takes_onednn,
+)
 from .position import position_bias
+from .product import matmul
 
 __all__ = [
     "BuildError",
@@ -21,11 +29,13 @@ __all__ = [
     "cpu_multiplies_bfloat16",
     "cuda_library_path",
     "deformable_attention",
-    "has_convolution",
+    "has_onednn",
     "is_loaded",
+    "matmul",
+    "multiplies_bfloat16",
     "multiplying",
     "position_bias",
     "status_line",
     "takes",
-    "takes_convolution",
+    "takes_onednn",
 ]

@@ -2,52 +2,17 @@
 eager convolutions; with its gradients.
 """
 
-import contextlib
-import functools
-from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Optional, Tuple
 
 import paddle
 from paddle import Tensor
 
 from .calling import check_types, dense
-from .loading import has_convolution
+from .onednn import has_onednn, multiplies_bfloat16
 
-__all__ = ["conv2d", "cpu_multiplies_bfloat16", "multiplying", "takes_convolution"]
+__all__ = ["conv2d"]
 
 NAME = "nextvit_conv2d"
-FLAGS = {"avx512_bf16", "amx_bf16"}  # as Linux names what multiplies bfloat16
-
-_bfloat16 = False  # see multiplying
-
-
-def takes_convolution(x: Tensor) -> bool:
-    """Whether `conv2d` is built and computes tensors where and of which type `x` is."""
-    return x.dtype == paddle.float32 and x.place.is_cpu_place() and has_convolution()
-
-
-@functools.cache
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return not FLAGS.isdisjoint(text.split())
-
-
-@contextlib.contextmanager
-def multiplying(bfloat16: bool) -> Iterator[None]:
-    """Within it, in the whole process, `conv2d` multiplies values rounded to bfloat16 and sums in
-    float32; gradients go by where their convolution was computed. Depthwise convolutions, which
-    are bound by memory, stay in float32.
-    """
-    global _bfloat16
-    before, _bfloat16 = _bfloat16, bfloat16
-    try:
-        yield
-    finally:
-        _bfloat16 = before
 
 
 def conv2d(
@@ -62,12 +27,13 @@ def conv2d(
 ) -> Tensor:
     """The convolution of x [B, C, H, W] with weight [O, C / groups, h, w], plus bias [O]: [B, O,
     H', W']; all float32 on a CPU. stride, padding (zeros on both sides) and dilation are of height
-    and width.
+    and width. Depthwise convolutions, which are bound by memory, stay in float32 within
+    ops.multiplying.
 
     RuntimeError where the operator is not built; TypeError and ValueError name an argument of
     another type, shape or range.
     """
-    if not has_convolution():
+    if not has_onednn():
         raise RuntimeError("the compiled convolution is not built; run nextvit build-ops")
     _check(x, weight, bias, groups)
     pairs = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1)}
@@ -82,7 +48,13 @@ def conv2d(
             )
     inputs = (x, weight) if bias is None else (x, weight, bias)
     depthwise = groups == x.shape[1] > 1
-    settings = (list(stride), list(padding), list(dilation), groups, _bfloat16 and not depthwise)
+    settings = (
+        list(stride),
+        list(padding),
+        list(dilation),
+        groups,
+        multiplies_bfloat16() and not depthwise,
+    )
     wanted = (not x.stop_gradient, any(not given.stop_gradient for given in inputs[1:]))
     (out,) = paddle.base.core.eager._run_custom_op(
         NAME if bias is None else f"{NAME}_bias", *dense(inputs), *settings, *wanted

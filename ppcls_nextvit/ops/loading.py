@@ -6,7 +6,7 @@ from typing import Optional
 
 from . import building
 
-__all__ = ["has_convolution", "is_loaded", "require", "status_line"]
+__all__ = ["is_loaded", "require", "status_line"]
 
 LOG = logging.getLogger(__name__)
 ADVICE = "build with nextvit build-ops"
@@ -16,11 +16,6 @@ SLOWER = 1.7  # a training step of Next-ViT-S without the operators; docs/perfor
 def is_loaded() -> bool:
     """Whether the compiled operators are there; the first call loads them."""
     return _failure() is None
-
-
-def has_convolution() -> bool:
-    """Whether the compiled operators are there, and the convolution among them."""
-    return is_loaded() and building.has_onednn()
 
 
 def require() -> None:
@@ -50,6 +45,6 @@ def status_line() -> str:
     """What models use, in one line."""
     failure = _failure()
     if failure is None:
-        less = "" if building.has_onednn() else f"; Paddle's convolutions: no {building.ONEDNN}"
+        less = "" if building.has_onednn() else f"; Paddle's products: no {building.ONEDNN}"
         return f"ops: compiled ({building.library_path()}){less}"
     return f"ops: {failure} (sliced form, {SLOWER} x slower); {ADVICE}"

@@ -562,6 +562,8 @@ class MapE_MHSA(nn.Layer):
     transposed operand with one pooled token, and for one that is reshaped before.
     """
 
+    keys_first = True  # of what `attn_drop` is called with
+
     def __init__(self, attention: E_MHSA) -> None:
         super().__init__()
         self.num_heads = attention.num_heads
@@ -569,6 +571,7 @@ class MapE_MHSA(nn.Layer):
         self.q = as_pointwise(attention.q, gain=attention.scale)
         self.kv = as_pointwise(attention.k, attention.v)
         self.proj = as_pointwise(attention.proj)
+        self.attn_drop = nn.Identity()
 
     def pool(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> M pooled tokens, as a map [B, C, ., .]; see the two pools."""
@@ -589,7 +592,7 @@ class MapE_MHSA(nn.Layer):
         k, v = paddle.split(kv, 2, axis=1)
         attention = F.softmax(k.transpose([0, 1, 3, 2]) @ q, axis=2)  # [B, heads, M, N]
         # [B, heads, HEAD_DIM, N]
-        out = v @ attention
+        out = v @ self.attn_drop(attention)
         known = min(x.shape[1:]) > 0
         return self.proj(out.reshape([0, *x.shape[1:]] if known else paddle.shape(x)))
 

@@ -11,7 +11,7 @@ from typing import Sequence, Tuple, Union
 import paddle
 from paddle import Tensor, nn
 
-from ..layers import eager_on_cpu
+from ..layers import eager_on_cpu, product
 
 __all__ = [
     "ChannelsFirstConv2D",
@@ -38,7 +38,7 @@ class GatedLinear(nn.Linear):
         """x: [B, N, C_in] -> twice [B, C_out / 2, N]."""
         weights, biases = paddle.split(self.weight, 2, axis=1), paddle.split(self.bias, 2)
         gate, value = (
-            added(paddle.matmul(weight, x, transpose_x=True, transpose_y=True), bias.unsqueeze(-1))
+            added(product(weight, x, transpose_x=True, transpose_y=True), bias.unsqueeze(-1))
             for weight, bias in zip(weights, biases)
         )
         return gate, value
@@ -53,7 +53,7 @@ class ChannelsLastLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, N] -> [B, N, C_out]."""
-        return added(paddle.matmul(x, self.weight, transpose_x=True), self.bias)
+        return added(product(x, self.weight, transpose_x=True), self.bias)
 
 
 class ChannelsFirstConv2D(nn.Conv2D):
@@ -64,16 +64,16 @@ class ChannelsFirstConv2D(nn.Conv2D):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, N, C_in] -> [B, C_out, N]."""
-        product = paddle.matmul(self.weight.flatten(1), x, transpose_y=True)
-        return added(product, self.bias.unsqueeze(-1))
+        out = product(self.weight.flatten(1), x, transpose_y=True)
+        return added(out, self.bias.unsqueeze(-1))
 
 
-def added(product: Tensor, other: Tensor) -> Tensor:
+def added(of: Tensor, other: Tensor) -> Tensor:
     """What a matrix product has just given, plus `other`, broadcast. Eagerly in its place: memory
     for one more tensor of its size takes longer than the sum.
     """
-    other = other.astype(product.dtype)
-    return product.add_(other) if paddle.in_dynamic_mode() else product + other
+    other = other.astype(of.dtype)
+    return of.add_(other) if paddle.in_dynamic_mode() else of + other
 
 
 def map_size(x: Tensor) -> Tuple[Size, Size]:

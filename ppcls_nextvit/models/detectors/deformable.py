@@ -17,6 +17,7 @@ from paddle.nn import functional as F
 
 from ... import ops
 from ...schema import nearest
+from ..layers import Linear
 from .transformer import FFN, initialise_transformer
 
 __all__ = [
@@ -72,10 +73,10 @@ class MultiScaleDeformableAttention(nn.Layer):
         if channels % heads:
             raise ValueError(f"channels must be a multiple of heads, {heads}; got {channels}")
         self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(channels, heads * levels * points)
-        self.value_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.sampling_offsets = Linear(channels, heads * levels * points * 2)
+        self.attention_weights = Linear(channels, heads * levels * points)
+        self.value_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         self.compiled = ops.is_loaded()
         self.initialise()
 

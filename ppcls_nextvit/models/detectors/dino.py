@@ -13,6 +13,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..api import Detections
+from ..layers import Linear
 from ..necks.channel_mapper import ChannelMapper
 from ..registry import MODELS, build_backbone
 from .deformable import (
@@ -123,7 +124,7 @@ class DINO(Detector):
         normal, xavier = nn.initializer.Normal(0.0, 1.0), nn.initializer.XavierUniform()
         self.level_embed = self.create_parameter([num_levels, channels], default_initializer=normal)
         self.query_embedding = nn.Embedding(num_queries, channels, weight_attr=xavier)
-        self.memory_trans_fc = nn.Linear(channels, channels, weight_attr=xavier)
+        self.memory_trans_fc = Linear(channels, channels, weight_attr=xavier)
         linear_default(self.memory_trans_fc.bias, channels)
         self.memory_trans_norm = nn.LayerNorm(channels)
         self.dn_query_generator = Denoising(

@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..api import Detections
+from ..layers import Linear
 from .boxes import corners_of, inverse_sigmoid
 from .deformable import Shapes, cell_centres
 from .dino_losses import Predictions
@@ -50,7 +51,7 @@ class DinoHead(nn.Layer):
     def __init__(self, channels: int, num_classes: int, number: int, max_detections: int) -> None:
         super().__init__()
         self.num_classes, self.max_detections = num_classes, max_detections
-        self.cls_branches = nn.LayerList([nn.Linear(channels, num_classes) for _ in range(number)])
+        self.cls_branches = nn.LayerList([Linear(channels, num_classes) for _ in range(number)])
         self.reg_branches = nn.LayerList([_box_branch(channels) for _ in range(number)])
         for branch in self.cls_branches:
             linear_default(branch.weight, channels)
@@ -98,12 +99,12 @@ class DinoHead(nn.Layer):
 
 def _box_branch(channels: int) -> nn.Sequential:
     """Three Linears with ReLU between them; the last starts at 0."""
-    hidden = [nn.Linear(channels, channels) for _ in range(2)]
+    hidden = [Linear(channels, channels) for _ in range(2)]
     for layer in hidden:
         linear_default(layer.weight, channels)
         linear_default(layer.bias, channels)
     zero = nn.initializer.Constant(0.0)
-    last = nn.Linear(channels, 4, weight_attr=zero, bias_attr=zero)
+    last = Linear(channels, 4, weight_attr=zero, bias_attr=zero)
     return nn.Sequential(hidden[0], nn.ReLU(), hidden[1], nn.ReLU(), last)
 
 

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 from paddle.vision.ops import roi_align
 
-from ..layers import Conv2D, PointwiseConv2D
+from ..layers import Conv2D, Linear, PointwiseConv2D
 from ..necks.fpn import ConvModule
 from .boxes import EPS, batched_nms, decode, encode
 from .targets import assign, sample
@@ -66,10 +66,10 @@ class BoxHead(nn.Layer):
     def __init__(self, in_channels: int, hidden: int, num_classes: int):
         super().__init__()
         self.shared_fcs = nn.LayerList(
-            [nn.Linear(in_channels * BOX_CELLS**2, hidden), nn.Linear(hidden, hidden)]
+            [Linear(in_channels * BOX_CELLS**2, hidden), Linear(hidden, hidden)]
         )
-        self.fc_cls = nn.Linear(hidden, num_classes + 1)
-        self.fc_reg = nn.Linear(hidden, num_classes * 4)
+        self.fc_cls = Linear(hidden, num_classes + 1)
+        self.fc_reg = Linear(hidden, num_classes * 4)
         for layer in self.shared_fcs:
             nn.initializer.XavierUniform()(layer.weight)
         nn.initializer.Normal(std=0.01)(self.fc_cls.weight)

@@ -12,6 +12,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from ..layers import Linear
+
 __all__ = [
     "FFN",
     "MLP",
@@ -52,7 +54,7 @@ class PackedAttention(nn.Layer):
         self.heads = heads
         self.in_proj_weight = self.create_parameter([3 * channels, channels])
         self.in_proj_bias = self.create_parameter([3 * channels], is_bias=True)
-        self.out_proj = nn.Linear(channels, channels)
+        self.out_proj = Linear(channels, channels)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, blocked: Optional[Tensor] = None
@@ -101,8 +103,8 @@ class FFN(nn.Layer):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        first = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
-        self.layers = nn.LayerList([first, nn.Linear(hidden, channels)])
+        first = nn.Sequential(Linear(channels, hidden), nn.ReLU())
+        self.layers = nn.LayerList([first, Linear(hidden, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
@@ -115,7 +117,7 @@ class MLP(nn.Layer):
     def __init__(self, in_channels: int, hidden: int, out_channels: int, depth: int) -> None:
         super().__init__()
         widths = [in_channels, *[hidden] * (depth - 1), out_channels]
-        self.layers = nn.LayerList([nn.Linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.layers = nn.LayerList([Linear(a, b) for a, b in zip(widths, widths[1:])])
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_channels] -> [..., out_channels]."""

@@ -17,6 +17,7 @@ from ..detectors.transformer import (
     initialise_transformer,
     linear_default,
 )
+from ..layers import Linear
 from ..recording import for_paddle_inference
 from ..resizing import resize
 from .pixel_decoder import LEVELS, Memory, PixelDecoder
@@ -89,13 +90,13 @@ class Mask2FormerHead(nn.Layer):
         self.query_embed = nn.Embedding(num_queries, channels, weight_attr=normal)
         self.query_feat = nn.Embedding(num_queries, channels, weight_attr=normal)
         self.level_embed = nn.Embedding(LEVELS, channels, weight_attr=normal)
-        self.cls_embed = nn.Linear(channels, num_classes + 1)
+        self.cls_embed = Linear(channels, num_classes + 1)
         self.mask_embed = nn.Sequential(
-            nn.Linear(channels, channels),
+            Linear(channels, channels),
             nn.ReLU(),
-            nn.Linear(channels, channels),
+            Linear(channels, channels),
             nn.ReLU(),
-            nn.Linear(channels, channels),
+            Linear(channels, channels),
         )
         for layer in (self.cls_embed, *self.mask_embed):
             if isinstance(layer, nn.Linear):

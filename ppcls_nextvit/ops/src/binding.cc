@@ -1,9 +1,8 @@
 // The operators as Paddle's, with their gradients. Shapes and types are checked by the Python files
 // that call them.
-#include <exception>
-
 #include "attention.h"
 #include "deformable.h"
+#include "guarded.h"
 #include "paddle/extension.h"
 #include "position_bias.h"
 
@@ -38,16 +37,6 @@ nextvit::Problem<T> problem_of(const Inputs& of, int64_t height, int64_t width, 
           of.position_bias.data<T>(),
           of.tokens.data<T>(),
           of.token_bias.data<T>()};
-}
-
-// What the standard library throws would end the process in Paddle; its own error becomes Python's.
-template <class Task>
-void guarded(const Task& task) {
-  try {
-    task();
-  } catch (const std::exception& error) {
-    PD_THROW("compiled operator: ", error.what());
-  }
 }
 
 template <class T>

@@ -1,9 +1,5 @@
 #include "convolution.h"
 
-#include <list>
-#include <map>
-#include <stdexcept>
-
 #include "plan.h"
 #include "threads.h"
 
@@ -12,38 +8,8 @@ namespace {
 
 using namespace dnnl;
 
-constexpr size_t MOST_PLANS = 1024;  // that a thread keeps; a network has about a hundred for a size
-
 // Places of the tensors that a plan runs on.
 enum Tensors { X, WEIGHT, BIAS_VECTOR, OUT, GRAD_X, GRAD_WEIGHT, GRAD_BIAS, COUNT };
-
-// What is computed, as a key: the shape, which results, the number of threads.
-using Key = std::array<int64_t, 18>;
-
-// The plans of a thread, the one that was used longest ago leaves.
-class Plans {
- public:
-  template <class Make>
-  Plan& at(const Key& key, const Make& make) {
-    const auto found = places_.find(key);
-    if (found != places_.end()) {
-      plans_.splice(plans_.begin(), plans_, found->second);
-      return plans_.front().second;
-    }
-    plans_.emplace_front(key, make());
-    places_[key] = plans_.begin();
-    if (plans_.size() > MOST_PLANS) {
-      places_.erase(plans_.back().first);
-      plans_.pop_back();
-    }
-    return plans_.front().second;
-  }
-
- private:
-  using List = std::list<std::pair<Key, Plan>>;
-  List plans_;
-  std::map<Key, List::iterator> places_;
-};
 
 Key key_of(const Convolution& of, int64_t kind) {
   return {kind,           threads(),        of.batch,      of.in_channels, of.height,
@@ -185,15 +151,6 @@ Plan backward_plan(const Convolution& of, bool input, bool weight) {
   }
   return plan;
 }
-
-Plans& plans() {
-  verify();
-  thread_local Plans made;
-  return made;
-}
-
-// Tensors that are read are not written to; oneDNN's memory makes no difference.
-void* read(const float* tensor) { return const_cast<float*>(tensor); }
 
 }  // namespace
 

@@ -1,9 +1,9 @@
 // The convolution as Paddle's operators, without and with a bias, with their gradients. Shapes and types
 // are checked by the Python file that calls them.
 #include <cstring>
-#include <exception>
 
 #include "convolution.h"
+#include "guarded.h"
 #include "paddle/extension.h"
 
 namespace {
@@ -18,16 +18,6 @@ nextvit::Convolution convolution_of(const Tensor& x, const Tensor& weight, const
   const auto pair = [](const Pair& of) { return std::array<int64_t, 2>{of[0], of[1]}; };
   return {sizes[0],          sizes[1],     sizes[2],      sizes[3],       filters[0], groups,
           {filters[2], filters[3]}, pair(stride), pair(padding), pair(dilation), bias != nullptr, bfloat16};
-}
-
-// What the standard library throws would end the process in Paddle; its own error becomes Python's.
-template <class Task>
-void guarded(const Task& task) {
-  try {
-    task();
-  } catch (const std::exception& error) {
-    PD_THROW("compiled operator: ", error.what());
-  }
 }
 
 void zero(Tensor* tensor) { std::memset(tensor->data<float>(), 0, tensor->numel() * sizeof(float)); }

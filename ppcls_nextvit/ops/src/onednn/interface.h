@@ -15,6 +15,7 @@ struct dnnl_memory_desc;
 struct dnnl_primitive;
 struct dnnl_primitive_desc;
 struct dnnl_primitive_attr;
+struct dnnl_post_ops;
 
 using dnnl_dims_t = int64_t[12];
 
@@ -43,6 +44,8 @@ int dnnl_stream_destroy(dnnl_stream*);
 int dnnl_stream_wait(dnnl_stream*);
 
 int dnnl_memory_desc_create_with_tag(dnnl_memory_desc**, int ndims, const dnnl_dims_t, int type, int tag);
+int dnnl_memory_desc_create_with_strides(dnnl_memory_desc**, int ndims, const dnnl_dims_t, int type,
+                                         const dnnl_dims_t strides);
 int dnnl_memory_desc_clone(dnnl_memory_desc**, const dnnl_memory_desc*);
 int dnnl_memory_desc_destroy(dnnl_memory_desc*);
 int dnnl_memory_desc_equal(const dnnl_memory_desc*, const dnnl_memory_desc*);
@@ -54,7 +57,11 @@ int dnnl_memory_destroy(dnnl_memory*);
 
 int dnnl_primitive_attr_create(dnnl_primitive_attr**);
 int dnnl_primitive_attr_set_scratchpad_mode(dnnl_primitive_attr*, int mode);
+int dnnl_primitive_attr_set_post_ops(dnnl_primitive_attr*, const dnnl_post_ops*);
 int dnnl_primitive_attr_destroy(dnnl_primitive_attr*);
+int dnnl_post_ops_create(dnnl_post_ops**);
+int dnnl_post_ops_append_sum(dnnl_post_ops*, float scale, int32_t zero_point, int type);
+int dnnl_post_ops_destroy(dnnl_post_ops*);
 
 int dnnl_convolution_forward_primitive_desc_create(
     dnnl_primitive_desc**, dnnl_engine*, int prop_kind, int alg_kind, const dnnl_memory_desc* src,
@@ -72,6 +79,9 @@ int dnnl_convolution_backward_weights_primitive_desc_create(
     const dnnl_memory_desc* diff_dst, const dnnl_dims_t strides, const dnnl_dims_t dilates,
     const dnnl_dims_t padding_l, const dnnl_dims_t padding_r, const dnnl_primitive_desc* hint_forward,
     const dnnl_primitive_attr*);
+int dnnl_matmul_primitive_desc_create(dnnl_primitive_desc**, dnnl_engine*, const dnnl_memory_desc* src,
+                                      const dnnl_memory_desc* weights, const dnnl_memory_desc* bias,
+                                      const dnnl_memory_desc* dst, const dnnl_primitive_attr*);
 int dnnl_reorder_primitive_desc_create(dnnl_primitive_desc**, const dnnl_memory_desc* src, dnnl_engine*,
                                        const dnnl_memory_desc* dst, dnnl_engine*,
                                        const dnnl_primitive_attr*);

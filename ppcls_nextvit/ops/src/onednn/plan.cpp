@@ -59,9 +59,11 @@ void check(int status, const char* what) {
   if (status != SUCCESS) throw std::runtime_error(std::string("oneDNN, ") + what + ": " + dnnl_status2str(status));
 }
 
-void verify() {
+Plans& plans() {
   static const bool fits = expected();
-  if (!fits) throw std::runtime_error("this oneDNN is not the one that the operator was written for");
+  if (!fits) throw std::runtime_error("this oneDNN is not the one that the operators were written for");
+  thread_local Plans made;
+  return made;
 }
 
 dnnl_engine* engine() { return of_thread().engine.get(); }
@@ -74,11 +76,28 @@ OwnedLayout layout(const std::vector<int64_t>& sizes, Type type, Tag tag) {
   return OwnedLayout(made);
 }
 
-OwnedAttributes attributes() {
+OwnedLayout strided(const std::vector<int64_t>& sizes, Type type, const std::vector<int64_t>& strides) {
+  dnnl_dims_t dims = {}, steps = {};
+  std::copy(sizes.begin(), sizes.end(), dims);
+  std::copy(strides.begin(), strides.end(), steps);
+  dnnl_memory_desc* made = nullptr;
+  const int axes = static_cast<int>(sizes.size());
+  check(dnnl_memory_desc_create_with_strides(&made, axes, dims, type, steps), "layout");
+  return OwnedLayout(made);
+}
+
+OwnedAttributes attributes(bool adds) {
   dnnl_primitive_attr* made = nullptr;
   check(dnnl_primitive_attr_create(&made), "attributes");
   OwnedAttributes owned(made);
   check(dnnl_primitive_attr_set_scratchpad_mode(made, USER_SCRATCHPAD), "attributes");
+  if (adds) {
+    dnnl_post_ops* after = nullptr;
+    check(dnnl_post_ops_create(&after), "attributes");
+    const Owned<dnnl_post_ops, dnnl_post_ops_destroy> held(after);
+    check(dnnl_post_ops_append_sum(after, 1.0f, 0, F32), "attributes");
+    check(dnnl_primitive_attr_set_post_ops(made, after), "attributes");
+  }
   return owned;
 }
 

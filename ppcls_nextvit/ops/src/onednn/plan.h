@@ -2,7 +2,11 @@
 // before and after them, and where in the thread's scratch memory what lies between them is.
 #pragma once
 
+#include <array>
+#include <list>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "interface.h"
@@ -23,16 +27,16 @@ using OwnedAttributes = Owned<dnnl_primitive_attr, dnnl_primitive_attr_destroy>;
 // std::runtime_error, with the library's word, for a status that is not success.
 void check(int status, const char* what);
 
-// std::runtime_error where the library is not the one that interface.h declares. Looks once.
-void verify();
-
 // This thread's engine.
 dnnl_engine* engine();
 
 OwnedLayout layout(const std::vector<int64_t>& sizes, Type type, Tag tag);
 
-// Attributes of a primitive whose scratch memory is the plan's.
-OwnedAttributes attributes();
+// The same with the distance between neighbours along each axis.
+OwnedLayout strided(const std::vector<int64_t>& sizes, Type type, const std::vector<int64_t>& strides);
+
+// Attributes of a primitive whose scratch memory is the plan's. adds: to what is in its output.
+OwnedAttributes attributes(bool adds = false);
 
 class Plan {
  public:
@@ -78,5 +82,40 @@ class Plan {
   std::vector<Place> places_;
   size_t used_ = 0, most_ = 0;
 };
+
+// What is computed, as a key: the shape, which results, the number of threads.
+using Key = std::array<int64_t, 18>;
+
+// The plans of a thread, the one that was used longest ago leaves.
+class Plans {
+ public:
+  template <class Make>
+  Plan& at(const Key& key, const Make& make) {
+    const auto found = places_.find(key);
+    if (found != places_.end()) {
+      plans_.splice(plans_.begin(), plans_, found->second);
+      return plans_.front().second;
+    }
+    plans_.emplace_front(key, make());
+    places_[key] = plans_.begin();
+    if (plans_.size() > MOST_PLANS) {
+      places_.erase(plans_.back().first);
+      plans_.pop_back();
+    }
+    return plans_.front().second;
+  }
+
+ private:
+  static constexpr size_t MOST_PLANS = 1024;  // a network has about a hundred for a size
+  using List = std::list<std::pair<Key, Plan>>;
+  List plans_;
+  std::map<Key, List::iterator> places_;
+};
+
+// This thread's plans, of the library that interface.h declares.
+Plans& plans();
+
+// Tensors that are read are not written to; oneDNN's memory makes no difference.
+inline void* read(const float* tensor) { return const_cast<float*>(tensor); }
 
 }  // namespace nextvit::dnnl
