@@ -1,10 +1,11 @@
-"""Convolutions on a CPU: the compiled operator, in float32 and multiplying in bfloat16, beside
-Paddle's own operators.
+"""Convolutions and linear layers on a CPU: the compiled operators, in float32 and multiplying in
+bfloat16, beside Paddle's own.
 
-    OMP_NUM_THREADS=1 python benchmarks/convolution.py --batch 4 --rounds 5
+    OMP_NUM_THREADS=1 python benchmarks/layers.py --batch 4 --rounds 5
 
-For every kind of layer of Next-ViT at 224 pixels, and TransNeXt's depthwise ones: the processor's
-time of a forward in evaluation and of a forward with its backward in training, the forms in turns.
+For every kind of convolution of Next-ViT at 224 pixels, and TransNeXt's depthwise and linear
+layers: the processor's time of a forward in evaluation and of a forward with its backward in
+training, the forms in turns.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import paddle  # noqa: E402
 from paddle import nn  # noqa: E402
 
 from ppcls_nextvit import ops  # noqa: E402
-from ppcls_nextvit.models.layers import Conv2D, PointwiseConv2D  # noqa: E402
+from ppcls_nextvit.models.layers import Conv2D, Linear, PointwiseConv2D  # noqa: E402
 
 # channels in and out, kernel, stride, groups, height and width of the input
 LAYERS: Dict[str, Tuple[int, int, int, int, int, int]] = {
@@ -38,6 +39,13 @@ LAYERS: Dict[str, Tuple[int, int, int, int, int, int]] = {
     "1x1, stage 4": (768, 2304, 1, 1, 1, 7),
     "depthwise, stage 1": (384, 384, 3, 1, 384, 56),
     "depthwise, stage 3": (768, 768, 3, 1, 768, 14),
+}
+# channels in and out, tokens
+LINEAR: Dict[str, Tuple[int, int, int]] = {
+    "linear, stage 1": (72, 72, 56 * 56),
+    "linear, stage 2": (144, 288, 28 * 28),
+    "linear, stage 3": (288, 576, 14 * 14),
+    "linear, stage 4": (576, 1728, 7 * 7),
 }
 Form = Callable[[], ContextManager[Any]]
 
@@ -70,6 +78,11 @@ def forms() -> Dict[str, Form]:
 
 def made(name: str, batch: int) -> Tuple[nn.Layer, paddle.Tensor]:
     """The layer and an input."""
+    if name in LINEAR:
+        channels, out, tokens = LINEAR[name]
+        x = paddle.randn([batch, tokens, channels])
+        x.stop_gradient = False
+        return Linear(channels, out), x
     channels, out, kernel, stride, groups, size = LAYERS[name]
     x = paddle.randn([batch, channels, size, size])
     x.stop_gradient = name == "stem 1"
@@ -110,7 +123,7 @@ def main(argv: Any = None) -> int:
     print(f"batch {args.batch}; CPU milliseconds, median of {args.rounds} turns")
     print("| layer | form | forward | / Paddle's | forward + backward | / Paddle's |")
     print("|---|---|---|---|---|---|")
-    for name in LAYERS:
+    for name in (*LAYERS, *LINEAR):
         layer, x = made(name, args.batch)
         taken: Dict[str, List[Tuple[float, float]]] = {form: [] for form in forms()}
         for turn in range(args.rounds + 1):
