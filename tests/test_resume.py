@@ -50,6 +50,24 @@ def test_progress_is_a_share_of_the_run(progress, then, now, batch, update):
     assert (moved.epoch, moved.batch, moved.update, moved.best) == (epoch, batch, update, 0.5)
 
 
+@pytest.mark.parametrize(
+    "batch, then, now, expected",
+    [
+        # 20 images: after the same ones, which is no share of the batches
+        (2, (3, 1, 8), (5, 1, 4), 4),
+        (2, (3, 1, 8), (5, 2, 4), 4),
+        (3, (5, 1, 4), (3, 1, 8), 1),
+        (4, (5, 1, 4), (3, 1, 8), 2),
+        (2, (2, 1, 8), (5, 1, 4), 5),  # without the rest of 4 that drop_last left out
+        # epochs of other images, such as those that count iterations: the share
+        (2, (4, 1, 8), (8, 1, 8), 4),
+        (2, (4, 1, 0), (8, 1, 4), 4),
+    ],
+)
+def test_an_epoch_goes_on_after_the_same_images(batch, then, now, expected):
+    assert Progress(2, batch, 9).moved(Pace(*then), Pace(*now)).batch == expected
+
+
 def quick(directory, *overrides, **sections):
     return load_config(
         write_config(directory, train=16, test=10, **sections),
@@ -112,7 +130,7 @@ def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path
     assert [line["update"] for line in read_figures(config.output_dir)] == [3, 13, 14, 15, 16]
     said = (config.output_dir / "train.log").read_text()
     assert "batches 2 (now 8): the run goes on, but will not equal an uninterrupted one" in said
-    assert "the share of epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8" in said
+    assert "epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8, after the same im" in said
     with pytest.raises(CheckpointError, match=r"middle of an epoch with seed 0 \(now 1\)"):
         train(resumed(first, tmp_path / "b", *given, "Global.seed=1"))
 

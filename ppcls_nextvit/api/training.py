@@ -104,12 +104,14 @@ def _free(wanted: Path) -> Path:
     return folder
 
 
-def latest_overrides(config: Config) -> Sequence[str]:
-    """The `-o` text by which the run that `config` describes goes on where it stopped. ConfigError
-    if it has saved nothing.
+def latest_overrides(config: Config, may_begin: bool = False) -> Sequence[str]:
+    """The `-o` text by which the run that `config` describes goes on where it stopped. If it has
+    saved nothing: nothing where it `may_begin`, else ConfigError.
     """
     latest = config.output_dir / "latest"
-    if not latest.with_suffix(".pdstates").is_file():
+    if not any(latest.with_suffix(suffix).is_file() for suffix in (".pdstates", ".journal")):
+        if may_begin:
+            return []
         raise ConfigError(f"--resume: no {latest}.pdstates; this run has not been begun here")
     return [f"Global.checkpoints={latest}"]
 

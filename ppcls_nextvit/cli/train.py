@@ -6,7 +6,8 @@
 
 --data takes a folder for each class, PaddleClas's lists, a CSV, COCO json, VOC's, YOLO's or
 labelme's files, or images and label PNGs; what is decided by rule is printed, and written as
-recipe.yaml. --resume goes on with the latest checkpoint. In several processes:
+recipe.yaml. --resume goes on with the latest checkpoint, --continue with one that may be there.
+In several processes:
 python -m paddle.distributed.launch --nproc_per_node=2 $(which nextvit) train -c ...
 A YAML in PaddleDetection's or PaddleSeg's dialect goes to that suite's own trainer.
 """
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         metavar="RUN",
         help="go on with the latest checkpoint of -c, or of the folder RUN",
+    )
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="--resume if there is a checkpoint of -c, else begin: a command that a scheduler may "
+        "repeat",
     )
     parser.add_argument(
         "--overwrite",
@@ -104,10 +112,10 @@ def run(args: argparse.Namespace) -> int:
     from ..api.training import latest_overrides
     from ..tasks import train
 
-    if args.resume:
-        if args.overwrite:
-            args.refuse("--overwrite and --resume: give one of them")
-        args.override = [*args.override, *latest_overrides(load(args))]
+    if args.resume or args.go_on:
+        if args.overwrite or (args.resume and args.go_on):
+            args.refuse("--overwrite, --resume and --continue: give one of them")
+        args.override = [*args.override, *latest_overrides(load(args), args.go_on)]
     config = load(args)
     status = train(config, bool(args.overwrite))
     return _say_what_next(args, config.output_dir, status)
@@ -136,8 +144,9 @@ def _configuration_of(folder: str) -> str:
 
 
 def _on_own_data(args: argparse.Namespace) -> int:
-    if args.config or args.resume:
-        args.refuse(f"--data and {'-c' if args.config else '--resume'}: give one of them")
+    if args.config or args.resume or args.go_on:
+        other = "-c" if args.config else "--resume" if args.resume else "--continue"
+        args.refuse(f"--data and {other}: give one of them")
     if not args.model:
         args.refuse("--data needs --model NAME, such as NextViT_small (see `nextvit models`)")
     from ..api.training import prepare

@@ -24,11 +24,20 @@ CHECK_S = 1.0  # from one time that the processes ask each other whether to stop
 @dataclass(frozen=True)
 class Pace:
     """How long an epoch is. batches: of one process. update_freq: batches of an optimiser step, of
-    which the last of an epoch may have fewer.
+    which the last of an epoch may have fewer. batch_images: of a batch of all processes; 0: not
+    known.
     """
 
     batches: int
     update_freq: int = 1
+    batch_images: int = 0
+
+    def has_images_of(self, other: "Pace") -> bool:
+        """Whether an epoch of the other is one of the same images, but for the last batch."""
+        if not (self.batch_images and other.batch_images):
+            return False
+        difference = self.batches * self.batch_images - other.batches * other.batch_images
+        return abs(difference) < max(self.batch_images, other.batch_images)
 
     @property
     def updates(self) -> int:
@@ -70,13 +79,16 @@ class Progress:
         return cls(**values)
 
     def moved(self, then: Pace, now: Pace) -> "Progress":
-        """The same share of the run where epochs are of another length: what of the epoch is done
-        goes on with whole optimiser steps, rounded down.
+        """The same place in the run where epochs have other batches: after the same images, or of
+        an epoch of other images at the same share, with whole optimiser steps, rounded down.
         """
         batch = now.batches
         if self.batch < then.batches:
-            steps = self.batch * now.batches // then.batches // now.update_freq
-            batch = steps * now.update_freq
+            if now.has_images_of(then):
+                batches = self.batch * then.batch_images // now.batch_images
+            else:
+                batches = self.batch * now.batches // then.batches
+            batch = min(batches // now.update_freq * now.update_freq, now.batches)
         update = (self.epoch - 1) * now.updates + now.updates_of(batch)
         return replace(self, batch=batch, update=update)
 

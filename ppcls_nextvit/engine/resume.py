@@ -1,6 +1,6 @@
 """What a run goes on from: a checkpoint set that was verified against it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, Mapping
 
 from ..files import parsing
@@ -17,18 +17,20 @@ UNEQUAL = "the run goes on, but will not equal an uninterrupted one"
 @dataclass(frozen=True)
 class Plan:
     """What must stay as it was for a resumed run to equal an uninterrupted one. batches: of an
-    epoch and a process. update_freq: batches of an optimiser step.
+    epoch and a process. update_freq: batches of an optimiser step. batch_images: of a batch of
+    all processes; 0: unknown, as of runs before this was saved.
     """
 
     seed: int
     world_size: int
     batches: int
     update_freq: int
+    batch_images: int = 0
 
     @property
     def pace(self) -> Pace:
         """How long an epoch is."""
-        return Pace(self.batches, self.update_freq)
+        return Pace(self.batches, self.update_freq, self.batch_images)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def read_saved(prefix: str, plan: Plan, with_ema: bool) -> Saved:
     """
     parts = load_checkpoint(prefix)
     states = parts[".pdstates"]
-    if not isinstance(states, dict) or not {*asdict(Progress()), *asdict(plan)} <= set(states):
+    needed = {*asdict(Progress()), *asdict(plan)} - {"batch_images"}
+    if not isinstance(states, dict) or not needed <= set(states):
         raise CheckpointError(
             f"cannot resume from {prefix}: its .pdstates was not written by this trainer; to use "
             f"its weights alone, give Global.pretrained_model"
@@ -85,9 +88,10 @@ def read_saved(prefix: str, plan: Plan, with_ema: bool) -> Saved:
 
 def _plan_of(states: Mapping[str, Any]) -> Plan:
     """The Plan of the run that saved `states`. ValueError for what none can be."""
-    then = Plan(**{name: states[name] for name in asdict(Plan(0, 1, 1, 1))})
+    names = [name for name in asdict(Plan(0, 1, 1, 1)) if name in states]
+    then = Plan(**{name: states[name] for name in names})
     for name, value in asdict(then).items():
-        if type(value) is not int or value < (name != "seed"):
+        if type(value) is not int or value < (name not in ("seed", "batch_images")):
             raise ValueError(f"{name} must be a whole number, got {shown(value)}")
     if states.get("weights", "raw") not in ("raw", "ema"):
         raise ValueError(f"weights must be raw or ema, got {shown(states['weights'])}")
@@ -96,11 +100,13 @@ def _plan_of(states: Mapping[str, Any]) -> Plan:
 
 def _continued(prefix: str, progress: Progress, then: Plan, now: Plan) -> Progress:
     """Where a run of the plan `now` is, at `progress` of the run `then`."""
-    if then == now:
+    if then in (now, replace(now, batch_images=0)):
         return progress
     were, are = asdict(then), asdict(now)
     differ = ", ".join(
-        f"{key} {were[key]} (now {are[key]})" for key in are if were[key] != are[key]
+        f"{key} {were[key]} (now {are[key]})"
+        for key in are
+        if were[key] != are[key] and (were[key] or key == "seed")
     )
     if progress.batch and then.seed != now.seed:
         raise CheckpointError(
@@ -111,11 +117,19 @@ def _continued(prefix: str, progress: Progress, then: Plan, now: Plan) -> Progre
     logger.warning("resuming with %s: %s", differ, UNEQUAL)
     if progress.batch not in (0, then.batches):
         logger.warning(
-            "the share of epoch %d that is done, %d of %d batches, is taken for %d of %d",
+            "the share of epoch %d that is done, %d of %d batches, is taken for %d of %d%s",
             progress.epoch,
             progress.batch,
             then.batches,
             moved.batch,
             now.batches,
+            _images_again(progress.batch * then.batch_images - moved.batch * now.batch_images)
+            if now.pace.has_images_of(then.pace)
+            else "",
         )
     return moved
+
+
+def _images_again(number: int) -> str:
+    """What becomes of the images between the place that was saved and the one that goes on."""
+    return f"; the last {number} images come again" if number > 0 else ", after the same images"

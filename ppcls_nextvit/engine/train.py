@@ -90,7 +90,13 @@ class Run:
         self.batches = min(
             len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader)
         )
-        self.plan = Plan(settings.seed, processes.world_size, self.batches, settings.update_freq)
+        self.plan = Plan(
+            settings.seed,
+            processes.world_size,
+            self.batches,
+            settings.update_freq,
+            self.task.train_loader.batch_size * processes.world_size,
+        )
         self.schedule = build_schedule(
             config.Optimizer.get("lr", {}), settings.epochs, self.plan.pace.updates
         )
@@ -115,8 +121,10 @@ class Run:
             self._check_folder(replaces=goes_on or overwrite)
         if settings.checkpoints:
             self._resume(settings.checkpoints)
+        self._check_same(bool(settings.checkpoints))
         if goes_on:
             log.forget_after(*self._resumed_at)
+            self._check_same(self.progress.epoch, self.progress.batch, self.progress.update)
         else:
             processes.barrier()  # all have read the weights that may lie in the folder
             log.start_anew(overwrite)
@@ -166,6 +174,18 @@ class Run:
 
     def _is_here(self, prefix):
         """Whether a checkpoint lies in this run's folder: then its run goes on."""
+    def _check_same(self, *place):
+        """CheckpointError unless all processes begin at the same place: each reads the checkpoint
+        from its own machine's disk.
+        """
+        first = self.processes.sum(np.array(place) * self.processes.is_main)
+        if self.processes.any(list(first) != list(place)):
+            raise CheckpointError(
+                f"not all processes have the same checkpoint to go on from (process "
+                f"{self.processes.rank} has {self.config.Global.checkpoints}); let "
+                f"Global.output_dir be on a disk that all machines share, or copy it to all of them"
+            )
+
         return Path(prefix).resolve().parent == self.directory.resolve()
 
     def _check_folder(self, replaces):
