@@ -161,13 +161,13 @@ class OpSampler:
             arguments = dict(arguments)
             prob = arguments.pop("prob", None)
             if not isinstance(prob, (int, float)) or isinstance(prob, bool) or not 0 <= prob <= 1:
-                raise ConfigError(
-                    f"OpSampler.{name}.prob: expected a probability from 0 to 1, got {shown(prob)}"
+                raise ValueError(
+                    f"{name}.prob: expected a probability from 0 to 1, got {shown(prob)}"
                 )
             self.ops.append(BATCH_TRANSFORMS.build(name, arguments, f"OpSampler.{name}"))
             self.probs.append(prob)
         if sum(self.probs) > 1 + 1e-9:
-            raise ConfigError(f"OpSampler: the probabilities {self.probs} add up to more than 1")
+            raise ValueError(f"the probabilities {self.probs} add up to more than 1")
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         drawn = int(np.searchsorted(np.cumsum(self.probs), rng.random(), side="right"))

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import paddle
+import yaml
 from PIL import Image
 
 from ppcls_nextvit.export import TARGETS
@@ -114,10 +115,14 @@ def _written(folder, layer, to, signature, task, post):
 
 def described(folder, description):
     """`folder` with the description and the hashes of its files."""
-    files = [path for path in sorted(folder.iterdir()) if path.name != "export.json"]
+    in_yaml = folder / "inference.yml"  # of those to Paddle
+    files = [path for path in sorted(folder.iterdir()) if path.suffix != ".yml"]
+    files = [path for path in files if path.name != "export.json"]
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     told = {**description, "Files": {name: {"sha256": of} for name, of in hashes.items()}}
     (folder / "export.json").write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    if in_yaml.exists():
+        in_yaml.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
     return folder
 
 

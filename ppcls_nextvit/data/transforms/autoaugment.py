@@ -12,7 +12,6 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ...schema import ConfigError
 from ..images import Picture, as_pil
 from .evaluation import PIL_FILTERS, Resizer
 from .registry import TRANSFORMS
@@ -195,12 +194,12 @@ def parse_rand(config_str: str) -> RandConfig:
 
     Parts after 'rand', in any order: mN magnitude, nN operations per image, pX probability of each,
     mstdX standard deviation of the magnitude (over 100: uniform), mmaxN its upper bound, inc1
-    operations that grow with the magnitude, tweights weighted choice. ConfigError for anything
+    operations that grow with the magnitude, tweights weighted choice. ValueError for anything
     else.
     """
     policy, *parts = config_str.split("-")
     if policy != "rand":
-        raise ConfigError(
+        raise ValueError(
             f"config_str: {config_str!r} is not supported; expected RandAugment's 'rand-...', as "
             f"rand-m9-mstd0.5-inc1"
         )
@@ -209,7 +208,7 @@ def parse_rand(config_str: str) -> RandConfig:
     for part in parts:
         match = re.fullmatch(r"(mstd|mmax|inc|m|n|p)(\d+\.?\d*|\.\d+)|tweights", part)
         if not match:
-            raise ConfigError(
+            raise ValueError(
                 f"config_str: {part!r} in {config_str!r} is not understood; expected m, n, p, "
                 f"mstd, mmax or inc "
                 "with a number, or tweights"
@@ -227,7 +226,7 @@ def parse_rand(config_str: str) -> RandConfig:
         weights /= weights.sum()
     layers = int(values.get("n", 2))
     if not 1 <= layers <= len(names) or values.get("p", 0.5) > 1:
-        raise ConfigError(f"config_str: {config_str!r} needs 1 <= n <= {len(names)} and p <= 1")
+        raise ValueError(f"config_str: {config_str!r} needs 1 <= n <= {len(names)} and p <= 1")
     return RandConfig(
         names,
         weights,

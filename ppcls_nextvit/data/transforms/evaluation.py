@@ -13,7 +13,6 @@ from typing import Any, List, Literal, Optional, Sequence, Tuple, Union
 import numpy as np
 from PIL import Image
 
-from ...schema import ConfigError
 from ..images import (
     MAX_PIXELS,
     Picture,
@@ -53,7 +52,7 @@ class Resizer:
     by OpenCV (not antialiased).
 
     interpolation: a name of PIL_FILTERS or CV2_FILTERS; 'random' draws bilinear or bicubic for each
-    image, from `rng`. ConfigError for a name that the backend lacks, ImportError for backend cv2
+    image, from `rng`. ValueError for a name that the backend lacks, ImportError for backend cv2
     without OpenCV.
     """
 
@@ -61,7 +60,7 @@ class Resizer:
         known: Sequence[str] = list(PIL_FILTERS if backend == "pil" else CV2_FILTERS)
         self.names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)
         if self.names[0] not in known:
-            raise ConfigError(
+            raise ValueError(
                 f"interpolation: backend {backend!r} has no {interpolation!r}. Expected one of: "
                 f"{', '.join(known)}, random."
             )
