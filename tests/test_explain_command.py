@@ -128,6 +128,9 @@ def test_the_colours_of_a_picture_follow_the_map():
     dark, bright = drawn[0, 0].astype(int), drawn[-1, -1].astype(int)
     assert bright.sum() > 2 * dark.sum() and np.ptp(dark) == 0
     assert abs(heat_over(picture, np.zeros((2, 2))).astype(int) - dark).max() <= 1
+    for side, drawn_at in ((224, 224), (448, 448), (500, 500), (1024, 512)):
+        large = np.zeros((side, side // 2, 3), np.uint8)
+        assert heat_over(large, np.ones((2, 2))).shape == (drawn_at, drawn_at // 2, 3)
 
 
 REFUSED = [

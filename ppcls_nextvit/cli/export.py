@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="export the four stages' maps, stage1 to stage4, instead of class scores",
     )
     parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="of classifiers, paddle and onnx: one more output, what each token of the last map "
+        "attends to",
+    )
+    parser.add_argument(
         "--photos",
         metavar="FILE|DIR",
         help="compare on these photos too (default: four of this package; of a detector "
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         any_size=bool(args.size) and None in args.size,
         format=args.format,
         features=args.features,
+        attention=args.attention,
         photos=args.photos,
     )
     exported = task_of(config).export(config, request)

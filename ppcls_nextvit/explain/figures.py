@@ -23,7 +23,7 @@ __all__ = [
     "spectrum_figure",
 ]
 
-SIDE = 224  # pixels: smaller pictures grow by whole factors
+SIDE = 224  # pixels: smaller pictures grow by whole factors, those of more than twice it shrink
 CELL = 2.1  # inches of a picture
 COLOURS = "inferno"
 LONGEST = 28  # characters of a title's name
@@ -32,10 +32,10 @@ FAINTEST = 1e-4  # of a field's maximum, the darkest colour
 
 def heat_over(picture: np.ndarray, values: np.ndarray, power: float = 1.0) -> np.ndarray:
     """A picture, uint8 [H, W, 3], under the colours of a map [h, w] of values of 0 or more: uint8,
-    its size times a whole factor. The greatest value is the brightest; the colours follow the
+    its size times `zoom`. The greatest value is the brightest; the colours follow the
     values to the `power`.
     """
-    large = grown(picture)
+    large = zoomed(picture)
     height, width = large.shape[:2]
     share = values.astype(np.float32) / max(float(values.max()), 1e-30)
     sized = Image.fromarray(share).resize((width, height), Image.Resampling.BICUBIC)
@@ -47,10 +47,18 @@ def heat_over(picture: np.ndarray, values: np.ndarray, power: float = 1.0) -> np
     )
 
 
-def grown(picture: np.ndarray) -> np.ndarray:
-    """`picture`, by a whole factor as large as SIDE allows."""
-    factor = max(SIDE // max(picture.shape[:2]), 1)
-    return picture.repeat(factor, 0).repeat(factor, 1)
+def zoom(picture: np.ndarray) -> float:
+    """By how much a picture is drawn larger, a whole factor, or smaller, one part in so many."""
+    longest = max(picture.shape[:2])
+    return max(SIDE // longest, 1) if longest <= 2 * SIDE else 1 / (longest // (2 * SIDE))
+
+
+def zoomed(picture: np.ndarray) -> np.ndarray:
+    """`picture` times its zoom."""
+    factor = zoom(picture)
+    if factor < 1:
+        return np.asarray(Image.fromarray(picture).reduce(round(1 / factor)))
+    return picture.repeat(int(factor), 0).repeat(int(factor), 1)
 
 
 def sheet(rows: int, columns: int, picture: np.ndarray) -> Tuple[Any, np.ndarray]:
@@ -74,8 +82,8 @@ def titled(axis: Any, text: str) -> None:
 
 
 def mark(axis: Any, picture: np.ndarray, point: Tuple[int, int]) -> None:
-    """A marker at the pixel `point` (x, y) of `picture`, where it is drawn grown."""
-    factor = max(SIDE // max(picture.shape[:2]), 1)
+    """A marker at the pixel `point` (x, y) of `picture`, where it is drawn zoomed."""
+    factor = zoom(picture)
     x, y = ((place + 0.5) * factor - 0.5 for place in point)
     axis.plot(x, y, "o", markersize=5, markerfacecolor="#21d19f", markeredgecolor="white")
 
@@ -103,7 +111,7 @@ def attention_figure(
             rows.append((f"head {head + 1}", point, of_head))
     figure, axes = sheet(len(rows), 1 + len(found[0]), picture)
     for line, (label, point, maps) in zip(axes, rows):
-        line[0].imshow(grown(picture))
+        line[0].imshow(zoomed(picture))
         titled(line[0], label)
         mark(line[0], picture, point)
         for axis, (name, values) in zip(line[1:], maps):
@@ -119,7 +127,7 @@ def attention_figure(
 def class_map_figure(picture: np.ndarray, found: Sequence[ClassMap]) -> Any:
     """The picture, then each map over it; of a detector with the object's box."""
     figure, axes = sheet(1, 1 + len(found), picture)
-    axes[0, 0].imshow(grown(picture))
+    axes[0, 0].imshow(zoomed(picture))
     titled(axes[0, 0], "picture")
     for axis, one in zip(axes[0, 1:], found):
         axis.imshow(heat_over(picture, one.values))
@@ -130,8 +138,8 @@ def class_map_figure(picture: np.ndarray, found: Sequence[ClassMap]) -> Any:
 
 
 def outline(axis: Any, picture: np.ndarray, box: Sequence[float]) -> None:
-    """A box (x1, y1, x2, y2) in pixels of `picture`, where it is drawn grown."""
-    factor = max(SIDE // max(picture.shape[:2]), 1)
+    """A box (x1, y1, x2, y2) in pixels of `picture`, where it is drawn zoomed."""
+    factor = zoom(picture)
     x1, y1, x2, y2 = (place * factor - 0.5 for place in box)
     axis.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="#21d19f", linewidth=1.2)
 
@@ -139,7 +147,7 @@ def outline(axis: Any, picture: np.ndarray, box: Sequence[float]) -> None:
 def component_figure(picture: np.ndarray, stages: Sequence[Components]) -> Any:
     """The picture, then each stage's tokens in the colours of their components."""
     figure, axes = sheet(1, 1 + len(stages), picture)
-    axes[0, 0].imshow(grown(picture))
+    axes[0, 0].imshow(zoomed(picture))
     titled(axes[0, 0], "picture")
     height, width = picture.shape[:2]
     for number, (axis, stage) in enumerate(zip(axes[0, 1:], stages), 1):

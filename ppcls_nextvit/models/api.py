@@ -84,8 +84,12 @@ class Backbone(Protocol):
 
 class AttentionLayer(Protocol):
     """An attention whose weights can be looked at, [heads, N, K] for N queries and K keys, each row
-    of which sums to 1.
+    of which sums to 1. The forward pass calls `attn_drop` with those of all queries, [B, heads, N,
+    K], unless a compiled operator does without; that of an export form may have `keys_first`, [B,
+    heads, K, N].
     """
+
+    attn_drop: nn.Layer
 
     def rows(self, queries: Sequence[int], *inputs: Any) -> Tuple[Tensor, Optional[Tensor]]:
         """The weights [heads, n, K] of n queries, given by index in raster order, in memory for

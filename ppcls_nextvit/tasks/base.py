@@ -53,7 +53,8 @@ class PredictOutputs:
 class ExportRequest:
     """What to export. to: a name of export.TARGETS. batch: None for any. size: (height, width), or
     None: the target's own choice, or with `any_size` any. format: of the target `paddle`. features:
-    the stages' maps instead of the scores. photos: a file or a folder to compare on.
+    the stages' maps instead of the scores. attention: the last block's, beside the scores.
+    photos: a file or a folder to compare on.
     """
 
     to: str = "paddle"
@@ -63,6 +64,7 @@ class ExportRequest:
     any_size: bool = False
     format: Optional[str] = None
     features: bool = False
+    attention: bool = False
     photos: Optional[str] = None
 
 

@@ -162,6 +162,10 @@ def check_request(config: Config, request: ExportRequest) -> None:
     right.
     """
     *some, last = TARGETS
+    if request.attention:
+        raise ConfigError(
+            f"{config.path}: --attention is for classifiers; {config.Arch.name} goes out whole"
+        )
     if request.to not in TARGETS or request.features:
         known = f"{', '.join(some)} and {last}"
         raise ConfigError(

@@ -52,6 +52,7 @@ class ExportedAttention(nn.Layer):
         self.cpb = [array(p) for part in ("fc1", "fc2") for p in parameters_of(attention, part)]
         self.qkv = merged(self.projections(attention))
         self.proj = copied(attention.proj)
+        self.attn_drop = nn.Identity()
 
     def projections(self, attention: Any) -> List[nn.Linear]:
         """The Linears of queries, keys and values."""
@@ -106,7 +107,7 @@ class ExportedAttention(nn.Layer):
         qk, v = paddle.split(self.heads(self.qkv(x)), [2 * self.num_heads, self.num_heads], axis=1)
         q, k = paddle.split(unit(qk), 2, axis=1)
         scores = paddle.matmul(q * folded.scale + folded.shift, k, transpose_y=True)
-        weights = F.softmax(scores + folded.far, axis=-1)
+        weights = self.attn_drop(F.softmax(scores + folded.far, axis=-1))
         return self.joined(paddle.matmul(weights, v))
 
     def joined(self, out: Tensor) -> Tensor:

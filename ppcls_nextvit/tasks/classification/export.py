@@ -21,6 +21,13 @@ from ...schema import ConfigError
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import PHOTOS, class_names, list_images, trained_model
+from .attending import (
+    ATTENTION,
+    WithAttention,
+    check_target,
+    compared_apart,
+    describe_attention,
+)
 from .kind import MULTI_LABEL, is_multi_label
 from .predict import preprocess_of
 
@@ -89,6 +96,8 @@ def export(config: Config, request: ExportRequest) -> Exported:
     written.
     """
     target, size = TARGETS[request.to], request.size
+    if request.attention:
+        check_target(request.to, request.features)
     several = is_multi_label(config) and not request.features
     if several and request.to not in MULTI_LABEL_TARGETS:
         raise ConfigError(
@@ -114,7 +123,14 @@ def export(config: Config, request: ExportRequest) -> Exported:
         return export_features(model, target, where, description, **options)
     softmax = config.Arch.infer_add_softmax
     return export_classifier(
-        model, target, where, description, softmax=softmax, sigmoid=several, **options
+        model,
+        target,
+        where,
+        description,
+        softmax=softmax,
+        sigmoid=several,
+        attention=request.attention,
+        **options,
     )
 
 
@@ -154,13 +170,15 @@ def export_classifier(
     size: Optional[Tuple[int, int]] = None,
     photos: Sequence[np.ndarray] = (),
     sigmoid: bool = False,
+    attention: bool = False,
     **options: Any,
 ) -> Exported:
     """`model`, a NextViT with its weights, as `target`'s files in `directory`; returns Exported.
     See `target.export` for the rest.
 
     The output is 'probabilities' or, without softmax, 'logits', both [B, num_classes]. sigmoid, in
-    place of softmax: probabilities of each class by itself, of several labels an image.
+    place of softmax: probabilities of each class by itself, of several labels an image. attention:
+    a further output, see attending.WithAttention.
     description: what export.json shall hold beside what is known here (see describe_config).
     image_size: (height, width) meant for use. batch: a number, or None for any.
     size: (height, width), or None for any. photos: float32 [3, H, W], on which the files are
@@ -169,8 +187,17 @@ def export_classifier(
     """
     model.eval()
     output = "probabilities" if softmax or sigmoid else "logits"
-    signature = _signature(model, batch, size, (output,))
+    outputs = (output, ATTENTION) if attention else (output,)
+    signature = _signature(model, batch, size, outputs)
     compare = log_probability_difference if softmax else relative_difference
+    compare = logit_difference if sigmoid else compare
+    layer: nn.Layer = Classifier(model, softmax, sigmoid)
+    reference = model
+    more = {}
+    if attention:
+        layer, reference = WithAttention(layer, layer.body), WithAttention(model, model)
+        compare = compared_apart(compare)
+        more = {"attention": describe_attention(model, size)}
     description = {
         **description,
         "Model": {
@@ -178,17 +205,18 @@ def export_classifier(
             "class_num": model.num_classes,
             **({"sigmoid": True} if sigmoid else {"softmax": softmax}),
             "input": _input(model, signature, image_size),
+            **more,
         },
     }
     return export_layer(
-        Classifier(model, softmax, sigmoid),
+        layer,
         target,
         directory,
         signature,
         image_batches(signature, image_size, photos),
         description,
-        reference=model,
-        compare=logit_difference if sigmoid else compare,
+        reference=reference,
+        compare=compare,
         classes=signature.outputs[0],
         images=photos,
         **options,

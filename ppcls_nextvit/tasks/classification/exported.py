@@ -24,7 +24,7 @@ def exported_predictor(opened: Opened) -> ClassPredictor:
     export of maps (--features).
     """
     where, told = opened.folder / DESCRIPTION, opened.description
-    if opened.signature.outputs not in (("probabilities",), ("logits",)):
+    if opened.signature.outputs[:1] not in (("probabilities",), ("logits",)):
         raise ExportError(
             f"{opened.folder}: gives {', '.join(opened.signature.outputs)}, not classes; export "
             f"without --features"
@@ -47,7 +47,8 @@ def _probabilities(opened: Opened, size: Any) -> Any:
     """float32 [B, 3, H, W] -> probabilities [B, classes]. size: the only batch that the program
     takes, or None for any.
     """
-    (name,), (output,) = opened.signature.inputs, opened.signature.outputs
+    # the scores come first, of an export with --attention too
+    (name,), (output, *_) = opened.signature.inputs, opened.signature.outputs
 
     def run(images: np.ndarray) -> np.ndarray:
         step = size or len(images)
