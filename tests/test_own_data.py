@@ -349,6 +349,8 @@ def test_a_run_ends_early_and_one_goes_on_without_a_path(tmp_path, monkeypatch, 
         (["-c", "x", "--epochs", "3"], "--epochs is for --data"),
         (["-c", "x", "--val-share", "0.5"], "--val-share is for --data"),
         (["-c", "x", "--resume", "y"], "--resume RUN has its own configuration"),
+        (["-c", "x", "--resume", "--continue"], "--resume and --continue: give one of them"),
+        (["--data", "x", "--continue"], "--data and --continue: give one of them"),
     ],
 )
 def test_options_that_do_not_go_together(words, message, capsys):

@@ -7,11 +7,13 @@ import pickle
 import subprocess
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 
+from ppcls_nextvit.api.training import latest_overrides
 from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ppcls_nextvit.engine.distributed import Processes
@@ -19,6 +21,7 @@ from ppcls_nextvit.engine.log import RunLog, read_figures
 from ppcls_nextvit.engine.progress import Pace, Progress, StopSignal
 from ppcls_nextvit.engine.resume import Plan, read_saved
 from ppcls_nextvit.engine.schedule import build_schedule
+from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config, train
 from ppcls_nextvit.tasks.classification.task import ClassificationTask
 from support.faults import assert_one_line, generators, many
@@ -133,6 +136,47 @@ def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path
     assert "epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8, after the same im" in said
     with pytest.raises(CheckpointError, match=r"middle of an epoch with seed 0 \(now 1\)"):
         train(resumed(first, tmp_path / "b", *given, "Global.seed=1"))
+
+
+def test_continue_begins_or_goes_on(tmp_path):
+    """Also where the only set is one whose renaming was interrupted."""
+    config = quick(tmp_path)
+    assert latest_overrides(config, may_begin=True) == []
+    with pytest.raises(ConfigError, match="--resume: no .*latest.pdstates; this run has not"):
+        latest_overrides(config)
+    config.output_dir.mkdir(parents=True)
+    for name in ("latest.pdstates", "latest.journal"):
+        (config.output_dir / name).touch()
+        expected = [f"Global.checkpoints={config.output_dir / 'latest'}"]
+        assert latest_overrides(config, may_begin=True) == latest_overrides(config) == expected
+        (config.output_dir / name).unlink()
+
+
+class Second(Processes):
+    """Process 1 of two in one: what process 0 says is given."""
+
+    rank, many, is_main = 1, True, False
+
+    def __init__(self, first):
+        self.first = first
+
+    def sum(self, values):
+        return np.add(self.first, values)
+
+    def any(self, flag):
+        return flag
+
+
+def test_machines_that_see_other_checkpoints_do_not_begin():
+    """Each reads it from its own disk, which may be another one's copy, or have none."""
+    run = SimpleNamespace(config=SimpleNamespace(Global=SimpleNamespace(checkpoints="out/latest")))
+    run.processes = Second([3, 0, 8])
+    loop.Run._check_same(run, 3, 0, 8)
+    with pytest.raises(CheckpointError, match="process 1 has out/latest.*on a disk that all mach"):
+        loop.Run._check_same(run, 2, 0, 4)
+    run.processes = Second([1])
+    with pytest.raises(CheckpointError, match="not all processes have the same checkpoint"):
+        loop.Run._check_same(run, False)
 
 
 ODD = ("2", None, [], {}, 1.5, True, -1, 10**30, math.nan, np.zeros(3))
