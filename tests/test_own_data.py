@@ -401,7 +401,7 @@ def test_the_bar_fits_into_80_columns(tmp_path, monkeypatch):
         screen = Terminal()
         monkeypatch.setattr(log.sys, "stderr", screen)
         monkeypatch.setenv("COLUMNS", str(columns))
-        run = RunLog(tmp_path, Processes(), "0", False)
+        run = RunLog(tmp_path, Processes())
         with run.bar(1000, 0, 123, 300) as bar:
             bar.set_postfix_str("loss 12.345 top1 0.1234 1.23e+03 img/s eta 12:34:56")
             bar.update(500)

@@ -24,7 +24,8 @@ class GlobalSection:
     exports take.
     eval_interval, start_eval_epoch: epochs. print_batch_step: optimiser steps from one printed line
     to the next.
-    log_ranks: the processes that print, as '0,1'. use_visualdl: scalars for VisualDL too.
+    log_ranks: the processes that print, as '0,1'. use_visualdl, use_tensorboard, use_wandb: scalars
+    for VisualDL, TensorBoard, Weights & Biases too; see engine/trackers.py.
     print_mem_info: peak memory in every line.
     to_static: train the model as a recorded graph. cpu_math: bf16 multiplies in bfloat16 within
     the convolutions of a float32 run on a CPU, and sums in float32; see engine/precision.py.
@@ -51,6 +52,8 @@ class GlobalSection:
     update_freq: int = 1  # batches per optimiser step (gradient accumulation)
     iter_per_epoch: Optional[int] = None  # cut epochs to so many batches
     use_visualdl: bool = False
+    use_tensorboard: bool = False
+    use_wandb: bool = False
     print_mem_info: bool = False
     log_ranks: Union[str, int] = "0"
     # another process that is not heard for so many seconds is lost, and the run ends

@@ -1,4 +1,4 @@
-"""What a run says: a line per message, a JSON line per figure, a live bar, VisualDL scalars."""
+"""What a run says: a line per message, a JSON line per figure, a live bar; scalars for trackers."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy
 import paddle
@@ -18,6 +18,7 @@ from .. import __version__, ops
 from .distributed import Processes
 from .logger import FORMAT, logger
 from .run_folder import has_run, remove_run_files, set_run_aside
+from .trackers import Trackers
 
 ROW = 80  # columns of the bar
 
@@ -61,8 +62,8 @@ def memory_text(memory_mb: Optional[float]) -> str:
 
 
 class RunLog:
-    """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to VisualDL if asked.
-    Other ranks print warnings and errors alone.
+    """Text to the terminal and `train.log`, figures to `log.jsonl`, scalars to `trackers`, which
+    are names of trackers.TRACKERS. Other ranks print warnings and errors alone.
     """
 
     def __init__(
@@ -70,22 +71,19 @@ class RunLog:
         directory: Union[str, Path],
         processes: Processes,
         log_ranks: Union[str, int] = "0",
-        use_visualdl: bool = False,
+        trackers: Sequence[str] = (),
     ):
         self.directory = Path(directory)
-        self.writer: Any = None
         self._figures: Any = None
         self._file: Optional[logging.FileHandler] = None
         self._begun = 0  # bytes of train.log that an earlier run wrote
-        self._scalars = use_visualdl and processes.is_main
+        self.trackers = Trackers(trackers if processes.is_main else (), self.directory)
         self._prints = str(processes.rank) in [rank.strip() for rank in str(log_ranks).split(",")]
         logger.setLevel(logging.INFO)
         logger.propagate = False
         logger.handlers = [_AboveTheBar(logging.INFO if self._prints else logging.WARNING)]
         if processes.is_main:
             self.directory.mkdir(parents=True, exist_ok=True)
-            if use_visualdl:
-                _visualdl()
             self._open()
             self._begun = (self.directory / "train.log").stat().st_size
         for handler in logger.handlers:
@@ -98,20 +96,20 @@ class RunLog:
         self._figures = open(self.directory / "log.jsonl", "a", encoding="utf-8")
 
     def figures(self, kind: str, **values: Any) -> None:
-        """Append one JSON line; numbers also become VisualDL scalars `<kind>/<name>` over
-        `update`.
+        """Append one JSON line; numbers also become the trackers' scalars `<kind>/<name>`
+        over `update`.
         """
         if self._figures:
             self._figures.write(
                 json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
             )
             self._figures.flush()
-        if self._scalars:
-            # not before: a folder of an earlier run is set aside
-            self.writer = self.writer or _visualdl()(logdir=str(self.directory / "visualdl"))
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and name != "update":
-                    self.writer.add_scalar(f"{kind}/{name}", value, values.get("update", 0))
+        numbers = {
+            f"{kind}/{name}": float(value)
+            for name, value in values.items()
+            if isinstance(value, (int, float)) and name != "update"
+        }
+        self.trackers.scalars(numbers, values.get("update", 0))
 
     def forget_after(self, epoch: int, position: float) -> None:
         """Drop the figures of a part of the run that is about to be done again: of training after
@@ -179,8 +177,7 @@ class RunLog:
     def close(self) -> None:
         """Close the files; the logger keeps its other handlers."""
         self._close_files()
-        if self.writer:
-            self.writer.close()
+        self.trackers.close()
 
 
 class _AboveTheBar(logging.Handler):
@@ -214,14 +211,3 @@ def read_figures(directory: Union[str, Path]) -> List[Dict[str, Any]]:
         if isinstance(values, dict):
             figures.append(values)
     return figures
-
-
-def _visualdl() -> Any:
-    """VisualDL's class of writers. ImportError names the extra."""
-    try:
-        from visualdl import LogWriter
-    except ImportError as error:
-        raise ImportError(
-            "Global.use_visualdl needs VisualDL: pip install 'ppcls_nextvit[visualdl]'"
-        ) from error
-    return LogWriter

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import List
 
 from .checkpoint import SUFFIXES
+from .trackers import FOLDERS as TRACKED
 
 __all__ = ["CONFIG", "has_run", "remove_run_files", "set_run_aside"]
 
@@ -28,7 +29,6 @@ WRITTEN = (
     "results.csv",
     "train.log",
 )
-VISUALDL = "visualdl"  # a folder
 EARLIER = "earlier-"
 
 
@@ -49,7 +49,7 @@ def set_run_aside(folder: Path) -> Path:
     last = max((int(number) for number in numbers if number.isdecimal()), default=0)
     target = folder / f"{EARLIER}{last + 1}"
     target.mkdir()
-    for path in [*_files(folder), folder / VISUALDL]:
+    for path in [*_files(folder), *(folder / name for name in TRACKED)]:
         if path.exists():
             os.replace(path, target / path.name)
     if (folder / CLASS_NAMES).is_file():
@@ -61,7 +61,8 @@ def remove_run_files(folder: Path) -> None:
     """Remove what a run wrote into `folder`, but for the class names, and nothing else."""
     for path in _files(folder):
         path.unlink()
-    shutil.rmtree(folder / VISUALDL, ignore_errors=True)
+    for name in TRACKED:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _checkpoints(folder: Path) -> List[Path]:

@@ -34,6 +34,7 @@ from .precision import cpu_math, evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
 from .resume import Plan, read_saved
 from .schedule import build_schedule
+from .trackers import FOLDERS
 
 __all__ = ["Run", "train"]
 
@@ -55,7 +56,8 @@ def train(config: Config, task_class: Callable[..., Any], overwrite: bool = Fals
     processes = start_processes(settings.device, settings.lost_after_s)
     try:
         with own_folder(config.output_dir, processes):
-            log = RunLog(config.output_dir, processes, settings.log_ranks, settings.use_visualdl)
+            trackers = [name for name in FOLDERS if getattr(settings, f"use_{name}")]
+            log = RunLog(config.output_dir, processes, settings.log_ranks, trackers)
             stop = StopSignal()
             try:
                 run = Run(config, task_class, processes, log, stop, overwrite)
