@@ -7,6 +7,8 @@ const isNames = (value) => Array.isArray(value) && value.length > 0 && value.eve
 const isTransforms = (value) => Array.isArray(value) && value.every((entry) => isMapping(entry)
   && Object.values(entry).every((options) => options === null || isMapping(options)));
 const isShare = (value) => typeof value === "number" && value >= 0 && value <= 1;
+const isAttention = (value) => value === undefined || (isMapping(value) && typeof value.output === "string"
+  && [value.stride, value.stage, value.block].every(isCount));
 const isDetector = (value) => isMapping(value) && Object.keys(value).sort().join() === "im_shape,image,scale_factor" && isShape(value.image);
 const isOneImage = (value) => isMapping(value) && Object.keys(value).length === 1 && Object.values(value).every(isShape);
 
@@ -20,6 +22,7 @@ const OF_TASK = {
   classification: [
     ["PostProcess.Topk.label_list", isNames, "a list of names"],
     ["PostProcess.Topk.topk", isCount, "1 or more"],
+    ["Model.attention", isAttention, "an output, a stage, a block and a stride"],
     ["Model.input.name", (value) => typeof value === "string", "a name"],
     ["Versions.pillow", (value) => typeof value === "string", "a version"],
   ],

@@ -45,10 +45,10 @@ const resized = new ResizeObserver((entries) => {
   }
 });
 
-function start({task: of, name, labels: names, post}) {
+function start({task: of, name, labels: names, post, model}) {
   [task, labels, view] = [of, names, VIEWS[of]];
   $("controls").prepend($(`controls-${task}`).content.cloneNode(true));
-  view.start(post, redraw);
+  view.start(post, redraw, model);
   document.body.classList.add("ready", task);
   $("progress").hidden = true;
   say(`${name} is ready: ${labels.length} classes.`);

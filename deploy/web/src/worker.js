@@ -47,8 +47,8 @@ async function load() {
   const task = taskOf(description), run = TASKS[task](description), bytes = await download("model.onnx");
   await checkHash(description, "model.onnx", bytes);
   const session = await ort.InferenceSession.create(bytes, {executionProviders: ["wasm"]});
-  const {Global, PostProcess} = description, names = namesOf(description);
-  postMessage({kind: "ready", task, name: Global?.model_name ?? "model", labels: names, post: PostProcess});
+  const {Global, Model, PostProcess} = description, names = namesOf(description);
+  postMessage({kind: "ready", task, name: Global?.model_name ?? "model", labels: names, post: PostProcess, model: Model ?? {}});
   return {run, session};
 }
 

@@ -54,7 +54,7 @@ def last_attention(backbone: Any) -> Any:
     blocks = backbone.blocks()
     last = blocks[-1][-1].sublayers() if blocks else []
     found = [layer for layer in last if hasattr(layer, "attn_drop")]
-    if len(found) != 1 or getattr(found[0], "window", 0):
+    if len(found) != 1 or getattr(found[0], "window", 0) > 0:
         raise ConfigError(
             f"--attention is for models whose last block lets every token see every other; that "
             f"of {type(backbone).__name__} does not: {_reason(found)}"

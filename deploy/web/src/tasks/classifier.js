@@ -1,4 +1,5 @@
-// A classifier in the worker: the probabilities, and for each class the map whose mean is its logit.
+// A classifier in the worker: the probabilities, for each class the map whose mean is its logit, and of an export with --attention the weights of
+// its last block.
 import {check, preprocess} from "../preprocess.js";
 
 function softmax(logits) {
@@ -7,9 +8,18 @@ function softmax(logits) {
   return exponents.map((value) => value / sum);
 }
 
+// {data, rows, columns, ...}: data [rows * columns]^2. Error where the output has another size than export.json tells.
+function attentionOf(output, {stage, block, stride}, height, width) {
+  const rows = Math.ceil(height / stride), columns = Math.ceil(width / stride), cells = rows * columns;
+  if (output?.dims.join() !== [1, cells, cells].join()) {
+    throw new Error(`the model's attention has ${output?.dims.join(" x ") ?? "no"} values, not 1 x ${cells} x ${cells}; export it again.`);
+  }
+  return {data: output.data, rows, columns, stage, block, stride};
+}
+
 // run(session, tensor, pixels) -> what the page is told of a picture. Error for a description that cannot be followed.
 export function classifier(description) {
-  const {transform_ops: transforms} = description.PreProcess, {input, softmax: ends} = description.Model;
+  const {transform_ops: transforms} = description.PreProcess, {input, softmax: ends, attention} = description.Model;
   check(transforms);
   return async (session, tensor, pixels) => {
     const {data, width, height, view} = preprocess(transforms, pixels, description.Versions.pillow);
@@ -18,6 +28,7 @@ export function classifier(description) {
     }
     const outputs = await session.run({[input.name]: tensor(data, [1, 3, height, width])});
     const {cam, [session.outputNames[0]]: scores} = outputs, [, , rows, columns] = cam.dims;
-    return {view, scores: ends ? scores.data : softmax(Array.from(scores.data)), cam: {data: cam.data, rows, columns}};
+    const more = attention ? {attention: attentionOf(outputs[attention.output], attention, height, width)} : {};
+    return {view, input: {width, height}, ...more, scores: ends ? scores.data : softmax(Array.from(scores.data)), cam: {data: cam.data, rows, columns}};
   };
 }
