@@ -12,7 +12,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from ppcls_nextvit.data.datasets.files import EXTENSIONS, files_below, open_files
+from ppcls_nextvit.data.datasets.files import EXTENSIONS, files_below, open_files, subfolders
 from ppcls_nextvit.data.images import ImageError, decode_image
 from ppcls_nextvit.data.lists import read_class_names, read_label_list, read_pair_list
 from ppcls_nextvit.files import IMAGE_BYTES, UnreadableError, read_file
@@ -303,6 +303,12 @@ def test_names_as_they_come(tmp_path):
         except ImageError as error:
             assert_one_line(error, str(tmp_path))
             str(error).encode()
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "cat").mkdir()
+    assert subfolders(tmp_path) == ["cat"]
 
 
 def test_no_folder_is_read_twice(tmp_path):

@@ -5,6 +5,7 @@ that change nothing, no mixing.
 import dataclasses
 import functools
 import json
+import os
 
 import numpy as np
 import paddle
@@ -284,6 +285,24 @@ def test_another_file_is_not_overwritten(content, network, data, tmp_path):
             network, images, zoo.Preprocessing(CROP, RATIO).transform_ops(), path, {}
         )
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "classes", [None, [], "12", [1.0], [True], [-1], [CLASSES], [0] * 6, {"0": 1}]
+)
+def test_results_that_no_model_gave(classes, network, data, tmp_path):
+    images, path = open_dataset("imagenet", str(data), CLASSES), tmp_path / "p.jsonl"
+    ops = zoo.Preprocessing(CROP, RATIO).transform_ops()
+    predictions.predict_images(network, images, ops, path, {})
+    header, first, *others = path.read_text().splitlines()
+    changed = json.dumps({**json.loads(first), "classes": classes})
+    path.write_text("\n".join([header, changed, *others, ""]))
+    with pytest.raises(ConfigError, match="p.jsonl: no class numbers for 'n0000000"):
+        predictions.predict_images(network, images, ops, path, {})
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="p.jsonl: not a regular file"):
+        predictions.predict_images(network, images, ops, path, {})
 
 
 def test_wrong_classes_and_values_are_refused(network, data, tmp_path):

@@ -14,6 +14,7 @@ from ppcls_nextvit.reproduce.datasets import CORRUPTIONS, SEVERITIES
 from ppcls_nextvit.reproduce.predictions import predict_images
 from ppcls_nextvit.reproduce.scores import ALEXNET_ERROR, accuracy, corruption_errors, per_class
 from ppcls_nextvit.schema import ConfigError
+from support.faults import assert_one_line
 
 WNIDS = ["n00000003", "n00000007", "n00000012", "n00000100"]  # class numbers 0 to 3
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -178,6 +179,30 @@ def test_devkit_ids_are_not_guessed(tmp_path):
     with pytest.raises(
         ConfigError, match="map_clsloc.txt:2: expected `wnid id name` with a new id"
     ):
+        open_dataset("imagenet", str(root), 4, labels=str(folder))
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("map_clsloc.txt", f"n00000100 {'9' * 5000} otter\n", "map_clsloc.txt:1: expected `wnid"),
+        (GROUND_TRUTH, "4\n" + "9" * 5000, "ground_truth.txt:2: expected a class id from 1 to 4"),
+        ("map_clsloc.txt", "\x1b[31m" * 10**5, "map_clsloc.txt:1: expected `wnid id name`"),
+    ],
+)
+def test_a_damaged_devkit_is_told_in_a_line(tmp_path, name, text, message):
+    root, folder = touch(tmp_path / "val", validation(1)), devkit(tmp_path / "data")
+    (folder / name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        open_dataset("imagenet", str(root), 4, labels=str(folder))
+    assert_one_line(error.value)
+
+
+def test_a_devkit_s_table_has_a_limit(tmp_path):
+    pytest.importorskip("scipy", reason="needs the extra `devkit`")
+    root, folder = touch(tmp_path / "val", validation(1)), devkit(tmp_path / "data", table=False)
+    (folder / "meta.mat").write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(ConfigError, match="meta.mat: 1048577 bytes are more than the limit"):
         open_dataset("imagenet", str(root), 4, labels=str(folder))
 
 

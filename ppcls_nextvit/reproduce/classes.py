@@ -5,13 +5,14 @@ sorted. No list of them is part of this project; it is taken from the user's own
 with one subfolder per class, from a text file (`read_synsets`), or from the ILSVRC devkit.
 """
 
+import io
 import os
 import re
 from typing import Dict, List, Optional
 
 from ..data.datasets.files import subfolders
-from ..files import parsing, read_text
-from ..schema import ConfigError
+from ..files import UnreadableError, parsing, read_file, read_text
+from ..schema import ConfigError, shown
 
 __all__ = [
     "GROUND_TRUTH",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 WNID = re.compile(r"n\d{8}")
+MAT_BYTES = 1 << 20  # of meta.mat, which is compressed; the devkit's has less than a tenth
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SYNSETS_HELP = (
     "give synsets: the training or validation folder with one subfolder per class, or a text file "
@@ -45,7 +47,7 @@ def read_synsets(source: os.PathLike | str, num_classes: int = 1000) -> List[str
     odd = [name for name in found if not WNID.fullmatch(name)]
     if odd:
         raise ConfigError(
-            f"synsets {source}: expected WordNet ids such as n01440764, got {odd[0]!r}"
+            f"synsets {source}: expected WordNet ids such as n01440764, got {shown(odd[0])}"
         )
     if len(set(found)) != len(found) or len(found) != num_classes:
         raise ConfigError(
@@ -123,9 +125,9 @@ def devkit_classes(source: str, num_classes: int) -> List[int]:
     path = os.path.join(folder, GROUND_TRUTH)
     classes = []
     for line, text in enumerate(read_text(path).split(), 1):
-        if not text.isdecimal() or int(text) not in wnids:
+        if not text.isdecimal() or len(text) > 9 or int(text) not in wnids:
             raise ConfigError(
-                f"{path}:{line}: expected a class id from 1 to {num_classes}, got {text!r}"
+                f"{path}:{line}: expected a class id from 1 to {num_classes}, got {shown(text)}"
             )
         classes.append(number[wnids[int(text)]])
     return classes
@@ -154,9 +156,12 @@ def _class_table(path: str) -> Dict[int, str]:
             len(words) >= 2
             and WNID.fullmatch(words[0])
             and words[1].isdecimal()
+            and len(words[1]) < 10
             and int(words[1]) not in found
         ):
-            raise ConfigError(f"{path}:{line}: expected `wnid id name` with a new id, got {text!r}")
+            raise ConfigError(
+                f"{path}:{line}: expected `wnid id name` with a new id, got {shown(text)}"
+            )
         if words:
             found[int(words[1])] = words[0]
     return found
@@ -171,8 +176,12 @@ def _class_mat(path: str) -> Dict[int, str]:
             "reading the devkit's meta.mat needs scipy: pip install 'ppcls_nextvit[devkit]', or "
             "put the devkit's map_clsloc.txt beside it"
         ) from error
+    try:
+        data = read_file(path, MAT_BYTES)
+    except UnreadableError as error:
+        raise ConfigError(f"{path}: {error}") from error
     with parsing(f"{path}: not the devkit's meta.mat"):
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        synsets = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
         return {
             int(identifier): str(wnid)
             for identifier, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"])

@@ -12,7 +12,8 @@ import paddle
 
 from ..data.loader import Loader, LoaderOptions
 from ..data.samplers import DistributedBatchSampler
-from ..schema import ConfigError
+from ..files import JSON_BYTES, UnreadableError, read_file
+from ..schema import ConfigError, shown
 from .datasets import LabelledImages
 
 __all__ = ["image_digest", "predict_images", "read_results", "result_line"]
@@ -57,6 +58,11 @@ def predict_images(
     }
     index_of = {name: i for i, name in enumerate(images.names)}
     found = read_results(path, settings, "classes", index_of)
+    odd = next((name for name, classes in found if not _are_classes(classes, images)), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{path}: no class numbers for {shown(odd)}; remove it or choose another folder"
+        )
     done = {index_of[name]: classes for name, classes in found}
     todo = [index for index in range(len(images)) if index not in done]
     if todo:
@@ -76,6 +82,14 @@ def predict_images(
                 if progress:
                     progress(len(done))
     return [done[index] for index in range(len(images))]
+
+
+def _are_classes(classes: Any, images: LabelledImages) -> bool:
+    return (
+        isinstance(classes, list)
+        and 0 < len(classes) <= TOP
+        and all(type(one) is int and 0 <= one < images.num_classes for one in classes)
+    )
 
 
 def _best(logits: np.ndarray, images: LabelledImages, first: str) -> List[List[int]]:
@@ -109,12 +123,14 @@ def read_results(
     no such file.
     """
     settings = json.loads(json.dumps(settings))
-    if not os.path.exists(path) or not os.path.getsize(path):
+    if not os.path.exists(path) or (os.path.isfile(path) and not os.path.getsize(path)):
         with open(path, "w", encoding="utf-8") as file:
             file.write(json.dumps(settings) + "\n")
         return []
-    with open(path, "rb") as content:
-        text = content.read()
+    try:
+        text = read_file(path, JSON_BYTES)
+    except UnreadableError as error:
+        raise ConfigError(f"{path}: {error}") from error
     whole = text[: text.rfind(b"\n") + 1]
     header, found = _parsed(whole, key)
     if header is None:

@@ -48,7 +48,8 @@ def subfolders(root: Path) -> List[str]:
     return sorted(
         entry.name
         for entry in os.scandir(os.fspath(root))
-        if entry.is_dir() and not entry.name.startswith(".")
+        # not entry.is_dir, which raises for a link to itself
+        if os.path.isdir(entry.path) and not entry.name.startswith(".")
     )
 
 
