@@ -32,6 +32,8 @@ PICTURES = (  # by file, in the order of the page
     ("precision_recall.png", "Precision and recall"),
     ("calibration.png", "Calibration: how often a prediction of a probability is right"),
     ("mistakes.png", "The most confident mistakes"),
+    ("missed.png", "Missed objects, the largest first"),
+    ("worst.png", "The images with the most wrong pixels"),
     ("predictions.png", "Predictions on evaluation images"),
 )
 SPEED = "Speed"  # the table of a task that the page adds training's to

@@ -22,12 +22,14 @@ WRITTEN = (
     "environment.json",
     "labels.png",
     "log*.jsonl",
+    "missed.png",
     "mistakes.png",
     "precision_recall.png",
     "predictions.png",
     "report.html",
     "results.csv",
     "train.log",
+    "worst.png",
 )
 EARLIER = "earlier-"
 

@@ -21,6 +21,7 @@ from .results import Failed, Predictor, Result, predictions, save_results
 
 __all__ = [
     "IMAGES_IN_REPORT",
+    "IMAGES_JUDGED",
     "OUT",
     "ImagePredictor",
     "ModelInput",
@@ -35,6 +36,7 @@ __all__ = [
 
 OUT = "output/infer"  # where pictures go if the user does not say
 IMAGES_IN_REPORT = 4
+IMAGES_JUDGED = 100  # from whose mistakes the worst are shown
 # where, and in which precision, detectors and segmentors were shown to be right
 TARGETS = {
     "paddle": ("fp32", "bf16"),

@@ -16,6 +16,7 @@ __all__ = [
     "LINE",
     "MOST_CURVES",
     "TEXT",
+    "captioned_sheet",
     "comparison_sheet",
     "draw_precision_curves",
     "fitted",
@@ -59,6 +60,25 @@ def comparison_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str
         for column, picture in enumerate(row):
             sheet.paste(picture, (column * width, top))
         top += row[0].height + GAP
+    return sheet
+
+
+def captioned_sheet(
+    shown: Sequence[Image.Image], captions: Sequence[Sequence[str]], columns: int = 4
+) -> Image.Image:
+    """One picture of pictures of one size, each over the lines of its caption."""
+    width, height = shown[0].size
+    step = height + LINE * max(map(len, captions)) + GAP
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (picture, caption) in enumerate(zip(shown, captions)):
+        left, top = number % columns * (width + GAP), number // columns * step
+        sheet.paste(picture, (left, top))
+        for line, text in enumerate(caption):
+            at = (left, top + height + line * LINE)
+            draw_text(draw, at, fitting(text, width), "black", TEXT)
     return sheet
 
 

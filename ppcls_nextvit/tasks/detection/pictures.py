@@ -11,6 +11,7 @@ from ...models.api import Instances
 from .. import pictures
 from ..fonts import draw_text, shortened, text_width
 from ..pictures import palette, with_legend
+from .mistakes import overlaps
 
 __all__ = ["comparison_sheet", "draw_boxes", "draw_objects"]
 
@@ -172,22 +173,14 @@ def _colours_of_both(
     free = set(range(len(true_boxes)))
     chosen = []
     for number, box in enumerate(found.boxes):
-        overlaps = _overlaps(box, true_boxes)
-        best = max(free, key=lambda index: overlaps[index], default=None)
-        if best is not None and overlaps[best] >= SAME:
+        shared = overlaps(box, true_boxes)
+        best = max(free, key=lambda index: shared[index], default=None)
+        if best is not None and shared[best] >= SAME:
             free.discard(best)
             chosen.append(best)
         else:
             chosen.append(len(true_boxes) + number)
     return colours[: max(1, len(true_boxes))], colours[chosen]
-
-
-def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The IoU of a box [4] with boxes [n, 4]."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    both = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return both / np.maximum(areas - both, 1e-9)
 
 
 def _grown(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -19,18 +19,21 @@ from ...schema import ConfigError
 from ..base import QuantizeRequest, ResumableTask, Step
 from ..common import build_loaders, build_model, class_names, named, write_class_names
 from ..fonts import shortened
-from ..joint import IMAGES_IN_REPORT, refuse_multilabel, shares, step_of
+from ..joint import IMAGES_IN_REPORT, IMAGES_JUDGED, refuse_multilabel, shares, step_of
 from ..pictures import MOST_CURVES, draw_precision_curves
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
 from .metrics import Curve, coco_map, gathered, result_records
+from .mistakes import mistakes, mistakes_sheet
 from .pictures import comparison_sheet
 from .predict import SCORE_SHOWN, check_post_process, predict, predictor
 from .quantize import quantize
 from .subject import DetectorSubject, agreement, resized
 
 __all__ = ["DetectionTask"]
+
+MISTAKES_SHOWN = 12
 
 
 class DetectionTask(ResumableTask):
@@ -126,18 +129,27 @@ class DetectionTask(ResumableTask):
             yield from zip(batch["index"].tolist(), batch["original"].tolist(), found)
 
     def report(self, directory: Union[str, Path]) -> None:
-        """Evaluation images with their true and their predicted objects, and precision over recall
-        in the last evaluation, drawn into `directory`.
+        """Evaluation images with their true and their predicted objects, the worst mistakes on the
+        first IMAGES_JUDGED of them, and precision over recall in the last evaluation, drawn into
+        `directory`.
         """
         dataset, infer = self.eval_loader.dataset, self.config.Infer
         threshold = check_post_process(infer.PostProcess) if infer else SCORE_SHOWN
-        rows = [
-            (dataset.image(index), dataset.truth(index, size), found)
-            for index, size, found in islice(self.predictions(), IMAGES_IN_REPORT)
-        ]
         names = class_names(self.config, dataset)
+        rows, judged, boxes = [], [], {}
+        for index, size, found in islice(self.predictions(), IMAGES_JUDGED):
+            truth = dataset.truth(index, size)
+            if len(rows) < IMAGES_IN_REPORT:
+                rows.append((dataset.image(index), truth, found))
+            judged.append(mistakes(index, truth, found.scoring(threshold), names))
+            boxes[index] = truth["boxes"]
         sheet = comparison_sheet(rows, threshold, names=names)
         sheet.save(Path(directory) / "predictions.png")
+        for file, parts in zip(("mistakes.png", "missed.png"), zip(*judged)):
+            worst = [mistake for part in parts for mistake in part]
+            if worst:
+                sheet = mistakes_sheet(worst, MISTAKES_SHOWN, dataset.image, boxes.__getitem__)
+                sheet.save(Path(directory) / file)
         if len(self.curves) <= MOST_CURVES:
             shown = {shortened(name, 40): curve for name, curve in self.curves.items()}
             path = Path(directory) / "precision_recall.png"

@@ -11,13 +11,21 @@ from .. import pictures
 from ..fonts import draw_text, shortened, text_width
 from ..pictures import LINE, TEXT, palette, with_legend
 
-__all__ = ["class_areas", "comparison_sheet", "draw_labels", "label_png", "overlay"]
+__all__ = [
+    "class_areas",
+    "comparison_sheet",
+    "draw_labels",
+    "label_png",
+    "overlay",
+    "wrong_pixels",
+]
 
 OPACITY = 0.55
 BACKGROUND = "background"  # a class of this name is left uncoloured
 UNLABELLED = 255
 SMALLEST = 256  # pixels of the longer side of a picture on a sheet
 SWATCH, GAP = 12, 8  # of the legend, in pixels
+WRONG = (255, 60, 0)
 
 
 def class_areas(labels: np.ndarray, names: Sequence[str]) -> List[Dict[str, Any]]:
@@ -85,12 +93,31 @@ def _legend(areas: List[Dict[str, Any]], rows: int) -> List[Tuple[Any, str]]:
     return [*lines[: rows - 1], (None, f"and {len(lines) - rows + 1} more")]
 
 
+def wrong_pixels(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """bool [H, W]: which labelled pixels have another label than the true one."""
+    return (truth != UNLABELLED) & (truth != found)
+
+
+def _marked(image: np.ndarray, wrong: np.ndarray) -> Image.Image:
+    """The picture in grey with its wrong pixels in red, and their share."""
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    grey[wrong] = WRONG
+    picture = _grown(Image.fromarray(grey))
+    text = f"{100 * wrong.mean():.1f} % wrong"
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, round(text_width(text, TEXT)) + GAP, LINE), "black")
+    draw_text(draw, (GAP // 2, 1), text, "white", TEXT)
+    return picture
+
+
 def comparison_sheet(
-    rows: Sequence[Tuple[np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str]
+    rows: Sequence[Tuple[np.ndarray, np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    wrong: bool = False,
 ) -> Image.Image:
     """rows: [(image uint8 [H, W, 3], true labels, predicted labels), ...] -> a PIL image, a row
-    each: picture, truth, prediction, under it a legend. Small pictures grow by whole factors to
-    SMALLEST pixels.
+    each: picture, truth, prediction and, if asked for, what is `wrong` in it, under it a legend.
+    Small pictures grow by whole factors to SMALLEST pixels.
     """
     drawn = [
         [
@@ -99,7 +126,12 @@ def comparison_sheet(
         ]
         for image, truth, found in rows
     ]
-    sheet = pictures.comparison_sheet(drawn, ("image", "truth", "prediction"))
+    titles = ["image", "truth", "prediction"]
+    if wrong:
+        titles.append("wrong pixels")
+        for row, (image, truth, found) in zip(drawn, rows):
+            row.append(_marked(image, wrong_pixels(truth, found)))
+    sheet = pictures.comparison_sheet(drawn, titles)
     labels = [part for _, truth, found in rows for part in (truth, found)]
     seen = {int(label) for part in labels for label in np.unique(part)} - {UNLABELLED}
     colours = palette(len(names))

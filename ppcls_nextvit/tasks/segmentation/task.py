@@ -20,14 +20,14 @@ from ...schema import ConfigError, check_entries, check_mapping, coerce
 from ..base import QuantizeRequest, ResumableTask, Step
 from ..class_weights import check_class_weights
 from ..common import build_loaders, build_model, class_names, named, write_class_names
-from ..joint import IMAGES_IN_REPORT, check_size, refuse_multilabel, shares, step_of
+from ..joint import IMAGES_IN_REPORT, IMAGES_JUDGED, check_size, refuse_multilabel, shares, step_of
 from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
 from .losses import LOSSES, build_loss, check_classes
 from .metrics import METRICS, build_metric
-from .pictures import comparison_sheet
+from .pictures import comparison_sheet, wrong_pixels
 from .predict import predict, predictor
 from .quantize import quantize
 from .subject import SegmentorSubject, agreement, resized
@@ -185,15 +185,27 @@ class SegmentationTask(ResumableTask):
         return labels
 
     def report(self, directory: Union[str, Path]) -> None:
-        """Evaluation images beside their truth and prediction, drawn into
-        `directory`/predictions.png.
+        """Evaluation images beside their truth and prediction, as predictions.png in `directory`,
+        and those of the first IMAGES_JUDGED with the most wrong pixels, as worst.png.
         """
-        dataset = self.eval_loader.dataset
+        dataset, folder = self.eval_loader.dataset, Path(directory)
+        first: List[Tuple[int, np.ndarray]] = []
+        worst: List[Tuple[float, int, np.ndarray]] = []
+        for index, prediction in islice(self.predictions(), IMAGES_JUDGED):
+            if len(first) < IMAGES_IN_REPORT:
+                first.append((index, prediction))
+            share = float(wrong_pixels(dataset.label(index), prediction).mean())
+            worst = sorted([*worst, (-share, index, prediction)], key=lambda row: row[:2])
+            worst = worst[:IMAGES_IN_REPORT]
+        rows = [(dataset.image(index), dataset.label(index), found) for index, found in first]
+        comparison_sheet(rows, self.class_names).save(folder / "predictions.png")
         rows = [
-            (dataset.image(index), dataset.label(index), prediction)
-            for index, prediction in islice(self.predictions(), IMAGES_IN_REPORT)
+            (dataset.image(index), dataset.label(index), found)
+            for share, index, found in worst
+            if share < 0
         ]
-        comparison_sheet(rows, self.class_names).save(Path(directory) / "predictions.png")
+        if rows:
+            comparison_sheet(rows, self.class_names, wrong=True).save(folder / "worst.png")
 
 
 class Criterion:
