@@ -121,12 +121,12 @@ class Run:
         goes_on = bool(settings.checkpoints) and self._is_here(settings.checkpoints)
         if processes.is_main:
             self._check_folder(replaces=goes_on or overwrite)
+        self._check_same(bool(settings.checkpoints))
         if settings.checkpoints:
             self._resume(settings.checkpoints)
-        self._check_same(bool(settings.checkpoints))
+            self._check_same(self.progress.epoch, self.progress.batch, self.progress.update)
         if goes_on:
             log.forget_after(*self._resumed_at)
-            self._check_same(self.progress.epoch, self.progress.batch, self.progress.update)
         else:
             processes.barrier()  # all have read the weights that may lie in the folder
             log.start_anew(overwrite)
@@ -174,8 +174,6 @@ class Run:
             "%d epochs of %d batches; output in %s", settings.epochs, self.batches, self.directory
         )
 
-    def _is_here(self, prefix):
-        """Whether a checkpoint lies in this run's folder: then its run goes on."""
     def _check_same(self, *place):
         """CheckpointError unless all processes begin at the same place: each reads the checkpoint
         from its own machine's disk.
@@ -188,6 +186,8 @@ class Run:
                 f"Global.output_dir be on a disk that all machines share, or copy it to all of them"
             )
 
+    def _is_here(self, prefix):
+        """Whether a checkpoint lies in this run's folder: then its run goes on."""
         return Path(prefix).resolve().parent == self.directory.resolve()
 
     def _check_folder(self, replaces):
@@ -213,9 +213,10 @@ class Run:
         except LostProcessError as lost:
             return self._end_without(lost)
         except RuntimeError as error:
-            if (lost := self.processes.lost(error)) is None:
+            reason = self.processes.lost(error)
+            if reason is None:
                 raise
-            return self._end_without(lost)
+            return self._end_without(reason)
         if not finished:
             return self._stopped()
         if self.processes.is_main:
