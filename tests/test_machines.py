@@ -93,7 +93,7 @@ class Job:
     def whole(self, name, nnodes, *overrides, output="output"):
         """To its end, with status 0."""
         for number, launcher in enumerate(self.begin(name, nnodes, *overrides, output=output)):
-            assert launcher.wait(300) == 0, self.machines.said(number)[-3000:]
+            assert launcher.wait(900) == 0, self.machines.said(number)[-3000:]
         return self.folder(output)
 
     def folder(self, output="output"):
@@ -101,12 +101,12 @@ class Job:
         return self.path.parent / output / "NextViT_small"
 
     def loaded(self, images, *names):
-        """The lines of all processes of the runs, sorted: of the dataset that has so many images."""
+        """The lines of all processes of the runs, sorted, of the dataset of so many images."""
         files = [path for name in names for path in self.path.parent.glob(f"loaded_{name}/*")]
         lines = [line for path in files for line in path.read_text().splitlines()]
         return sorted(line for line in lines if line.startswith(f"{images} "))
 
-    def reach(self, update, seconds=200):
+    def reach(self, update, seconds=600):
         """Wait until the run has logged so many optimiser steps."""
         wait_until(lambda: self._updates() >= update, seconds)
 
@@ -157,8 +157,8 @@ def test_a_machine_dies_and_others_take_over(tmp_path):
         job.reach(5)
         machines.kill(second)
         killed = time.time()
-        assert first.wait(60) == LOST, machines.said(0)[-3000:]
-        assert time.time() - killed < 20
+        assert first.wait(120) == LOST, machines.said(0)[-3000:]
+        assert time.time() - killed < 60
         (told,) = [line for line in machines.said(0).splitlines() if "error:" in line][:1]
         assert f"process 1 (on {machines.hosts[1]}) was lost" in told and str(latest) in told
         states = load_checkpoint(latest)[".pdstates"]
@@ -167,7 +167,7 @@ def test_a_machine_dies_and_others_take_over(tmp_path):
         (alone,) = job.begin("b", 1, resumed, pause=0.1)
         job.reach(9)
         alone.send_signal(signal.SIGTERM)
-        alone.wait(60)
+        alone.wait(120)
         states = load_checkpoint(latest)[".pdstates"]
         assert states["epoch"] == 3 and 9 <= states["update"] < 12
         where = job.whole("c", 2, resumed)
@@ -194,11 +194,11 @@ def test_a_wire_is_cut(tmp_path):
         machines.cut()
         cut = time.time()
         for number, launcher in enumerate(launchers):
-            assert launcher.wait(90) == LOST, machines.said(number)[-3000:]
+            assert launcher.wait(120) == LOST, machines.said(number)[-3000:]
             said = machines.said(number)
             assert f"process {1 - number} (on {machines.hosts[1 - number]}) was lost" in said
         # gloo's own limit is 30 s
-        assert time.time() - cut < 60
+        assert time.time() - cut < 90
         states = load_checkpoint(latest)[".pdstates"]
         assert states["epoch"] == 1 and 2 <= states["update"] < 6
         machines.mend()
