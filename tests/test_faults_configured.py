@@ -3,16 +3,19 @@ line.
 """
 
 import json
+import re
 
 import pytest
 import yaml
 from PIL import Image
 
+from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config, train
+from ppcls_nextvit.tasks.common import build_loaders, class_names_text
 from support.faults import assert_one_line
 from support.paths import ROOT
-from support.tiny_run import write_config
+from support.tiny_run import DATA, write_config
 
 SEMFPN = ROOT / "configs" / "quickstart" / "nuclei_semfpn.yaml"
 
@@ -100,3 +103,22 @@ def test_folders_of_both_splits_agree(tmp_path, evaluated, message):
     with pytest.raises(ConfigError, match=message) as error:
         train(load_config(path))
     assert_one_line(error.value)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_run_is_resumed_with_the_classes_that_it_had(tmp_path, swapped):
+    """Only the names tell that a class became another: the weights fit as well."""
+    path = write_config(tmp_path, Global={"checkpoints": str(tmp_path / "before" / "latest")})
+    lines = (DATA / "labels.txt").read_text().splitlines()
+    before = [line.partition(" ")[2] for line in lines]
+    if swapped:
+        before[3], before[5] = before[5], before[3]
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "class_names.txt").write_text(class_names_text(before))
+    config = load_config(path)
+    if not swapped:
+        assert all(build_loaders(config, Processes(), training=True))
+        return
+    told = f"the run that is resumed has the class '3 {before[3]}', now it is '3 {before[5]}'"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        build_loaders(config, Processes(), training=True)

@@ -19,10 +19,11 @@ from ..data.datasets.registry import Dataset
 from ..data.lists import numbered_lines, read_class_names
 from ..engine.distributed import Processes
 from ..engine.logger import logger
+from ..files import read_text
 from ..hub import pretrained_source
 from ..models import create_model
 from ..models.registry import is_backbone
-from ..schema import ConfigError, shown_text
+from ..schema import ConfigError, shown, shown_text
 from ..weights import load_weights
 from ..weights.load import resolve
 
@@ -142,6 +143,23 @@ def write_class_names(config: Config, dataset: Any, directory: Union[str, Path])
         path.unlink(missing_ok=True)
 
 
+def _compare_with_resumed(config: Config, dataset: Any) -> None:
+    """ConfigError where the run that goes on numbered its classes differently: nothing else would
+    tell.
+    """
+    path, names = Path(config.Global.checkpoints).parent / CLASS_NAMES, _own_names(config, dataset)
+    if names is None or not path.is_file():
+        return
+    theirs, ours = (text.splitlines() for text in (read_text(path), class_names_text(names)))
+    differ = [pair for pair in zip(theirs, ours) if pair[0] != pair[1]]
+    if differ:
+        raise ConfigError(
+            f"{path}: the run that is resumed has the class {shown(differ[0][0])}, now it is "
+            f"{shown(differ[0][1])}; resume with the same classes in the same order, or give the "
+            f"weights as Global.pretrained_model"
+        )
+
+
 def class_names_text(names: Sequence[str]) -> str:
     """The content of a class_id_map_file: a line `id name` for each of `names`."""
     words = [" ".join(name.split()) for name in names]
@@ -169,6 +187,8 @@ def build_loaders(config: Config, processes: Processes, training: bool) -> List[
     # read where nothing is compared with it, too: the pictures of the finished run need it
     names_file = NamesFile(path, class_names(config)) if path and training else None
     check_data(train, evaluation, names_file, speaks=processes.is_main)
+    if training and config.Global.checkpoints:
+        _compare_with_resumed(config, train)
     if training and evaluation is not None and config.Infer and processes.is_main:
         evaluated = config.section("DataLoader.Eval.dataset").get("transform_ops")
         compare_transforms(evaluated, config.Infer.transforms)
