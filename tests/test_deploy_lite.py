@@ -15,14 +15,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 from PIL import Image
 
+from ppcls_nextvit import create_model
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, lite
 from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.models.segmentors.encoder_decoder import SemanticFPN
 from ppcls_nextvit.tasks.classification.export import export_classifier
+from ppcls_nextvit.tasks.segmentation.export import export_segmentor
 from support import cpp_programs
 from support.goldens import seeded_model
 from support.paths import ROOT
@@ -152,6 +156,17 @@ def test_export_for_a_phone(opt, tmp_path, name, precision, megabytes):
     )
     assert result.report is None and result.size / 1e6 == pytest.approx(megabytes, rel=0.01)
     assert json.loads((tmp_path / "model" / "export.json").read_text())["Check"] == {"ran": False}
+
+
+@pytest.mark.slow
+def test_a_segmentor_s_labels_are_paddle_s(opt, tmp_path):
+    paddle.seed(0)
+    backbone = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
+    model = create_model("SemanticFPN", num_classes=3, backbone=backbone, **SemanticFPN.toy)
+    options = {"batch": 1, "size": (64, 96)}
+    target = TARGETS["lite-x86"]
+    report = export_segmentor(model, target, tmp_path, {}, (64, 96), **options).report
+    assert report.difference["labels"] < 1e-3 and report.difference["logits"] < TOLERANCE
 
 
 @pytest.mark.slow

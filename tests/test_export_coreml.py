@@ -12,11 +12,16 @@ import pytest
 from paddle.nn import functional as F
 from PIL import Image
 
+from ppcls_nextvit import create_model
+from ppcls_nextvit.data.transforms.joint.colour import MEAN, STD
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS, coreml, mil
 from ppcls_nextvit.export.target import Signature
 from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.models.registry import variant_of
+from ppcls_nextvit.models.resizing import resize
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
+from ppcls_nextvit.tasks.segmentation.export import export_segmentor
 from support.goldens import max_difference, seeded_model
 from support.paths import ROOT
 from support.programs import program_at
@@ -31,6 +36,7 @@ pytestmark = pytest.mark.slow  # the converter takes seconds
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
 PACKAGE = "inference.mlpackage"
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
+SMALL = {"name": "NextViT_small", "depths": [1, 1, 5, 1], "extra_norms": True}
 FLOAT16, FLOAT32 = 10, 11  # MIL.proto's DataType
 NAMES = ["crane", "shoe", "shirt", "bag", "crane", "coat", "dress", "boot", "sandal", "shoe (1)"]
 
@@ -246,6 +252,48 @@ def test_transnext_at_any_size_is_refused(tmp_path):
     with pytest.raises(ExportError, match=message):
         exported(tmp_path / "model", model=small_transnext(num_classes=10), size=None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, precision",
+    [
+        ("SemanticFPN", "fp32"),
+        pytest.param("SemanticFPN", "fp16", marks=pytest.mark.chain),
+        pytest.param("UPerNet", "fp32", marks=pytest.mark.chain),
+    ],
+)
+def test_a_segmentor_of_pictures(tmp_path, name, precision):
+    """Labels and scores of 8-bit pixels, whose mean and deviation the dense tasks count from 0 to
+    255.
+    """
+    paddle.seed(0)
+    toy = variant_of(name).family.toy
+    model = create_model(name, num_classes=3, backbone=SMALL, **toy)
+    recipe = [{"Normalize": {}}, {"Pad": {"size_divisor": 32}}]
+    description = {"PreProcess": {"transform_ops": recipe}}
+    size, target = (64, 96), TARGETS["coreml"]
+    options = {"size": size, "precision": precision}
+    result = export_segmentor(model, target, tmp_path, description, size, **options)
+    assert result.report.difference["logits"] < TOLERANCE[precision]
+    assert result.report.difference["labels"] < 0.02
+    program = mil.MilProgram(tmp_path / PACKAGE)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 96)).astype(np.float32)
+    normal = (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    expected = model.decode(paddle.to_tensor(normal.astype(np.float32))).numpy()
+    found = program(x=pixels)
+    assert max_difference(found["logits"], expected) < TOLERANCE[precision] * abs(expected).max()
+    assert (found["labels"].shape, found["labels"].dtype) == ((1, 64, 96), np.int32)
+    (picture,) = program.spec.description.input
+    assert (picture.type.imageType.width, picture.type.imageType.height) == (96, 64)
+
+
+def test_resizing_equals_paddle_s():
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 8), dtype=np.float32)
+    for size in ((10, 16), (7, 3), (1, 8), (13, 1)):
+        found = mil.OPERATORS["resize_bilinear"](x, *size, "UNALIGN_CORNERS")
+        assert max_difference(found, resize(paddle.to_tensor(x), size)) < 1e-6
+    with pytest.raises(ExportError, match="'resize_bilinear' is run here with half-pixel centres"):
+        mil.OPERATORS["resize_bilinear"](x, 10, 16, "DEFAULT")
 
 
 def test_tensors_where_there_is_no_recipe(tmp_path):

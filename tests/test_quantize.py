@@ -235,7 +235,7 @@ def test_wrong_uses_are_named(tmp_path):
 @pytest.mark.parametrize(
     "call",
     [
-        "openvino.quantize_openvino('a.xml', [numpy.zeros(1)])",
+        "openvino.quantize_openvino(None, [numpy.zeros(1)])",
         "quantize.quantize_onnx('a', [numpy.zeros(1)])",
     ],
 )

@@ -9,9 +9,12 @@ import paddle
 import pytest
 
 from ppcls_nextvit import create_model
+from ppcls_nextvit.export.verify import TOLERANCES
 from ppcls_nextvit.models.segmentors.inference import segment
+from ppcls_nextvit.tasks import load_config
+from ppcls_nextvit.tasks.base import QuantizeRequest
 from ppcls_nextvit.tasks.detection.quantize import ExportedDetector
-from ppcls_nextvit.tasks.reduced import _table
+from ppcls_nextvit.tasks.reduced import _table, calibration_images
 from ppcls_nextvit.tasks.segmentation.quantize import ExportedSegmentor
 from support.paths import ROOT
 from support.programs import program_at
@@ -74,6 +77,19 @@ DINO = {
 }
 
 
+def test_calibration_images_are_those_of_training_as_prediction_sees_them(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config(QUICKSTART / "nuclei_mask_rcnn.yaml")
+    images = calibration_images(config, QuantizeRequest(images=3))
+    assert [(x.shape, x.dtype) for x in images] == [((3, 128, 128), np.dtype("float32"))] * 3
+    folder = str(ROOT / "dataset/nuclei/images/validation")
+    held_out = calibration_images(config, QuantizeRequest(calibration=folder, images=9))
+    assert len(held_out) == 4 and not any(np.array_equal(images[0], x) for x in held_out)
+    assert -3 < held_out[0].min() < held_out[0].max() < 3, "normalised"
+    with pytest.raises(ValueError, match="must be 1 or more; got 0"):
+        calibration_images(config, QuantizeRequest(images=0))
+
+
 def test_the_table_has_what_both_have_and_the_difference():
     report = {
         "images": 4,
@@ -92,38 +108,65 @@ def test_the_table_has_what_both_have_and_the_difference():
     ]
 
 
+SMALL_FPN = "{name: SemanticFPN, class_num: 2, fpn_channels: 16, channels: 16, backbone: %s}"
+SMALL_RCNN = (
+    "{name: MaskRCNN, class_num: 1, fpn_channels: 16, fc_channels: 32, mask_convs: 1, "
+    "max_detections: 10, score_threshold: 0.0, test_proposals: [20, 20], backbone: %s}"
+)
+EXTRAS = ("nncf", "openvino", "paddle2onnx", "onnxruntime")
+
+
+def reduced(folder, recipe, arch, model, *arguments):
+    """What quantize.py wrote of `model`'s weights: (accuracy.json, export.json)."""
+    paddle.save(model.state_dict(), f"{folder}/weights.pdparams")
+    backbone = "{name: NextViT_small, depths: [1, 1, 5, 1], extra_norms: True}"
+    given = [
+        *("-c", str(QUICKSTART / recipe), "-o", f"Global.pretrained_model={folder}/weights"),
+        *("-o", f"Global.save_inference_dir={folder}/out", "-o", f"Arch={arch % backbone}"),
+        *arguments,
+    ]
+    assert program_at("tools/quantize.py").main(given) == 0
+    names = ("accuracy.json", "export.json")
+    return [json.loads((folder / "out" / name).read_text()) for name in names]
+
+
 @pytest.mark.chain
 @pytest.mark.parametrize("precision, to", [("bf16", "paddle"), ("int8", "openvino")])
 def test_a_segmentor_is_reduced_and_compared(tmp_path, monkeypatch, capsys, precision, to):
-    for package in {"paddle": (), "openvino": ("nncf", "openvino", "paddle2onnx")}[to]:
+    for package in {"paddle": (), "openvino": EXTRAS}[to]:
         pytest.importorskip(package, reason="needs the extras `openvino` and `int8`")
     monkeypatch.chdir(ROOT)
     paddle.seed(0)
     model = create_model(
         "SemanticFPN", num_classes=2, backbone=TINY, fpn_channels=16, channels=16, dropout=0.0
     )
-    paddle.save(model.state_dict(), f"{tmp_path}/weights.pdparams")
-    backbone = "{name: NextViT_small, depths: [1, 1, 5, 1], extra_norms: True}"
-    arguments = [
-        *("-c", str(QUICKSTART / "nuclei_semfpn.yaml")),
-        *("-o", f"Global.pretrained_model={tmp_path}/weights"),
-        *("-o", f"Global.save_inference_dir={tmp_path}/out"),
-        *(
-            "-o",
-            "Arch={name: SemanticFPN, class_num: 2, fpn_channels: 16, channels: 16, backbone: ",
-        ),
-        *("--to", to, "--precision", precision, "--images", "4"),
-    ]
-    arguments[7] += backbone + "}"
-    assert program_at("tools/quantize.py").main(arguments) == 0
-    report = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    asked = ("--to", to, "--precision", precision, "--images", "4")
+    report, described = reduced(tmp_path, "nuclei_semfpn.yaml", SMALL_FPN, model, *asked)
     assert report["images"] == 4 and report["calibrated_on"] == (4 if precision == "int8" else 0)
     assert abs(report[precision]["mIoU"] - report["fp32"]["mIoU"]) < 0.2
-    described = json.loads((tmp_path / "out" / "export.json").read_text())
     assert described["Export"]["precision"] == precision
     if precision == "int8":
         assert report["int8"]["bytes"] < 0.5 * report["fp32"]["bytes"]
     assert f"| {precision} to fp32 |" in capsys.readouterr().out
+
+
+@pytest.mark.chain
+def test_a_detector_is_reduced_up_to_its_neck(tmp_path, monkeypatch, capsys):
+    for package in EXTRAS:
+        pytest.importorskip(package, reason="needs the extras `openvino` and `int8`")
+    monkeypatch.chdir(ROOT)
+    # of random weights, whose scores tie, other boxes are found: the files alone are looked at
+    monkeypatch.setitem(TOLERANCES, "int8", 1.0)
+    paddle.seed(0)
+    small = {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1}
+    model = create_model("MaskRCNN", num_classes=1, backbone=TINY, **small)
+    asked = ("--to", "openvino", "--images", "3")
+    report, described = reduced(tmp_path, "nuclei_mask_rcnn.yaml", SMALL_RCNN, model, *asked)
+    assert report["images"] == 4 and report["calibrated_on"] == 3
+    assert report["int8"]["bytes"] < 0.4 * report["fp32"]["bytes"]
+    assert 0 <= report["int8"]["box_map"] <= 1 and described["Export"]["precision"] == "int8"
+    assert described["Export"]["outputs"] == ["objects", "masks"]
+    assert "| int8 to fp32 |" in capsys.readouterr().out
 
 
 def test_the_benchmark_of_exports_tells_the_parts_apart():

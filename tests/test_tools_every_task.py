@@ -72,11 +72,12 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
     "arguments, message",
     [
         (
-            ["--to", "lite"],
-            "SemanticFPN goes to paddle, onnx, openvino and tensorrt, whole; --to lite is for",
+            ["--to", "lite-opencl"],
+            "SemanticFPN goes to paddle, onnx, openvino, tensorrt, coreml, lite and lite-x86, who",
         ),
         (["--features"], "--to paddle --features is for classifiers"),
-        (["--to", "onnx", "--precision", "fp16"], "goes to onnx in fp32; got --precision fp16"),
+        (["--to", "lite", "--precision", "fp16"], "goes to lite in fp32; got --precision fp16"),
+        (["--to", "coreml", "--size", "dynamic"], "SemanticFPN goes to coreml for one size; leave"),
         (["--precision", "fp16"], "goes to paddle in fp32, bf16; got --precision fp16"),
         (["--format", "pdmodel"], "SemanticFPN goes to paddle as pir"),
     ],
@@ -89,7 +90,11 @@ def test_what_a_segmentor_has_no_export_for(segmentor, capsys, arguments, messag
 @pytest.mark.parametrize(
     "config, options, message",
     [
-        ("nuclei_mask_rcnn.yaml", [], "MaskRCNN has int8 for no target; got --to openvino"),
+        (
+            "nuclei_mask_rcnn.yaml",
+            ["--to", "paddle"],
+            "MaskRCNN has int8 for openvino and onnx; got --to paddle",
+        ),
         ("nuclei_semfpn.yaml", ["--to", "paddle"], "SemanticFPN has int8 for openvino and onnx"),
         (
             "nuclei_semfpn.yaml",

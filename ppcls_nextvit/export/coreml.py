@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
+from ..data.transforms.joint.colour import MEAN, STD
 from .coreml_rules import RULES
 from .mil import MilProgram, import_coremltools
 from .onnx import to_onnx
@@ -31,6 +32,11 @@ __all__ = ["TARGET", "load", "to_mil"]
 
 PACKAGE = f"{STEM}.mlpackage"
 RECIPE = "transform_ops"  # in the package's metadata, as JSON
+# transforms that normalise, with what they take where the recipe does not say
+NORMALIZE: Dict[str, Dict[str, Any]] = {
+    "NormalizeImage": {},
+    "Normalize": {"mean": MEAN, "std": STD},
+}
 LARGEST_SIZE = 1024  # of a picture of any size: Core ML wants a limit
 
 
@@ -128,13 +134,14 @@ def load(folder: Path, signature: Signature, precision: str = "fp32") -> Program
 
 def normalization(recipe: List[Dict[str, Any]]) -> Tuple[np.ndarray, np.ndarray]:
     """(gain, shift), float64 [1, 3, 1, 1]: preprocessed = pixel * gain + shift, for 0 ... 255, as
-    NormalizeImage of `recipe` says.
+    NormalizeImage, or Normalize of the dense tasks, of `recipe` says.
     """
     ((scale, mean, std),) = [
-        (entry["scale"], entry["mean"], entry["std"])
+        (entry.get("scale", 1.0), entry["mean"], entry["std"])
         for step in recipe
-        for name, entry in step.items()
-        if name == "NormalizeImage"
+        for name, given in step.items()
+        if name in NORMALIZE
+        for entry in [{**NORMALIZE[name], **(given or {})}]
     ] or [(1.0, [0.0] * 3, [1.0] * 3)]
     mean, std = (np.reshape(np.asarray(values, np.float64), (1, 3, 1, 1)) for values in (mean, std))
     return scale / std, -mean / std

@@ -101,6 +101,56 @@ def _clip(mb, attributes, named, x, low, high=None):
     return mb.maximum(x=x, y=low, **named)
 
 
+def _batch_norm(mb, attributes, named, x, gain, shift, mean, variance):
+    epsilon = np.float32(attributes.get("epsilon", 1e-5))
+    return mb.batch_norm(
+        x=x, mean=mean, variance=variance, gamma=gain, beta=shift, epsilon=epsilon, **named
+    )
+
+
+# (mode, where a pixel lies) that ours have: bilinear with half-pixel centres, and the pixel at the
+# rounded-down place
+LINEAR, NEAREST = (b"linear", b"half_pixel"), (b"nearest", b"asymmetric")
+
+
+def _resize(mb, attributes, named, x, _roi, _scales, sizes):
+    """A map [B, C, H, W] to a known size."""
+    mode = attributes["mode"], attributes.get("coordinate_transformation_mode", b"half_pixel")
+    floor = attributes.get("nearest_mode", b"floor") == b"floor"
+    if not isinstance(sizes, np.ndarray) or mode not in (LINEAR, NEAREST) or not floor:
+        raise ExportError(
+            f"there is no rule for Core ML of Resize to a size that is not known, or as {mode}; a "
+            f"program for one size (--size) may need none"
+        )
+    height, width = (int(size) for size in sizes[2:])
+    if mode == LINEAR:
+        return mb.resize_bilinear(
+            x=x,
+            target_size_height=height,
+            target_size_width=width,
+            sampling_mode="UNALIGN_CORNERS",
+            **named,
+        )
+    for axis, size in ((2, height), (3, width)):
+        places = (np.arange(size) * x.shape[axis] // size).astype(np.int32)
+        x = mb.gather(x=x, indices=places, axis=axis, **(named if axis == 3 else {}))
+    return x
+
+
+def _arg_max(mb, attributes, named, x):
+    keep = bool(attributes.get("keepdims", 1))
+    return mb.reduce_argmax(x=x, axis=attributes["axis"], keep_dims=keep, **named)
+
+
+CASTS = {1: "fp32", 6: "int32", 7: "int32", 9: "bool"}  # MIL has no int64
+
+
+def _cast(mb, attributes, named, x):
+    if attributes["to"] not in CASTS:
+        raise ExportError(f"there is no rule for Core ML of Cast to type {attributes['to']}")
+    return mb.cast(x=x, dtype=CASTS[attributes["to"]], **named)
+
+
 def _reduce_sum(mb, attributes, named, x, axes):
     keep = bool(attributes.get("keepdims", 1))
     return mb.reduce_sum(x=x, axes=[int(axis) for axis in axes], keep_dims=keep, **named)
@@ -113,7 +163,10 @@ def _reduce_mean(mb, attributes, named, x):
 
 RULES: Dict[str, Callable[..., Any]] = {
     "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
+    "ArgMax": _arg_max,
     "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda mb, attributes, named, *values: mb.concat(
         values=values, axis=attributes["axis"], **named
@@ -134,6 +187,7 @@ RULES: Dict[str, Callable[..., Any]] = {
     "ReduceSum": _reduce_sum,
     "Relu": lambda mb, attributes, named, x: mb.relu(x=x, **named),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": lambda mb, attributes, named, x: mb.shape(x=x, **named),
     "Slice": _slice,
     "Softmax": lambda mb, attributes, named, x: mb.softmax(

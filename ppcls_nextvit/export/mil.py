@@ -290,6 +290,45 @@ def _linear(x: np.ndarray, weight: np.ndarray, bias: Optional[np.ndarray] = None
     return out if bias is None else out + _float(bias)
 
 
+def _batch_norm(
+    x: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    epsilon: np.ndarray,
+) -> np.ndarray:
+    """x: [B, C, H, W], the others but epsilon [C]."""
+    gain = _float(gamma) / np.sqrt(_float(variance) + _float(epsilon))
+    shift = _float(beta) - _float(mean) * gain
+    return _float(x) * gain[:, None, None] + shift[:, None, None]
+
+
+def _resize_bilinear(
+    x: np.ndarray, target_size_height: int, target_size_width: int, sampling_mode: str
+) -> np.ndarray:
+    """x: [B, C, H, W] -> [B, C, target_size_height, target_size_width]."""
+    _only(sampling_mode == "UNALIGN_CORNERS", "resize_bilinear", "half-pixel centres")
+    x = _float(x)
+    for axis, size in ((2, int(target_size_height)), (3, int(target_size_width))):
+        step, last = x.shape[axis] / size, x.shape[axis] - 1
+        place = np.clip((np.arange(size) + 0.5) * step - 0.5, 0, last)
+        low = np.floor(place).astype(np.int64)
+        share = np.expand_dims(np.float32(place - low), list(range(1, 4 - axis)))
+        near, far = np.take(x, low, axis), np.take(x, np.minimum(low + 1, last), axis)
+        x = near + (far - near) * share
+    return x
+
+
+def _gather(x: np.ndarray, indices: np.ndarray, axis: int, **rest: Any) -> np.ndarray:
+    _only(not any(np.any(value) for value in rest.values()), "gather", "no batch axes or checks")
+    return np.take(x, indices, int(axis))
+
+
+def _reduce_argmax(x: np.ndarray, axis: int, keep_dims: bool, **rest: Any) -> np.ndarray:
+    return np.argmax(x, int(axis), keepdims=bool(keep_dims))
+
+
 def _reduce_mean(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
     return _float(x).mean(axis=tuple(axes), keepdims=bool(keep_dims))
 
@@ -313,11 +352,13 @@ def _only(condition: bool, operator: str, supported: str) -> None:
 OPERATORS: Dict[str, Callable[..., Any]] = {
     "add": lambda x, y: _float(x) + _float(y),
     "avg_pool": _avg_pool,
+    "batch_norm": _batch_norm,
     "cast": lambda x, dtype: x,  # _declared does it
     "classify": _classify,
     "concat": lambda values, axis, interleave=False: np.concatenate(values, axis=int(axis)),
     "conv": _conv,
     "erf": _erf,
+    "gather": _gather,
     "gelu": _gelu,
     "layer_norm": _layer_norm,
     "linear": _linear,
@@ -325,10 +366,12 @@ OPERATORS: Dict[str, Callable[..., Any]] = {
     "maximum": lambda x, y: np.maximum(x, y),
     "mul": lambda x, y: _float(x) * _float(y),
     "real_div": lambda x, y: _float(x) / _float(y),
+    "reduce_argmax": _reduce_argmax,
     "reduce_mean": _reduce_mean,
     "reduce_sum": _reduce_sum,
     "relu": lambda x: np.maximum(x, 0),
     "reshape": _reshape,
+    "resize_bilinear": _resize_bilinear,
     "shape": lambda x: np.array(x.shape, np.int32),
     "rsqrt": lambda x, epsilon=0: 1 / np.sqrt(_float(x) + _float(epsilon)),
     "slice_by_index": _slice_by_index,

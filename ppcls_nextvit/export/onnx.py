@@ -17,6 +17,7 @@ from .process import in_own_process
 from .quantize import quantize_onnx
 from .static import operators, save_program
 from .target import STEM, Target
+from .trunk import names_of, reduced
 from .verify import ExportError, Program, Signature
 
 __all__ = ["OPSET", "TARGET", "load", "to_onnx"]
@@ -27,7 +28,8 @@ ENGINE = "onnxruntime"
 
 
 def to_onnx(layer: Callable, signature: Signature, precision: str = "fp32") -> Any:
-    """`layer` as an onnx.ModelProto with the names of `signature`.
+    """`layer` as an onnx.ModelProto with the names of `signature`; what a layer gives beyond them
+    is its trunk (trunk.py), which in fp32 is among the outputs.
 
     precision: 'fp32', or 'fp16': then inputs and outputs stay float32, and so does a Softmax that
     makes an output. ImportError that names the extra; ExportError with the converter's own words if
@@ -54,10 +56,10 @@ def to_onnx(layer: Callable, signature: Signature, precision: str = "fp32") -> A
                 raise
             raise ExportError(_complaint(log, f"{prefix}.json")) from None
     given = [value.name for value in model.graph.output]
-    _rename(model.graph, dict(zip(given, signature.outputs)))
+    _rename(model.graph, dict(zip(given, names_of(signature, len(given)))))
     model = onnxslim.slim(model)
     if precision == "fp16":
-        model = _half(model)
+        model = reduced(model, signature, _half)
     model.producer_name, model.graph.name = "ppcls_nextvit", STEM
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -152,10 +154,16 @@ def write(
     import onnx
 
     path = folder / f"{STEM}.onnx"
-    onnx.save(model, str(path))
-    if precision == "int8":
+
+    def int8(model: Any) -> Any:
+        onnx.save(model, str(path))
         quantize_onnx(path, images, engine)
-        model = onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), load_external_data=False)
+
+    if precision == "int8":
+        model = reduced(model, signature, int8)
+        onnx.checker.check_model(model)
+    onnx.save(model, str(path))
     return len(model.graph.node)
 
 

@@ -10,7 +10,7 @@ from paddle.nn import functional as F
 
 from .recording import for_paddle_inference
 
-__all__ = ["adaptive_average", "resize", "resize_like", "resize_nearest"]
+__all__ = ["adaptive_average", "resize", "resize_like", "resize_nearest", "size_of"]
 
 
 def resize(x: Tensor, size: Any) -> Tensor:
@@ -25,7 +25,15 @@ def resize(x: Tensor, size: Any) -> Tensor:
 
 def resize_like(x: Tensor, other: Tensor) -> Tensor:
     """x: [B, C, h, w] -> [B, C, H, W], bilinear, the height and width of `other`."""
-    return resize(x, other.shape[2:] if paddle.in_dynamic_mode() else paddle.shape(other)[2:])
+    return resize(x, size_of(other))
+
+
+def size_of(x: Tensor) -> Any:
+    """Height and width of a map [B, C, H, W]: two numbers or, where they are unknown while an
+    export is traced, a tensor of two.
+    """
+    known = x.shape[2:]
+    return known if min(known) >= 0 else paddle.shape(x)[2:]
 
 
 def _to_one(x: Tensor, size: Any) -> bool:
@@ -51,7 +59,8 @@ def adaptive_average(x: Tensor, bins: int) -> Tensor:
     """[B, C, H, W] -> [B, C, bins, bins], equal to F.adaptive_avg_pool2d, as two products, which
     ONNX can express for any H and W.
     """
-    height, width = paddle.shape(x)[2], paddle.shape(x)[3]
+    size = size_of(x)
+    height, width = size[0], size[1]
     if not for_paddle_inference():
         rows = paddle.matmul(_bin_weights(height, bins, 0), x)
         return paddle.matmul(rows, _bin_weights(width, bins, 0), transpose_y=True)
@@ -91,7 +100,7 @@ def _int64(number: Any) -> Tensor:
     return number.astype("int64")
 
 
-def _bin_weights(length: Tensor, bins: int, more: int) -> Tensor:
+def _bin_weights(length: Any, bins: int, more: int) -> Tensor:
     """float32 [bins, length + more]: row i averages the positions from floor(i * length / bins) to
     ceil((i + 1) * length / bins).
     """

@@ -23,6 +23,7 @@ __all__ = [
     "IMAGES_IN_REPORT",
     "IMAGES_JUDGED",
     "OUT",
+    "ONE_SIZE",
     "ImagePredictor",
     "ModelInput",
     "check_request",
@@ -40,10 +41,15 @@ IMAGES_JUDGED = 100  # from whose mistakes the worst are shown
 # where, and in which precision, detectors and segmentors were shown to be right
 TARGETS = {
     "paddle": ("fp32", "bf16"),
-    "onnx": ("fp32",),
+    "onnx": ("fp32", "fp16"),
     "openvino": ("fp32", "fp16", "bf16"),
-    "tensorrt": ("fp32",),
+    "tensorrt": ("fp32", "fp16"),
+    "coreml": ("fp32", "fp16"),
+    "lite": ("fp32",),
+    "lite-x86": ("fp32",),
 }
+# where a program takes images of one size, one by one
+ONE_SIZE = ("coreml", "lite", "lite-x86")
 
 
 class ModelInput(NamedTuple):
@@ -183,6 +189,11 @@ def check_request(config: Config, request: ExportRequest) -> None:
         raise ConfigError(
             f"{config.path}: {config.Arch.name} goes to paddle as pir; --format pdmodel is for "
             f"classifiers"
+        )
+    if request.any_size and request.to in ONE_SIZE:
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} goes to {request.to} for one size; leave --size "
+            f"dynamic out, or give --size HEIGHT WIDTH"
         )
     precisions = TARGETS[request.to]
     # int8 is quantize's, which knows where there is one

@@ -13,15 +13,19 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from ..config import Config
+from ..data.images import decode_image
+from ..data.loader import build_loader
+from ..data.transforms.joint import JointPipeline
 from ..engine.distributed import start_processes
 from ..export import TARGETS
 from ..export.target import DESCRIPTION, Exported
 from ..export.verify import ExportError, Program, Signature
 from ..schema import ConfigError
 from .base import ExportRequest, QuantizeRequest
-from .common import milliseconds
+from .common import list_images, milliseconds
+from .joint import model_input
 
-__all__ = ["REPORT", "Reduced", "quantize_dense"]
+__all__ = ["REPORT", "Reduced", "calibration_images", "quantize_dense"]
 
 REPORT = "accuracy.json"
 ROUNDS = 10  # in which the two programs take turns
@@ -35,8 +39,7 @@ class Reduced:
 
     task: its class. export(config, request, images): as the task's own export, images to calibrate
     int8 with. answering(model, program): what evaluation asks in place of the model. figures: the
-    names of what evaluation gives that are compared, in percent. calibration(config, request): the
-    images for int8, float32 [C, H, W]. precisions: that it has.
+    names of what evaluation gives that are compared, in percent. precisions: that it has.
     """
 
     def __init__(
@@ -45,11 +48,32 @@ class Reduced:
         export: Callable[[Config, ExportRequest, Sequence[np.ndarray]], Exported],
         answering: Answering,
         figures: Tuple[str, ...],
-        calibration: Callable[[Config, QuantizeRequest], List[np.ndarray]],
         precisions: Dict[str, Tuple[str, ...]],
     ) -> None:
         self.task, self.export, self.answering = task, export, answering
-        self.figures, self.calibration, self.precisions = figures, calibration, precisions
+        self.figures, self.precisions = figures, precisions
+
+
+def calibration_images(config: Config, request: QuantizeRequest, seed: int = 0) -> List[np.ndarray]:
+    """At most `request.images` images, float32 [C, H, W], transformed as for prediction, drawn by
+    `seed` from `request.calibration`, or else from DataLoader.Train.
+    """
+    pipeline = JointPipeline(config.section("Infer").transforms, "Infer.transforms")
+    if request.calibration:
+        paths = [str(path) for path in list_images(request.calibration)]
+        total, read = len(paths), lambda index: decode_image(paths[index])
+    else:
+        section = config.section("DataLoader.Train")
+        dataset: Any = build_loader(section, "Train", num_classes=config.Arch.class_num).dataset
+        total, read = len(dataset), dataset.image
+    if request.images < 1:
+        raise ValueError(f"the number of images must be 1 or more; got {request.images}")
+    chosen = np.sort(np.random.default_rng(seed).permutation(total)[: request.images]).tolist()
+    # the model itself says, when it is exported, from which size on it takes images
+    return [
+        model_input(read(index), pipeline, f"calibration image {index}", 1).image[0]
+        for index in chosen
+    ]
 
 
 def quantize_dense(config: Config, request: QuantizeRequest, way: Reduced) -> int:
@@ -61,7 +85,7 @@ def quantize_dense(config: Config, request: QuantizeRequest, way: Reduced) -> in
     """
     _check(config, request, way)
     int8 = request.precision == "int8"
-    images = way.calibration(config, request) if int8 else []
+    images = calibration_images(config, request) if int8 else []
     report: Dict[str, Any] = {
         "target": request.to,
         "calibrated_on": len(images),

@@ -45,7 +45,14 @@ class MaskRCNN(Detector):
     toy = {"fpn_channels": 16, "fc_channels": 32, "mask_convs": 1, "max_detections": 10}
     # targets that it does not go to
     refused = {
-        "tensorrt": "its choice of boxes is a NonZero of ONNX, which TensorRT-RTX (1.7) lacks"
+        "tensorrt": "its choice of boxes is a NonZero of ONNX, which TensorRT-RTX (1.7) lacks",
+        "coreml": "its second stage looks at the boxes that the first has chosen, by "
+        "NonMaxSuppression, NonZero and RoiAlign, for which there are no rules",
+        **dict.fromkeys(
+            ("lite", "lite-x86"),
+            "Paddle (3.3.1) cannot write its sigmoid, sort and suppression as a .pdmodel, which "
+            "Paddle Lite reads",
+        ),
     }
     # those of its methods that are no network, for who measures them apart
     postprocessing = ("rpn_head.flat", "rpn_head.proposals", "roi_head.detect", "instances")

@@ -6,12 +6,11 @@ Reference: FPN of mmdetection and mmsegmentation. Parameter names equal the refe
 
 from typing import List, Sequence
 
-import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ..layers import Conv2D, PointwiseConv2D
-from ..resizing import resize_nearest
+from ..resizing import resize_nearest, size_of
 
 
 class ConvModule(nn.Layer):
@@ -65,8 +64,8 @@ class FPN(nn.Layer):
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps)]
         # top-down; any size, so not by a factor of 2
         for fine in range(len(laterals) - 2, -1, -1):
-            size = paddle.shape(laterals[fine])[2:]
-            laterals[fine] = laterals[fine] + resize_nearest(laterals[fine + 1], size)
+            coarse = resize_nearest(laterals[fine + 1], size_of(laterals[fine]))
+            laterals[fine] = laterals[fine] + coarse
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))

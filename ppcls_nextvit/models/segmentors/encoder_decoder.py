@@ -121,6 +121,12 @@ class UPerNet(EncoderDecoder):
     """
 
     toy = {"channels": 16, "auxiliary_channels": 16}
+    # targets that it does not go to
+    refused = dict.fromkeys(
+        ("lite", "lite-x86"),
+        "Paddle (3.3.1) cannot write its averages over bins (logical_and) as a .pdmodel, which "
+        "Paddle Lite reads",
+    )
 
     def __init__(
         self,

@@ -38,6 +38,16 @@ class Mask2Former(HoldsBackbone):
     shown = ("acc",)
     # where a mask's logit is within rounding of 0, its query may look there or not
     discontinuous = True
+    # targets that it does not go to
+    refused = {
+        "coreml": "it samples its maps at places that it finds on the way, by GridSample, for "
+        "which there is no rule",
+        **dict.fromkeys(
+            ("lite", "lite-x86"),
+            "Paddle (3.3.1) cannot write its square roots and sigmoid as a .pdmodel, which Paddle "
+            "Lite reads",
+        ),
+    }
     # the arguments of a small one, for tests
     toy = {
         "num_queries": 6,

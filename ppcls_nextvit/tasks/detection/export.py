@@ -15,6 +15,7 @@ from ...engine.logger import logger
 from ...export import TARGETS
 from ...export.target import Exported
 from ...export.target import export as export_layer
+from ...export.trunk import WithTrunk
 from ...export.verify import TOLERANCES, Compare, ExportError, Signature, eager
 from ...models import export_form
 from ...models.recording import with_one_more
@@ -31,6 +32,8 @@ __all__ = ["ObjectTable", "export", "padded", "set_difference"]
 INPUTS, OUTPUTS = ("image", "im_shape", "scale_factor"), ("objects", "masks")
 # to compare on, if none are given
 PHOTOS = 4
+# up to where int8 and the files of fp16 go: suppression and what leads to it stay in float32
+TRUNK, UP_TO_TRUNK = "model.neck", ("int8", "fp16")
 # by which an image is moved, as a share of its scale, and how often
 ROUNDING, MOVES = 2e-6, 2
 
@@ -109,8 +112,9 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     }
     options: Dict[str, Any] = {"format": request.format} if request.format else {}
     compared, compare = _comparison(reference, batches, request.precision)
+    recorded = export_form(reference)
     return export_layer(
-        export_form(reference),
+        WithTrunk(recorded, TRUNK) if request.precision in UP_TO_TRUNK else recorded,
         TARGETS[request.to],
         config.Global.save_inference_dir,
         signature,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 
 from ...config import Config
@@ -18,7 +19,7 @@ from ...models.segmentors.inference import Inference
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import PHOTOS, class_names, list_images, trained_model
-from ..joint import check_request
+from ..joint import ONE_SIZE, check_request
 from .views import Views
 
 __all__ = ["LabelMap", "difference", "export", "export_segmentor", "mean_difference"]
@@ -41,7 +42,15 @@ class LabelMap(nn.Layer):
     def forward(self, image: Tensor) -> Tuple[Tensor, Tensor]:
         """image: [B, C, H, W] -> labels int32 [B, H, W], logits [B, num_classes, h, w]."""
         logits = self.model.decode(image)
-        return resize_like(logits, image).argmax(axis=1).astype("int32"), logits
+        return _best(resize_like(logits, image)).astype("int32"), logits
+
+
+def _best(logits: Tensor) -> Tensor:
+    """[B, C, H, W] -> the best class of each pixel, [B, H, W]."""
+    if paddle.in_dynamic_mode() or paddle.framework.in_pir_mode():
+        return logits.argmax(axis=1)
+    # into a .pdmodel Paddle (3.3.1) cannot write its argmax
+    return paddle.topk(logits, 1, axis=1)[1].squeeze(1)
 
 
 def difference(output: np.ndarray, expected: np.ndarray) -> float:
@@ -149,14 +158,17 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
         "Weights": {"file": Path(weights).name, "sha256": sha256_of(weights)},
     }
     options: Dict[str, Any] = {"format": request.format} if request.format else {}
+    image_size, batch, size = config.Global.image_shape[1:], request.batch, request.size
+    if request.to in ONE_SIZE:
+        batch, size = batch or 1, size or image_size
     return export_segmentor(
         model,
         TARGETS[request.to],
         config.Global.save_inference_dir,
         description,
-        config.Global.image_shape[1:],
-        request.batch,
-        request.size,
+        image_size,
+        batch,
+        size,
         prepared,
         precision=request.precision,
         calibration=images,
