@@ -3,6 +3,7 @@ what our datasets read; whatever is wrong with them is one line that names the f
 """
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -17,8 +18,10 @@ from ppcls_nextvit.api.layouts.voc import read_xml
 from ppcls_nextvit.api.recipe import plan
 from ppcls_nextvit.cli import common
 from ppcls_nextvit.data import DATASETS
+from ppcls_nextvit.data.agreement import check_data
 from ppcls_nextvit.data.images import ImageError, image_size
 from ppcls_nextvit.schema import ConfigError
+from support.faults import COUNT, generators
 from support.paths import NUCLEI
 
 pytest.importorskip("pycocotools", reason="the extra det")
@@ -630,3 +633,64 @@ def test_objects_that_are_given_twice(tmp_path):
     voc_with(box, box)(tmp_path)
     told = examined(recognised(tmp_path)).warnings
     assert any("objects with the box and class of another: 1" in line for line in told)
+
+
+# Made-up damage
+
+ODD = b"nan -inf 1e999 -1 2147483648 9 0 1_0 \xff\xfe \x00 \x1b[31m \\ud800 ../x /dev/zero".split()
+ODD += [b"", b"\r", b"\n\n", b"9" * 400, b"a" * 5000, b"[[" * 3000, b'{"a":' * 3000, b"<a>" * 3000]
+ODD += [
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+    b'"',
+    b"&amp;",
+    b"&#0;",
+    b"<!--",
+    b"!!python/object:os.system",
+]
+MAKERS = (voc, yolo, labelme, pixels)
+
+
+def damaged_once(rng, data):
+    """`data` cut, a byte or a word of it another."""
+    place = int(rng.integers(len(data) + 1))
+    words = list(re.finditer(rb"[^\s,<>\"\[\]{}:]+", data))
+    if rng.random() < 0.2:
+        return data[:place]
+    if rng.random() < 0.3 or not words:
+        return data[:place] + bytes([rng.integers(256)]) + data[place + 1 :]
+    word = words[rng.integers(len(words))]
+    return data[: word.start()] + ODD[rng.integers(len(ODD))] + data[word.end() :]
+
+
+def csv(root):
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'train' if i < 4 else 'val'}\n" for i in range(6))
+    for i in range(6):
+        picture(root / f"{i}.png", 20 * i)
+    written(root / "data.csv", f"image,label,split\n{rows}")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("make", [*MAKERS, csv])
+def test_any_folder_is_read_or_refused(tmp_path, make):
+    root = tmp_path / "data"
+    make(root)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    texts = [path for path in files if path.suffix not in (".png", ".jpg")] or files
+    refused = 0
+    for rng in generators():
+        path = (texts if rng.random() < 0.8 else files)[rng.integers(len(texts))]
+        before = path.read_bytes()
+        path.write_bytes(damaged_once(rng, damaged_once(rng, before)))
+        try:
+            data = recognised(root)
+            check_data(*datasets(data, tmp_path / "lists"))
+            told = examined(data)
+            lines = [*data.notes, *told.errors, *told.warnings]
+        except (ConfigError, FileNotFoundError, ImageError) as error:
+            lines, refused = [str(error)], refused + 1
+        assert all(line.isprintable() and len(line) < 5000 for line in lines), lines
+        path.write_bytes(before)
+    assert refused > COUNT // 10
