@@ -48,6 +48,7 @@ GUARDED = {
     "ppcls_nextvit/data/parts.py": {"os.pread": "hasattr"},
     "ppcls_nextvit/data/remote/cache.py": {"fcntl": "an ImportError is caught"},
     "ppcls_nextvit/data/workers.py": {"os.statvfs": "an AttributeError is caught"},
+    "ppcls_nextvit/engine/addresses.py": {"fcntl": "an ImportError is caught"},
     "ppcls_nextvit/engine/lock.py": {"fcntl": "an ImportError is caught"},
     "ppcls_nextvit/engine/log.py": {"resource": "an ImportError is caught"},
     "deploy/python/startup.py": {"os.sched_getaffinity": "an AttributeError is caught"},
