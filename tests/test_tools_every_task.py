@@ -46,8 +46,11 @@ def run(tool, config, weights, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["paddle", "onnx"])
-def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
+@pytest.mark.parametrize(
+    "to, precision",
+    [("paddle", "fp32"), ("onnx", "fp32"), pytest.param("onnx", "fp16", marks=pytest.mark.chain)],
+)
+def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to, precision):
     if to == "onnx":
         pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
     assert (
@@ -57,6 +60,8 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
             segmentor,
             "--to",
             to,
+            "--precision",
+            precision,
             "-o",
             f"Global.save_inference_dir={tmp_path / to}",
         )
@@ -76,6 +81,7 @@ def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to):
             "SemanticFPN goes to paddle, onnx, openvino, tensorrt, coreml, lite and lite-x86, who",
         ),
         (["--features"], "--to paddle --features is for classifiers"),
+        (["--attention"], "--attention is for classifiers; SemanticFPN goes out whole"),
         (["--to", "lite", "--precision", "fp16"], "goes to lite in fp32; got --precision fp16"),
         (["--to", "coreml", "--size", "dynamic"], "SemanticFPN goes to coreml for one size; leave"),
         (["--precision", "fp16"], "goes to paddle in fp32, bf16; got --precision fp16"),

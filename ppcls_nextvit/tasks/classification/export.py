@@ -15,7 +15,12 @@ from ...data.transforms.pipeline import Preprocess
 from ...export import TARGETS
 from ...export.target import Exported, Signature, Target
 from ...export.target import export as export_layer
-from ...export.verify import image_batches, log_probability_difference, relative_difference
+from ...export.verify import (
+    Compare,
+    image_batches,
+    log_probability_difference,
+    relative_difference,
+)
 from ...models.forms import export_form
 from ...schema import ConfigError
 from ...weights.digest import sha256_of
@@ -189,7 +194,7 @@ def export_classifier(
     output = "probabilities" if softmax or sigmoid else "logits"
     outputs = (output, ATTENTION) if attention else (output,)
     signature = _signature(model, batch, size, outputs)
-    compare = log_probability_difference if softmax else relative_difference
+    compare: Compare = log_probability_difference if softmax else relative_difference
     compare = logit_difference if sigmoid else compare
     layer: nn.Layer = Classifier(model, softmax, sigmoid)
     reference = model
