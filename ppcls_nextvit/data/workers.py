@@ -2,6 +2,7 @@
 shared memory suffices for them.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,8 @@ def start_worker(parent: int, worker: int) -> None:
         timer.daemon = True
         timer.start()
 
+    # what was inherited is shared until it is written to, as collecting garbage does
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave_later)
 

@@ -178,7 +178,7 @@ class _Connection:
             return b""
         if start is None or size is None:
             return bytes(self._call("cat_file", timeout_s, path))
-        data = bytes(self._call("cat_file", timeout_s, path, start, start + size))
+        data = bytes(self._call("cat_file", timeout_s, path, start=start, end=start + size))
         if len(data) > size:
             raise _WrongSizeError(
                 f"the server gave {len(data)} bytes where {size} were asked for; it must answer "
@@ -192,14 +192,16 @@ class _Connection:
         """What the file system knows of a file."""
         return dict(self._call("info", timeout_s, path))
 
-    def _call(self, name: str, timeout_s: float, *arguments: Any) -> Any:
-        """A call of the file system's, ended after `timeout_s` where it can be."""
+    def _call(self, name: str, timeout_s: float, path: str, **more: int) -> Any:
+        """A call of the file system's, ended after `timeout_s` where it can be. more: by name,
+        since the order differs between the protocols.
+        """
         if not getattr(self.system, "async_impl", False):
-            return getattr(self.system, name)(*arguments)
+            return getattr(self.system, name)(path, **more)
         from fsspec.asyn import sync
 
         call = getattr(self.system, f"_{name}")
-        return sync(self.system.loop, call, *arguments, timeout=timeout_s)
+        return sync(self.system.loop, call, path, timeout=timeout_s, **more)
 
 
 class _Meter:
@@ -264,7 +266,21 @@ def _root(error: Exception) -> Exception:
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
         return error
-    return error if getattr(cause, "status", None) in MISSING else cause
+    return error if _status(error) in MISSING else cause
+
+
+def _status(error: Exception) -> Any:
+    """The status that a server answered with, if it did: aiohttp's errors have it, botocore's have
+    it in what they say of the answer, and s3fs puts others before them.
+    """
+    for one in (error, error.__cause__):
+        told = getattr(one, "response", None)
+        if isinstance(told, dict):
+            return told.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        status = getattr(one, "status", None)
+        if status is not None:
+            return status
+    return None
 
 
 def _may_pass(error: Exception) -> bool:
@@ -273,13 +289,13 @@ def _may_pass(error: Exception) -> bool:
         return False
     if isinstance(error, (ImportError, TypeError, ValueError, NotImplementedError)):
         return False
-    status = getattr(error, "status", None)
+    status = _status(error)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in TEMPORARY)
 
 
 def _reason(error: Exception) -> str:
     """What `error` says, without an address in it."""
-    status = getattr(error, "status", None)
+    status = _status(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(status, int):
