@@ -1,6 +1,7 @@
 """A run on several machines: the same images as on one, and what becomes of it when one dies."""
 
 import signal
+import sys
 import time
 
 import pytest
@@ -177,6 +178,29 @@ def test_a_machine_dies_and_others_take_over(tmp_path):
     assert sorted(set(loaded)) == expected and len(expected) == 3 * 32
     # those of the step that was not finished come twice
     assert len(loaded) - len(expected) <= 8
+
+
+LATE = """
+import time
+from ppcls_nextvit.engine.distributed import start_processes
+
+processes = start_processes("cpu")
+for wait_s in (0, 35):
+    time.sleep(wait_s * processes.rank)
+    processes.average_gradients([])
+    assert processes.sum([processes.rank])[0] == 1
+"""
+
+
+@pytest.mark.chain
+def test_a_late_process_is_waited_for(tmp_path):
+    """By itself gloo ends with an error after 30 s."""
+    (tmp_path / "late.py").write_text(LATE)
+    with Machines(tmp_path, False) as machines:
+        command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2"]
+        command += ["--log_dir", str(tmp_path / "log"), str(tmp_path / "late.py")]
+        launcher = machines.start(0, command, "machine0.txt")
+        assert launcher.wait(300) == 0, machines.said(0)[-3000:]
 
 
 @needs_wires
