@@ -2,12 +2,9 @@
 real browser without network.
 """
 
-import functools
-import http.server
 import json
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +21,10 @@ from support.programs import program_at
 from support.random_models import random_weights, small_transnext
 from support.tiny_run import DATA, NORMALIZE, write_config
 from support.toy_exports import described
+from support.web_page import FOLDER, NODE, Handler, built_page, driven, needs_node
 from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 
-FOLDER = ROOT / "deploy" / "web"
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
-NODE = shutil.which("node")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_node = pytest.mark.skipif(
-    not NODE, reason="needs Node.js 20 or later (apt-get install nodejs)"
-)
 
 
 def run_node(folder, cases):
@@ -326,59 +316,16 @@ def test_a_model_that_names_other_files_is_refused_and_they_are_not_read(
     assert not out.exists()
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Quiet; with `isolated` it sends the headers without which browsers allow no threads."""
-
-    isolated = False
-
-    def end_headers(self):
-        if self.isolated:
-            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def page(prepared, tmp_path):
     """The URL of the built page, served from this machine, and the folder it was built in."""
-    if not NODE or not CHROMIUM:
-        pytest.skip("needs Node.js and Chromium (apt-get install nodejs npm chromium)")
-    if not (FOLDER / "node_modules").is_dir():
-        pytest.skip("needs the page's packages: npm ci --prefix deploy/web")
-    copy = shutil.copytree(
-        FOLDER, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist")
-    )
-    (copy / "node_modules").symlink_to(FOLDER / "node_modules")
-    subprocess.run([NODE, "build.mjs"], cwd=copy, check=True)
-    shutil.copytree(prepared, copy / "dist" / "model")
-    handler = functools.partial(Handler, directory=str(copy / "dist"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", copy
-        server.shutdown()
+    with built_page(prepared, tmp_path) as page:
+        yield page
 
 
 def use(page, photos, bad):
-    url, folder = page
-    task = {
-        "chromium": CHROMIUM,
-        "url": url,
-        "photos": [str(path) for path in photos],
-        "bad": [str(path) for path in bad],
-        "downloads": str(folder),
-    }
-    done = subprocess.run(
-        [NODE, "test/drive.mjs", json.dumps(task)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    photos, bad = [str(path) for path in photos], [str(path) for path in bad]
+    return driven(page, "drive.mjs", photos=photos, bad=bad, downloads=str(page[1]))
 
 
 @pytest.mark.slow
@@ -457,7 +404,7 @@ def assert_told(told, paths, expected, labels):
 
 def assert_heat(heat, plain, cam):
     """The canvas' corners have the colours of the map's corners over the picture's."""
-    share = ((cam - cam.min()) / np.ptp(cam)).flatten()
+    share = ((cam - cam.min()) / np.ptp(cam))[[0, 0, -1, -1], [0, -1, 0, -1]]
     colours = np.stack([255 * share, 160 * (1 - np.abs(2 * share - 1)), 255 * (1 - share)], axis=1)
     alpha = (60 + 100 * share)[:, None] / 255
     assert (

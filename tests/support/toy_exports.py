@@ -42,9 +42,10 @@ class ToyDetector(paddle.nn.Layer):
         return paddle.to_tensor(np.ascontiguousarray(values, np.float32))
 
     def forward(self, image, im_shape, scale_factor):
-        size = (im_shape / scale_factor).flip(1)
+        height, width = paddle.split(im_shape / scale_factor, 2, axis=1)
+        size = paddle.concat([width, height], axis=1)
         boxes = self.places * paddle.concat([size, size], axis=1)
-        shade = image.mean() * paddle.to_tensor([0.0, 0.02])
+        shade = image.mean(axis=[0, 1, 2, 3]) * paddle.to_tensor([0.0, 0.02])
         objects = paddle.concat([self.numbers + shade, boxes], axis=1)
         return (objects,) if self.grids is None else (objects, self.grids * 1.0)
 

@@ -126,7 +126,7 @@ function stepsOf(transformOps) {
   });
   const names = steps.map(({name}) => name);
   if (names.includes("Normalize") && names.lastIndexOf("Resize") > names.indexOf("Normalize")) {
-    throw new Error("export.json: Resize needs the pixels' bytes; put it before Normalize");
+    throw new Error("export.json: Resize needs uint8 pixels; put it before Normalize");
   }
   return steps;
 }

@@ -29,7 +29,7 @@ async function card() {
 async function type(value) {
   await page.$eval("#exact", (field) => field.select());
   await page.keyboard.press("Backspace");
-  if (value) await page.type("#exact", value);
+  await page.type("#exact", `${value}\n`);
   return {value, wrong: await text("#wrong"), slider: await page.$eval("#threshold", (slider) => slider.value), ...await card()};
 }
 

@@ -95,7 +95,7 @@ export const objects = {
   start({score_threshold: given}, redraw) {
     setThreshold(given, null, () => {});
     $("threshold").oninput = ({target}) => setThreshold(target.valueAsNumber, "slider", () => redraw(update));
-    $("exact").oninput = ({target}) => setThreshold(target.valueAsNumber, "number", () => redraw(update));
+    $("exact").onchange = ({target}) => setThreshold(target.valueAsNumber, "number", () => redraw(update));
     for (const id of ["masks", "boxes", "names"]) $(id).onchange = () => redraw();
   },
   draw,
