@@ -19,7 +19,8 @@ from typing import Any, Iterator, Optional, Sequence
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HANGS_S = 120  # a fast test that takes as long hangs
+HANGS_S = 120  # seconds of the processor after which a fast test hangs
+WAITS_S = 1200  # of the clock, after which nobody knows: it may wait for others on a busy machine
 CAUGHT, SURVIVED = 1, 0  # exit statuses of a run of tests
 FAST = "not slow and not chain"
 
@@ -188,9 +189,11 @@ class Watch:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.note.write_text(f"{nodeid} (hangs)", encoding="utf-8")
-        signal.alarm(HANGS_S)
+        signal.setitimer(signal.ITIMER_PROF, HANGS_S)
+        signal.alarm(WAITS_S)
 
     def pytest_runtest_logfinish(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         self.note.write_text("", encoding="utf-8")
 
@@ -207,7 +210,7 @@ class Watch:
 def run_tests(
     copy: Path, tests: Sequence[str], limit_s: float, *plugins: Any
 ) -> tuple[Optional[int], str]:
-    """SURVIVED, CAUGHT, or None where it took longer than the limit, of fast tests in `copy`, which
+    """SURVIVED, CAUGHT, or None where it took longer than the limit or than WAITS_S, of fast tests in `copy`, which
     are files or single ones; and the test that failed.
     """
     note = copy.parent / "failed"
@@ -223,6 +226,7 @@ def run_tests(
                 end(child, signal.SIGKILL)
     if status is None:
         os.waitpid(child, 0)
+    if status in (None, -signal.SIGALRM):
         return None, ""
     return (CAUGHT if status else SURVIVED), note.read_text(encoding="utf-8")
 

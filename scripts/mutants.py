@@ -84,6 +84,12 @@ AREAS: dict[str, tuple[str, str]] = {
         "packed data faults_files annotated_data faults_annotations",
     ),
 }
+# tests that call nothing: they hold defaults and constants, which are read on import
+VALUES = (
+    "tests/test_constants.py",
+    "tests/test_public_defaults.py",
+    "tests/test_published_constants.py",
+)
 OPERATORS = (
     "NumberReplacer",
     "ReplaceComparisonOperator",
@@ -242,16 +248,18 @@ class Campaign:
         RuntimeError for a test that fails without the mutant as well.
         """
         files = tests(self.copy, mutant.area)
-        for file in files:
+        for file in (*VALUES, *files):
             if not self.reach.learn(self.copy, file, end - time.monotonic()):
                 return None
         path = self.copy / mutant.path
         original = path.read_text(encoding="utf-8")
         reached_by = self.reach.tests(files, mutant.path, original, mutant.place[0])
+        values = [test for test in self.reach.seconds if test.partition("::")[0] in VALUES]
+        first = [*values, *(test for test in reached_by if test not in values)]
         begin = time.monotonic()
         try:
             self._write(path, text)
-            status, failed = run_tests(self.copy, reached_by, end - begin)
+            status, failed = run_tests(self.copy, first, end - begin)
         finally:
             self._write(path, original)
         seconds = time.monotonic() - begin
@@ -325,14 +333,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def report(seed: int, outcomes: Sequence[Outcome]) -> None:
     """Print the share of those that a fast test reaches, and whatever was not caught."""
-    reached = [outcome for outcome in outcomes if outcome.tests]
+    reached = [outcome for outcome in outcomes if outcome.tests or outcome.caught_by]
     caught = sum(bool(outcome.caught_by) for outcome in reached)
     share = f", {caught / len(reached):.1%}" if reached else ""
     print(f"--seed {seed}: {caught} of {len(reached)} mutants caught{share}; survivors:")
     for outcome in reached:
         if not outcome.caught_by:
             print(f"  {shown(outcome)}")
-    alone = [outcome for outcome in outcomes if not outcome.tests]
+    alone = [outcome for outcome in outcomes if not outcome.tests and not outcome.caught_by]
     if alone:
         print(f"and {len(alone)} that no fast test of the area reaches:")
         for outcome in alone:
