@@ -8,6 +8,8 @@ from timed_engines.deployed import Deployed
 
 # random images that int8 is calibrated with; the speed does not depend on them
 CALIBRATION = 8
+# precisions that are exported beside float32, and compared with the model
+REDUCED = ("bf16", "int8")
 
 
 def prepare(args, size, folder, absent):
@@ -83,7 +85,7 @@ def prepare_exports(model, target, precisions, size, folder):
 
     folders = {
         precision: Path(folder, str(size), f"{target}_{precision}")
-        for precision in ("fp32", "int8")
+        for precision in ("fp32", *REDUCED)
     }
     if all(folders[precision].exists() for precision in precisions):
         return {}
@@ -93,21 +95,22 @@ def prepare_exports(model, target, precisions, size, folder):
     }
     missing = {}
     try:
-        if "int8" in precisions:
+        for reduced in (precision for precision in REDUCED if precision in precisions):
             try:
                 quantize.export_pair(
                     model,
                     TARGETS[target],
-                    folders,
+                    {precision: folders[precision] for precision in ("fp32", reduced)},
                     description,
                     (size, size),
                     images(size),
                     softmax=False,
+                    reduced=reduced,
                 )
-            except ExportError as error:  # int8 of random weights
-                missing[target, "int8"] = str(error)
+            except ExportError as error:  # of random weights
+                missing[target, reduced] = str(error)
         # the pair's float32 files are in the format that int8 needs, such as Paddle's
-        if TARGETS[target].int8_options or "int8" not in precisions:
+        if TARGETS[target].int8_options or not set(REDUCED) & set(precisions):
             export_classifier(
                 model,
                 TARGETS[target],

@@ -289,19 +289,23 @@ def test_dense_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_int8_too_far_from_the_model_leaves_out_itself_alone(part, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine, reduced", [("ours onnx", "int8"), ("ours paddle", "bf16")])
+def test_what_is_too_far_from_the_model_leaves_out_itself_alone(
+    part, tmp_path, monkeypatch, engine, reduced
+):
     def export_pair(*arguments, **options):
+        assert options["reduced"] == reduced and set(arguments[2]) == {"fp32", reduced}
         raise ExportError("too far")
 
     monkeypatch.setattr(int8, "export_pair", export_pair)
     args = (
         part("compare")
         .parser()
-        .parse_args(["--engines", "ours onnx", "ours onnx int8", "--size", "32"])
+        .parse_args(["--engines", engine, f"{engine} {reduced}", "--size", "32"])
     )
     absent = {}
     part("prepare").prepare(args, 32, str(tmp_path), absent)
-    assert absent == {"ours onnx int8": "too far"} and args.engines == ["ours onnx"]
+    assert absent == {f"{engine} {reduced}": "too far"} and args.engines == [engine]
 
 
 def test_unknown_models_are_refused(part, capsys):

@@ -50,6 +50,8 @@ ENGINES = {
     "ours onnx": _deployed("onnx", "fp32"),
     "ours openvino": _deployed("openvino", "fp32"),
     "ours paddle": _deployed("paddle", "fp32"),
+    "ours openvino bf16": _deployed("openvino", "bf16"),
+    "ours paddle bf16": _deployed("paddle", "bf16"),
     "ours openvino int8": _deployed("openvino", "int8"),
     "ours onnx int8": _deployed("onnx", "int8"),
     "ours paddle int8": _deployed("paddle", "int8"),
