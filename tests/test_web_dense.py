@@ -211,8 +211,11 @@ def folder(tmp_path_factory):
     return folder
 
 
+TOYS = {"detector": toy_detector, "segmentor": toy_segmentor}
+
+
 def exported(folder, name):
-    made = {"detector": toy_detector, "segmentor": toy_segmentor}.get(name)
+    made = TOYS.get(name)
     if not (folder / name).is_dir():
         made(folder / name, "onnx") if made else dense_export(folder / name, name)
     return folder / name
@@ -274,12 +277,31 @@ def without_masks(told):
     return [{key: value for key, value in one.items() if key != "mask"} for one in told]
 
 
-def assert_told(told, results):
-    """The page's JSON is that of `nextvit infer`, and of a segmentor the masks, too."""
+def assert_matched(found, expected):
+    """The same objects, whose scores may lie so near that another engine's sums order them anew."""
+    mask = pytest.importorskip("pycocotools.mask")
+    assert len(found) == len(expected)
+    for wanted in expected:
+        far = [np.abs(np.subtract(one["box"], wanted["box"])).max() for one in found]
+        (one,) = (found[i] for i in [int(np.argmin(far))])
+        assert min(far) < 0.1 and one["class_id"] == wanted["class_id"]
+        assert one["score"] == pytest.approx(wanted["score"], abs=2e-3)
+        assert ("mask" in one) == ("mask" in wanted)
+        if "mask" in one:
+            (overlap,) = mask.iou([one["mask"]], [wanted["mask"]], [0])[0]
+            assert overlap > 0.98 or mask.area(wanted["mask"]) == mask.area(one["mask"]) == 0
+
+
+def assert_told(told, results, exact=True):
+    """The page's JSON is that of `nextvit infer`, and of a segmentor the masks, too. exact: objects
+    are in the same order.
+    """
     mask = pytest.importorskip("pycocotools.mask")
     for one, result in zip(told, results, strict=True):
         expected = {**result.to_dict(), "file_name": one["file_name"]}
-        if "objects" in expected:
+        if "objects" in expected and not exact:
+            assert_matched(one.pop("objects"), expected.pop("objects"))
+        if "classes" not in expected:
             assert_alike(one, expected)
             continue
         for area in one["classes"]:
@@ -287,7 +309,7 @@ def assert_told(told, results):
         assert_alike({**one, "classes": without_masks(one["classes"])}, expected)
 
 
-def assert_pictures(folder, results):
+def assert_pictures(folder, results, exact=True):
     """The canvas holds the picture, enlarged, and over it the masks' or labels' colours."""
     for result in results:
         name = result.file_name.rpartition("/")[2]
@@ -296,7 +318,8 @@ def assert_pictures(folder, results):
             for kind in ("plain", "masks", "all")
         )
         assert np.array_equal(plain, grown(result.image.pixels()))
-        assert np.abs(masks - grown(drawn(result))).max() <= 3
+        wrong = np.abs(masks - grown(drawn(result))).max(axis=-1) > 3
+        assert wrong.mean() <= (0 if exact else 0.01)
         assert "objects" not in result.to_dict() or not len(result) or (whole != masks).any()
 
 
@@ -308,8 +331,7 @@ THRESHOLDS = ("1.5", "-0.1", "", "0.6", "1", "0.45")
 @pytest.mark.parametrize(
     "name",
     [
-        "detector",
-        "segmentor",
+        *TOYS,
         *(
             pytest.param(name, marks=pytest.mark.chain)
             for name in ("MaskRCNN", "DINO", "SemanticFPN", "UPerNet")
@@ -317,7 +339,9 @@ THRESHOLDS = ("1.5", "-0.1", "", "0.6", "1", "0.45")
     ],
 )
 def test_the_page_finds_what_nextvit_infer_finds(folder, tmp_path, name):
-    model, paths = exported(folder, name), sorted((folder / "scenes").iterdir())
+    model, exact = exported(folder, name), name in TOYS
+    images = folder / "scenes" if exact else folder / f"{name}_work" / "pictures"
+    paths = sorted(images.iterdir())
     results = results_of(model, paths)
     with built_page(prepared(model, tmp_path / "model"), tmp_path) as page:
         seen = driven(
@@ -330,19 +354,24 @@ def test_the_page_finds_what_nextvit_infer_finds(folder, tmp_path, name):
         )
     assert seen["problems"] == [] and seen["status"].endswith("classes.")
     assert all(url.startswith(page[0]) for url in seen["requests"])
-    assert_told(seen["told"], results)
-    assert_pictures(tmp_path, results)
+    assert_listed(seen)
+    assert_told(seen["told"], results, exact)
+    assert_pictures(tmp_path, results, exact)
+    assert seen["400"] == {"page": 400, "canvas": seen["400"]["canvas"]}
+    assert seen["1400"]["page"] == 1400 and 150 < seen["400"]["canvas"] <= 400
+    assert seen["bad"] == [seen["last"][0]["error"]] and "README.md: this is not" in seen["bad"][0]
+    if "typed" in seen and exact:
+        assert_thresholds(seen, results)
+
+
+def assert_listed(seen):
+    """Status, label of the picture and legend tell what the JSON does."""
     for photo, one in zip(seen["photos"], seen["told"], strict=True):
         assert photo["status"] == photo["label"]
         found = one.get("classes", one.get("objects"))
         listed = [row[0] for row in photo["legend"]]
         assert listed == [area["label_name"] for area in found] or "objects" in one
         assert set(listed) == {area["label_name"] for area in found}
-    assert seen["400"] == {"page": 400, "canvas": seen["400"]["canvas"]}
-    assert seen["1400"]["page"] == 1400 and 300 < seen["400"]["canvas"] <= 400
-    assert seen["bad"] == [seen["last"][0]["error"]] and "README.md: this is not" in seen["bad"][0]
-    if "typed" in seen:
-        assert_thresholds(seen, results)
 
 
 def assert_thresholds(seen, results):
