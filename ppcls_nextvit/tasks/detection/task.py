@@ -25,7 +25,7 @@ from .benchmark import measure
 from .export import export
 from .exported import exported_predictor
 from .metrics import Curve, coco_map, gathered, result_records
-from .mistakes import mistakes, mistakes_sheet
+from .mistakes import Mistake, mistakes, mistakes_sheet
 from .pictures import comparison_sheet
 from .predict import SCORE_SHOWN, check_post_process, predict, predictor
 from .quantize import quantize
@@ -136,7 +136,9 @@ class DetectionTask(ResumableTask):
         dataset, infer = self.eval_loader.dataset, self.config.Infer
         threshold = check_post_process(infer.PostProcess) if infer else SCORE_SHOWN
         names = class_names(self.config, dataset)
-        rows, judged, boxes = [], [], {}
+        rows: List[Tuple[np.ndarray, Any, Instances]] = []
+        judged: List[Tuple[List[Mistake], List[Mistake]]] = []
+        boxes: Dict[int, np.ndarray] = {}
         for index, size, found in islice(self.predictions(), IMAGES_JUDGED):
             truth = dataset.truth(index, size)
             if len(rows) < IMAGES_IN_REPORT:
