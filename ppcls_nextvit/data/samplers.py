@@ -146,14 +146,15 @@ class DistributedBatchSampler(BatchSampler):
     def order(self, epoch: int) -> Order:
         """(indices, occurrences) of this process in `epoch`, int64 [n] each."""
         indices = self.permutation(epoch)
-        occurrences = np.zeros(self.num_images, np.int64)
-        if self.training:
-            missing = -self.num_images % self.world_size
-            indices = np.concatenate([indices, indices[:missing]])
-            occurrences = np.concatenate([occurrences, np.ones(missing, np.int64)])
-        mine = slice(self.rank, None, self.world_size)
-        # not views, which would keep all processes' numbers in each
-        return np.ascontiguousarray(indices[mine]), np.ascontiguousarray(occurrences[mine])
+        rest = self.num_images % self.world_size
+        again = indices[:0]
+        if self.training and rest and self.rank >= rest:
+            again = indices[self.rank - rest : self.rank - rest + 1]
+        # a copy, not a view that would keep the numbers of all processes in each
+        mine = np.concatenate([indices[self.rank :: self.world_size], again])
+        occurrences = np.zeros(len(mine), np.int64)
+        occurrences[len(mine) - len(again) :] = 1
+        return mine, occurrences
 
 
 @SAMPLERS.register
