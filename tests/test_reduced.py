@@ -3,18 +3,22 @@ of an exported program.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
 from ppcls_nextvit import create_model
-from ppcls_nextvit.export.verify import TOLERANCES
+from ppcls_nextvit.export.opened import Opened
+from ppcls_nextvit.export.verify import TOLERANCES, Signature
 from ppcls_nextvit.models.segmentors.inference import segment
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.base import QuantizeRequest
 from ppcls_nextvit.tasks.detection.quantize import ExportedDetector
+from ppcls_nextvit.tasks.inputs import InputImage
 from ppcls_nextvit.tasks.reduced import _table, calibration_images
+from ppcls_nextvit.tasks.segmentation.exported import exported_predictor
 from ppcls_nextvit.tasks.segmentation.quantize import ExportedSegmentor
 from support.paths import ROOT
 from support.programs import program_at
@@ -167,6 +171,32 @@ def test_a_detector_is_reduced_up_to_its_neck(tmp_path, monkeypatch, capsys):
     assert 0 <= report["int8"]["box_map"] <= 1 and described["Export"]["precision"] == "int8"
     assert described["Export"]["outputs"] == ["objects", "masks"]
     assert "| int8 to fp32 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "precision, resized, answers",
+    [("fp32", False, "labels"), ("fp32", True, "logits"), ("int8", False, "logits")],
+)
+def test_a_segmentor_s_labels_are_the_program_s_where_they_are_exact(precision, resized, answers):
+    """Here its labels say 1 and its scores 0."""
+    transforms = [{"Resize": {"scale": [64, 64]}}] if resized else []
+    description = {
+        "Export": {"precision": precision},
+        "PreProcess": {
+            "transform_ops": [*transforms, {"Normalize": {}}, {"Pad": {"size": [64, 64]}}]
+        },
+        "PostProcess": {"label_list": ["a", "b"]},
+        "Model": {"input": {"min_size": 32}},
+    }
+    logits = np.zeros((1, 2, 16, 16), np.float32)
+    logits[:, 0] = 1
+    told = {"labels": np.ones((1, 64, 64), np.int32), "logits": logits}
+    signature = Signature({"x": (None, 3, None, None)}, ("labels", "logits"))
+    opened = Opened(Path("folder"), description, signature, lambda batch: told)
+    image = InputImage("one", content=np.zeros((40, 50, 3), np.uint8))
+    (result,) = exported_predictor(opened).predict([image])
+    assert result.labels.shape == (40, 50) and result.labels.dtype == np.int64
+    assert np.unique(result.labels).tolist() == [int(answers == "labels")]
 
 
 def test_the_benchmark_of_exports_tells_the_parts_apart():

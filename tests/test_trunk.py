@@ -10,6 +10,7 @@ import pytest
 from paddle import nn
 
 from ppcls_nextvit.export import TARGETS
+from ppcls_nextvit.export.onnx import to_onnx
 from ppcls_nextvit.export.trunk import WithTrunk, trunk_of
 from ppcls_nextvit.export.verify import ExportError, Signature, eager
 
@@ -110,6 +111,19 @@ def openvino_file(folder):
     constants = [x.get_data() for x in operators if x.get_type_name() == "Constant"]
     names = [x.get_any_name() for x in model.outputs]
     return constants, {x.get_type_name() for x in operators}, names
+
+
+def test_a_model_whose_types_do_not_fit_is_refused(toy, monkeypatch):
+    """As those of Mask2Former in fp16, whose converter leaves float32 beside float16."""
+    pytest.importorskip("paddle2onnx", reason="needs the extra onnx")
+    import onnx
+
+    def wrong(model, full_check):
+        raise onnx.shape_inference.InferenceError("B has inconsistent type\nand more")
+
+    monkeypatch.setattr(onnx.checker, "check_model", wrong)
+    with pytest.raises(ExportError, match="has no right ONNX in fp32: B has inconsistent type$"):
+        to_onnx(toy.body, Signature({"image": (1, 3, 8, 8)}, ("y",)))
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

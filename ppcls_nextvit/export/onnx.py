@@ -61,7 +61,11 @@ def to_onnx(layer: Callable, signature: Signature, precision: str = "fp32") -> A
     if precision == "fp16":
         model = reduced(model, signature, _half)
     model.producer_name, model.graph.name = "ppcls_nextvit", STEM
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.shape_inference.InferenceError as error:
+        told = str(error).splitlines()[0]
+        raise ExportError(f"this model has no right ONNX in {precision}: {told}") from None
     return model
 
 

@@ -28,6 +28,8 @@ def exported_predictor(opened: Opened) -> ImagePredictor:
         names = [str(name) for name in told["PostProcess"]["label_list"]]
         transforms = told["PreProcess"]["transform_ops"]
         least = int(told["Model"]["input"]["min_size"])
+        # in lower precision the best of two near classes is not told
+        exact = told["Export"]["precision"] == "fp32"
         ((key, shape),) = opened.signature.inputs.items()
         batch, _, height, width = shape
     pipeline = JointPipeline(transforms, f"{where}: transform_ops")
@@ -40,9 +42,13 @@ def exported_predictor(opened: Opened) -> ImagePredictor:
                 f"{image.name}: {array.shape[2]} x {array.shape[3]} pixels when transformed; the "
                 f"exported program takes {height} x {width}"
             )
-        logits = opened({key: np.repeat(array, batch or 1, axis=0)})["logits"][0]
+        outputs = opened({key: np.repeat(array, batch or 1, axis=0)})
+        if exact and tuple(size) == pixels.shape[:2]:
+            # not resized: the program has told the labels
+            labels = outputs["labels"][0, : size[0], : size[1]].astype(np.int64)
+            return SegmentationResult(image, labels, names)
         labels = best_class(
-            paddle.to_tensor(logits), array.shape[2:], size, pixels.shape[:2]
+            paddle.to_tensor(outputs["logits"][0]), array.shape[2:], size, pixels.shape[:2]
         ).numpy()
         return SegmentationResult(image, labels, names)
 
