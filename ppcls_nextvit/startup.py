@@ -20,11 +20,12 @@ __all__ = ["cores", "is_chosen", "prepare", "threads", "threads_text"]
 THREADS = "OMP_NUM_THREADS"
 CHOSEN = "PPCLS_NEXTVIT_THREADS"  # what stands in THREADS because this module chose it
 CGROUPS, PROC = Path("/sys/fs/cgroup"), Path("/proc")
-# Warnings of Python's, by their beginning: at import (a compiler cache for custom operators), and
-# at each first training step.
+# Warnings of Python's, by their beginning: at import (a compiler cache for custom operators), at
+# each first training step, and of an optimiser that has no state.
 WARNINGS = (
     "No ccache found",
     "When training, we now always track global mean and variance",
+    "The input state dict is empty, no need to save",
 )
 NOTICES = ("WARNING: OMP_NUM_THREADS set to ", "PLEASE USE OMP_NUM_THREADS WISELY.")
 
