@@ -143,11 +143,11 @@ def write_class_names(config: Config, dataset: Any, directory: Union[str, Path])
         path.unlink(missing_ok=True)
 
 
-def _compare_with_resumed(config: Config, dataset: Any) -> None:
-    """ConfigError where the run that goes on numbered its classes differently: nothing else would
-    tell.
+def _compare_with_resumed(config: Config, prefix: str, dataset: Any) -> None:
+    """ConfigError where the run that saved `prefix` numbered its classes differently: nothing else
+    would tell.
     """
-    path, names = Path(config.Global.checkpoints).parent / CLASS_NAMES, _own_names(config, dataset)
+    path, names = Path(prefix).parent / CLASS_NAMES, _own_names(config, dataset)
     if names is None or not path.is_file():
         return
     theirs, ours = (text.splitlines() for text in (read_text(path), class_names_text(names)))
@@ -188,7 +188,7 @@ def build_loaders(config: Config, processes: Processes, training: bool) -> List[
     names_file = NamesFile(path, class_names(config)) if path and training else None
     check_data(train, evaluation, names_file, speaks=processes.is_main)
     if training and config.Global.checkpoints:
-        _compare_with_resumed(config, train)
+        _compare_with_resumed(config, config.Global.checkpoints, train)
     if training and evaluation is not None and config.Infer and processes.is_main:
         evaluated = config.section("DataLoader.Eval.dataset").get("transform_ops")
         compare_transforms(evaluated, config.Infer.transforms)
