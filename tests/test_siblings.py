@@ -69,6 +69,7 @@ KNOWN = {
     },
     "ppcls_nextvit/export/lite.py": {"np.load": EXPORTED, "subprocess.run": TOOL},
     "ppcls_nextvit/export/onnx.py": {"onnx.load": EXPORTED},
+    "ppcls_nextvit/export/opened.py": {"yaml.safe_load": "plain data alone"},
     "ppcls_nextvit/export/quantize.py": {"onnx.load": EXPORTED},
     "ppcls_nextvit/hosts/__init__.py": {"importlib.import_module": OURS},
     "ppcls_nextvit/hosts/__main__.py": {"runpy.run_module": TOOL, "runpy.run_path": TOOL},

@@ -55,7 +55,16 @@ GUARDED = {
     "deploy/serving/startup.py": {"os.sched_getaffinity": "an AttributeError is caught"},
     "ppcls_nextvit/startup.py": {"os.sched_getaffinity": "an AttributeError is caught"},
     "scripts/mutant_tests.py": dict.fromkeys(
-        ("os.WNOHANG", "os.fork", "os.killpg", "os.setsid", "signal.SIGKILL", "signal.alarm"),
+        (
+            "os.WNOHANG",
+            "os.fork",
+            "os.killpg",
+            "os.setsid",
+            "signal.SIGALRM",
+            "signal.SIGKILL",
+            "signal.alarm",
+            "signal.setitimer",
+        ),
         "of the project's developers, on Linux and macOS",
     ),
 }
