@@ -20,6 +20,7 @@ from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import RunLog, read_figures
 from ppcls_nextvit.engine.progress import Pace, Progress, StopSignal
 from ppcls_nextvit.engine.resume import Plan, read_saved
+from ppcls_nextvit.engine.saves import Saves
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config, train
@@ -132,7 +133,8 @@ def test_it_goes_on_within_an_epoch_too_but_not_in_another_order(first, tmp_path
     assert train(config) == 0
     assert [line["update"] for line in read_figures(config.output_dir)] == [3, 13, 14, 15, 16]
     said = (config.output_dir / "train.log").read_text()
-    assert "batches 2 (now 8): the run goes on, but will not equal an uninterrupted one" in said
+    differ = "batches 2 (now 8), batch_images 8 (now 2)"
+    assert f"{differ}: the run goes on, but will not equal an uninterrupted one" in said
     assert "epoch 2 that is done, 1 of 2 batches, is taken for 4 of 8, after the same im" in said
     with pytest.raises(CheckpointError, match=r"middle of an epoch with seed 0 \(now 1\)"):
         train(resumed(first, tmp_path / "b", *given, "Global.seed=1"))
@@ -169,14 +171,13 @@ class Second(Processes):
 
 def test_machines_that_see_other_checkpoints_do_not_begin():
     """Each reads it from its own disk, which may be another one's copy, or have none."""
-    run = SimpleNamespace(config=SimpleNamespace(Global=SimpleNamespace(checkpoints="out/latest")))
-    run.processes = Second([3, 0, 8])
-    loop.Run._check_same(run, 3, 0, 8)
+    saves = SimpleNamespace(last="out/latest", processes=Second([3, 0, 8]))
+    Saves.check_same(saves, 3, 0, 8)
     with pytest.raises(CheckpointError, match="process 1 has out/latest.*on a disk that all mach"):
-        loop.Run._check_same(run, 2, 0, 4)
-    run.processes = Second([1])
+        Saves.check_same(saves, 2, 0, 4)
+    saves.processes = Second([1])
     with pytest.raises(CheckpointError, match="not all processes have the same checkpoint"):
-        loop.Run._check_same(run, False)
+        Saves.check_same(saves, False)
 
 
 ODD = ("2", None, [], {}, 1.5, True, -1, 10**30, math.nan, np.zeros(3))
@@ -261,7 +262,7 @@ def test_a_damaged_file_is_one_line_that_names_the_set(run, parts, tmp_path, suf
     changed = pickle.dumps(CHANGES[change](parts[suffix]), 4)
     (tmp_path / f"set{suffix}").write_bytes(changed)
     with pytest.raises(ValueError, match=f"cannot resume from {prefix}: ") as caught:
-        run._resume(str(prefix))
+        run.saves.resume(str(prefix), run.batches)
     assert "\n" not in str(caught.value)
     assert (tmp_path / f"set{suffix}").read_bytes() == changed
 
@@ -304,19 +305,19 @@ def test_any_damage_to_a_set_is_one_line(run, parts, tmp_path):
         right = path.read_bytes()
         path.write_bytes(changed(parts[suffix], rng))
         try:
-            run._resume(str(prefix))
+            run.saves.resume(str(prefix), run.batches)
         except ValueError as error:
             assert_one_line(error, f"cannot resume from {prefix}: ")
             refused += 1
         path.write_bytes(right)
     assert refused > many(10) // 3
-    run._resume(str(prefix))
+    run.saves.resume(str(prefix), run.batches)
 
 
 @pytest.mark.slow  # whole runs
 def test_a_whole_set_is_resumed_from(run, parts, tmp_path):
     save_checkpoint(tmp_path / "set", parts)
-    run._resume(str(tmp_path / "set"))
+    run.saves.resume(str(tmp_path / "set"), run.batches)
     assert (run.progress.epoch, run.progress.update) == (3, 4)
 
 
@@ -328,16 +329,16 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", ["best_model", "epoch_1", "latest"])
 def test_each_evaluation_is_logged_once_after_a_kill(tmp_path, monkeypatch, moment):
     config = quick(tmp_path, "Global.eval_during_train=True", EMA={"decay": 0.5})
-    save, saves = loop.Run._save, []
+    save, saves = Saves.save, []
 
-    def dying(run, name, *rest):
+    def dying(of, name, *rest):
         saves.append(name)
         if name == moment and saves.count("latest") >= 1 + (moment == "latest"):
             raise Killed
-        save(run, name, *rest)
+        save(of, name, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_save", dying)
+        patch.setattr(Saves, "save", dying)
         with pytest.raises(Killed):
             train(config)
     assert [line["kind"] for line in read_figures(config.output_dir)][2:] == ["eval", "eval_ema"]

@@ -5,34 +5,30 @@ import json
 import math
 import signal
 import time
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import numpy as np
 import paddle
 
 from ..config import Config, dump_config
 from ..data.workers import LostWorkerError
-from ..files import described, parsing
+from ..files import described
 from ..schema import ConfigError
-from ..startup import threads_text
-from ..weights import load_weights, read_file
-from .checkpoint import CheckpointError, recover, save_checkpoint, set_aside
-from .curves import draw_curves, pyplot
-from .disk import check_disk, set_bytes
-from .distributed import start_processes, statistics_of, synchronise_batch_norms
+from .curves import pyplot
+from .distributed import start_processes, synchronise_batch_norms
 from .ema import EMA
+from .lines import bar_text, evaluation_line, memory_figure, step_line, what_begins
 from .lock import own_folder
-from .log import RunLog, environment, memory_text, peak_memory_mb
+from .log import RunLog, environment
 from .logger import logger
-from .optim import build_optimizer, load_optimizer_state, optimizer_state
-from .page import Table, write_page
+from .optim import build_optimizer
 from .peers import LOST, LostProcessError
+from .pictures import draw_end
 from .precision import cpu_math, evaluates_low, float32_state, mixed_precision
 from .progress import LossWindow, Progress, StopCheck, Stopped, StopSignal, duration
-from .resume import Plan, read_saved
+from .resume import Plan
+from .saves import Saves, State
 from .schedule import build_schedule
 from .trackers import FOLDERS
 
@@ -92,7 +88,7 @@ class Run:
         self.batches = min(
             len(self.task.train_loader), settings.iter_per_epoch or len(self.task.train_loader)
         )
-        self.plan = Plan(
+        plan = Plan(
             settings.seed,
             processes.world_size,
             self.batches,
@@ -100,7 +96,7 @@ class Run:
             self.task.train_loader.batch_size * processes.world_size,
         )
         self.schedule = build_schedule(
-            config.Optimizer.get("lr", {}), settings.epochs, self.plan.pace.updates
+            config.Optimizer.get("lr", {}), settings.epochs, plan.pace.updates
         )
         optimizer = build_optimizer(config.Optimizer, self.task.model)
         self.task.model, self.optimizer, self.scaler, self.autocast = mixed_precision(
@@ -112,21 +108,28 @@ class Run:
         if evaluates_low(config.AMP):
             self.task.eval_autocast = self.autocast
         self.ema = EMA(self.task.model, config.EMA.decay) if config.EMA else None
-        self.progress = Progress()
+        self.state = State(
+            self.task.model,
+            self.optimizer,
+            self.scaler,
+            self.schedule,
+            self.ema,
+            Progress(),
+            plan,
+        )
         self.told_to_stop = StopCheck(processes, self._must_stop)
-        # whether best_model is this run's
-        self.saved_best = False
-        # of this run: an older one may have left its own here
-        self.last_saved = settings.checkpoints
+        self.saves = Saves(self.directory, processes, self.state)
+        self.saves.last = settings.checkpoints
         goes_on = bool(settings.checkpoints) and self._is_here(settings.checkpoints)
         if processes.is_main:
-            self._check_folder(replaces=goes_on or overwrite)
-        self._check_same(bool(settings.checkpoints))
+            numbered = settings.epochs // settings.save_interval if settings.save_interval else 0
+            self.saves.check_folder(settings.eval_during_train, numbered, goes_on or overwrite)
+        self.saves.check_same(bool(settings.checkpoints))
+        position = 0.0
         if settings.checkpoints:
-            self._resume(settings.checkpoints)
-            self._check_same(self.progress.epoch, self.progress.batch, self.progress.update)
+            position = self.saves.resume(settings.checkpoints, self.batches)
         if goes_on:
-            log.forget_after(*self._resumed_at)
+            log.forget_after(self.progress.epoch, position)
         else:
             processes.barrier()  # all have read the weights that may lie in the folder
             log.start_anew(overwrite)
@@ -136,71 +139,19 @@ class Run:
             (self.directory / "environment.json").write_text(
                 json.dumps(environment(processes), indent=1), encoding="utf-8"
             )
-        self._say_what_begins()
-        self._saved_at = self.progress.epoch, self.progress.batch
-        self._statistics = statistics_of(self.task.model) if processes.many else []
-        self._after_step()
+        trained = sum(parameter.size for parameter in self.trained)
+        what_begins(config, self.task, processes, self.batches, trained)
         if settings.to_static:
             self.task.model = paddle.jit.to_static(self.task.model, full_graph=True)
 
-    def _say_what_begins(self):
-        """Model, device, data and where it all goes, a line each."""
-        settings, processes, loader = self.config.Global, self.processes, self.task.train_loader
-        logger.info(
-            "%s: %.2f M trained parameters; %s, %d process%s%s",
-            self.config.Arch.name,
-            sum(p.size for p in self.trained) / 1e6,
-            processes.device,
-            processes.world_size,
-            "es" * processes.many,
-            f", {threads_text()}" if processes.device == "cpu" else "",
-        )
-        channels, height, width = settings.image_shape
-        workers = loader.options.num_workers
-        logger.info(
-            "%d training images, %d a step, %d x %d x %d; %d worker%s; %s",
-            loader.num_images,
-            loader.batch_size * settings.update_freq * processes.world_size,
-            channels,
-            height,
-            width,
-            workers,
-            "s" * (workers != 1),
-            f"{self.task.eval_loader.num_images} evaluation images"
-            if self.task.eval_loader
-            else "no evaluation",
-        )
-        logger.info(
-            "%d epochs of %d batches; output in %s", settings.epochs, self.batches, self.directory
-        )
-
-    def _check_same(self, *place):
-        """CheckpointError unless all processes begin at the same place: each reads the checkpoint
-        from its own machine's disk.
-        """
-        first = self.processes.sum(np.array(place) * self.processes.is_main)
-        if self.processes.any(list(first) != list(place)):
-            raise CheckpointError(
-                f"not all processes have the same checkpoint to go on from (process "
-                f"{self.processes.rank} has {self.config.Global.checkpoints}); let "
-                f"Global.output_dir be on a disk that all machines share, or copy it to all of them"
-            )
+    @property
+    def progress(self) -> Progress:
+        """Where the run is."""
+        return self.state.progress
 
     def _is_here(self, prefix):
         """Whether a checkpoint lies in this run's folder: then its run goes on."""
         return Path(prefix).resolve().parent == self.directory.resolve()
-
-    def _check_folder(self, replaces):
-        """CheckpointError before the first step for a damaged journal, which would end the run at
-        its first save, and for a disk without room. replaces: whether what is there gives way.
-        """
-        settings = self.config.Global
-        for journal in self.directory.glob("*.journal"):
-            recover(journal.with_suffix(""))
-        size = set_bytes(self.task.model, self.optimizer, self.ema is not None)
-        kept = ["latest"] + ["best_model"] * settings.eval_during_train
-        others = settings.epochs // settings.save_interval if settings.save_interval else 0
-        check_disk(self.directory, size, kept, others, replaces)
 
     def finish(self) -> int:
         """Every epoch that is left, then the pictures. Returns the exit status."""
@@ -220,7 +171,14 @@ class Run:
         if not finished:
             return self._stopped()
         if self.processes.is_main:
-            self._draw()
+            draw_end(
+                self.directory,
+                self.config.Arch.name,
+                self.task,
+                self.progress.best_so_far,
+                self.config.Global.eval_during_train and not self.processes.many,
+                self.stop,
+            )
         if self.task.train_loader.bad_images:
             logger.warning("%d bad training images were skipped", self.task.train_loader.bad_images)
         logger.info("done in %s; %s", duration(time.time() - started), self.progress.best_so_far)
@@ -245,16 +203,16 @@ class Run:
             )
             if stops or due:
                 # before a long evaluation; resuming would go on with that
-                self._save("latest")
+                self.saves.save("latest")
             if stops:
                 return False
             best = self._evaluate() if due else None
             progress.epoch, progress.batch = epoch + 1, 0
             if best is not None:
-                self._save("best_model", best, progress.best_weights)
+                self.saves.save("best_model", best, progress.best_weights)
             if settings.save_interval and epoch % settings.save_interval == 0:
-                self._save(f"epoch_{epoch}")
-            self._save("latest")
+                self.saves.save(f"epoch_{epoch}")
+            self.saves.save("latest")
             if self.processes.any(self._must_stop()) and epoch < settings.epochs:
                 return False
             if due and self._waited_enough(epoch):
@@ -270,32 +228,6 @@ class Run:
             return False
         logger.info("no better evaluation for %d epochs (Global.patience): the run ends", patience)
         return True
-
-    def _draw(self):
-        """The pictures of a run that is done, whatever becomes of them."""
-        pictures = {
-            "curves.png": partial(
-                draw_curves, self.directory, self.task.shown, self.task.best_metric
-            )
-        }
-        if self.config.Global.eval_during_train and not self.processes.many:
-            pictures["pictures of the evaluation"] = partial(self.task.report, self.directory)
-        tables: Dict[str, Table] = {}
-        summary = f"{self.task.best_metric}: {self.progress.best_so_far}"
-        pictures["report.html"] = partial(
-            write_page, self.directory, self.config.Arch.name, summary, tables
-        )
-        for name, draw in pictures.items():
-            try:
-                with self.stop.at_once():
-                    tables.update(draw() or {})
-            except Stopped:
-                logger.warning("%s: not drawn, because of signal %d", name, self.stop.number)
-            except Exception as error:  # of any kind: the run itself is done and saved
-                expected = isinstance(error, (ValueError, OSError, ImportError))
-                logger.warning(
-                    "%s: could not be drawn: %s", name, described(error), exc_info=not expected
-                )
 
     def _train_epoch(self, epoch):
         """What is left of one epoch, or as much of it as a signal allows."""
@@ -333,7 +265,7 @@ class Run:
                 if self.ema:
                     self.ema.update(progress.update)
                 progress.batch += group
-                self._after_step()
+                self.saves.after_step()
                 bar.update(group)
                 if (
                     progress.update % settings.print_batch_step == 0
@@ -349,48 +281,25 @@ class Run:
             raise FloatingPointError(
                 f"the loss is {loss} at epoch {epoch}, batch {batch} (step "
                 f"{self.progress.update + 1}, learning rate "
-                f"{lr:.3g}); last good checkpoint: {self.last_saved or 'none yet'}. Lower the "
+                f"{lr:.3g}); last good checkpoint: {self.saves.last or 'none yet'}. Lower the "
                 f"learning rate, clip "
                 "gradients or check the data"
             )
 
     def _log(self, figures, epoch, lr, bar):
-        progress, epochs = self.progress, self.config.Global.epochs
-        memory = peak_memory_mb(self.processes.device)
-        position = round(epoch - 1 + progress.batch / self.batches, 6)
+        """Figures to log.jsonl, the bar and a line."""
         self.log.figures(
             "train",
-            update=progress.update,
+            update=self.progress.update,
             epoch=epoch,
-            position=position,
+            position=round(epoch - 1 + self.progress.batch / self.batches, 6),
             lr=lr,
-            **({} if memory is None else {"memory_mb": round(memory)}),
+            **memory_figure(self.processes.device),
             **figures,
         )
         shown = {name: f"{figures[name]:.4f}" for name in self.task.shown}
-        bar.set_postfix_str(
-            " ".join(
-                [
-                    f"loss {figures['loss']:.3f}",
-                    *[f"{name} {value}" for name, value in list(shown.items())[:1]],
-                    f"{figures['images_per_s']:.3g} img/s",
-                    f"eta {duration(figures['eta_s'])}",
-                ]
-            )
-        )
-        logger.info(
-            "epoch %d/%d batch %d/%d loss %.4f%s lr %.3g %.1f img/s eta %s%s",
-            epoch,
-            epochs,
-            progress.batch,
-            self.batches,
-            figures["loss"],
-            "".join(f" {name} {value}" for name, value in shown.items()),
-            lr,
-            figures["images_per_s"],
-            duration(figures["eta_s"]),
-            f" memory {memory_text(memory)}" if self.config.Global.print_mem_info else "",
-        )
+        bar.set_postfix_str(bar_text(figures, shown))
+        step_line(self.progress, self.config, self.batches, lr, figures, shown)
 
     def _evaluate(self):
         """Evaluate raw and averaged weights. Returns the state dict that became the best so far, or
@@ -412,16 +321,7 @@ class Run:
                     epoch=progress.epoch,
                     **result,
                 )
-                logger.info(
-                    "epoch %d evaluation (%s weights): %s",
-                    progress.epoch,
-                    kind,
-                    ", ".join(
-                        f"{name} {value:.4f}"
-                        for name, value in result.items()
-                        if isinstance(value, float)
-                    ),
-                )
+                evaluation_line(progress.epoch, kind, result)
                 value = result[self.task.best_metric]
                 if kind == "raw":
                     self.schedule.observe(progress.epoch, value)
@@ -432,58 +332,18 @@ class Run:
                     best = float32_state(self.task.model)
         return best
 
-    def _save(self, name, weights=None, kind="raw"):
-        """Write a checkpoint set, for which all processes wait; `weights` may stand for the model's
-        own, being of `kind` 'raw' or 'ema'.
-        """
-        self._write(name, weights, kind)
-        self.processes.barrier()
-
-    def _write(self, name, weights=None, kind="raw"):
-        if self.processes.is_main:
-            if name == "best_model":
-                self._keep_a_better_one(self.directory / name)
-            states = {
-                **asdict(self.progress),
-                **asdict(self.plan),
-                "weights": kind,
-                "scaler": self.scaler.state_dict(),
-                "schedule": self.schedule.state_dict(),
-            }
-            parts = {
-                ".pdparams": weights or float32_state(self.task.model),
-                ".pdopt": optimizer_state(self.optimizer, self.task.model),
-                ".pdstates": states,
-            }
-            save_checkpoint(
-                self.directory / name, {**parts, ".pdema": self.ema.state()} if self.ema else parts
-            )
-        if name == "latest":
-            self.last_saved = self.directory / name
-            self._saved_at = self.progress.epoch, self.progress.batch
-
-    def _after_step(self):
-        """Keep BatchNorm's statistics: the next step changes them before its gradients are there,
-        and ends in between if a process is lost.
-        """
-        self._kept_statistics = [tensor.clone() for tensor in self._statistics]
-
     def _end_without(self, lost):
         """After another process was lost: process 0 saves the last whole step as `latest`, which
         needs no other. Returns the exit status.
         """
-        progress = self.progress
-        if not self.processes.is_main:
+        if self.processes.is_main:
+            self.saves.save_alone()
+        else:
             self.processes.peers.let_first_end()
-        # in an evaluation all was saved before
-        elif self._saved_at != (progress.epoch, progress.batch):
-            for tensor, kept in zip(self._statistics, self._kept_statistics):
-                tensor.set_value(kept)
-            self._write("latest")
         logger.error(
             "error: %s; the run ends; resume with -o Global.checkpoints=%s",
             lost,
-            self.last_saved or "(nothing was saved yet)",
+            self.saves.last or "(nothing was saved yet)",
         )
         self.processes.end(str(lost))
         return LOST
@@ -508,58 +368,6 @@ class Run:
             self.directory / "latest",
         )
         return 128 + number
-
-    def _keep_a_better_one(self, prefix):
-        """Before this run's first best_model: one that is there and better stays, under another
-        name.
-        """
-        if self.saved_best or not prefix.with_suffix(".pdparams").exists():
-            self.saved_best = True
-            return
-        try:
-            best = Progress.from_states(read_file(prefix.with_suffix(".pdstates"))).best
-        except (ValueError, KeyError, TypeError, OSError):  # it is not a set of ours
-            best = math.inf
-        if best > self.progress.best:
-            told = "" if best == math.inf else f" and better ({best:.4f})"
-            kept = set_aside(prefix)
-            logger.warning(
-                "%s is another run's%s; it is kept as %s, before this run's (%.4f) replaces it",
-                prefix,
-                told,
-                kept.name,
-                self.progress.best,
-            )
-        self.saved_best = True
-
-    def _resume(self, prefix):
-        """Load a checkpoint set into everything. CheckpointError for another run's or another
-        format's set.
-        """
-        if self.processes.is_main:
-            # one process alone may finish an interrupted save
-            recover(prefix)
-        self.processes.barrier()
-        saved = read_saved(prefix, self.plan, self.ema is not None)
-        with parsing(f"cannot resume from {prefix}", CheckpointError):
-            load_weights(self.task.model, saved.weights)
-            load_optimizer_state(self.optimizer, self.task.model, saved.optimizer)
-            self.schedule.load_state_dict(saved.schedule)
-            # empty: the run had none so far, as on a CPU
-            if self.scaler.is_enable() and saved.scaler:
-                self.scaler.load_state_dict(saved.scaler)
-            if self.ema:
-                self.ema.load_state(saved.ema)
-        self.progress = saved.progress
-        self._resumed_at = saved.progress.epoch, saved.position
-        logger.info(
-            "resumed from %s: epoch %d, batch %d of %d, %s",
-            prefix,
-            self.progress.epoch,
-            self.progress.batch,
-            self.batches,
-            self.progress.best_so_far,
-        )
 
 
 def _step_seed(seed: int, update: int, position: int, rank: int) -> int:
