@@ -50,8 +50,7 @@ class MaskRCNN(Detector):
         "NonMaxSuppression, NonZero and RoiAlign, for which there are no rules",
         **dict.fromkeys(
             ("lite", "lite-x86"),
-            "Paddle (3.3.1) cannot write its sigmoid, sort and suppression as a .pdmodel, which "
-            "Paddle Lite reads",
+            "Paddle (3.3.1) cannot write its sigmoid as a .pdmodel, which Paddle Lite reads",
         ),
     }
     # those of its methods that are no network, for who measures them apart
