@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_nextvit.engine import curves, disk
+from ppcls_nextvit.engine import curves, disk, pictures
 from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import load_checkpoint
 from ppcls_nextvit.engine.distributed import Processes
@@ -193,7 +193,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, erro
     def failing(*arguments):
         raise error
 
-    monkeypatch.setattr(loop, "draw_curves", failing)
+    monkeypatch.setattr(pictures, "draw_curves", failing)
     monkeypatch.setattr(ClassificationTask, "report", failing)
     config = quick(tmp_path)
     assert train(config) == 0

@@ -1,6 +1,8 @@
 """startup.py: with how many threads programs compute, and that Paddle says nothing of it."""
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -140,3 +142,15 @@ def test_paddle_computes_so_and_says_nothing(first, told, expected):
     assert [*numbers, text.partition("(")[2].rstrip(")")] == expected
     if not first:
         assert done.stderr == ""
+
+
+def test_a_notice_alone_is_left_out_at_import_and_later():
+    """Log handlers that Paddle makes while it is imported keep the stream."""
+    real = io.StringIO()
+    stream = startup._WithoutNotices(real)
+    print("WARNING: OMP_NUM_THREADS set to 2, not 1. It may", file=stream)
+    print("PLEASE USE OMP_NUM_THREADS WISELY.", file=stream)
+    print(file=stream)
+    stream.write("PLEASE USE OMP_NUM_THREADS WISELY.\n")
+    logging.StreamHandler(stream).emit(logging.makeLogRecord({"msg": "said"}))
+    assert real.getvalue() == "\nsaid\n" and not stream.isatty()

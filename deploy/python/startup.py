@@ -8,7 +8,6 @@ By itself Paddle runs on one core unless OMP_NUM_THREADS is set before it is imp
 import contextlib
 import importlib.abc
 import importlib.util
-import io
 import os
 import sys
 import warnings
@@ -120,6 +119,28 @@ def _given() -> bool:
     return True
 
 
+class _WithoutNotices:
+    """A stream that leaves out Paddle's notices. Handlers of logs that Paddle makes while it is
+    imported keep it, so that it passes on all else, at once and later.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._ends_notice = False
+
+    def write(self, text: str) -> int:
+        """Write the text, unless it is a notice, or the end of the line that was one."""
+        ends_notice, self._ends_notice = self._ends_notice, text.startswith(NOTICES)
+        if self._ends_notice:
+            self._ends_notice = not text.endswith("\n")
+        elif not (ends_notice and text == "\n"):
+            self._stream.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class _QuietPaddle(importlib.abc.MetaPathFinder):
     """Finds Paddle, once, as the others do, and has it imported without its notices."""
 
@@ -133,13 +154,8 @@ class _QuietPaddle(importlib.abc.MetaPathFinder):
         execute = spec.loader.exec_module
 
         def quietly(module: Any) -> None:
-            said = io.StringIO()
-            try:
-                with contextlib.redirect_stderr(said):
-                    execute(module)
-            finally:
-                lines = said.getvalue().splitlines(keepends=True)
-                sys.stderr.writelines(line for line in lines if not line.startswith(NOTICES))
+            with contextlib.redirect_stderr(_WithoutNotices(sys.stderr)):
+                execute(module)
 
         spec.loader.exec_module = quietly  # type: ignore[method-assign]
         return spec
