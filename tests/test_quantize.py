@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -178,7 +179,10 @@ def test_the_layer_that_disturbs_most_stays_float(tmp_path, engine):
 
     images = two_branches(tmp_path / "a.onnx")
     (first, wide), (second, tame) = quantize.layer_sensitivity(tmp_path / "a.onnx", images, engine)
-    assert (wide, tame) == ("wide", "tame") and first > 0.3 and second < 0.02
+    # without these instructions ONNX Runtime's products of 8 bits reach the limit of 16
+    accurate = "vnni" in Path("/proc/cpuinfo").read_text() or engine != "onnxruntime"
+    assert (wide, tame) == ("wide", "tame") and first > 0.3
+    assert second < (0.02 if accurate else 0.2)
     assert quantize.quantize_onnx(tmp_path / "a.onnx", images, engine, keep_float=1) == ["wide"]
     graph = onnx.load(str(tmp_path / "a.onnx")).graph
     made_by = {name: node.op_type for node in graph.node for name in node.output}
