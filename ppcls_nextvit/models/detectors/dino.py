@@ -80,8 +80,7 @@ class DINO(Detector):
         "GatherElements, for which there are no rules",
         **dict.fromkeys(
             ("lite", "lite-x86"),
-            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which "
-            "Paddle Lite reads",
+            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads",
         ),
     }
     # those of its methods that are no network, for who measures them apart

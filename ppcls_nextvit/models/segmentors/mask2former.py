@@ -44,8 +44,7 @@ class Mask2Former(HoldsBackbone):
         "which there is no rule",
         **dict.fromkeys(
             ("lite", "lite-x86"),
-            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle "
-            "Lite reads",
+            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads",
         ),
     }
     # the arguments of a small one, for tests
