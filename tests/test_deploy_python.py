@@ -312,6 +312,7 @@ def test_a_strip_that_resizing_would_blow_up_is_refused(exported, model, tmp_pat
         "ResizeImage": {"resize_short": 256, "backend": "pil"}
     }
     (model / "inference.yml").write_text(yaml.safe_dump(description))
+    (model / "export.json").unlink()  # it describes the export that was
     Image.new("RGB", (50_000, 1)).save(tmp_path / "strip.png")
     assert deploy.main(["--model", str(model), "--images", str(tmp_path / "strip.png")]) == 1
     assert (
@@ -356,6 +357,7 @@ def test_images_of_several_sizes(exported, pictures, model, tmp_path, capsys):
         op for op in description["PreProcess"]["transform_ops"] if "ResizeImage" not in op
     ]
     (model / "inference.yml").write_text(yaml.safe_dump(description))
+    (model / "export.json").unlink()  # it describes the export that was
     assert (
         deploy.main(
             [
@@ -444,6 +446,12 @@ def flip_byte(path):
     path.write_bytes(data)
 
 
+def with_eleven_classes(folder):
+    text = (folder / "inference.yml").read_text()
+    (folder / "inference.yml").write_text(text.replace("class_num: 10", "class_num: 11"))
+    (folder / "export.json").unlink()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -472,9 +480,7 @@ def flip_byte(path):
             "inference.pdiparams: does not match inference.yml",
         ),
         (
-            lambda f: (f / "inference.yml").write_text(
-                (f / "inference.yml").read_text().replace("class_num: 10", "class_num: 11")
-            ),
+            with_eleven_classes,
             "10 class names for 11 classes",
         ),
         (
@@ -505,6 +511,7 @@ def test_program_that_this_paddle_cannot_read(model, tmp_path, capsys):
     description = yaml.safe_load((model / "inference.yml").read_text())
     description["Files"]["inference.json"]["sha256"] = hashlib.sha256(b'{"a": 1}').hexdigest()
     (model / "inference.yml").write_text(yaml.safe_dump(description))
+    (model / "export.json").unlink()  # it describes the export that was
     assert (
         deploy.main(["--model", str(model), "--images", str(clothes(tmp_path / "clothes", 1))]) == 1
     )
@@ -536,6 +543,7 @@ def test_unknown_transform_and_cuda_are_refused(exported, model, tmp_path, capsy
     description = yaml.safe_load((model / "inference.yml").read_text())
     description["PreProcess"]["transform_ops"].append({"Sharpen": {}})
     (model / "inference.yml").write_text(yaml.safe_dump(description))
+    (model / "export.json").unlink()  # it describes the export that was
     assert deploy.main(["--model", str(model), "--images", images]) == 1
     assert "unknown transform 'Sharpen'" in capsys.readouterr().err
 
