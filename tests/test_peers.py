@@ -183,21 +183,48 @@ one, other = joined(2)
 other.peers[0].connection.shutdown(socket.SHUT_RDWR)
 time.sleep(60)
 """
+# who has said its end goes on with what it likes, as a notebook does
+GOES_ON = """
+import socket, time
+from ppcls_nextvit.engine import peers
+from test_peers import joined, meeting
+
+peers.NOTICE_S = peers.END_S = 0.5
+one, other = joined(2)
+other.peers[0].connection.shutdown(socket.SHUT_RDWR)
+threads = [meeting(each) for each in (one, other)]
+for thread in threads:
+    thread.join(10)
+    assert "was lost" in thread.came
+for each in (one, other):
+    each.end("lost")
+time.sleep(3)
+"""
 
 
-@pytest.mark.slow  # Paddle's import
-def test_who_hangs_in_an_operation_is_ended():
-    """A process that cannot notice the loss, as in a kernel that waits for ever."""
+def run_of(code):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS],
+    return subprocess.run(
+        [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=55,
     )
+
+
+@pytest.mark.slow  # Paddle's import
+def test_who_hangs_in_an_operation_is_ended():
+    """A process that cannot notice the loss, as in a kernel that waits for ever."""
+    done = run_of(HANGS)
     assert done.returncode == peers.LOST
     assert "error: process " in done.stderr and "did not end by itself" in done.stderr
+
+
+@pytest.mark.slow  # Paddle's import
+def test_who_has_ended_its_run_is_left_alone():
+    done = run_of(GOES_ON)
+    assert done.returncode == 0, done.stderr
 
 
 def test_strangers_are_sent_away():

@@ -156,8 +156,9 @@ class Peers:
                     logger.warning("waiting for %s", ", ".join(map(str, late)))
 
     def noticed(self) -> LostProcessError:
-        """The loss, as an error to raise; from now on there is END_S to save and to end."""
-        self._must_end_by = time.monotonic() + END_S
+        """The loss, as an error to raise; from now on there is END_S to save and to `end`."""
+        if not self._ended:
+            self._must_end_by = time.monotonic() + END_S
         if not self.lost:
             ended = next(peer for peer in self.peers if peer.ended is not None)
             self.lost = f"{ended} ended before the others{f': {ended.ended}' * bool(ended.ended)}"
@@ -189,9 +190,12 @@ class Peers:
                 self._changed.wait_for(lambda: first.ended is not None, END_S)
 
     def end(self, reason: str = "") -> None:
-        """Tell the others that this process ends, and why if it is no ordinary end."""
+        """Tell the others that this process's run ends, and why if it is no ordinary end. What the
+        process does afterwards, as a notebook may, is its own business.
+        """
         if not self._ended:
             self._ended = True
+            self._must_end_by = float("inf")
             for peer in self.peers:
                 peer.send(f"end {' '.join(reason.split())}")
 
