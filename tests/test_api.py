@@ -80,7 +80,9 @@ def test_a_folder_gives_what_the_command_gives(model, photos, config, weights, t
 
 def test_every_way_to_give_images_gives_the_same(model, photos):
     paths = [photos / f"{index:05d}.png" for index in range(5)]
-    expected = probabilities(model.predict(photos))
+    expected = probabilities(model.predict(photos, batch_size=2))
+    # the compiled product sums in another order for another number of rows
+    np.testing.assert_allclose(probabilities(model.predict(photos)), expected, atol=1e-5)
     pictures = [Image.open(path) for path in paths]
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
     (photos / "list.txt").write_text("".join(f"{path.name}\n" for path in paths))
@@ -98,7 +100,7 @@ def test_every_way_to_give_images_gives_the_same(model, photos):
         [paths[:2], iter(arrays[2:])],
     ):
         found = model.predict(source, batch_size=2)
-        np.testing.assert_allclose(probabilities(found), expected, atol=1e-5)
+        np.testing.assert_allclose(probabilities(found), expected, atol=1e-6)
     assert [result.file_name for result in model.predict(arrays)][:2] == ["image_0", "image_1"]
 
 
