@@ -15,6 +15,7 @@ import pytest
 from ppcls_nextvit import ops
 from ppcls_nextvit.ops import building, loading
 
+from .goldens import max_difference
 from .paths import ROOT
 
 
@@ -35,9 +36,14 @@ def require_onednn():
         pytest.skip(f"this Paddle is built without {building.ONEDNN}")
 
 
-def result_and_gradients(function, arrays, settings, dtype="float32"):
-    """What it gives of the arrays as tensors, and their gradients of a weighted sum of that."""
-    tensors = [paddle.to_tensor(array.astype(dtype), stop_gradient=False) for array in arrays]
+def result_and_gradients(function, arrays, settings, dtype="float32", still=()):
+    """What it gives of the arrays as tensors, and their gradients of a weighted sum of that. still:
+    the numbers of those that want none.
+    """
+    tensors = [
+        paddle.to_tensor(array.astype(dtype), stop_gradient=number in still)
+        for number, array in enumerate(arrays)
+    ]
     out = function(*tensors, **settings)
     (out * paddle.cos(paddle.arange(out.size, dtype=dtype)).reshape(out.shape)).sum().backward()
     return [out, *(x.grad for x in tensors)]
@@ -47,6 +53,14 @@ def differences(found, expected):
     """The largest of each tensor, as a share of its scale."""
     pairs = [(a.numpy(), b.numpy()) for a, b in zip(found, expected, strict=True)]
     return [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs]
+
+
+def check_frozen(function, arrays, settings, still):
+    """Those of the numbers `still` get no gradient, the rest its own."""
+    whole = result_and_gradients(function, arrays, settings)[1:]
+    found = result_and_gradients(function, arrays, settings, still=still)[1:]
+    for number, (grad, expected) in enumerate(zip(found, whole, strict=True)):
+        assert grad is None if number in still else max_difference(grad, expected) == 0
 
 
 @contextlib.contextmanager
