@@ -25,6 +25,7 @@ STAGED = (
     "docs/**/*.ipynb",
     "deploy/*/README.md",
     "deploy/lite/*/README.md",
+    "deploy/training/*",
     "weight_conversion/README.md",
     "dataset/*/README.md",
     "test_tipc/README.md",
