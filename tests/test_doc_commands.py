@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from support.doc_sandbox import ROOT, blocks, make_template, run_page
+from support.doc_sandbox import ROOT, blocks, links, make_template, run_page, without_blocks
 
 # test_chinese_pages.py: no command of their own
 CHINESE = sorted([*ROOT.glob("README_ch.md"), *ROOT.glob("docs/zh_CN/*.md")])
@@ -60,11 +60,6 @@ def test_every_block_says_what_it_is(name):
         assert not block.text.startswith("$ "), f"{name}:{block.line}: no prompt signs"
 
 
-def without_blocks(page):
-    """The page's text without its fenced blocks."""
-    return re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-
-
 def anchors(page):
     """What may follow # in a link to the page: GitHub's names of its headings, -1, -2, ... added to
     those that occur again.
@@ -82,9 +77,7 @@ def anchors(page):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_leads_somewhere(name):
     page = NAMES[name]
-    for target, anchor in re.findall(
-        r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", re.sub("`[^`\n]*`", "", without_blocks(page))
-    ):
+    for target, anchor in links(page):
         other = page.parent / target if target else page
         assert not target.startswith("/") and other.exists(), f"{name} links to {target}"
         assert not anchor or anchor in anchors(other), (

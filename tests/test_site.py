@@ -9,6 +9,7 @@ import pytest
 from paddle import nn
 
 from ppcls_nextvit.schema import Registry
+from support.doc_sandbox import links
 from support.paths import ROOT
 from support.programs import program_at
 
@@ -51,6 +52,18 @@ def test_every_public_name_stands_in_a_page():
     assert not missing
     for name in ("NextViT_small", "RandCropImage", "Cosine", "MaskRCNN"):
         assert f"`{name}`" in text
+
+
+def test_what_the_pages_of_the_site_link_to_is_in_it(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the extra 'site'")
+    program_at("scripts/make_site.py").stage(tmp_path)
+    missing = [
+        (page.relative_to(tmp_path).as_posix(), target)
+        for page in sorted(tmp_path.rglob("*.md"))
+        for target, _ in links(page)
+        if not (page.parent / target).exists()
+    ]
+    assert missing == []
 
 
 def test_no_entry_is_empty():

@@ -156,6 +156,17 @@ def blocks(text):
 # The sandbox.
 
 
+def without_blocks(page):
+    """The page's text without its fenced blocks."""
+    return re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def links(page):
+    """(target, anchor) of every link of the page within the repository; either may be empty."""
+    text = re.sub("`[^`\n]*`", "", without_blocks(page))
+    return re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text)
+
+
 def make_template(folder):
     """A copy of the repository in `folder`, without what git ignores, its slow numbers made
     SMALLER, with tiny sets in the layouts of the large ones."""
