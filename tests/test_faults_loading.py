@@ -1,4 +1,4 @@
-"""Loading as it goes wrong: too little shared memory, workers that are lost."""
+"""Loading as it goes wrong: too little memory, errors in workers, workers that are lost."""
 
 import json
 import multiprocessing
@@ -8,11 +8,12 @@ import threading
 import time
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import build_loader
-from ppcls_nextvit.data.workers import local_processes
+from ppcls_nextvit.data.workers import Workers
 from support.faults import COUNT, box_of, generators
 
 
@@ -27,6 +28,9 @@ def no_hanging():
 
 # Memory and workers
 # --------------------------------------------------------------------------------------
+
+
+OPS = [{"DecodeImage": None}, {"RandCropImage": {"size": 32, "backend": "pil"}}]
 
 
 def classified(folder, transform_ops, count=32, workers=2, batch_size=4, **loader):
@@ -98,27 +102,103 @@ def test_the_memory_of_a_sample_is_not_less_than_it_takes(tmp_path):
         assert loader.dataset.sample_bytes * loader.batch_size >= real
 
 
-def test_neighbours_share_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setenv("PADDLE_LOCAL_SIZE", "4")
-    assert local_processes(8) == 4 and local_processes(2) == 2
-    for value in ("", "x", "0", "-1"):
-        monkeypatch.setenv("PADDLE_LOCAL_SIZE", value)
-        assert local_processes(8) == 8
-    needed = []
-    monkeypatch.setattr("ppcls_nextvit.data.loader.fits_shared_memory", needed.append)
-    section = classified(tmp_path, [{"DecodeImage": None}], prefetch_factor=3)
-    for world in (1, 8):
-        build_loader(section, "Train", num_classes=1, world_size=world)
-    # 2 workers with 3 batches of 4 each, one batch in use, one on its way
-    assert needed == [n * 8 * 4 * 300 * 260 * 3 * 4 for n in (1, 8)]
+def arrays(number):
+    """A batch of arrays small and large, one without elements, and what is no array."""
+    rng = np.random.default_rng(number)
+    return {
+        "image": rng.random((4, 3, 40, 60), np.float32),
+        "label": rng.integers(0, 9, 4),
+        "masks": rng.integers(0, 2, (number % 3, 50, 60)).astype(bool),
+        "bad": [number],
+    }
+
+
+def same(found, expected):
+    return found.keys() == expected.keys() and all(
+        np.array_equal(found[key], value)
+        and np.asarray(found[key]).dtype == np.asarray(value).dtype
+        for key, value in expected.items()
+    )
+
+
+# nothing shared, too little for any array, for the masks, enough
+@pytest.mark.parametrize("size", [0, 1000, 120_000, 1 << 20])
+@pytest.mark.parametrize("count, ahead", [(1, 1), (3, 2)])
+def test_batches_come_as_they_were_made(size, count, ahead):
+    for total in (0, 2, 11):
+        workers = Workers(arrays, total, count, ahead, size)
+        for number in range(total):
+            assert same(workers.take(), arrays(number))
+            if number % 2:
+                workers.give_back()
+        workers.end()
+
+
+def test_arrays_stay_until_they_are_given_back():
+    workers = Workers(arrays, 9, 1, 2, 1 << 20)
+    for number in range(9):
+        batch = workers.take()
+        time.sleep(0.02)  # in which the worker makes as many as it may
+        assert same(batch, arrays(number))
+    workers.end()
+
+
+def test_memory_that_cannot_be_had_is_not_shared(caplog):
+    workers = Workers(arrays, 3, 1, 2, 1 << 55)
+    assert all(same(workers.take(), arrays(number)) for number in range(3))
+    workers.end()
+    assert "MB cannot be shared" in caplog.text and "through pipes instead" in caplog.text
+
+
+class OddError(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    "error, kind, text",
+    [
+        (
+            FileNotFoundError("images: no such folder"),
+            FileNotFoundError,
+            "^images: no such folder$",
+        ),
+        (OddError(1, 2), RuntimeError, "^OddError: 1 and 2$"),
+    ],
+)
+def test_an_error_in_a_worker_is_the_trainers(error, kind, text):
+    def make(number):
+        raise error
+
+    workers = Workers(make, 3, 2, 2, 0)
+    with pytest.raises(kind, match=text) as found:
+        workers.take()
+    workers.end()
+    assert "in make" in str(found.value.__cause__)
+
+
+def test_workers_that_nobody_ends_are_ended():
+    workers = Workers(lambda number: time.sleep(600), 3, 2, 2, 0)
+    assert len(multiprocessing.active_children()) >= 2
+    processes = set(multiprocessing.active_children())
+    del workers
+    assert not processes & set(multiprocessing.active_children())
+
+
+@pytest.mark.parametrize("loader", [{"num_workers": 0}, {"num_workers": 2}])
+def test_what_the_reader_brings_to_a_device_is_the_same(tmp_path, monkeypatch, loader):
+    section = classified(tmp_path, OPS)
+    section["loader"] = loader
+    found = build_loader(section, "Train", num_classes=1)
+    batches = [batch["image"].numpy() for batch in found.epoch(0)]
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    read = [batch["image"].numpy() for batch in found.epoch(0)]
+    assert len(read) == 8 and all(map(np.array_equal, batches, read))
 
 
 def workers(before=()):
     """The worker processes of the epoch that has begun. before: those of other tests' loaders."""
     return [child.pid for child in multiprocessing.active_children() if child.pid not in before]
-
-
-OPS = [{"DecodeImage": None}, {"RandCropImage": {"size": 32, "backend": "pil"}}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
@@ -142,7 +222,7 @@ def test_a_lost_worker_changes_no_batch(tmp_path, number, caplog):
     os.kill(workers(before)[0], number)
     found += [batch["image"].numpy() for batch in batches]
     assert len(found) == len(whole) and all(map(np.array_equal, found, whole))
-    assert f"was killed by signal {int(number)}; " in loader.lost_worker
+    assert f"was killed by signal {int(number)}" in loader.lost_worker
     assert "this process loads the rest of the epoch" in caplog.text
     assert workers(before) == []
 

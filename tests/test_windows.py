@@ -47,7 +47,6 @@ GUARDED = {
     "ppcls_nextvit/api/memory.py": {"os.sysconf": "an AttributeError is caught"},
     "ppcls_nextvit/data/parts.py": {"os.pread": "hasattr"},
     "ppcls_nextvit/data/remote/cache.py": {"fcntl": "an ImportError is caught"},
-    "ppcls_nextvit/data/workers.py": {"os.statvfs": "an AttributeError is caught"},
     "ppcls_nextvit/engine/addresses.py": {"fcntl": "an ImportError is caught"},
     "ppcls_nextvit/engine/lock.py": {"fcntl": "an ImportError is caught"},
     "ppcls_nextvit/engine/log.py": {"resource": "an ImportError is caught"},

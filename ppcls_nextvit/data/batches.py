@@ -5,7 +5,6 @@ another image in the place of one that cannot be read.
 from typing import Any, Dict, List
 
 import numpy as np
-import paddle
 
 from .datasets.registry import Dataset, Sample
 from .images import ImageError
@@ -14,17 +13,16 @@ from .samplers import Sampler, generator
 __all__ = ["EpochBatches"]
 
 
-class EpochBatches(paddle.io.Dataset):
-    """The batches of one epoch from `first_step` on, as a Paddle dataset: item i is batch
+class EpochBatches:
+    """The batches of one epoch from `first_step` on, a sequence: item i is batch
     first_step + i, a dict of arrays.
 
     It holds also `bad`, a list: the numbers of the images that were replaced; `empty`: {key:
-    (shape, type)} of the arrays without elements, which Paddle 3.3 cannot bring from a worker; and
+    (shape, type)} of the arrays without elements, which Paddle's reader (3.3) cannot bring; and
     in place of all that `error`, if an image could not be replaced.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, epoch: int, first_step: int):
-        super().__init__()
         self.dataset = dataset
         self.sampler = sampler
         self.epoch = epoch

@@ -2,11 +2,9 @@
 for every number of worker processes.
 """
 
-import functools
 import logging
-import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import paddle
@@ -16,13 +14,7 @@ from .batches import EpochBatches
 from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
 from .samplers import SAMPLERS, Sampler
-from .workers import (
-    WorkerWatch,
-    end_workers,
-    fits_shared_memory,
-    local_processes,
-    start_worker,
-)
+from .workers import Workers, can_fork
 
 __all__ = ["Loader", "build_loader", "check_loader"]
 
@@ -107,7 +99,28 @@ def build_loader(
         *_named(section, "sampler", where), dataset, rank, world_size, seed, mode == "Train"
     )
     options = SECTIONS.build("LoaderOptions", section.get("loader"), f"{where}.loader")
-    return Loader(dataset, sampler, options, local_processes(world_size))
+    return Loader(dataset, sampler, options)
+
+
+Batch = Dict[str, Any]
+
+
+def _tensors(batch: Batch) -> Batch:
+    """`batch` with tensors of its own for its arrays."""
+    return {
+        key: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+        for key, value in batch.items()
+    }
+
+
+def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """`batches` with tensors on the device, brought there by a thread of Paddle's reader."""
+
+    class Stream(paddle.io.IterableDataset):
+        def __iter__(self) -> Iterator[Batch]:
+            return batches
+
+    yield from paddle.io.DataLoader(Stream(), batch_size=None, return_list=True)
 
 
 class Loader:
@@ -117,14 +130,11 @@ class Loader:
 
     num_images: of the whole dataset, over all processes. batch_size: of this process. bad_images:
     different images replaced so far. lost_worker: what happened to a worker that is no more, or
-    None; the loader loads the rest of the epoch by itself then. neighbours: processes of the run on
-    this machine, this one included. The batches depend on (seed, epoch, step, rank, world_size)
-    alone.
+    None; the loader loads the rest of the epoch by itself then. The batches depend on (seed, epoch,
+    step, rank, world_size) alone.
     """
 
-    def __init__(
-        self, dataset: Dataset, sampler: Sampler, options: LoaderOptions, neighbours: int = 1
-    ):
+    def __init__(self, dataset: Dataset, sampler: Sampler, options: LoaderOptions):
         self.dataset = dataset
         self.sampler = sampler
         self.options = options
@@ -132,14 +142,7 @@ class Loader:
         self.batch_size = sampler.batch_size
         self.replaced: Set[int] = set()
         self.lost_worker: Optional[str] = None
-        # the one in use, and one on its way
-        in_flight = options.num_workers * options.prefetch_factor + 2
-        images = in_flight * sampler.batch_size * neighbours
-        self.shared_memory = bool(
-            options.num_workers
-            and options.use_shared_memory
-            and fits_shared_memory(images * dataset.sample_bytes)
-        )
+        self.num_workers = options.num_workers if can_fork(options.num_workers) else 0
 
     def __len__(self) -> int:
         """Batches per epoch of this process."""
@@ -155,55 +158,49 @@ class Loader:
         loaded. ImageError names a bad image.
         """
         batches = EpochBatches(self.dataset, self.sampler, epoch, first_step)
-        for batch in self._loaded(batches):
+        # a device copies while the step before computes
+        on_cpu = paddle.device.get_device() == "cpu"
+        source = self._loaded(batches, _tensors) if on_cpu else _read_ahead(self._loaded(batches))
+        for batch in source:
             if "error" in batch:
                 raise ImageError(np.asarray(batch["error"]).tobytes().decode())
             self._count(batch.pop("bad"))
             for key, (shape, kind) in batch.pop("empty").items():
-                batch[key] = np.zeros(shape, kind)
-            yield {
-                key: value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
-                for key, value in batch.items()
-            }
+                batch[key] = paddle.to_tensor(np.zeros(shape, kind))
+            yield batch
 
-    def _loaded(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
-        """The items of `batches`, loaded by the workers where there are any and while they live."""
+    def _loaded(
+        self, batches: EpochBatches, convert: Optional[Callable[[Batch], Batch]] = None
+    ) -> Iterator[Batch]:
+        """What `convert` makes of the items of `batches`, loaded by the workers where there are any
+        and while they live; without it the items, with arrays that are good until the next is asked
+        for.
+        """
         done = 0
-        if self.options.num_workers and len(batches):
-            for batch in self._from_workers(batches):
-                yield batch
-                done += 1
-        for item in range(done, len(batches)):
-            yield batches[item]
-
-    def _from_workers(self, batches: EpochBatches) -> Iterator[Dict[str, Any]]:
-        """The items of `batches`, or as many as come until a worker is lost."""
-        source = iter(
-            paddle.io.DataLoader(
-                batches,
-                batch_size=None,
-                num_workers=min(self.options.num_workers, len(batches)),
-                use_shared_memory=self.shared_memory,
-                prefetch_factor=self.options.prefetch_factor,
-                worker_init_fn=functools.partial(start_worker, os.getpid()),
-                return_list=True,
-            )
+        size = self.batch_size * self.dataset.sample_bytes if self.num_workers else 0
+        workers = Workers(
+            batches.__getitem__,
+            len(batches),
+            self.num_workers,
+            self.options.prefetch_factor,
+            size if self.options.use_shared_memory else 0,
         )
-        watch = WorkerWatch(source)
         try:
-            for _ in range(len(batches)):
-                try:
-                    batch = next(source)
-                except Exception:
-                    if not watch.why():
-                        raise
-                    self.lost_worker = watch.lost
-                    log.warning("%s; this process loads the rest of the epoch", watch.lost)
-                    return
+            while self.num_workers and done < len(batches):
+                batch = workers.take()
+                if batch is None:
+                    self.lost_worker = workers.lost
+                    log.warning("%s; this process loads the rest of the epoch", workers.lost)
+                    break
+                if convert:
+                    batch = convert(batch)
+                    workers.give_back()
+                done += 1
                 yield batch
         finally:
-            watch.end()
-            end_workers(source)
+            workers.end()
+        for item in range(done, len(batches)):
+            yield convert(batches[item]) if convert else batches[item]
 
     def _count(self, bad: List[int]) -> None:
         """Count the images that were replaced. ImageError above the limit."""

@@ -1,38 +1,67 @@
-"""The processes that load: how they begin and end, what happened to one that is lost, and whether
-shared memory suffices for them.
+"""Processes that load: each makes every n-th batch of an epoch, in memory that it shares with the
+process that trains, so that nothing is sent but where the arrays are.
+
+The memory is the processes' own (an anonymous mapping made before the fork), used again and again:
+what containers give to /dev/shm does not matter, and no page is mapped anew for each batch, which
+costs more than copying it.
 """
 
+import functools
 import gc
+import itertools
 import logging
+import mmap
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from typing import Any, Optional
+import traceback
+import weakref
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 import paddle
 
-__all__ = [
-    "LostWorkerError",
-    "WorkerWatch",
-    "end_workers",
-    "fits_shared_memory",
-    "local_processes",
-    "start_worker",
-]
+__all__ = ["LostWorkerError", "Workers", "can_fork"]
 
 GRACE_S = 60  # how long a worker outlives a SIGTERM
-WATCH_S = 1.0  # how often it is looked whether the workers live
-DYING_S = 5.0  # how long a killed worker may take to be gone: Paddle's handler prints a stack first
+ALIGNED = 64  # bytes: arrays begin at multiples of it
+SMALL = 1 << 12  # bytes of an array that is sent as it is
 
 log = logging.getLogger(__name__)
 
+Batch = Dict[str, Any]
+Make = Callable[[int], Batch]
 
-def start_worker(parent: int, worker: int) -> None:
+
+class LostWorkerError(OSError):
+    """A run that stopped as a data worker was lost. The message says what happened to it, and where
+    the run was saved.
+    """
+
+
+def can_fork(workers: int) -> bool:
+    """Whether processes can load here; if not, and `workers` were asked for, a warning says so."""
+    if sys.platform == "linux":
+        return True
+    if workers:
+        _warn_of_no_workers(workers)
+    return False
+
+
+@functools.cache
+def _warn_of_no_workers(workers: int) -> None:
+    log.warning("num_workers: %d: on this system the training process loads the images", workers)
+
+
+def start_worker(parent: int) -> None:
     """Runs first in a worker process. `parent`: process number of the trainer, with which the
     worker ends.
 
-    Paddle's own watch for a killed parent sits behind a blocking read and never runs (3.3.1).
     Ctrl-C in a terminal and a scheduler's SIGTERM reach workers too. They go on, so that the
     trainer can finish its step, save and end them; a lost worker would end the trainer at once.
     """
@@ -62,95 +91,187 @@ def start_worker(parent: int, worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def end_workers(source: Any) -> None:
-    """End the workers of an iterator that may not be exhausted. Paddle links the last iterator
-    globally, so that it would not do it yet.
+@dataclass(frozen=True)
+class _Placed:
+    """An array in the memory of a batch, from byte `start` on."""
+
+    start: int
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An exception in a worker: its class, its message and its traceback."""
+
+    kind: type
+    message: str
+    trace: str
+
+    def error(self) -> Exception:
+        """The exception to raise in the trainer."""
+        try:
+            error = self.kind(self.message)
+        except Exception:  # a class that takes other arguments
+            error = RuntimeError(f"{self.kind.__name__}: {self.message}")
+        error.__cause__ = RuntimeError(f"in a data worker:\n{self.trace}")
+        return error
+
+
+def _place(batch: Batch, memory: memoryview) -> Batch:
+    """`batch` with the arrays that are not small in `memory`, while there is room."""
+    placed, end = {}, 0
+    for key, value in batch.items():
+        if isinstance(value, np.ndarray) and SMALL < value.nbytes <= len(memory) - end:
+            at = _Placed(end, value.shape, value.dtype)
+            np.copyto(_array(at, memory), value)
+            end += -(-value.nbytes // ALIGNED) * ALIGNED
+            value = at
+        placed[key] = value
+    return placed
+
+
+def _array(at: _Placed, memory: memoryview) -> np.ndarray:
+    """The array at its place in `memory`."""
+    count = int(np.prod(at.shape))
+    return np.frombuffer(memory, at.dtype, count, at.start).reshape(at.shape)
+
+
+def _work(
+    make: Make,
+    items: Sequence[int],
+    slots: List[memoryview],
+    pipe: Connection,
+    parent: int,
+) -> None:
+    """What a worker does: makes the batches `items`, each in the next of `slots`, which is the
+    worker's again when the trainer says so.
     """
-    if hasattr(source, "_workers"):
-        source._try_shutdown_all(1)
-        for worker in source._workers:
-            worker.kill()
+    start_worker(parent)
+    for number, item in enumerate(items):
+        if number >= len(slots):
+            pipe.recv_bytes()
+        try:
+            found: Any = _place(make(item), slots[number % len(slots)])
+        except Exception as error:
+            found = _Failed(type(error), str(error), traceback.format_exc())
+        pipe.send(found)
 
 
-class LostWorkerError(OSError):
-    """A run that stopped as a data worker was lost. The message says what happened to it, and where
-    the run was saved.
+def _shared(size: int) -> memoryview:
+    """Memory for this process and those that it forks; none, with a warning, where there is not so
+    much.
+    """
+    try:
+        return memoryview(mmap.mmap(-1, size)) if size else memoryview(b"")
+    except OSError as error:
+        log.warning(
+            "%d MB cannot be shared (%s): workers send batches through pipes instead, which is "
+            "slower",
+            size >> 20,
+            error,
+        )
+        return memoryview(b"")
+
+
+class _Worker:
+    """A process that makes the batches `items`, of which `ahead` wait for the trainer in `size`
+    bytes each.
     """
 
+    def __init__(self, make: Make, items: Sequence[int], ahead: int, size: int):
+        memory = _shared(ahead * size)
+        slots = [memory[k * size : (k + 1) * size] for k in range(ahead)]
+        self.turn = itertools.cycle(slots)
+        context = multiprocessing.get_context("fork")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(make, items, slots, other, os.getpid()), daemon=True
+        )
+        self.process.start()
+        other.close()  # so that a dead worker's pipe is at its end
 
-class WorkerWatch:
-    """Looks after the workers of `source`, an iterator of paddle.io.DataLoader that was just made.
+    def take(self) -> Batch:
+        """The next batch, whose arrays stand in shared memory. EOFError if the worker is dead."""
+        # the pipe alone would wait for a process forked meanwhile that has its other end, too
+        if self.pipe not in wait([self.pipe, self.process.sentinel]) and not self.pipe.poll():
+            raise EOFError
+        found = self.pipe.recv()
+        if isinstance(found, _Failed):
+            raise found.error()
+        memory = next(self.turn)
+        return {
+            key: _array(value, memory) if isinstance(value, _Placed) else value
+            for key, value in found.items()
+        }
 
-    By itself Paddle raises a SystemError in the trainer wherever it happens to be when a worker
-    dies, and nothing while it waits for a batch, which can then be for ever. Here that is taken out
-    of Paddle's hands: a thread looks, ends the waiting, and `lost` says what happened.
+    def give_back(self) -> None:
+        """The memory of the last batch is the worker's again."""
+        try:
+            self.pipe.send_bytes(b"1")
+        except OSError:  # it has ended: `take` tells whether too early
+            pass
+
+
+class Workers:
+    """The batches make(0) to make(total - 1) in their order, by `count` processes, each with
+    `ahead` of them made beforehand, of which `size` bytes stand in shared memory and the rest is
+    sent.
+
+    lost: what happened to a worker that ended too early, or None. end(): ends the processes,
+    whatever they do.
     """
 
-    def __init__(self, source: Any):
-        self.source = source
+    def __init__(self, make: Make, total: int, count: int, ahead: int, size: int):
         self.lost: Optional[str] = None
-        self._done = threading.Event()
-        paddle.base.core._erase_process_pids(id(source))
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._taken: Optional[_Worker] = None
+        workers: List[_Worker] = []
+        # also where whoever takes the batches never ends it
+        self.end = weakref.finalize(self, _end, workers, os.getpid())
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        for first in range(min(count, total)):
+            workers.append(_Worker(make, range(first, total, count), ahead, size))
+        self._turn = itertools.cycle(workers)
 
-    def _watch(self) -> None:
-        while not self._done.wait(WATCH_S) and not self.look():
-            continue
-
-    def look(self) -> Optional[str]:
-        """What happened to a worker that is dead, or None; the iterator then gives no more."""
-        dead = [worker for worker in self.source._workers if not worker.is_alive()]
-        if dead and not self._done.is_set() and self.lost is None:
-            self.lost = f"a data worker (process {dead[0].pid}) {_end_of(dead[0].exitcode)}"
-            self.source._exit_thread_unexpectedly()  # whoever waits for a batch gets an error
-        return self.lost
-
-    def why(self) -> Optional[str]:
-        """What happened to the worker that made the iterator fail, or None if all live. One that
-        is killed may take away a batch on its way before it counts as dead.
+    def take(self) -> Optional[Batch]:
+        """The next batch, or None if the worker that makes it is lost: the others are of no more
+        use then. Its arrays are good until `give_back`, or the next call.
         """
-        end = time.monotonic() + DYING_S
-        while not self.look() and time.monotonic() < end:
-            time.sleep(0.05)
-        return self.lost
+        self.give_back()
+        worker = next(self._turn)
+        try:
+            batch = worker.take()
+        except (EOFError, ConnectionResetError):
+            worker.process.join()
+            end = _end_of(worker.process.exitcode)
+            self.lost = f"a data worker (process {worker.process.pid}) {end}"
+            return None
+        self._taken = worker
+        return batch
 
-    def end(self) -> None:
-        """Look no more: the workers are about to be ended."""
-        self._done.set()
+    def give_back(self) -> None:
+        """The arrays of the last batch are no longer needed."""
+        if self._taken:
+            self._taken.give_back()
+            self._taken = None
+
+
+def _end(workers: List[_Worker], parent: int) -> None:
+    """End the workers of the process `parent`, whatever they do."""
+    if os.getpid() != parent:  # a copy of the list in another forked process
+        return
+    for worker in workers:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
 
 
 def _end_of(exitcode: Optional[int]) -> str:
     """How a process with that exit code ended, in words."""
     if exitcode is None or exitcode >= 0:
         return f"ended with status {exitcode}"
-    hints = {"SIGKILL": "; out of memory?", "SIGBUS": "; is /dev/shm full?"}
     try:
-        hint = hints.get(signal.Signals(-exitcode).name, "")
+        hint = "; out of memory?" if signal.Signals(-exitcode).name == "SIGKILL" else ""
     except ValueError:  # a signal without a name
         hint = ""
     return f"was killed by signal {-exitcode}{hint}"
-
-
-def local_processes(world_size: int) -> int:
-    """How many of a run's processes may be on this machine: what Paddle's launcher says, or all."""
-    told = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    return min(int(told), world_size) if told.isdecimal() and int(told) else world_size
-
-
-def fits_shared_memory(needed_bytes: int) -> bool:
-    """Whether /dev/shm has room for the batches in flight; containers often give it 64 MB. If not,
-    a warning says so.
-    """
-    try:
-        stat = os.statvfs("/dev/shm")
-    except (OSError, AttributeError):  # Windows has neither
-        return False
-    free_bytes = stat.f_bavail * stat.f_frsize
-    if free_bytes >= needed_bytes:
-        return True
-    log.warning(
-        "/dev/shm has %d MB free, %d MB may be needed: workers send batches through pipes instead",
-        free_bytes >> 20,
-        needed_bytes >> 20,
-    )
-    return False
