@@ -100,7 +100,11 @@ def memory_mb(processes):
     """(PSS of all processes, what of it no file stands behind) in MB."""
     pss = anonymous = 0
     for process in processes:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:  # a worker that has loaded its last batch
+            continue
+        for line in lines:
             name, _, value = line.partition(":")
             if name == "Pss":
                 pss += int(value.split()[0])
@@ -133,7 +137,7 @@ def epoch(path, cache, rank, args, told, go_on):
     sampler = DistributedBatchSampler(
         dataset, rank, args.processes, 0, True, batch_size=BATCH, drop_last=True, shuffle=True
     )
-    loader = Loader(dataset, sampler, LoaderOptions(num_workers=args.workers), args.processes)
+    loader = Loader(dataset, sampler, LoaderOptions(num_workers=args.workers))
     batches = int(len(loader) * args.share)
     points = [max(1, round(batches * share)) for share in numpy.linspace(0, 1, args.points)]
     iterator = loader.epoch(0)
