@@ -1,27 +1,18 @@
 // The convolution against its definition, forward and both gradients, of many shapes one after the
 // other: plans are made, kept, used again and given up. Meant for AddressSanitizer and
 // UndefinedBehaviorSanitizer. Exit status 1 and a line for each failure.
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <random>
 #include <vector>
 
+#include "checking.h"
 #include "convolution.h"
 
+using checking::drawn;
 using nextvit::Convolution;
 
 namespace {
 
 int failures = 0;
-
-std::vector<float> drawn(int64_t count) {
-  static std::mt19937 random(7);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 // term(output, x, weight) for the indices of every product of the sum.
 template <class Term>
@@ -47,16 +38,12 @@ void products(const Convolution& of, const Term& term) {
 
 void compare(const char* what, const Convolution& of, const std::vector<float>& found,
              const std::vector<double>& expected) {
-  double most = 0, scale = 1e-6;
-  for (size_t i = 0; i < found.size(); ++i) {
-    most = std::max(most, std::fabs(found[i] - expected[i]));
-    scale = std::max(scale, std::fabs(expected[i]));
-  }
-  if (most <= 2e-6 * scale) return;
+  const double off = checking::difference(found, expected);
+  if (off <= 2e-6) return;
   ++failures;
   std::printf("%s of %lld -> %lld, kernel %lld, %lld x %lld: off by %g\n", what, (long long)of.in_channels,
               (long long)of.out_channels, (long long)of.kernel[0], (long long)of.height,
-              (long long)of.width, most / scale);
+              (long long)of.width, off);
 }
 
 void examine(const Convolution& of) {

@@ -1,26 +1,17 @@
 // The product of matrices against its definition, with its gradients, in every layout of the operands.
 // Meant for AddressSanitizer and UndefinedBehaviorSanitizer. Exit status 1 and a line for each failure.
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <random>
 #include <vector>
 
+#include "checking.h"
 #include "product.h"
 
+using checking::drawn;
 using nextvit::Product;
 
 namespace {
 
 int failures = 0;
-
-std::vector<float> drawn(int64_t count) {
-  static std::mt19937 random(7);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 // Where the element at (row, column) of matrix `number` of [rows, columns] is in memory.
 int64_t place(int64_t number, int64_t row, int64_t column, int64_t rows, int64_t columns, bool transposed,
@@ -31,17 +22,13 @@ int64_t place(int64_t number, int64_t row, int64_t column, int64_t rows, int64_t
 
 void compare(const char* what, const Product& of, const std::vector<float>& found,
              const std::vector<double>& expected) {
-  double most = 0, scale = 1e-6;
-  for (size_t i = 0; i < found.size(); ++i) {
-    most = std::max(most, std::fabs(found[i] - expected[i]));
-    scale = std::max(scale, std::fabs(expected[i]));
-  }
-  if (most <= 5e-6 * scale) return;
+  const double off = checking::difference(found, expected);
+  if (off <= 5e-6) return;
   ++failures;
   std::printf("%s of %lld x [%lld, %lld] [%lld, %lld], transposed %d %d, shared %d %d: off by %g\n", what,
               (long long)of.batch, (long long)of.rows, (long long)of.inner, (long long)of.inner,
               (long long)of.columns, of.left_transposed, of.right_transposed, of.left_shared,
-              of.right_shared, most / scale);
+              of.right_shared, off);
 }
 
 void examine(const Product& of) {
