@@ -330,7 +330,7 @@ def test_a_folder_of_several_runs_and_one_without_weights(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("request_", [{}, {"batch": 2, "size": (32, 32)}])
-def test_an_exported_classifier_is_a_model(model, photos, tmp_path, request_, capfd):
+def test_an_exported_classifier_is_a_model(model, config, photos, tmp_path, request_, capfd):
     written = model.export(tmp_path / "model", **request_)
     assert "!!!!!" not in capfd.readouterr().err
     assert written.report.worst < 1e-4
@@ -340,10 +340,21 @@ def test_an_exported_classifier_is_a_model(model, photos, tmp_path, request_, ca
     found = exported.predict(photos)
     np.testing.assert_allclose(probabilities(found), probabilities(expected), atol=1e-5)
     assert len(found[0].top()) == 3
-    with pytest.raises(ConfigError, match="only what it was made of can be evaluated"):
+    with pytest.raises(ConfigError, match="an export names no images to be evaluated on"):
         exported.evaluate()
+    same_figures(exported.evaluate(config), model.evaluate())
+    with pytest.raises(ConfigError, match="only what it was made of can be explained"):
+        exported.explain("cam", photos)
     with pytest.raises(ConfigError, match="give it alone"):
         nv.load(tmp_path / "model", weights="x")
+
+
+def same_figures(found, expected):
+    """Of an export and its model: equal but for the engine's rounding."""
+    assert found.keys() == expected.keys() and found["images"] == expected["images"] > 0
+    for name, figure in expected.items():
+        if figure is not None:
+            assert found[name] == pytest.approx(figure, rel=1e-4, abs=1e-3), name
 
 
 def test_an_export_that_is_none(tmp_path):
@@ -402,6 +413,7 @@ def test_a_detector(tmp_path):
     assert len(exported) == len(result)
     np.testing.assert_allclose(np.sort(exported.scores), np.sort(result.scores), atol=1e-4)
     assert exported.masks.mean() == pytest.approx(result.masks.mean(), abs=1e-3)
+    same_figures(nv.evaluate(tmp_path / "model", data=path), model.evaluate())
 
 
 @pytest.mark.slow
@@ -431,6 +443,7 @@ def test_a_segmentor(tmp_path):
     model.export(tmp_path / "model")
     exported = nv.load(tmp_path / "model").predict(photo)[0]
     assert (exported.labels == result.labels).mean() > 0.999
+    same_figures(nv.evaluate(tmp_path / "model", data=path), model.evaluate())
 
 
 def test_paths_from_standard_input(photos, monkeypatch):

@@ -248,7 +248,8 @@ def test_predictions_are_those_that_were_evaluated_and_exports_tell_the_same(run
         assert result["class_ids"] == sorted(result["class_ids"])
         assert result["label_names"] == [NAMES[i] for i in result["class_ids"]]
         assert all(score >= 0.5 for score in result["scores"])
-    score = evaluate(load_config(path, [weights]))["AccuracyScore"]
+    evaluated = evaluate(load_config(path, [weights]))
+    score = evaluated["AccuracyScore"]
     assert (found == truths(path.parent)).mean() == pytest.approx(score)
 
     where = tmp_path / "export"
@@ -268,6 +269,8 @@ def test_predictions_are_those_that_were_evaluated_and_exports_tell_the_same(run
         for other in (theirs[ours["file_name"]], mine.to_dict()):
             assert other["class_ids"] == ours["class_ids"]
             assert other["scores"] == pytest.approx(ours["scores"], abs=1e-4)
+    figures = ppcls_nextvit.evaluate(where, data=path)
+    assert figures == pytest.approx(evaluated, abs=1e-4)
     # another threshold than that of the run, and none of one label
     high = ["-o", "Infer.PostProcess.threshold=0.999"]
     assert main(["infer", *arguments, *images, *high, "--json", str(told)]) == 0

@@ -12,6 +12,7 @@ from ppcls_nextvit.api.layouts import recognised
 from ppcls_nextvit.api.other_data import on_data
 from ppcls_nextvit.cli.main import main
 from ppcls_nextvit.data import DATASETS
+from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.schema import ConfigError
 from ppcls_nextvit.tasks import load_config
 from support.paths import NUCLEI, ROOT
@@ -104,5 +105,37 @@ def test_an_export_predicts_in_the_command(run, tmp_path, capsys):
         assert main([*words, *more]) == 1
         assert message in capsys.readouterr().err
     assert main(words[:3]) == 1 and "give --images" in capsys.readouterr().err
-    assert main(["eval", "--model", str(folder)]) == 1
-    assert "is an export, which can predict; for this give its run" in capsys.readouterr().err
+    assert main(["explain", "cam", "--model", str(folder), "--images", str(pictures)]) == 1
+    assert "which can predict and be evaluated; for this give its run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["paddle", *(pytest.param(to, marks=pytest.mark.chain) for to in ("onnx", "openvino"))],
+)
+def test_an_export_is_evaluated_by_the_command(run, tmp_path, capsys, to):
+    for package in {"onnx": ("paddle2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(to, ()):
+        pytest.importorskip(package, reason=f"the extra {to}")
+    model, folder, data = loaded(run), tmp_path / "model", photos(tmp_path / "all", a_cat=3, dog=4)
+    model.export(folder, to=to)
+    expected = model.evaluate(data)
+    words = ["eval", "--model", str(folder)]
+    capsys.readouterr()
+    assert main([*words, "--data", str(data), "--report", str(tmp_path / "report")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == pytest.approx(expected, abs=1e-4) and found["images"] == 7
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert f"nextvit infer --model {folder}" in page
+    for more, message in (
+        ([], "an export names no images; give --data"),
+        (["--data", str(data), "-o", "Global.device=cpu"], "an export has its settings in it"),
+        (["--data", str(photos(tmp_path / "c", a_cat=2, hound=2))], "class 1 is 'hound' there"),
+    ):
+        assert main([*words, *more]) == 1 and message in capsys.readouterr().err
+
+
+def test_an_export_for_one_size_says_which(run, tmp_path):
+    loaded(run).export(tmp_path / "model", size=(64, 64))
+    data = photos(tmp_path / "all", a_cat=2, dog=2)
+    with pytest.raises(ImageError, match="takes images of 64 x 64 pixels, and these are 32 x 32"):
+        nv.evaluate(tmp_path / "model", data)

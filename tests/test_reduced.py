@@ -15,11 +15,10 @@ from ppcls_nextvit.export.verify import TOLERANCES, Signature
 from ppcls_nextvit.models.segmentors.inference import segment
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.base import QuantizeRequest
-from ppcls_nextvit.tasks.detection.quantize import ExportedDetector
+from ppcls_nextvit.tasks.detection.exported import ExportedDetector
 from ppcls_nextvit.tasks.inputs import InputImage
 from ppcls_nextvit.tasks.reduced import _table, calibration_images
-from ppcls_nextvit.tasks.segmentation.exported import exported_predictor
-from ppcls_nextvit.tasks.segmentation.quantize import ExportedSegmentor
+from ppcls_nextvit.tasks.segmentation.exported import ExportedSegmentor, exported_predictor
 from support.paths import ROOT
 from support.programs import program_at
 
@@ -43,7 +42,7 @@ def test_evaluation_asks_the_program_in_the_segmentor_s_place(mode):
     with paddle.no_grad():
         labels = [
             segment(asked, [(image, [(60, 90)])], [(30, 45)], model.inference)[0].numpy()
-            for asked in (model, ExportedSegmentor(model, program))
+            for asked in (model, ExportedSegmentor(program, 3, model.min_size, model.inference))
         ]
     assert np.array_equal(*labels) and labels[0].shape == (30, 45)
 
@@ -63,7 +62,7 @@ def test_evaluation_asks_the_program_for_each_image_of_a_batch():
         "scale": paddle.ones([2, 2]),
         "original": paddle.to_tensor([[50, 60], [64, 32]]),
     }
-    found = ExportedDetector(model, program).predict(batch)
+    found = ExportedDetector(program, model.min_size).predict(batch)
     assert [one.boxes[0, 3] for one in found] == [50, 64] and found[0].masks is None
     assert [one["im_shape"] for one in given] == [[[50, 60]], [[64, 32]]]
     assert found[0].labels.tolist() == [1] and found[0].scores.tolist() == [0.5]

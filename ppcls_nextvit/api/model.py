@@ -1,7 +1,6 @@
 """A trained model in Python: load it, predict, evaluate, explain, export."""
 
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
@@ -11,7 +10,7 @@ from ..data.images import ImageError
 from ..engine.distributed import start_processes
 from ..explain import Explanation, Settings
 from ..explain import explain as explanations
-from ..export.opened import is_export, open_export
+from ..export.opened import Opened, is_export, open_export
 from ..export.target import Exported
 from ..models import MODELS
 from ..schema import ConfigError
@@ -20,7 +19,7 @@ from ..tasks import evaluate as evaluate_config
 from ..tasks.base import ExportRequest
 from ..tasks.inputs import Source, input_images
 from ..tasks.results import Predictor, Result, Results, predictions
-from .other_data import on_data
+from .other_data import evaluate_on
 from .sources import Asked, config_of, fetched, override_texts, with_device
 
 __all__ = ["Model", "evaluate", "export_model", "load"]
@@ -61,7 +60,8 @@ def load(
             raise ConfigError(f"{source}: an export has its weights and settings; give it alone")
         opened = open_export(Path(source))
         task = MODELS.get(opened.model_name).task
-        return Model(source, task, TASKS[task].exported_predictor(opened), names=names)
+        predictor = TASKS[task].exported_predictor(opened)
+        return Model(source, task, predictor, names=names, opened=opened)
     if pretrained:
         if weights is not None:
             raise ConfigError("give weights (a file) or pretrained (fetched by name), not both")
@@ -80,7 +80,7 @@ def load(
 
 class Model:
     """A model that predicts. task: 'classification', 'detection' or 'segmentation'. names: of its
-    classes. config: how it was built; None of an export.
+    classes. config: how it was built; None of an export, which is `opened`.
     """
 
     def __init__(
@@ -90,11 +90,13 @@ class Model:
         predictor: Predictor,
         config: Optional[Config] = None,
         names: Optional[Sequence[str]] = None,
+        opened: Optional[Opened] = None,
     ) -> None:
         self.source = source
         self.task = task
         self.predictor = predictor
         self.config = config
+        self.opened = opened
         if names is not None:
             if len(names) != len(predictor.names):
                 raise ConfigError(
@@ -157,13 +159,18 @@ class Model:
     ) -> Dict[str, Any]:
         """{metric: value, ..., images} on DataLoader.Eval of the run or the YAML, or on the folder
         `data` of one of the layouts that `train` takes: on the part of it that is for evaluation,
-        or, where no part is, on all. ConfigError without data, and for data of other classes.
+        or, where no part is, on all. Or `data` is a YAML, whose DataLoader.Eval is taken. An
+        export, run by its own engine, needs `data`. ConfigError without data, and for data of other
+        classes.
         """
-        config = self._config("evaluated")
-        if data is None:
-            return evaluate_config(config)
-        with tempfile.TemporaryDirectory() as folder:
-            return evaluate_config(on_data(config, Path(data), layout, Path(folder)))
+        if data is not None:
+            return evaluate_on(self.opened or self._config("evaluated"), Path(data), layout)
+        if self.opened is not None:
+            raise ConfigError(
+                f"{self.source}: an export names no images to be evaluated on; give data=FOLDER, "
+                f"or the YAML of its run"
+            )
+        return evaluate_config(self._config("evaluated"))
 
     def explain(
         self, kind: str, images: Optional[Source] = None, **settings: Any
@@ -201,8 +208,8 @@ def evaluate(
     layout: Optional[str] = None,
     **arguments: Any,
 ) -> Dict[str, Any]:
-    """{metric: value, ..., images} of a run or a YAML on its own evaluation dataset, or on `data`,
-    see Model.evaluate. arguments: those of `load`.
+    """{metric: value, ..., images} of a run or a YAML on its own evaluation dataset, or of these
+    and of an export on `data`, see Model.evaluate. arguments: those of `load`.
     """
     return load(source, **arguments).evaluate(data, layout)
 

@@ -26,10 +26,9 @@ from ..tasks.runs import load_run, run_with, with_infer
 from ..weights import read_file
 from ..weights.load import resolve
 from ..weights.rules import head_classes
+from .other_data import YAML
 
 __all__ = ["Asked", "config_of", "fetched", "override_texts", "with_device"]
-
-YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,10 @@ def config_of(asked: Asked) -> Config:
     if asked.source.endswith(YAML):
         return _of_yaml(asked)
     if is_export(Path(asked.source)):
-        raise ConfigError(f"{asked.source}: is an export, which can predict; for this give its run")
+        raise ConfigError(
+            f"{asked.source}: is an export, which can predict and be evaluated; for this give its "
+            f"run"
+        )
     if os.path.isdir(asked.source):
         raise ConfigError(
             f"{asked.source}: neither a run (config.yaml and best_model.pdparams) nor an export "

@@ -21,6 +21,7 @@ __all__ = [
     "add_config",
     "add_imports",
     "add_offline",
+    "export_of",
     "imported",
     "load",
     "locate",
@@ -92,7 +93,8 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True, model: bo
             "--model",
             metavar="RUN",
             help="instead of -c: the folder of a training run, with its best weights and its class "
-            "names; or a file of weights, or a name of the zoo; for infer an exported folder, too",
+            "names; or a file of weights, or a name of the zoo; for infer and eval an exported "
+            "folder, too",
         )
     parser.add_argument(
         "-o",
@@ -131,6 +133,25 @@ def load(args: argparse.Namespace) -> "Config":
         return config_of(Asked(args.model, overrides=args.override))
     locate(args)
     return load_config(args.config, args.override, args.imports)
+
+
+def export_of(args: argparse.Namespace, option: str, images: Any) -> Any:
+    """The export that args.model names, opened; None for another model. ConfigError for settings
+    beside it, and where its `images`, which `option` gives, are missing.
+    """
+    from ..export.opened import is_export, open_export
+
+    if not args.model or not is_export(Path(args.model)):
+        return None
+    from ..schema import ConfigError
+    from ..tasks import import_parts
+
+    if args.override:
+        raise ConfigError(f"{args.model}: an export has its settings in it; leave -o out")
+    if not images:
+        raise ConfigError(f"{args.model}: an export names no images; give {option}")
+    import_parts(args.imports)
+    return open_export(Path(args.model))
 
 
 def locate(args: argparse.Namespace) -> None:

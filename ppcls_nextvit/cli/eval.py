@@ -2,6 +2,7 @@
 
     nextvit eval --model output/NextViT_small_224
     nextvit eval --model output/NextViT_small_224 --data more_photos
+    nextvit eval --model inference/NextViT_small_224 --data more_photos
     nextvit eval -c NextViT_small_224.yaml -o Global.pretrained_model=best_model.pdparams
 
 A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one in PaddleSeg's too
@@ -10,10 +11,9 @@ A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
-from .common import LAYOUTS, add_config, load, say_threads
+from .common import LAYOUTS, add_config, export_of, load, say_threads
 from .dialects import suite_of
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DIR",
         help="evaluate on this folder, of a layout that `nextvit train --data` takes: on its part "
-        "for evaluation, or on all",
+        "for evaluation, or on all; or on DataLoader.Eval of this YAML. Needed for an export",
     )
     parser.add_argument(
         "--report", metavar="DIR", help="write report.html, results.csv and pictures into DIR"
@@ -42,14 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if args.layout and not args.data:
         args.refuse("--layout is for --data")
     say_threads()
-    config = load(args)
+    model = export_of(args, "--data", args.data) or load(args)
     report = Path(args.report) if args.report else None
-    if not args.data:
-        print(json.dumps(evaluate(config, report)))
-        return 0
-    from ..api.other_data import on_data
+    if args.data:
+        from ..api.other_data import evaluate_on
 
-    with tempfile.TemporaryDirectory() as folder:
-        config = on_data(config, Path(args.data), args.layout, Path(folder))
-        print(json.dumps(evaluate(config, report)))
+        print(json.dumps(evaluate_on(model, Path(args.data), args.layout, report)))
+    else:
+        print(json.dumps(evaluate(model, report)))
     return 0

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .common import add_config, load, say_threads
+from .common import add_config, export_of, load, say_threads
 
 DEFAULT_OUT = "output/infer"
 
@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..engine.distributed import start_processes
-    from ..export.opened import is_export
     from ..tasks import task_of
     from ..tasks.base import PredictOutputs
 
     say_threads()
-    if args.model and is_export(Path(args.model)):
-        return _of_export(args)
+    opened = export_of(args, "--images", args.images)
+    if opened:
+        return _of_export(args, opened)
     config = load(args)
     if args.images:
         config = replace(config, Infer=replace(config.section("Infer"), infer_imgs=args.images))
@@ -59,22 +59,14 @@ def run(args: argparse.Namespace) -> int:
     return task.predict(config, PredictOutputs(args.json, args.sheet, args.out or DEFAULT_OUT))
 
 
-def _of_export(args: argparse.Namespace) -> int:
+def _of_export(args: argparse.Namespace, opened: Any) -> int:
     """Predict with an exported folder, run by its own engine."""
-    from ..export.opened import open_export
     from ..models import MODELS
-    from ..schema import ConfigError
-    from ..tasks import TASKS, import_parts
+    from ..tasks import TASKS
     from ..tasks.common import list_images
     from ..tasks.inputs import InputImage
 
-    if args.override:
-        raise ConfigError(f"{args.model}: an export has its settings in it; leave -o out")
-    if not args.images:
-        raise ConfigError(f"{args.model}: an export names no images; give --images")
-    import_parts(args.imports)
     images = [InputImage(str(path), path) for path in list_images(args.images)]
-    opened = open_export(Path(args.model))
     task = TASKS[MODELS.get(opened.model_name).task]
     _check_outputs(args, task, opened.model_name)
     status = task.exported_predictor(opened).write(

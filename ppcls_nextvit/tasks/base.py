@@ -91,9 +91,9 @@ class Task(Protocol):
     shown: the training figures that the bar and the curves show, the first of them drawn.
     eval_autocast: a context factory, to evaluate in low precision.
     predictor: the model with its weights, ready to predict; exported_predictor: an export of it,
-    likewise. predict: predicts the images of
-    Infer.infer_imgs with it and returns the exit status; predict_outputs: the fields of
-    PredictOutputs that it heeds. export: the model with its weights, written into
+    likewise; exported_model: that export in the place of `model`, to be evaluated. predict:
+    predicts the images of Infer.infer_imgs with it and returns the exit status; predict_outputs:
+    the fields of PredictOutputs that it heeds. export: the model with its weights, written into
     Global.save_inference_dir.
     quantize: writes the int8 export, prints how it compares and returns the exit status; None where
     there is none. measure: see `nextvit benchmark`.
@@ -105,6 +105,7 @@ class Task(Protocol):
     predict_outputs: ClassVar[Tuple[str, ...]]
     predictor: Callable[[Config], Predictor]
     exported_predictor: Callable[[Opened], Predictor]
+    exported_model: Callable[[Opened], Any]
     predict: Callable[[Config, PredictOutputs], int]
     export: Callable[[Config, ExportRequest], Exported]
     quantize: Optional[Callable[[Config, QuantizeRequest], int]]
@@ -119,7 +120,10 @@ class Task(Protocol):
     best_metric: str
     shown: Tuple[str, ...]
 
-    def __init__(self, config: Config, processes: Processes, training: bool = True): ...
+    def __init__(
+        self, config: Config, processes: Processes, training: bool = True, model: Any = None
+    ):
+        """model: in place of the one of `config`, such as an `exported_model`."""
 
     @staticmethod
     def check(config: Config) -> None:

@@ -65,11 +65,13 @@ def import_parts(modules: Sequence[str]) -> None:
             ) from None
 
 
-def check(config: Config) -> Config:
+def check(config: Config, exported: bool = False) -> Config:
     """`config` with the model's arguments typed, after everything that a registry builds was
-    verified: names, keys and types. Raises ConfigError.
+    verified: names, keys and types. Raises ConfigError. exported: of an export, whose arguments are
+    not told and of which no model is built.
     """
-    config = replace(config, Arch=_checked_arch(config.Arch))
+    if not exported:
+        config = replace(config, Arch=_checked_arch(config.Arch))
     if config.Arch.pretrained:
         backbone = config.Arch.arguments.get("backbone") or {}
         network = backbone.get("name", config.Arch.name)

@@ -9,6 +9,7 @@ from ..engine import train as loop
 from ..engine.curves import pyplot
 from ..engine.distributed import start_processes
 from ..engine.page import write_page
+from ..export.opened import Opened
 from ..schema import ConfigError
 from .registry import task_of
 
@@ -24,18 +25,24 @@ def train(config: Config, overwrite: bool = False) -> int:
     return loop.train(config, task_of(config), overwrite)
 
 
-def evaluate(config: Config, report: Optional[Path] = None) -> Dict[str, Any]:
+def evaluate(
+    config: Config, report: Optional[Path] = None, opened: Optional[Opened] = None
+) -> Dict[str, Any]:
     """{metric: value, ..., images} of Global.pretrained_model (or Global.checkpoints) on
     DataLoader.Eval. Works in many processes too. ConfigError without weights.
 
-    report: a folder that gets report.html, results.csv and the pictures; for one process.
+    report: a folder that gets report.html, results.csv and the pictures; for one process. opened:
+    an export, whose program is asked in place of a model (see exported.config_of_export).
     """
-    if not (config.Global.pretrained_model or config.Global.checkpoints or config.Arch.pretrained):
+    given = config.Global.pretrained_model or config.Global.checkpoints or config.Arch.pretrained
+    if opened is None and not given:
         raise ConfigError(
             f"{config.path}: nothing to evaluate; give weights: -o Global.pretrained_model=FILE"
         )
     processes = start_processes(config.Global.device)
-    task = task_of(config)(config, processes, training=False)
+    kind = task_of(config)
+    model = None if opened is None else kind.exported_model(opened)
+    task = kind(config, processes, training=False, model=model)
     if report is None:
         return task.evaluate()
     if processes.many:

@@ -1,8 +1,10 @@
-"""An exported classifier, ready to predict."""
+"""An exported classifier, ready to predict, and to be evaluated."""
 
 from typing import Any
 
 import numpy as np
+import paddle
+from paddle import Tensor
 
 from ...data.images import ImageError
 from ...data.transforms.pipeline import Preprocess
@@ -10,57 +12,75 @@ from ...export.opened import Opened
 from ...export.target import DESCRIPTION
 from ...export.verify import ExportError
 from ...files import parsing
+from ..exported import any_batch, description_of
 from ..inputs import InputImage
 from .kind import MULTI_LABEL
 from .predict import ClassPredictor
 
-__all__ = ["exported_predictor"]
+__all__ = ["ExportedClassifier", "exported_predictor"]
 
 BATCH_SIZE = 8
+TINY = np.finfo(np.float32).tiny  # the least probability whose logarithm is taken
+NEXT_TO_ONE = 1 - np.finfo(np.float32).epsneg
 
 
 def exported_predictor(opened: Opened) -> ClassPredictor:
     """The program of an exported classifier with its preprocessing and names. ExportError for an
     export of maps (--features).
     """
-    where, told = opened.folder / DESCRIPTION, opened.description
-    if opened.signature.outputs[:1] not in (("probabilities",), ("logits",)):
+    where, told = opened.folder / DESCRIPTION, description_of(opened)
+    output = _scores(opened)
+    with parsing(str(where), ExportError):
+        count = int(told.post.get("topk", 1))
+        threshold = float(told.post["threshold"]) if _is_multi_label(told.post) else None
+        ((name, (_, _, *size)),) = opened.signature.inputs.items()
+    preprocess = Preprocess(told.transforms, f"{where}: transform_ops")
+    program = any_batch(opened)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        found = program({name: images})[output]
+        return found if output == "probabilities" else _softmax(found)
+
+    least = told.min_size
+    return _FixedSize(tuple(size), run, preprocess, told.names, count, least, BATCH_SIZE, threshold)
+
+
+class ExportedClassifier:
+    """An exported program in the place of the classifier that it came from."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.output = _scores(opened)
+        self.several = _is_multi_label(description_of(opened).post)
+        (self.name,) = opened.signature.inputs
+        self.program = any_batch(opened)
+
+    def eval(self) -> None:
+        """An export is in no other mode."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images: [B, C, H, W] -> logits [B, num_classes], of probabilities those that give
+        them.
+        """
+        found = self.program({self.name: images.numpy()})[self.output].astype(np.float32)
+        if self.output == "probabilities":
+            kept = np.clip(found, TINY, NEXT_TO_ONE if self.several else None)
+            found = np.log(kept) - (np.log1p(-kept) if self.several else 0)
+        return paddle.to_tensor(found)
+
+
+def _scores(opened: Opened) -> str:
+    """The output with the scores, which come first, of an export with --attention too."""
+    output = opened.signature.outputs[0]
+    if output not in ("probabilities", "logits"):
         raise ExportError(
             f"{opened.folder}: gives {', '.join(opened.signature.outputs)}, not classes; export "
             f"without --features"
         )
-    with parsing(str(where), ExportError):
-        several = told["PostProcess"].get(MULTI_LABEL)
-        post = told["PostProcess"]["Topk"] if several is None else several
-        names, count = [str(name) for name in post["label_list"]], int(post.get("topk", 1))
-        threshold = None if several is None else float(several["threshold"])
-        least = int(told["Model"]["input"].get("min_size", 1))
-        transforms = told["PreProcess"]["transform_ops"]
-        ((_, shape),) = opened.signature.inputs.items()
-        batch, _, height, width = shape
-    preprocess = Preprocess(transforms, f"{where}: transform_ops")
-    run = _probabilities(opened, batch)
-    return _FixedSize((height, width), run, preprocess, names, count, least, BATCH_SIZE, threshold)
+    return output
 
 
-def _probabilities(opened: Opened, size: Any) -> Any:
-    """float32 [B, 3, H, W] -> probabilities [B, classes]. size: the only batch that the program
-    takes, or None for any.
-    """
-    # the scores come first, of an export with --attention too
-    (name,), (output, *_) = opened.signature.inputs, opened.signature.outputs
-
-    def run(images: np.ndarray) -> np.ndarray:
-        step = size or len(images)
-        filled = np.pad(images, [(0, -len(images) % step), (0, 0), (0, 0), (0, 0)])
-        parts = [
-            opened({name: filled[start : start + step]})[output]
-            for start in range(0, len(filled), step)
-        ]
-        found = np.concatenate(parts)[: len(images)]
-        return found if output == "probabilities" else _softmax(found)
-
-    return run
+def _is_multi_label(post: Any) -> bool:
+    return post.get("name") == MULTI_LABEL
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

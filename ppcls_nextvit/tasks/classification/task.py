@@ -27,7 +27,7 @@ from . import multilabel_losses, multilabel_metrics  # noqa: F401 - register the
 from .benchmark import measure
 from .class_table import class_table
 from .export import export
-from .exported import exported_predictor
+from .exported import ExportedClassifier, exported_predictor
 from .kind import MULTI_LABEL, is_multi_label
 from .losses import LOSSES, build_loss
 from .metrics import METRICS, build_metric, gathered
@@ -69,13 +69,16 @@ class ClassificationTask(Task):
     predict_outputs = ("json", "sheet")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
+    exported_model = ExportedClassifier
     quantize, measure = staticmethod(quantize), staticmethod(measure)
     subject = ClassifierSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
 
-    def __init__(self, config: Config, processes: Processes, training: bool = True):
+    def __init__(
+        self, config: Config, processes: Processes, training: bool = True, model: Any = None
+    ):
         self.config, self.processes = config, processes
-        self.model = build_model(config, training)
+        self.model = build_model(config, training) if model is None else model
         self.train_loader: Any
         self.eval_loader: Any
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)

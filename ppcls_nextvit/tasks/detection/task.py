@@ -23,7 +23,7 @@ from ..joint import IMAGES_IN_REPORT, IMAGES_JUDGED, refuse_multilabel, shares, 
 from ..pictures import MOST_CURVES, draw_precision_curves
 from .benchmark import measure
 from .export import export
-from .exported import exported_predictor
+from .exported import exported_detector, exported_predictor
 from .metrics import Curve, coco_map, gathered, result_records
 from .mistakes import Mistake, mistakes, mistakes_sheet
 from .pictures import comparison_sheet
@@ -42,14 +42,17 @@ class DetectionTask(ResumableTask):
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
+    exported_model = staticmethod(exported_detector)
     measure = staticmethod(measure)
     subject = DetectorSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
     best_metric = "box_map"
 
-    def __init__(self, config: Config, processes: Processes, training: bool = True):
+    def __init__(
+        self, config: Config, processes: Processes, training: bool = True, model: Any = None
+    ):
         self.config, self.processes = config, processes
-        self.model = build_model(config, training)
+        self.model = build_model(config, training) if model is None else model
         self.shown = self.model.shown
         self.train_loader: Any
         self.eval_loader: Any  # one that is not needed is None

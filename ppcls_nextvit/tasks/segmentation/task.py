@@ -24,7 +24,7 @@ from ..joint import IMAGES_IN_REPORT, IMAGES_JUDGED, check_size, refuse_multilab
 from . import region_losses  # noqa: F401 - registers its losses
 from .benchmark import measure
 from .export import export
-from .exported import exported_predictor
+from .exported import exported_predictor, exported_segmentor
 from .losses import LOSSES, build_loss, check_classes
 from .metrics import METRICS, build_metric
 from .pictures import comparison_sheet, wrong_pixels
@@ -42,16 +42,19 @@ class SegmentationTask(ResumableTask):
     predict_outputs = ("json", "out")
     predict, export = staticmethod(predict), staticmethod(export)
     predictor, exported_predictor = staticmethod(predictor), staticmethod(exported_predictor)
+    exported_model = staticmethod(exported_segmentor)
     measure = staticmethod(measure)
     subject = SegmentorSubject
     resized, agreement = staticmethod(resized), staticmethod(agreement)
 
-    def __init__(self, config: Config, processes: Processes, training: bool = True):
+    def __init__(
+        self, config: Config, processes: Processes, training: bool = True, model: Any = None
+    ):
         self.config, self.processes = config, processes
         num_classes = config.Arch.class_num
         # before the work: a file of names that does not fit is an error
         self.class_names = class_names(config)
-        self.model = build_model(config, training)
+        self.model = build_model(config, training) if model is None else model
         self.train_loader: Any
         self.eval_loader: Any  # one that is not needed is None
         self.train_loader, self.eval_loader = build_loaders(config, processes, training)
