@@ -61,12 +61,14 @@ def preload() -> None:
 class Reach:
     """known: the files of tests that it knows. seconds: {test: how long it took}. by_test: {function: tests that call it};
     by_file: {function: files of tests that call it in a fixture that tests share, or on import}.
+    fails: {file of tests: why nothing is known of it}.
     """
 
     known: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     by_test: dict[Place, set[str]] = field(default_factory=dict)
     by_file: dict[Place, set[str]] = field(default_factory=dict)
+    fails: dict[str, str] = field(default_factory=dict)
 
     def learn(self, copy: Path, file: str, limit_s: float) -> bool:
         """Run the fast tests of a file, if that was not done before; False where the limit was too
@@ -74,12 +76,15 @@ class Reach:
         """
         if file in self.known:
             return True
+        if file in self.fails:
+            raise RuntimeError(self.fails[file])
         note = copy.parent / "reach"
         status, failed = run_tests(copy, [file], limit_s, Tracer(copy, note))
         if status is None:
             return False
         if status != SURVIVED:
-            raise RuntimeError(f"{failed or file} fails without a mutant")
+            self.fails[file] = f"{failed or file} fails without a mutant"
+            raise RuntimeError(self.fails[file])
         self.known.add(file)
         for test, (seconds, own, shared) in json.loads(note.read_text()).items():
             self.seconds[test] = seconds

@@ -2,8 +2,9 @@
 repository, and the fast tests that reach the function which has it. Prints every mutant that no
 test caught.
 
-Which mutants are drawn is a function of the seed, which is printed. An area of the package after
-the other gets one, so that every area is tried in any time. The mutations are cosmic-ray's (the
+Which mutants are drawn is a function of the seed, which is printed. Areas come in an order that
+the seed draws as well, some mutants of one after the other: which of an area's tests reach what is
+learned once, and takes longer than a mutant. The mutations are cosmic-ray's (the
 extra `dev`).
 """
 
@@ -11,12 +12,14 @@ import argparse
 import ast
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
@@ -155,6 +158,18 @@ def tests(root: Path, area: str) -> list[str]:
     return [path for path in paths if (root / path).exists()]
 
 
+def importers(root: Path, source: Path) -> list[str]:
+    """The files of tests that name the module of a source, whichever area they are of."""
+    module = source.with_suffix("").as_posix().replace("/", ".")
+    name = re.compile(
+        rf"{re.escape(module)}\b|"
+        rf"from {re.escape(module.rpartition('.')[0])} import .*\b{source.stem}\b"
+    )
+    files = sorted((root / "tests").glob("test_*.py"))
+    found = [path for path in files if name.search(path.read_text(encoding="utf-8"))]
+    return [path.relative_to(root).as_posix() for path in found]
+
+
 def mutants(root: Path, area: str) -> dict[tuple[Path, tuple[int, int]], list[Mutant]]:
     """All mutants of an area's files, by their place: one place has up to a dozen."""
     found: dict[tuple[Path, tuple[int, int]], list[Mutant]] = {}
@@ -211,24 +226,30 @@ def change(original: str, text: str) -> str:
     return f"{old.strip()}  ->  {new.strip()}"
 
 
-def drawn(root: Path, areas: Sequence[str], seed: int) -> Iterator[tuple[Mutant, str]]:
-    """Mutants without end or until all were drawn, an area after the other: a place of the area's,
-    each as likely as any other, then one of the mutations of that place.
+def drawn(root: Path, areas: Sequence[str], seed: int, each: int) -> Iterator[tuple[Mutant, str]]:
+    """Mutants without end or until all were drawn, so many of an area after the other, whose order
+    is drawn too: a place of the area's, each as likely as any other, then one of the mutations of
+    that place.
     """
     rng = random.Random(seed)
-    left = {}
-    for area in areas:
-        places = list(mutants(root, area).values())
-        rng.shuffle(places)
-        left[area] = places
-    while any(left.values()):
-        for places in left.values():
-            while places:
-                mutant = rng.choice(places.pop())
-                text = mutated(root, mutant)
-                if text is not None:
-                    yield mutant, text
-                    break
+    order = rng.sample(areas, len(areas))
+    left: dict[str, list[list[Mutant]]] = {}
+    while any(left.get(area, [[]]) for area in order):
+        for area in order:
+            if area not in left:
+                left[area] = list(mutants(root, area).values())
+                rng.shuffle(left[area])
+            yield from islice(_in_turn(root, left[area], rng), each)
+
+
+def _in_turn(
+    root: Path, places: list[list[Mutant]], rng: random.Random
+) -> Iterator[tuple[Mutant, str]]:
+    while places:
+        mutant = rng.choice(places.pop())
+        text = mutated(root, mutant)
+        if text is not None:
+            yield mutant, text
 
 
 # Trying them
@@ -244,17 +265,36 @@ class Campaign:
         self.right: set[str] = set()  # tests that pass without a mutant
 
     def outcome(self, mutant: Mutant, text: str, end: float) -> Optional[Outcome]:
-        """What the tests say, before the time `end`; None where there was no time to say it.
-        RuntimeError for a test that fails without the mutant as well.
+        """What the tests say, before the time `end`: the area's, and of a survivor those that name
+        its module as well. None where there was no time to say it. RuntimeError for a test that
+        fails without the mutant as well.
         """
-        files = tests(self.copy, mutant.area)
-        for file in (*VALUES, *files):
+        own = tests(self.copy, mutant.area)
+        more = [file for file in importers(self.copy, mutant.path) if file not in own]
+        caught, seconds, count = "", 0.0, 0
+        for files in ([*VALUES, *own], more):
+            ran = self._ran(mutant, text, files, end)
+            if ran is None:
+                return None
+            caught, took, reached_by = ran
+            seconds, count = seconds + took, count + reached_by
+            if caught:
+                break
+        original = (self.copy / mutant.path).read_text(encoding="utf-8")
+        return Outcome(mutant, caught, change(original, text), seconds, count)
+
+    def _ran(
+        self, mutant: Mutant, text: str, files: Sequence[str], end: float
+    ) -> Optional[tuple[str, float, int]]:
+        """(what caught it, seconds, tests of these files that reach it)."""
+        for file in files:
             if not self.reach.learn(self.copy, file, end - time.monotonic()):
                 return None
         path = self.copy / mutant.path
         original = path.read_text(encoding="utf-8")
         reached_by = self.reach.tests(files, mutant.path, original, mutant.place[0])
-        values = [test for test in self.reach.seconds if test.partition("::")[0] in VALUES]
+        known = self.reach.seconds
+        values = [test for test in known if test.partition("::")[0] in set(files) & set(VALUES)]
         first = [*values, *(test for test in reached_by if test not in values)]
         begin = time.monotonic()
         try:
@@ -262,13 +302,12 @@ class Campaign:
             status, failed = run_tests(self.copy, first, end - begin)
         finally:
             self._write(path, original)
-        seconds = time.monotonic() - begin
         if status is None:
             return None
         if status != SURVIVED:
             self._passes_without(failed)
         caught = "" if status == SURVIVED else failed or "the import"
-        return Outcome(mutant, caught, change(original, text), seconds, len(reached_by))
+        return caught, time.monotonic() - begin, len(reached_by)
 
     def _write(self, path: Path, text: str) -> None:
         """Write a module, and forget how it was compiled: its time and size may be the same."""
@@ -294,24 +333,30 @@ def shown(outcome: Outcome) -> str:
     return f"{where}: {outcome.change}: {end} ({outcome.tests} tests, {outcome.seconds:.0f} s)"
 
 
-def campaign(areas: Sequence[str], seed: int, count: int, seconds: float) -> list[Outcome]:
+def campaign(
+    areas: Sequence[str], seed: int, each: int, count: int, seconds: float
+) -> list[Outcome]:
     """Try that many mutants, or as many as the seconds allow; prints a line for each."""
     end, outcomes, undecided = time.monotonic() + seconds, [], 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         copied(copy)
         runner = Campaign(copy)
-        for mutant, text in drawn(copy, areas, seed):
+        for mutant, text in drawn(copy, areas, seed, each):
             if len(outcomes) == count or time.monotonic() >= end:
                 break
-            outcome = runner.outcome(mutant, text, end)
+            try:
+                outcome = runner.outcome(mutant, text, end)
+            except RuntimeError as error:  # tests that fail without a mutant say nothing of it
+                print(f"{mutant.path}:{mutant.place[0]}: {error}", flush=True)
+                outcome = None
             if outcome is None:
                 undecided += 1
                 continue
             outcomes.append(outcome)
             print(shown(outcome), flush=True)
     if undecided:
-        print(f"{undecided} without an answer in time")
+        print(f"{undecided} without an answer")
     return outcomes
 
 
@@ -320,6 +365,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--seed", type=int, help="which mutants; a fresh one by default")
     parser.add_argument("--seconds", type=float, default=600, help="time limit; default 600")
     parser.add_argument("--count", type=int, default=1 << 30, help="mutants at most")
+    parser.add_argument(
+        "--each", type=int, default=4, help="mutants of an area at a time; default 4"
+    )
     parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS), metavar="AREA")
     args = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
@@ -327,7 +375,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     os.environ["OMP_NUM_THREADS"] = "1"
     preload()
-    report(seed, campaign(args.areas, seed, args.count, args.seconds))
+    report(seed, campaign(args.areas, seed, args.each, args.count, args.seconds))
     return 0
 
 

@@ -11,6 +11,7 @@ from ppcls_nextvit.models.detectors.boxes import (
     batched_nms,
     decode,
     encode,
+    generalised_iou,
     grid_anchors,
     pairwise_iou,
 )
@@ -203,3 +204,21 @@ def test_run_lengths_are_cocos():
             assert code["size"] == [height, width]
             expected = tools.encode(np.asfortranarray(mask.full()))
             assert code["counts"] == expected["counts"].decode()
+
+
+def test_generalised_iou_of_parts_of_an_image():
+    """In shares of the image, as DINO has boxes: areas far below 1."""
+    a = paddle.to_tensor([[0.1, 0.1, 0.3, 0.3], [0.0, 0.0, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]])
+    b = paddle.to_tensor([[0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]])
+    found = generalised_iou(a, b).numpy()
+    assert np.allclose(found[:2], [1.0, 0.0 - (0.16 - 0.08) / 0.16], atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    "box", [(5, 5, 5, 9), (5, 9, 9, 5), (40, 2, 50, 9), (-9, 2, -3, 9), (2, -9, 9, -3)]
+)
+def test_an_object_without_a_pixel_in_the_image(box):
+    with np.errstate(all="raise"):
+        mask = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), 20, 30)
+    assert mask.part.size == 0 and 0 <= mask.top <= 20 and 0 <= mask.left <= 30

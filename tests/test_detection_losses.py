@@ -3,6 +3,7 @@ at the edges.
 """
 
 import json
+import math
 
 import numpy as np
 import paddle
@@ -11,7 +12,7 @@ from paddle import nn
 
 from ppcls_nextvit.models.detectors import rpn
 from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
-from ppcls_nextvit.models.detectors.roi import RoIHead, _Sample
+from ppcls_nextvit.models.detectors.roi import MaskHead, RoIHead, _Sample
 from ppcls_nextvit.models.detectors.rpn import RPNHead
 from ppcls_nextvit.models.detectors.targets import sample
 from scripts import seeded
@@ -327,3 +328,11 @@ def test_nothing_found(detector, empty):
 def test_what_cannot_be_meant(arguments, message):
     with pytest.raises(ValueError, match=message):
         MaskRCNN(**{"backbone": SMALL, **arguments})
+
+
+def test_a_mask_head_begins_by_fan_out():
+    """mmdetection: kaiming_normal of mode fan_out for the upsampling, as for the convolutions."""
+    head = MaskHead(32, 64, 1, 8)
+    for weight, fan_out in ((head.upsample.weight, 4 * 64), (head.convs[0].conv.weight, 9 * 64)):
+        assert float(weight.std()) == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+    assert float(head.conv_logits.weight.std()) == pytest.approx(math.sqrt(2 / 8), rel=0.15)

@@ -105,3 +105,9 @@ def test_a_folder_that_is_gone_when_it_is_given_back(tmp_path):
     with FileLock(tmp_path / "run" / "lock"):
         os.unlink(tmp_path / "run" / "lock")
         (tmp_path / "run").rmdir()
+
+
+def test_where_there_are_no_locks_every_process_has_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(lock, "fcntl", None)
+    with open(tmp_path / "lock", "w") as file:
+        assert lock._locks(file.fileno()) is True

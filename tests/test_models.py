@@ -9,7 +9,15 @@ from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
 from ppcls_nextvit.models.backbones.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
-from ppcls_nextvit.models.layers import BATCH_NORMS, LARGE_MAP, Conv2D, DropPath, PointwiseConv2D
+from ppcls_nextvit.models.folding import as_pointwise
+from ppcls_nextvit.models.layers import (
+    BATCH_NORMS,
+    LARGE_MAP,
+    Conv2D,
+    DropPath,
+    GroupNorm,
+    PointwiseConv2D,
+)
 from scripts import seeded
 from support.goldens import (
     assert_loads,
@@ -604,3 +612,30 @@ def test_the_norms_after_the_stages_belong_to_them():
     assert all(parameter.stop_gradient for parameter in frozen.parameters())
     norms = [layer for layer in frozen.train().sublayers() if isinstance(layer, BATCH_NORMS)]
     assert frozen.training and not any(norm.training for norm in norms)
+
+
+def test_linear_layers_as_one_pointwise_convolution():
+    first, second = nn.Linear(3, 4), nn.Linear(3, 2)
+    for layer in (first, second):
+        layer.bias.set_value(paddle.randn(layer.bias.shape))
+    x = paddle.randn([2, 3, 5, 6])
+    tokens = x.flatten(2).transpose([0, 2, 1])
+    expected = 0.5 * paddle.concat([first(tokens), second(tokens)], axis=-1)
+    conv = as_pointwise(first, second, gain=0.5)
+    assert conv.weight.shape == [6, 3, 1, 1]
+    found = conv(x).flatten(2).transpose([0, 2, 1])
+    assert np.allclose(found.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_group_norm_as_it_is_recorded(monkeypatch):
+    norm, x = GroupNorm(2, 6), paddle.randn([2, 6, 3, 4])
+    norm.weight.set_value(paddle.randn([6]))
+    norm.bias.set_value(paddle.randn([6]))
+    expected = norm(x).numpy()
+    asked = []
+    monkeypatch.setattr(nn.GroupNorm, "forward", lambda self, x: asked.append(x))
+    norm(x)
+    monkeypatch.setattr(paddle, "in_dynamic_mode", lambda: False)
+    recorded = norm(x).numpy()
+    assert len(asked) == 1, "Paddle's own, but for a program"
+    assert np.allclose(recorded, expected, atol=1e-5)

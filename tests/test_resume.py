@@ -18,8 +18,8 @@ from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import RunLog, read_figures
-from ppcls_nextvit.engine.progress import Pace, Progress, StopSignal
-from ppcls_nextvit.engine.resume import Plan, read_saved
+from ppcls_nextvit.engine.progress import MOST_STEPS, Pace, Progress, StopSignal
+from ppcls_nextvit.engine.resume import Plan, _continued, read_saved
 from ppcls_nextvit.engine.saves import Saves
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.schema import ConfigError
@@ -496,3 +496,19 @@ def test_a_second_run_into_one_folder_is_refused_with_its_owner(tmp_path):
     # what a dead owner left is nobody's
     assert (config.output_dir / "run.lock").exists() and train(config) == 0
     assert not (config.output_dir / "run.lock").exists()
+
+
+def test_another_seed_is_another_order_within_an_epoch_alone():
+    then, now = Plan(1, 1, 10, 1), Plan(2, 1, 10, 1)
+    between = Progress(epoch=3, batch=0, update=20)
+    assert _continued("x", between, then, now) == between
+    with pytest.raises(CheckpointError, match="in the middle of an epoch with seed 1 .now 2."):
+        _continued("x", Progress(epoch=3, batch=4, update=24), then, now)
+
+
+def test_states_that_a_run_can_have_said():
+    whole = Progress(epoch=3, batch=0, update=MOST_STEPS - 1, best=0.5, best_epoch=2)
+    assert Progress.from_states(asdict(whole)) == whole
+    for name, value in (("update", MOST_STEPS), ("batch", -1), ("epoch", 1.0)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            Progress.from_states({**asdict(whole), name: value})
