@@ -25,24 +25,32 @@ FAMILIES = {
     "NextViT": ("NextViT_small_224", ("NextViT_*",)),
     "TransNeXt": ("TransNeXt_micro_224", ("TransNeXt_micro_224", "TransNeXt_tiny_224")),
 }
+# the recipes of the chains for a detector and for a segmentor, by the folder of their files
+DENSE = {
+    "detection": "quickstart/nuclei_mask_rcnn",
+    "segmentation": "quickstart/nuclei_semfpn",
+}
+ITERATIONS = 2  # of an epoch of theirs, so that the shortest training takes seconds
 
 
 @dataclass(frozen=True)
 class Variant:
     """A model of the chains: `model` is its Arch.name, `config` its YAML, `overrides` what is
-    changed of that, `epochs` the recipe's.
+    changed of that, `epochs` the recipe's; `family` the folder of its files. batch, training,
+    start: of training, the last the weights that it begins with. images: to predict; batches: what a program predicts at once, null for image by image.
     """
 
     model: str
     config: str
     size: int
     epochs: int
+    family: str
     overrides: str = ""
-
-    @property
-    def family(self):
-        """The name of its folder."""
-        return self.model.partition("_")[0]
+    batch: int = 8
+    training: str = ""
+    start: str = "null"
+    images: str = "./test_tipc/data/images"
+    batches: str = "1|8"
 
     @property
     def arguments(self):
@@ -63,7 +71,28 @@ def small_variant(config: str) -> Variant:
         **{f"{place}.2.CropImage.size": SMALL_SIZE for place in ends},
     }
     overrides = "".join(f" -o {key}={value}" for key, value in values.items())
-    return Variant(model, config, SMALL_SIZE, 300, overrides)
+    return Variant(model, config, SMALL_SIZE, 300, model.partition("_")[0], overrides)
+
+
+def dense_variants() -> Iterator[Variant]:
+    """The detector and the segmentor."""
+    for task, config in DENSE.items():
+        path = ROOT / "configs" / f"{config}.yaml"
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings, sampler = recipe["Global"], recipe["DataLoader"]["Train"]["sampler"]
+        yield Variant(
+            recipe["Arch"]["name"],
+            config,
+            settings["image_shape"][-1],
+            settings["epochs"] * sampler["iterations"] // ITERATIONS,
+            task,
+            batch=sampler["batch_size"],
+            training=f" -o DataLoader.Train.sampler.iterations={ITERATIONS}",
+            # a detector that was never trained scores all places alike, and engines choose others
+            start=f"./test_tipc/models/{recipe['Arch']['name']}.pdparams",
+            images=recipe["Infer"]["infer_imgs"],
+            batches="null",
+        )
 
 
 def variants() -> Iterator[Variant]:
@@ -73,13 +102,14 @@ def variants() -> Iterator[Variant]:
         for path, text in all_configs().items()
         if path.parent.name == "configs"
     }
-    for smallest, chosen in FAMILIES.values():
+    for family, (smallest, chosen) in FAMILIES.items():
         yield small_variant(smallest)
         for name, recipe in classifiers.items():
             own_name = recipe["Arch"]["name"] == name
             if own_name and any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
                 settings = recipe["Global"]
-                yield Variant(name, name, settings["image_shape"][-1], settings["epochs"])
+                size, epochs = settings["image_shape"][-1], settings["epochs"]
+                yield Variant(name, name, size, epochs, family)
 
 
 def section(name: str, values: Mapping[str, Any], without: Collection[str] = ()) -> str:
@@ -115,7 +145,7 @@ def train(
     for `-` in options' names.
     """
     settings = (" -o Global.pretrained_model=null" if variant.size == 384 else "") + FEW_WORKERS
-    settings += " -o Global.eval_during_train=False -o Global.save_interval=0"
+    settings += " -o Global.eval_during_train=False -o Global.save_interval=0" + variant.training
     program = f"tools/train.py {variant.arguments}{settings}"
     model = f"./test_tipc/models/{variant.model}"
     return (
@@ -126,6 +156,9 @@ def train(
                 "gpu_list": gpus,
                 "-o Global.device": devices,
                 "-o Global.auto_cast": "amp" if trainer == "amp_train" else "null",
+                "-o DataLoader.Train.sampler.batch_size": variant.batch,
+                "-o Global.pretrained_model": variant.start,
+                "train_infer_img_dir": variant.images,
                 "-o Global.epochs": f"lite_train_lite_infer=2|lite_train_whole_infer=2|whole_train_whole_infer={variant.epochs}",
                 "trainer": trainer,
                 trainer: program,
@@ -140,14 +173,19 @@ def train(
                 "kl_quant": kl_quant,
                 "infer_model": model,
                 "--precision": precision,
+                "--batch-size": variant.batches,
+                "--images": variant.images,
                 **infer,
             },
         )
-        + section("train_benchmark_params", {})
-        + section(
-            "infer_benchmark_params",
-            {"random_infer_input": f"[{{float32,[3,{variant.size},{variant.size}]}}]"},
-        )
+        + ("" if variant.family in DENSE else benchmark(variant))
+    )
+
+
+def benchmark(variant):
+    random = f"[{{float32,[3,{variant.size},{variant.size}]}}]"
+    return section("train_benchmark_params", {}) + section(
+        "infer_benchmark_params", {"random_infer_input": random}
     )
 
 
@@ -202,6 +240,8 @@ def paddle2onnx(variant):
             "2onnx": f"tools/export_model.py {variant.arguments} --to onnx",
             "-o Global.pretrained_model": f"{model}.pdparams",
             "-o Global.save_inference_dir": f"{model}_onnx",
+            "--batch-size": variant.batches,
+            "--images": variant.images,
         },
     )
 
@@ -228,15 +268,23 @@ FILES = {
     "{model}_lite_arm_cpu_cpp.txt": lite,
 }
 NO_INT8 = ("TransNeXt",)  # families that have none in Paddle, and say so
+OF_DENSE = (train, paddle2onnx)
+
+
+def chains(family: str) -> list:
+    """The chains that a family has, functions of FILES."""
+    if family in DENSE:
+        return list(OF_DENSE)
+    return [write for write in FILES.values() if write is not ptq or family not in NO_INT8]
 
 
 def all_files() -> dict[Path, str]:
     """{path: text} of every variant's files."""
     return {
         CONFIGS / variant.family / name.format(model=variant.model): write(variant)
-        for variant in variants()
+        for variant in (*variants(), *dense_variants())
         for name, write in FILES.items()
-        if write is not ptq or variant.family not in NO_INT8
+        if write in chains(variant.family)
     }
 
 

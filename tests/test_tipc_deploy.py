@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,77 @@ def test_what_is_no_list_of_predictions_is_not_stored(tmp_path, capsys, content)
     assert capsys.readouterr().err.startswith("error: ") and not (tmp_path / "stored.txt").exists()
 
 
+OBJECTS = [
+    {
+        "class_id": 1,
+        "score": round(0.9 - i / 100, 2),
+        "box": [i, 2.0, 30.5 + i, 40.0],
+        "pixels": 200,
+    }
+    for i in range(10)
+]
+CLASSES = [{"class_id": 3, "share": 0.75}, {"class_id": 0, "share": 0.25}]
+
+
+def dense_log(record):
+    return f"started\na.png\t{json.dumps(record)}\n"
+
+
+def with_first(**changes):
+    """OBJECTS in another order, the first of them changed."""
+    return {"objects": [*OBJECTS[1:], {**OBJECTS[0], **changes}]}
+
+
+@pytest.mark.parametrize(
+    "stored, log, differ",
+    [
+        ({"objects": OBJECTS}, with_first(), None),
+        (
+            {"objects": OBJECTS},
+            with_first(score=0.9005, box=[0.05, 2.0, 30.5, 40], pixels=204),
+            None,
+        ),
+        ({"objects": OBJECTS[:9]}, with_first(class_id=0), "no object of class 1, score 0.9, box"),
+        ({"objects": OBJECTS[:9]}, with_first(score=0.91), "no object of class 1, score 0.9, box"),
+        ({"objects": OBJECTS[:9]}, with_first(box=[0, 2.2, 30.5, 40]), "no object of class 1"),
+        ({"objects": OBJECTS[:9]}, with_first(pixels=220), "no object of class 1, score 0.9, box"),
+        # one of ten
+        ({"objects": OBJECTS}, with_first(class_id=0), None),
+        ({"objects": OBJECTS}, {"objects": []}, "no object of class 1, score 0.81"),
+        ({"objects": OBJECTS}, {"classes": CLASSES}, "a.png: classes, expected objects"),
+        ({"classes": CLASSES[:1]}, {"classes": CLASSES}, None),
+        ({"classes": CLASSES[:1]}, {"classes": [{"class_id": 3, "share": 0.7515}]}, None),
+        ({"classes": CLASSES[:1]}, {"classes": [{"class_id": 3, "share": 0.7525}]}, "score 0.7525"),
+        ({"classes": CLASSES[:1]}, {"classes": CLASSES[::-1]}, "classes [0, 3], expected [3]"),
+    ],
+)
+def test_objects_and_label_maps(place, capsys, stored, log, differ):
+    arguments = place(dense_log(log), stored=())
+    folder = Path(arguments[0].partition("=")[2]).parent
+    (folder / "python_M_results_fp32.txt").write_text(dense_log(stored))
+    assert compare_results.main(arguments) == (differ is not None)
+    assert (differ or "equals, on 1 images") in capsys.readouterr().out
+
+
+def test_objects_and_label_maps_are_stored(tmp_path, capsys):
+    """The best objects with the sizes of their masks; the largest classes but the last."""
+    pytest.importorskip("pycocotools", reason="the extra det")
+    mask = {"size": [4, 3], "counts": "125ON"}  # three pixels
+    objects = [{**one, "mask": mask} for one in OBJECTS * 4]
+    for one in objects:
+        del one["pixels"]
+    for record, expected in (
+        ({"objects": objects}, {"objects": [{**one, "pixels": 3} for one in (OBJECTS * 4)[:30]]}),
+        ({"classes": CLASSES}, {"classes": CLASSES[:1]}),
+    ):
+        log = tmp_path / "x.log"
+        log.write_text("".join(dense_log(record).replace("a.png", f"{i}.png") for i in range(4)))
+        gt = tmp_path / "gt.txt"
+        assert compare_results.main(["--write", f"--gt_file={gt}", f"--log_file={log}"]) == 0
+        lines = gt.read_text().splitlines()
+        assert len(lines) == 4 and json.loads(lines[0].partition("\t")[2]) == expected
+
+
 def test_files_that_are_not_there_or_ambiguous(place, tmp_path, capsys):
     gt, logs = place(DEFAULT)
     assert (
@@ -209,7 +281,7 @@ def test_what_is_stored_has_no_ties_and_one_class_less(tmp_path, capsys):
     arguments = ["--write", f"--gt_file={tmp_path / 'stored.txt'}", f"--log_file={log}"]
     assert compare_results.main(arguments) == 0 and "4 of 5 images" in capsys.readouterr().out
     assert compare_results.read_predictions(tmp_path / "stored.txt") == {
-        f"{index}.png": ([1, 2], [0.5, 0.3]) for index in range(4)
+        f"{index}.png": ("class_ids", [1, 2], [0.5, 0.3], (), ()) for index in range(4)
     }
     del predictions["0.png"]
     log.write_text(lines(predictions))
@@ -605,24 +677,21 @@ def files_of(checkout):
     return {path for path in paths if not made & set(path.parts)}
 
 
-def assert_runs(checkout, script, chain, expected, skipped):
+def assert_runs(checkout, script, chain, expected, skipped, model="NextViT_small"):
     """The chain succeeds, with so many commands and such a skip, and writes nothing but output."""
     before = files_of(checkout)
-    done = bash(checkout, script, FILES[chain].format("NextViT_small"), MODES[chain])
+    done = bash(checkout, script, FILES[chain].format(model), MODES[chain])
     assert done.returncode == 0, done.stdout + done.stderr
-    found = outcomes(checkout, "NextViT_small", MODES[chain], chain.__name__.rpartition(".")[2])
+    found = outcomes(checkout, model, MODES[chain], chain.__name__.rpartition(".")[2])
     successes = [
-        line
-        for line in found
-        if line.startswith("Run successfully with command - NextViT_small - ")
+        line for line in found if line.startswith(f"Run successfully with command - {model} - ")
     ]
     assert (
         len(successes) == expected and sum("compare_results.py" in line for line in successes) >= 1
     )
     rest = [line for line in found[:-1] if line not in successes]
     assert all(
-        line.startswith("Skipped with command - NextViT_small - ") and skipped in line
-        for line in rest
+        line.startswith(f"Skipped with command - {model} - ") and skipped in line for line in rest
     )
     assert files_of(checkout) == before != set()
 
@@ -686,6 +755,17 @@ def test_cpp_infer(checkout):
 def test_paddle2onnx_infer(checkout):
     pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
     assert_runs(checkout, "test_paddle2onnx.sh", paddle2onnx, 1 + 4 + 1, "nothing")
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("model", status.DENSE)
+def test_paddle2onnx_infer_of_a_detector_and_a_segmentor(checkout, model):
+    """Objects, masks and label maps are those that tools/infer.py gave."""
+    for package in ("paddle2onnx", "onnxruntime", "pycocotools"):
+        pytest.importorskip(package, reason="the extras `onnx` and `det`")
+    done = bash(checkout, "prepare.sh", FILES[paddle2onnx].format(model), "paddle2onnx_infer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_runs(checkout, "test_paddle2onnx.sh", paddle2onnx, 1 + 2 + 1, "nothing", model)
 
 
 @pytest.mark.chain

@@ -242,7 +242,13 @@ def test_every_model_has_the_files_of_every_chain():
         ),
         "TransNeXt": ("micro", "micro_224", "tiny_224"),
     }
-    assert {path.name for path in generator.CONFIGS.iterdir()} == set(sizes)
+    folders = {path.name for path in generator.CONFIGS.iterdir()}
+    assert folders == {*sizes, "detection", "segmentation"}
+    for folder, name in (("detection", "MaskRCNN"), ("segmentation", "SemanticFPN")):
+        assert {path.name for path in (generator.CONFIGS / folder).iterdir()} == {
+            f"{name}_train_infer_python.txt",
+            f"{name}_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt",
+        }
     for family, names in sizes.items():
         files = {
             form.format(model=f"{family}_{name}")
@@ -309,6 +315,21 @@ def test_training_files_are_what_the_chains_read(path, monkeypatch):
     for program in programs:
         script, *arguments = shlex.split(program)
         config = load_config(arguments[1], arguments[3::2])
+        if path.parent.name in ("detection", "segmentation"):
+            assert (ROOT / script).is_file() and config.Arch.name == training.model
+            assert config.Infer.infer_imgs == inference.images
+            if script == "tools/train.py":
+                start = f"Global.pretrained_model=./{prepare.seeded_weights(training.model)}"
+                assert start in training.options
+                # as many steps as the recipe has
+                recipe = load_config(arguments[1])
+                steps = [
+                    one.Global.epochs * one.DataLoader["Train"]["sampler"]["iterations"]
+                    for one in (recipe, load_config(arguments[1], arguments[3::2]))
+                ]
+                steps[1] *= int(training.epochs) // recipe.Global.epochs
+                assert steps[0] == steps[1]
+            continue
         small = training.model in ("NextViT_small", "TransNeXt_micro")
         size = 64 if small else int(training.model[-3:])
         assert (ROOT / script).is_file() and config.Arch.name == training.model
@@ -507,6 +528,12 @@ def test_without_an_own_set_the_repository_s_is_back(made, monkeypatch):
     prepare.make_data("whole_train_whole_infer", own_set(made / "own"))
     prepare.make_data("whole_train_whole_infer")
     assert not (made / "data" / "whole").is_symlink() and (made / "own" / "labels.txt").is_file()
+
+
+def test_a_detector_has_no_set_of_a_user_s(made, capsys):
+    path = str(generator.CONFIGS / "detection" / "MaskRCNN_train_infer_python.txt")
+    assert prepare.main([path, "whole_train_whole_infer", "--data", str(made)]) == 2
+    assert "MaskRCNN has no set of your own here" in capsys.readouterr().err
 
 
 def test_a_mode_that_reads_no_own_set_refuses_one(made, capsys):
@@ -923,6 +950,37 @@ def test_scripts_say_what_python_is_missing(checkout):
         "error: no interpreter python0.7; activate the environment, or set TIPC_PYTHON to its "
         "Python\n"
     )
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("model", ["MaskRCNN", "SemanticFPN"])
+def test_a_detector_and_a_segmentor(checkout, model):
+    """Training, evaluation, export and prediction with and without oneDNN, of the recipes' own
+    images.
+    """
+    name, mode = f"{model}_train_infer_python.txt", "lite_train_lite_infer"
+    (path,) = (checkout / "test_tipc" / "configs").glob(f"*/{name}")
+    path.write_text(path.read_text().replace("--threads:1|2", "--threads:1"))
+    pytest.importorskip("pycocotools", reason="the extra det")
+    done = bash(checkout, "prepare.sh", name, mode)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = bash(checkout, "test_train_inference_python.sh", name, mode)
+    lines = outcomes(checkout, model, mode, "python")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        sum(line.startswith(f"Run successfully with command - {model} - ") for line in lines) == 5
+    )
+    logs = (checkout / "test_tipc" / "output" / model / mode).glob("*_infer_cpu_*.log")
+    first, second = (path.read_text().splitlines()[-4:] for path in logs)
+    for ours, theirs in zip(first, second, strict=True):
+        ours, theirs = (json.loads(line.partition("\t")[2]) for line in (ours, theirs))
+        assert (
+            ours.keys()
+            == theirs.keys()
+            == {{"MaskRCNN": "objects", "SemanticFPN": "classes"}[model]}
+        )
+        for one, other in zip(ours.get("classes", []), theirs.get("classes", []), strict=True):
+            assert one["share"] == pytest.approx(other["share"], abs=1e-3)
 
 
 @pytest.mark.chain

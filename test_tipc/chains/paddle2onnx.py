@@ -18,7 +18,7 @@ def main(params, mode) -> int:
     options = (
         section.list("--engine", of=("onnxruntime", "openvino")),
         section.numbers("--threads"),
-        section.numbers("--batch-size"),
+        section.numbers("--batch-size", or_none=True),
     )
     data = [
         *data_options(params, mode),
@@ -38,9 +38,9 @@ def main(params, mode) -> int:
                 f"--images={images}",
                 f"--engine={engine}",
                 f"--threads={threads}",
-                f"--batch-size={batch}",
+                *command_options("--batch-size", batch),
             ),
-            f"{LOGS}{engine}_cpu_threads_{threads}_precision_fp32_batchsize_{batch}",
+            f"{LOGS}{engine}_cpu_threads_{threads}_precision_fp32_batchsize_{batch or 1}",
         )
     stored.compare(chain, LOGS)
     return chain.status()

@@ -286,9 +286,11 @@ class Section:
         """The values of `True|False` as bools; also the suites' misspelt Fasle."""
         return [value == "True" for value in self.list(*keys, of=("True", "False", "Fasle"))]
 
-    def numbers(self, *keys):
-        """The values of `1|8` as ints."""
+    def numbers(self, *keys, or_none=False):
+        """The values of `1|8` as ints; with `or_none`, [None] for null."""
         values = self.list(*keys)
+        if or_none and values == [None]:
+            return values
         for value in values:
             if value is None or not value.isdecimal() or int(value) < 1:
                 raise self.wrong(keys, "whole numbers of 1 or more, such as 1|8")

@@ -2,7 +2,8 @@
 CONFIG.txt MODE [--data DIR | --url URL]`.
 
 test_tipc/data/lite and whole: Fashion-MNIST's images as a user's own set is laid out
-(train_list.txt, val_list.txt, labels.txt, images).
+(train_list.txt, val_list.txt, labels.txt, images); detectors and segmentors have the cell nuclei
+that their recipes name.
 test_tipc/data/images: what is predicted. test_tipc/models: seeded random weights and their export,
 whose predictions results/ holds. Nothing is fetched but what --url names.
 """
@@ -20,6 +21,7 @@ import zlib
 from pathlib import Path
 
 from ppcls_nextvit.data.lists import read_class_names
+from ppcls_nextvit.models import list_models
 
 from .params import ParamsError, command_options, read_params
 from .run import DATA, MODELS, ROOT, chain_program, checkout_environment, interpreter, prepared
@@ -51,11 +53,13 @@ SETS = {**TRAINING, **INFERENCE}
 
 def data_options(params, mode, sets=None):
     """The options `-o key=value` that give a program of tools/ the data of `mode`: images, lists,
-    number and names of the classes.
+    number and names of the classes; none for a detector or a segmentor, whose recipe names them.
 
     sets: others than the mode's own. FileNotFoundError, which says to run prepare.sh, if they are
     not there.
     """
+    if is_dense(params):
+        return []
     values, labels = {}, []
     for section, split, name in zip(("Train", "Eval"), ("train", "val"), sets or SETS[mode]):
         folder = prepared(Path("test_tipc/data") / name, params, mode)
@@ -76,6 +80,11 @@ def data_options(params, mode, sets=None):
     return [
         part for key, value in values.items() for part in command_options(f"-o {key}", str(value))
     ]
+
+
+def is_dense(params):
+    """Whether a file is a detector's or a segmentor's."""
+    return model_name(params) in list_models("detection") + list_models("segmentation")
 
 
 def seeded_weights(model):
@@ -185,34 +194,21 @@ def unpack(archive, target, url):
 
 
 def make_model(params, mode, model):
-    """models/MODEL.pdparams, seeded, and its export models/MODEL, by the command of the model's txt
-    file of the training chain.
+    """models/MODEL.pdparams, seeded, and in a mode of INFERENCE its export models/MODEL, by the
+    command of the model's txt file of the training chain.
     """
     own = read_params(params.path.parent / f"{model}_train_infer_python.txt")
     python = interpreter(own["train_params"].text("python"))
-    export = own["infer_params"].text("norm_export")
-    weights, data = seeded_weights(model), data_options(params, mode, ("lite", "lite"))
-    environment = checkout_environment(ROOT)
-    for command in (
-        [
-            python,
-            "-m",
-            "test_tipc.chains.seeded",
-            model,
-            str(len(read_class_names(SOURCE / "labels.txt"))),
-            str(weights),
-        ],
-        [
-            python,
-            *shlex.split(export),
-            *data,
-            "-o",
-            f"Global.pretrained_model={weights}",
-            "-o",
-            f"Global.save_inference_dir={MODELS.relative_to(ROOT) / model}",
-        ],
-    ):
-        done = subprocess.run(command, cwd=ROOT, env=environment)
+    program, *options = shlex.split(own["infer_params"].text("norm_export"))
+    options += data_options(params, mode, ("lite", "lite"))
+    weights, folder = seeded_weights(model), MODELS.relative_to(ROOT) / model
+    commands = [[python, "-m", "test_tipc.chains.seeded", str(weights), *options]]
+    if mode in INFERENCE:
+        places = {"Global.pretrained_model": weights, "Global.save_inference_dir": folder}
+        given = [part for key, value in places.items() for part in ("-o", f"{key}={value}")]
+        commands.append([python, program, *options, *given])
+    for command in commands:
+        done = subprocess.run(command, cwd=ROOT, env=checkout_environment(ROOT))
         if done.returncode:
             raise OSError(f"exit status {done.returncode} of: {shlex.join(command)}")
 
@@ -248,14 +244,19 @@ def main(params, mode, *options):
             f"{mode} reads no set of your own; --data and --url are for "
             f"{', '.join(m for m in SETS if 'whole' in SETS[m])}"
         )
-    model = model_name(params)
-    make_data(mode, unpacked(args.url) if args.url else args.data)
-    if mode in INFERENCE:
+    model, dense = model_name(params), is_dense(params)
+    if not dense:
+        make_data(mode, unpacked(args.url) if args.url else args.data)
+    elif args.data or args.url:
+        raise ValueError(
+            f"{model} has no set of your own here: its recipe names the images; --data and --url "
+            f"are for classifiers"
+        )
+    if dense or mode in INFERENCE:
         make_model(params, mode, model)
-    print(
-        f"prepared for {model} in mode {mode}: {os.path.relpath(DATA, ROOT)}"
-        + (f", {os.path.relpath(MODELS / model, ROOT)}" if mode in INFERENCE else "")
-    )
+    made = [DATA] * (not dense) + [MODELS / model] * (dense or mode in INFERENCE)
+    listed = ", ".join(os.path.relpath(path, ROOT) for path in made)
+    print(f"prepared for {model} in mode {mode}: {listed}")
     return 0
 
 

@@ -33,6 +33,8 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA, MODELS, OUTPUT = (ROOT / "test_tipc" / name for name in ("data", "models", "output"))
+# of a program's --json
+PREDICTED = ("class_ids", "scores", "objects", "classes")
 LAST_LINES = 20  # of a failed command's log, shown
 
 
@@ -145,7 +147,7 @@ class Chain:
 
     def predict(self, command, log, env=None):
         """`run` a program that has the option --json; its predictions follow in the log, a line
-        `image<TAB>{class_ids, scores}` each.
+        `image<TAB>{class_ids, scores}` each; of a detector {objects}, of a segmentor {classes}.
         """
         with tempfile.TemporaryDirectory() as folder:
             succeeded = self.run([*command, f"--json={folder}/predictions.json"], log, env)
@@ -155,7 +157,7 @@ class Chain:
                 )
                 with open(ROOT / self.log(log), "a", encoding="utf-8") as stream:
                     for found in predictions:
-                        values = {key: found[key] for key in ("class_ids", "scores")}
+                        values = {key: found[key] for key in PREDICTED if key in found}
                         stream.write(f"{Path(found['file_name']).name}\t{json.dumps(values)}\n")
         return succeeded
 

@@ -17,13 +17,15 @@ from .run import MODELS, ROOT
 
 RECORDS, README = ROOT / "test_tipc" / "chains" / "status.json", ROOT / "test_tipc" / "README.md"
 START, END = "<!-- status -->\n", "<!-- /status -->"
-# family: its models, a table each; those without pixels in their names have 64
+# title: its models, a table each; classifiers without pixels in their names have 64
+DENSE = ("MaskRCNN", "SemanticFPN")
 FAMILIES = {
     "Next-ViT": (
         "NextViT_small",
         *(f"NextViT_{name}_{size}" for size in (224, 384) for name in ("small", "base", "large")),
     ),
     "TransNeXt": ("TransNeXt_micro", "TransNeXt_micro_224", "TransNeXt_tiny_224"),
+    "A detector and a segmentor": DENSE,
 }
 VARIANTS = tuple(name for names in FAMILIES.values() for name in names)
 # Title, name of the chain, mode: the table's rows
@@ -41,6 +43,14 @@ ROWS = (
     ("Paddle Lite", "lite", "lite_infer"),
     ("Paddle2ONNX", "paddle2onnx", "paddle2onnx_infer"),
     ("benchmark", "benchmark", "benchmark_train"),
+)
+# of a detector and a segmentor: there are no files for the others
+OF_DENSE = (
+    *(
+        ("python", mode)
+        for mode in ("lite_train_lite_infer", "whole_train_whole_infer", "whole_infer")
+    ),
+    ("paddle2onnx", "paddle2onnx_infer"),
 )
 # of a chain, beside paddlepaddle
 PACKAGES = {"serving": ("uvicorn",), "paddle2onnx": ("paddle2onnx", "onnxruntime")}
@@ -128,6 +138,8 @@ def united(values):
 
 def short_name(model):
     """'small 224' of 'NextViT_small_224'."""
+    if model in DENSE:
+        return model
     name = model.partition("_")[2].replace("_", " ")
     return name if name[-1].isdigit() else f"{name} 64"
 
@@ -146,7 +158,8 @@ def table(records, models):
         "|---" * (len(models) + 6) + "|",
     ]
     others = sorted(set(by_row) - {row[1:] for row in ROWS})
-    for title, chain, mode in (*ROWS, *((chain, chain, mode) for chain, mode in others)):
+    rows = [row for row in ROWS if models != DENSE or row[1:] in OF_DENSE]
+    for title, chain, mode in (*rows, *((chain, chain, mode) for chain, mode in others)):
         row = by_row.get((chain, mode), {})
         ticks = ["✓" if name in row else "" for name in models]
         found = [row[name] for name in models if name in row]

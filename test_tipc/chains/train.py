@@ -182,7 +182,8 @@ class Inference:
         self.onednn = section.flags("--onednn", "-o Global.enable_mkldnn")
         self.tensorrt = section.flags("--tensorrt", "-o Global.use_tensorrt")
         self.threads = section.numbers("--threads", "-o Global.cpu_num_threads")
-        self.batch_sizes = section.numbers("--batch-size", "-o Global.batch_size")
+        # null for detectors and segmentors, which take image by image
+        self.batch_sizes = section.numbers("--batch-size", "-o Global.batch_size", or_none=True)
         self.precisions = section.list(
             "--precision", "-o Global.use_fp16", of=("fp32", "fp16", "bf16", "True", "False", None)
         )
@@ -227,6 +228,7 @@ class Inference:
                 if precision == "bf16"
                 else "fp32"
             )
+            kind = f"precision_{name}_batchsize_{batch or 1}"
             command = self.command(chain, model, device, precision, batch)
             if gpu and gpus() == 0:
                 chain.skip(shlex.join(map(str, command)), "no GPU")
@@ -244,7 +246,7 @@ class Inference:
                                 else []
                             ),
                         ],
-                        f"{prefix}gpu_usetrt_{tensorrt}_precision_{name}_batchsize_{batch}",
+                        f"{prefix}gpu_usetrt_{tensorrt}_{kind}",
                         environment,
                     )
             else:
@@ -256,7 +258,7 @@ class Inference:
                             *self.option(onednn, "--onednn", "-o Global.enable_mkldnn"),
                             *self.option(threads, "--threads", "-o Global.cpu_num_threads"),
                         ],
-                        f"{prefix}cpu_usemkldnn_{onednn}_threads_{threads}_precision_{name}_batchsize_{batch}",
+                        f"{prefix}cpu_usemkldnn_{onednn}_threads_{threads}_{kind}",
                         environment,
                     )
 

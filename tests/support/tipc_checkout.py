@@ -10,6 +10,11 @@ import sys
 from .paths import ROOT
 
 OWN = ("test_tipc", "deploy")
+FAMILIES = {
+    "TransNeXt": "TransNeXt",
+    "MaskRCNN": "detection",
+    "SemanticFPN": "segmentation",
+}
 MADE = ("data", "models", "output", "build", "node_modules", "dist", "__pycache__")
 
 
@@ -28,7 +33,7 @@ def bash(checkout, script, config, mode, **environment):
     """The finished process of `bash test_tipc/SCRIPT CONFIG MODE` in `checkout`, by this Python;
     config: a file of test_tipc/configs, NextViT's if it names no other family.
     """
-    family = "TransNeXt" if config.startswith("TransNeXt") else "NextViT"
+    family = FAMILIES.get(config.partition("_")[0], "NextViT")
     variables = {**os.environ, "TIPC_PYTHON": sys.executable, **environment}
     return subprocess.run(
         ["bash", f"test_tipc/{script}", f"test_tipc/configs/{family}/{config}", mode],
