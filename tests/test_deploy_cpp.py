@@ -4,9 +4,11 @@ the installed paddle's own library.
 
 import itertools
 import json
+import os
 import re
 import shutil
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ppcls_nextvit import startup
 from ppcls_nextvit.data.transforms.pipeline import Preprocess
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.tasks.classification.export import export_classifier
@@ -33,6 +36,7 @@ from test_preprocess import encoded, noise, png_of
 pytestmark = pytest.mark.slow  # the programs are built first
 PHOTOS = ROOT / "ppcls_nextvit" / "export" / "photos"
 PIXELS = [DECODE, CHW]
+THREADS = (startup.THREADS, startup.CHOSEN)
 
 
 def programs():
@@ -602,7 +606,11 @@ def test_latency_is_that_of_the_runs_asked_for(exported):
         pair.split("=")
         for pair in done.stdout.splitlines()[-1].removeprefix("latency_ms: ").split()
     )
-    assert (values["runs"], values["batch"], values["threads"]) == ("6", "2", "1")
+    assert (values["runs"], values["batch"], values["threads"]) == (
+        "6",
+        "2",
+        str(startup.threads()),
+    )
     ms = [float(values[key]) for key in ("min", "median", "p95", "p99", "max")]
     assert ms == sorted(ms) and 0 < ms[0] <= float(values["mean"]) <= ms[-1]
     assert float(values["images_per_s"]) == pytest.approx(2000 / float(values["mean"]), rel=0.01)
@@ -635,6 +643,26 @@ def test_images_of_several_sizes(model, pictures, tmp_path):
     assert "28 x 28 pixels after preprocessing; the model needs at least 32" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "told, bound", [(None, False), (None, True), ("2,1", False), ("two", False)]
+)
+def test_threads_are_those_of_the_programs_in_python(exported, told, bound):
+    """The same rule, said in the same words; what --threads gives is not said."""
+    environment = {name: text for name, text in os.environ.items() if name not in THREADS}
+    if told is not None:
+        environment["OMP_NUM_THREADS"] = told
+    given = {"env": {**environment, "PYTHONPATH": str(ROOT / "deploy" / "python")}}
+    place = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if bound else []
+    words = [sys.executable, "-c", "import startup; print(startup.threads_text())"]
+    expected = cpp_programs.run(*place, *words, **given).stdout
+    assert expected.startswith("threads: 1 (the cores that are there)" if bound else "threads: ")
+    program = [*place, f"{programs()}/classify", "--model", exported["pir"], "--images", PHOTOS]
+    # OpenMP's own library warns of "two" before
+    assert cpp_programs.run(*program, **given).stderr.splitlines()[-1:] == [expected.rstrip()]
+    if told is None:
+        assert cpp_programs.run(*program, "--threads", "1", **given).stderr == ""
+
+
 def test_bad_images_are_named_and_the_others_done(exported, tmp_path):
     folder, bad = clothes(tmp_path / 'cl"othes', 4), ("00001.png", "00002.png", "00003.png")
     (folder / "00001.png").write_bytes((folder / "00001.png").read_bytes()[:200])
@@ -642,10 +670,14 @@ def test_bad_images_are_named_and_the_others_done(exported, tmp_path):
     (folder / "00003.png").write_bytes(b"no image at all")
     done = classify("--model", exported["pir"], "--images", folder, "--json", tmp_path / "out.json")
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
-    errors = done.stderr.splitlines()
-    assert len(errors) == 3 and all(
-        error.startswith(f"error: {folder / name}: ")
-        for error, name in zip(errors, bad, strict=True)
+    said, *errors = done.stderr.splitlines()
+    assert (
+        said.startswith("threads: ")
+        and len(errors) == 3
+        and all(
+            error.startswith(f"error: {folder / name}: ")
+            for error, name in zip(errors, bad, strict=True)
+        )
     )
     assert ["error" in result for result in json.loads((tmp_path / "out.json").read_text())] == [
         False,

@@ -95,6 +95,7 @@ class DenseProgram {
   int run() {
     if (!options_.json.empty() && !std::ofstream(options_.json, std::ios::binary | std::ios::app))
       throw Error(options_.json + ": cannot be written");
+    say_threads(options_);
     bool failed = false;
     std::string told;
     for (size_t i = 0; i < paths_.size(); ++i) {

@@ -16,6 +16,7 @@
 #include "files.h"
 #include "image.h"
 #include "postprocess.h"
+#include "threads.h"
 
 namespace nextvit {
 namespace {
@@ -25,7 +26,7 @@ constexpr char HELP[] =
     "  --model DIR        what tools/export_model.py wrote\n"
     "  --images WHAT ...  JPEG and PNG files, folders with all below them, patterns, lists (.txt), - for standard input\n"
     "  --batch-size N     of a classifier: images per run (8)\n"
-    "  --threads N        on a CPU (1)\n"
+    "  --threads N        on a CPU; default: OMP_NUM_THREADS, else the cores that are there\n"
     "%s"
     "  --topk N           of a classifier; default: what the model was exported with\n"
     "  --json FILE        write the predictions as JSON\n"
@@ -128,6 +129,7 @@ Options parse(int argc, char** argv, bool inference_flags) {
   }
   if (options.model.empty() || options.images.empty()) throw UsageError("--model and --images are needed; see --help");
   if (options.device != "cpu" && options.device != "gpu") throw UsageError("--device: expected cpu or gpu, got '" + options.device + "'");
+  if (!options.threads) options.threads = usable_threads();
   return options;
 }
 
@@ -222,6 +224,7 @@ class Program {
     // what an earlier run wrote stays until there is something to write
     if (!options_.json.empty() && !std::ofstream(options_.json, std::ios::binary | std::ios::app))
       throw Error(options_.json + ": cannot be written");
+    say_threads(options_);
     for (size_t start = 0; start < paths_.size(); start += options_.batch_size) predict(start);
     if (!options_.json.empty()) {
       std::ofstream file(options_.json, std::ios::binary);
@@ -357,6 +360,10 @@ std::string json_text(std::string_view text) {
     result += piece;
   };
   return '"' + by_characters(text, character, [](std::string& result, uint8_t byte) { append(result, "\\udc%02x", byte); }) + '"';
+}
+
+void say_threads(const Options& options) {
+  if (options.device == "cpu" && !options.given.count("--threads")) std::cerr << threads_text() << std::endl;
 }
 
 std::vector<Tensor> Engine::run_named(const std::vector<Tensor>&, const std::vector<int>&) {

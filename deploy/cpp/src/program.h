@@ -16,7 +16,7 @@ namespace nextvit {
 struct Options {
   std::string model, json, out;
   std::vector<std::string> images;
-  int batch_size = 8, threads = 1, topk = 0, warmup = 1, repeat = 0;
+  int batch_size = 8, threads = 0, topk = 0, warmup = 1, repeat = 0;
   std::string device = "cpu";
   bool onednn = true;
   double score_threshold = -1, mask_threshold = -1;  // below 0: not given
@@ -30,6 +30,9 @@ struct Tensor {
   std::vector<int> shape;
   std::vector<float> values;
 };
+
+// With how many threads a program computes on a CPU, on stderr, if the command line did not say.
+void say_threads(const Options& options);
 
 // Runs the network. Throws std::exception with any text; the program prints one line of it.
 class Engine {
