@@ -2,12 +2,15 @@
 is.
 """
 
+import argparse
 import json
 import sys
 
 import paddle
 import pytest
 
+from ppcls_nextvit.cli.common import sibling
+from ppcls_nextvit.cli.main import COMMANDS
 from ppcls_nextvit.config import dialect_of
 from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.common import build_model
@@ -176,9 +179,18 @@ def test_int8_that_needs_images_is_another_tool(capsys):
     with pytest.raises(SystemExit):
         export_model.main(["-c", "any.yaml", "--to", "onnx", "--precision", "int8"])
     assert (
-        "int8 of --to onnx is calibrated on images: tools/quantize.py --to onnx"
+        "int8 of --to onnx is calibrated on images: python tools/quantize.py --to onnx"
         in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):
         program_at("tools/quantize.py").main(["-c", "any.yaml", "--to", "lite"])
     assert "invalid choice: 'lite'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "infer", "eval", "export", "quantize", "reproduce"])
+def test_what_a_program_says_next_can_be_pasted(command):
+    """After a program of tools/ another of them, after `nextvit train` a command of nextvit."""
+    told = sibling(argparse.ArgumentParser(prog="train.py"), command).split()
+    assert told[0] == "python" and (ROOT / told[1]).is_file()
+    assert sibling(argparse.ArgumentParser(prog="nextvit train"), command) == f"nextvit {command}"
+    assert command in COMMANDS

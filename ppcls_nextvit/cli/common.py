@@ -36,6 +36,7 @@ MESSAGE = 4000  # characters of an error
 # of data of one's own: the keys of api.layouts.LAYOUTS, which takes long to import
 LAYOUTS = ("coco", "voc", "yolo", "labelme", "csv", "pixels", "lists", "folders")
 OFFLINE = "PPCLS_NEXTVIT_OFFLINE"  # see hub.transfer
+TOOLS = {"export": "export_model"}  # PaddleClas's name
 
 
 class Main(Protocol):
@@ -188,7 +189,9 @@ def imported(argv: Sequence[str]) -> Sequence[str]:
 
 def sibling(parser: argparse.ArgumentParser, command: str) -> str:
     """How the user of `parser` calls another command."""
-    return f"nextvit {command}" if parser.prog.startswith("nextvit ") else f"tools/{command}.py"
+    if parser.prog.startswith("nextvit "):
+        return f"nextvit {command}"
+    return f"python tools/{TOOLS.get(command, command)}.py"
 
 
 def program(main: Callable[[Optional[Sequence[str]]], int]) -> Main:

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*TOLERANCES, "auto"],
         default="fp32",
         help="default: %(default)s; auto: bf16 where the target has it and this processor computes "
-        "in it; int8 of --to lite stores weights, that of the others is "
-        f"{sibling(parser, 'quantize')}'s",
+        "in it; int8 of --to lite stores weights, for the others use "
+        f"{sibling(parser, 'quantize')}",
     )
     parser.add_argument(
         "--batch",
