@@ -27,7 +27,7 @@ pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 deploy = program_at("deploy/python/predict.py")
 joint = program_at("deploy/python/joint.py")
-labels_of = program_at("deploy/python/labels.py")
+winners = program_at("deploy/python/winners.py")
 objects = program_at("deploy/python/objects.py")
 
 
@@ -124,20 +124,32 @@ def test_inputs_are_those_of_evaluation_bit_for_bit(folder, transforms):
     ],
 )
 @pytest.mark.parametrize("smooth", [False, True])
-def test_the_class_of_every_pixel_is_the_package_s(sizes, smooth):
+def test_the_class_of_every_pixel_is_the_package_s(monkeypatch, sizes, smooth):
     (height, width), padded, shape, original = sizes
     scores = np.random.default_rng(0).normal(size=(9, height, width)).astype(np.float32)
     if smooth:  # few classes in each part
         scores = scores.cumsum(axis=1).cumsum(axis=2)
+    # as a GPU computes them: all classes, by two resizes
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     expected = best_class(paddle.to_tensor(scores), padded, shape, original).numpy()
-    got = labels_of.best_class(scores, padded, shape, original)
+    monkeypatch.undo()
+    got = winners.best_class(scores, padded, shape, original)
     assert smooth or len(np.unique(got)) > 1
     assert (got != expected).mean() < 1e-3, "ties alone may come out otherwise"
+    on_cpu = best_class(paddle.to_tensor(scores), padded, shape, original)
+    assert np.array_equal(got, on_cpu.numpy()) and on_cpu.dtype == paddle.int64
+
+
+def test_of_equal_scores_the_first_class_is_told():
+    scores = np.zeros((5, 6, 7), np.float32)
+    scores[1:4, :, 3:] = 1.0
+    labels = winners.best_class(scores, (24, 28), (24, 28), (24, 28))
+    assert set(np.unique(labels[:, :10])) == {0} and set(np.unique(labels[:, 14:])) == {1}
 
 
 def test_scores_that_are_no_numbers_end_in_order():
     scores = np.full((3, 4, 4), np.nan, np.float32)
-    assert labels_of.best_class(scores, (8, 8), (8, 8), (8, 8)).shape == (8, 8)
+    assert not winners.best_class(scores, (8, 8), (8, 8), (8, 8)).any()
 
 
 def test_a_thousand_objects_and_none(tmp_path):

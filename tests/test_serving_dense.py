@@ -160,9 +160,11 @@ def test_triton_s_repository_is_for_classifiers(folder, tmp_path, capsys):
 
 
 def test_the_copies_of_the_service_are_equal():
-    for name in ("joint.py", "objects.py", "labels.py"):
+    for name in ("joint.py", "objects.py", "labels.py", "winners.py"):
         first, second = (ROOT / "deploy" / place / name for place in ("python", "serving"))
         assert first.read_bytes() == second.read_bytes(), name
+    third = ROOT / "ppcls_nextvit" / "models" / "segmentors" / "winners.py"
+    assert third.read_bytes() == second.read_bytes()
 
 
 class Server:

@@ -28,7 +28,7 @@ pytest.importorskip("cv2", reason="needs the extra `cv2`")
 pytest.importorskip("paddle2onnx", reason="needs the extra `onnx`")
 
 joint = program_at("deploy/python/joint.py")
-labels_of = program_at("deploy/python/labels.py")
+winners = program_at("deploy/python/winners.py")
 objects_of = program_at("deploy/python/objects.py")
 EMPTY = {"inputs": [], "labels": [], "objects": [], "palette": 0, "descriptions": []}
 
@@ -143,9 +143,9 @@ def test_the_class_of_every_pixel_and_its_run_lengths(tmp_path, smooth):
     for case, values, answer in zip(cases, scores, answers, strict=True):
         original = case["sizes"][3]
         got = np.fromfile(case["out"], np.int32).reshape(original)
-        expected = labels_of.best_class(values, *case["sizes"][1:])
+        expected = winners.best_class(values, *case["sizes"][1:])
         assert (got != expected).mean() < 1e-3, "ties alone may come out otherwise"
-        assert answer == labels_of.told_classes(got, names)
+        assert answer == program_at("deploy/python/labels.py").told_classes(got, names)
 
 
 @needs_node

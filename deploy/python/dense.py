@@ -18,11 +18,12 @@ from drawing import draw_labels, draw_objects, label_picture
 from engines import Engine, EngineError
 from fields import names_of, task_of
 from joint import JointPreprocess, Prepared, SizeError
-from labels import best_class, class_areas, told_classes
+from labels import class_areas, told_classes
 from listing import list_images
 from objects import MASK_THRESHOLD, Objects, objects_of, told_objects
 from PIL import Image
 from preprocess import ImageError, decode
+from winners import best_class
 
 LONGEST_NAME = 200  # bytes, of the 255 that systems allow
 SHOWN = 5  # objects or classes in a line

@@ -12,11 +12,12 @@ import numpy as np
 from classifier import precision_of
 from fields import names_of, task_of
 from joint import JointPreprocess, Prepared, SizeError
-from labels import best_class, told_classes
+from labels import told_classes
 from loaders import LOADERS, files_of
 from objects import MASK_THRESHOLD, Mask, objects_of, told_objects
 from pictures import ImageError, decode
 from PIL import Image
+from winners import best_class
 
 MASKS = ("rle", "png", "none")  # how an answer has them; the first is the default
 # {what a client may ask: the tasks that it is for}
