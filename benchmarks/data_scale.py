@@ -5,7 +5,8 @@ memory.
 
 Made-up photos of 500 x 375 are read and transformed by the 224 recipe from memory (decoding and
 transforms alone), from files, a zip file, shards, and shards of a local HTTP server (without a
-cache); then by the loader with worker processes. All take turns. Rates are by processor time, of
+cache); then from memory by several processes at once, which slow each other down, and by the loader
+with as many workers, whose shares are of that. All take turns. Rates are by processor time, of
 all threads and processes on the reading side, so that other work on the machine changes them
 little: images per second that one core, kept busy, loads.
 
@@ -58,6 +59,7 @@ def serve(root, told):
 
 
 PORT = 18765
+AT_ONCE = "memory, processes at once"
 
 
 @contextlib.contextmanager
@@ -132,6 +134,19 @@ def from_memory(dataset, count):
     return run
 
 
+def at_once(run, processes):
+    """A function that has `run` done by so many processes at the same time."""
+
+    def runs():
+        running = [CONTEXT.Process(target=run) for _ in range(processes)]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join()
+
+    return runs
+
+
 def by_itself(dataset, count):
     """A function that loads `count` images of a dataset in this process, one by one."""
 
@@ -186,8 +201,10 @@ def measure(args, folder):
         }
         few = max(1, count // SHARE)
         sets = {name: loader_of(dataset, 0, 16).dataset for name, dataset in singly.items()}
-        ways = {"memory": (from_memory(sets["files"], few), few)}
+        memory = from_memory(sets["files"], few)
+        ways = {"memory": (memory, few)}
         ways |= {name: (by_itself(dataset, few), few) for name, dataset in sets.items()}
+        ways[AT_ONCE] = (at_once(memory, args.workers), few * args.workers)
         for name in ("files", "shards"):
             loader = loader_of(singly[name], args.workers, 16)
             ways[f"loader, {name}"] = (through(loader), count)
@@ -256,8 +273,10 @@ def main(argv=None) -> int:
         found, image_bytes = measure(args, Path(folder))
     best = {name: max(values) for name, values in found.items()}
     print("| from | images/s of a core | share of memory's |\n|---|---|---|")
+    alone = True
     for name, values in found.items():
-        pairs = zip(values, found["memory"])
+        alone = alone and name != AT_ONCE
+        pairs = zip(values, found["memory" if alone else AT_ONCE])
         share = statistics.median(one / other for one, other in pairs)
         print(f"| {name} | {statistics.median(values):.0f} (best {best[name]:.0f}) | {share:.3f} |")
     rate = statistics.median(found["loader, shards"])

@@ -145,7 +145,7 @@ def tensorrt_infer(folder, tmp_path):
 def service(folder, tmp_path):
     """What server.py's first process and a worker do before they say that they are ready."""
     classifier = program_at("deploy/serving/classifier.py")
-    classifier.LOADERS = dict.fromkeys(("onnx", "paddle"), zeros)
+    classifier.load = zeros
     workers = program_at("deploy/serving/workers.py")
     options = argparse.Namespace(
         model=folder, max_pixels=100_000, device="cpu", threads=1, max_bytes=1, max_in_flight=1
@@ -217,6 +217,17 @@ def test_values_that_cannot_be(program, folder, tmp_path, capsys):
         (folder / "export.json").write_text(json.dumps(changed))
         refused += ends_in_order(program, folder, tmp_path, capsys)
     assert refused > COUNT
+
+
+@pytest.mark.parametrize("program", [triton, paddle_serving], ids=lambda of: of.__name__)
+def test_a_size_that_is_not_told(program, folder, tmp_path, capsys):
+    for size in (None, ...):
+        changed = description()
+        changed["Model"]["input"]["image_size"] = size
+        if size is ...:
+            del changed["Model"]["input"]["image_size"]
+        (folder / "export.json").write_text(json.dumps(changed))
+        assert ends_in_order(program, folder, tmp_path, capsys)
 
 
 @pytest.mark.faults

@@ -64,7 +64,9 @@ def convert(model: Path, server: Path, client: Path) -> None:
         description = json.loads((model / "export.json").read_text(encoding="utf-8"))
         check_fields(description)
         source = description["Model"]["input"]["name"]
-        height, width = description["Model"]["input"]["image_size"]
+        height, width = description["Model"]["input"]["image_size"] or (None, None)
+        if height is None:  # of an export for any size, which this is not for
+            raise ValueError("Model.input.image_size is missing")
         classes = description["Model"]["class_num"]
         output = description["Export"]["outputs"][0]
     except (ValueError, LookupError, RecursionError) as error:

@@ -33,7 +33,9 @@ def make_repository(model: Path, out: Path, batch_size: int) -> None:
         export = description["Export"]
         name, shape = next(iter(export["inputs"].items()))
         output, target = export["outputs"][0], export["target"]
-        height, width = description["Model"]["input"]["image_size"]
+        height, width = description["Model"]["input"]["image_size"] or (None, None)
+        if height is None:  # of an export for any size, which this is not for
+            raise ValueError("Model.input.image_size is missing")
     except (ValueError, LookupError, RecursionError) as error:
         raise ValueError(
             f"{model}: export.json is no description of an exported classifier: {error}"
