@@ -51,6 +51,17 @@ def test_the_commands_of_a_page_run(name, template, tmp_path):
     run_page(NAMES[name], template, tmp_path)
 
 
+FIRST = [name for name in COMMANDS if name == "README.md" or name.startswith("docs/")]
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_commands_of_a_page_are_among_those_that_run(name):
+    """They are pasted into a fresh clone: nothing on the page comes before them."""
+    found = blocks(NAMES[name].read_text(encoding="utf-8"))
+    first = next(block for block in found if block.language in ("bash", "python"))
+    assert first.runs or first.note[0] in ("needs", "file"), f"{name}:{first.line}: {first.note}"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_block_says_what_it_is(name):
     for block in blocks(NAMES[name].read_text(encoding="utf-8")):
