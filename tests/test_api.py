@@ -257,6 +257,10 @@ def test_what_cannot_be_loaded(source, options, message, weights, tmp_path, monk
 def test_weights_of_the_zoo_that_are_not_here():
     with pytest.raises(FileNotFoundError, match="nextvit_small_in1k_224.pth"):
         nv.load("nextvit_small.in1k_224.official")
+    file = "x/nextvit_small_in1k_224.pth"
+    for given in ({"source": file}, {"source": "NextViT_small", "weights": file}):
+        with pytest.raises(FileNotFoundError, match="weights get nextvit_small.in1k_224.official"):
+            nv.load(**given)
 
 
 @pytest.mark.parametrize("name", zoo.list_weights())

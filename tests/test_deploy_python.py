@@ -624,6 +624,7 @@ def test_copied_away_it_runs_without_this_project(exported, tmp_path):
     }
     assert roots - set(sys.stdlib_module_names) == {
         "PIL",
+        "agreement",
         "classify",
         "cv2",
         "decoding",

@@ -4,7 +4,9 @@ there; against a server on this machine that behaves as file hosts do.
 
 import hashlib
 import io
+import logging
 import multiprocessing
+import re
 import socket
 from pathlib import Path
 
@@ -83,6 +85,20 @@ def test_a_transfer_that_breaks_off_goes_on(server, target, no_pauses):
         ("/w.npz", "bytes=14000-"),
     ]
     assert no_pauses == [1.0, 2.0]
+
+
+def test_what_is_said_while_fetching_has_the_form_of_a_run_s_lines(server, target):
+    paddles = "[%(asctime)s] [%(levelname)8s] %(filename)s:%(lineno)s - %(message)s"
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logging.Formatter(paddles))
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(FetchError):
+            fetch(server.put("/w.npz", BODY, status=503, times=99), target, "w")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    lines = handler.stream.getvalue().splitlines()
+    assert lines and all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in lines)
 
 
 def test_an_interrupted_process_leaves_what_the_next_goes_on_with(server, target, monkeypatch):

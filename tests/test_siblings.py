@@ -190,6 +190,8 @@ def test_the_copies_are_equal(copied):
     assert notes == {text("ppcls_nextvit/data/notes.py")}
     startups = {text(f"{place}/startup.py") for place in ("deploy/python", "deploy/serving")}
     assert startups == {text("ppcls_nextvit/startup.py")}
+    agreements = {text(f"{place}/agreement.py") for place in ("deploy/python", "deploy/serving")}
+    assert agreements == {text("ppcls_nextvit/export/agreement.py")}
     for name in ("FORMATS", "EXTENSIONS", "MAX_PIXELS", "UPRIGHT"):
         assert getattr(copied, name) == getattr(images, name)
     assert copied.MAX_BYTES == images.IMAGE_BYTES

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from agreement import check_outputs
 from decoding import shown_text
 from description import SEVERAL_LABELS, description_path
 from engines import Run
@@ -22,19 +23,22 @@ BATCH_SIZE = 8
 
 class Classifier:
     """`classifier(batch)`: float32 [B, 3, H, W] -> probabilities float32 [B, classes]. run: the
-    engine, from batch to output. A model of several labels an image ends in a sigmoid.
+    engine, from batch to output. A model of several labels an image ends in a sigmoid. ValueError
+    where the output is another than the description says.
 
     A model exported for one batch size alone gets batches of that size, the last filled up with
     zeros.
     """
 
-    def __init__(self, run: Run, model: dict):
-        self.run = run
+    def __init__(self, run: Run, description: dict):
+        self.run, self.description = run, description
+        model = description["Model"]
         self.softmax = model.get("sigmoid") or model["softmax"]
         self.count = model["input"]["shape"][0]
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         output = self.run(batch) if self.count in (None, len(batch)) else self._in_parts(batch)
+        check_outputs(self.description, [output])
         if self.softmax:
             return output
         exponent = np.exp(output - output.max(axis=-1, keepdims=True))
@@ -187,7 +191,7 @@ def predict(args: argparse.Namespace, description: dict, run: Run) -> int:
         model["input"]["shape"][2:],
         description_path(args.model).name,
     )
-    classifier = Classifier(run, model)
+    classifier = Classifier(run, description)
     timed = Timed(classifier, args.warmup, args.repeat) if args.repeat else None
     results = []
     for result in predict_files(

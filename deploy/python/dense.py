@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+from agreement import check_outputs
 from classify import Timed, allow_any_name, write_json
 from decoding import shown_text
 from description import description_path
 from drawing import draw_labels, draw_objects, label_picture
-from engines import Engine, EngineError
+from engines import Engine
 from fields import names_of, task_of
-from joint import JointPreprocess, Prepared, SizeError
+from joint import JointPreprocess, Prepared
 from labels import class_areas, told_classes
 from listing import list_images
 from objects import MASK_THRESHOLD, Objects, objects_of, told_objects
@@ -59,7 +60,7 @@ class Detector:
         memory: Optional[int] = None,
         source: str = "export.json",
     ):
-        self.engine = engine
+        self.engine, self.description = engine, description
         self.names = names_of(description)
         given = description["PostProcess"]["score_threshold"]
         self.threshold = given if threshold is None else threshold
@@ -115,7 +116,7 @@ class Segmentor:
         memory: Optional[int] = None,
         source: str = "export.json",
     ):
-        self.engine = engine
+        self.engine, self.description = engine, description
         self.names = names_of(description)
         ((self.input, shape),) = description["Export"]["inputs"].items()
         self.batch = shape[0] or 1
@@ -196,10 +197,11 @@ def answers(
             ready = time.perf_counter()
             outputs = model.engine.run(model.inputs(prepared))
             done = time.perf_counter()
+            check_outputs(model.description, outputs)
             result = model.answer(str(path), pixels, prepared, outputs)
         except ImageError as error:
             yield {"file_name": str(path), "error": str(error)}
-        except (SizeError, EngineError) as error:
+        except ValueError as error:
             yield {"file_name": str(path), "error": shown_text(f"{path}: {error}", 4000)}
         else:
             clock.add(start, ready, done, time.perf_counter())

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 import startup
+from agreement import check_inputs
 
 Run = Callable[[np.ndarray], np.ndarray]  # float32 [B, 3, H, W] -> the model's first output
 AMX_OR_AVX512 = {"amx_bf16", "avx512_bf16"}
@@ -305,8 +306,10 @@ def load_engine(
     for an engine that is not installed.
     """
     try:
-        return ENGINES[name](folder, description, device, threads, **options)
+        engine = ENGINES[name](folder, description, device, threads, **options)
     except ImportError as error:
         raise ValueError(
             f"--engine {name} is not installed: pip install {PACKAGES[name]} ({error})"
         ) from None
+    check_inputs(description, engine.inputs)
+    return engine

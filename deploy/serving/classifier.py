@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from agreement import check_outputs
 from decoding import one_line, read_regular
 from fields import MAX_BYTES, check_fields, names_of, task_of
-from loaders import LOADERS, files_of
+from loaders import LOADERS, load
 
 
 def read_description(folder: str | Path) -> dict:
@@ -58,14 +59,10 @@ def read_description(folder: str | Path) -> dict:
     return description
 
 
-def precision_of(description: dict) -> str:
-    """What the files are to be run in: fp32, fp16, bf16 or int8."""
-    return description["Export"].get("precision", "fp32")
-
-
 class Classifier:
     """`classifier(images)`: a list of float32 [3, H, W] -> probabilities, one [classes] for each.
-    Sizes that differ run one at a time.
+    Sizes that differ run one at a time. ValueError where the model's output is another than the
+    description says.
 
     folder: the exported files. device: cpu or gpu. threads: on a CPU.
     """
@@ -73,9 +70,8 @@ class Classifier:
     def __init__(
         self, folder: str | Path, description: dict, device: str = "cpu", threads: int = 1
     ):
-        load = LOADERS[description["Export"]["target"]]
-        self.run = load(files_of(folder, description), device, threads, precision_of(description))
-        self.softmax = description["Model"]["softmax"]
+        self.run = load(folder, description, device, threads)
+        self.description = description
 
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
         by_shape: dict[tuple, list[int]] = {}
@@ -84,7 +80,8 @@ class Classifier:
         rows: dict[int, np.ndarray] = {}
         for indices in by_shape.values():
             output = self.run(np.stack([images[index] for index in indices]))
-            if not self.softmax:
+            check_outputs(self.description, [output])
+            if not self.description["Model"]["softmax"]:
                 exponent = np.exp(output - output.max(axis=-1, keepdims=True))
                 output = exponent / exponent.sum(axis=-1, keepdims=True)
             rows.update(zip(indices, output))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import startup
+from agreement import check_inputs, few
 
 Arrays = dict[str, np.ndarray]
 
@@ -22,13 +23,27 @@ class Engine:
         return self.run({self.inputs[0]: batch})[0]
 
 
-def files_of(folder: str | Path, description: dict) -> dict[str, str]:
-    """{suffix: path} of the exported files."""
-    return {Path(name).suffix: str(Path(folder) / name) for name in description["Files"]}
+def load(folder: str | Path, description: dict, device: str, threads: int) -> Engine:
+    """The model of an export. ValueError or ImportError if it cannot be used."""
+    export = description["Export"]
+    files = {Path(name).suffix: str(Path(folder) / name) for name in description["Files"]}
+    engine = LOADERS[export["target"]](
+        files, device, threads, export.get("precision", "fp32"), export.get("outputs")
+    )
+    check_inputs(description, engine.inputs)
+    return engine
 
 
-def load_onnx(files: dict[str, str], device: str, threads: int, precision: str = "fp32") -> Engine:
-    """The model, run by ONNX Runtime. files: {suffix: path}."""
+def load_onnx(
+    files: dict[str, str],
+    device: str,
+    threads: int,
+    precision: str = "fp32",
+    outputs: Sequence[str] | None = None,
+) -> Engine:
+    """The model, run by ONNX Runtime. files: {suffix: path}. outputs: in which order; None: its
+    own.
+    """
     import onnxruntime
 
     if ".onnx" not in files:
@@ -42,13 +57,25 @@ def load_onnx(files: dict[str, str], device: str, threads: int, precision: str =
         )
     session = onnxruntime.InferenceSession(files[".onnx"], options, providers=[provider])
     inputs = [source.name for source in session.get_inputs()]
-    return Engine(inputs, lambda arrays: session.run(None, arrays))
+    found = [result.name for result in session.get_outputs()]
+    if not set(outputs or ()) <= set(found):
+        raise ValueError(
+            f"Export.outputs: the description has {few(outputs)}, the program gives {few(found)}; "
+            f"export again"
+        )
+    return Engine(inputs, lambda arrays: session.run(outputs, arrays))
 
 
 def load_paddle(
-    files: dict[str, str], device: str, threads: int, precision: str = "fp32"
+    files: dict[str, str],
+    device: str,
+    threads: int,
+    precision: str = "fp32",
+    outputs: Sequence[str] | None = None,
 ) -> Engine:
-    """The model, run by Paddle Inference. files: {suffix: path}. precision: the export's."""
+    """The model, run by Paddle Inference. files: {suffix: path}. precision: the export's. outputs:
+    here without names, in their order.
+    """
     startup.prepare(threads)
     import paddle
     from paddle import inference

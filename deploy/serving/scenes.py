@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from classifier import precision_of
+from agreement import check_outputs
 from fields import names_of, task_of
 from joint import JointPreprocess, Prepared, SizeError
 from labels import told_classes
-from loaders import LOADERS, files_of
+from loaders import load
 from objects import MASK_THRESHOLD, Mask, objects_of, told_objects
 from pictures import ImageError, decode
 from PIL import Image
@@ -53,9 +53,8 @@ class DenseModel:
             source="export.json",
             max_pixels=options.max_pixels,
         )
-        load = LOADERS[description["Export"]["target"]]
-        files = files_of(options.model, description)
-        self.engine = load(files, options.device, options.threads, precision_of(description))
+        self.description = description
+        self.engine = load(options.model, description, options.device, options.threads)
 
     def preprocess(self, upload: bytes) -> tuple[np.ndarray, Prepared]:
         """(the picture's pixels, the model's input). ImageError for a bad picture."""
@@ -85,7 +84,10 @@ class DenseModel:
         outputs: Sequence[np.ndarray],
         query: dict[str, Any],
     ) -> dict:
-        """{height, width, objects or classes} of one picture. query: what its client asks."""
+        """{height, width, objects or classes} of one picture. query: what its client asks.
+        ValueError for outputs that are others than the description says.
+        """
+        check_outputs(self.description, outputs)
         height, width = pixels.shape[:2]
         told: dict[str, Any] = {"height": height, "width": width}
         masks = query.get("masks", MASKS[0])

@@ -85,11 +85,7 @@ class Model:
     def predict(self, images: list[np.ndarray]) -> list[np.ndarray] | list[Answer]:
         """Probabilities for each image; if the runtime fails, an answer that says so."""
         try:
-            rows = self.classifier(images)
-            for row in rows:
-                if len(row) != len(self.names):
-                    raise ValueError(f"{len(row)} scores for {len(self.names)} class names")
-            return rows
+            return self.classifier(images)
         except Exception as error:
             # whatever the runtime raises: these requests fail, the service lives
             traceback.print_exc(file=sys.stderr)

@@ -131,6 +131,12 @@ def prepare(source: Path, out: Path) -> None:
         raise ValueError(f"{source}: {MODEL} has its weights in other files; no export has")
     if task == "classification":
         model = add_cam(model)
+        classes = model.graph.output[-1].type.tensor_type.shape.dim[1].dim_value
+        names = len(description["PostProcess"]["Topk"]["label_list"])
+        if names != classes:
+            raise ValueError(
+                f"{source}: export.json names {names} classes, {MODEL} has {classes}; export again"
+            )
     else:
         check_names(model.graph, description["Export"])
     onnx.checker.check_model(model, full_check=True)
@@ -150,6 +156,7 @@ def read_description(source: Path) -> dict:
         right = "softmax" in description["Model"] if task == "classification" else task in DENSE
         target = description["Export"]["target"]
         _ = description["Files"][MODEL]["sha256"]
+        _ = task != "classification" or len(description["PostProcess"]["Topk"]["label_list"])
         _ = [*description["Export"]["inputs"], *description["Export"]["outputs"]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{source}: export.json is no description of an export: {error}") from None

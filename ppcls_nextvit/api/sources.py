@@ -90,7 +90,7 @@ def _of_file(asked: Asked) -> Config:
     path = Path(resolve(asked.source))
     if (path.parent / "config.yaml").is_file():
         return load_run(path.parent, str(path), asked.overrides)
-    record = _record_of(path)
+    record = zoo.record_of_file(path.name)
     if record is None:
         raise ConfigError(
             f"{path}: which network is this? Say load(NETWORK, weights={str(path)!r}), e.g. "
@@ -128,15 +128,10 @@ def _of_network(asked: Asked) -> Config:
             f"pretrained=True to fetch the published ones, or weights=FILE"
         )
     path = resolve(asked.weights)
-    record = zoo.WEIGHTS.get(asked.weights) or _record_of(Path(path))
+    record = zoo.WEIGHTS.get(asked.weights) or zoo.record_of_file(Path(path).name)
     preprocess = record.preprocess if record else None
     arguments = {**(record.arguments if record else {}), **asked.arguments}
     return _classifier(asked.source, asked.source, path, arguments, preprocess)
-
-
-def _record_of(path: Path) -> Optional[zoo.Weights]:
-    """The zoo's record of the file of this name."""
-    return next((each for each in zoo.WEIGHTS.values() if each.file == path.name), None)
 
 
 def _classifier(

@@ -11,12 +11,15 @@ from ..files import JSON_BYTES, parsing, read_text
 from ..schema import shown
 from ..weights.digest import sha256_of
 from . import TARGETS
+from .agreement import check_outputs
 from .target import DESCRIPTION
 from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["Opened", "is_export", "open_export"]
 
 IN_YAML = "inference.yml"  # beside export.json of exports to paddle and lite, for other programs
+# the outputs whose classes have names, unlike maps and attention
+ANSWERS = ("probabilities", "logits", "objects", "masks", "labels")
 # what both say, and results depend on
 DECIDING = ("PreProcess", "PostProcess", "Model", "Files")
 
@@ -38,7 +41,17 @@ class Opened:
         return self.description["Global"]["model_name"]
 
     def __call__(self, batch: Batch) -> Dict[str, Any]:
-        return self.run(batch)
+        """The outputs by their names. ExportError where they are others than the description says,
+        which someone may have edited.
+        """
+        outputs = self.run(batch)
+        names = self.signature.outputs
+        if names[0] in ANSWERS:
+            with parsing(str(self.folder / DESCRIPTION), ExportError):
+                check_outputs(
+                    self.description, [outputs[name] for name in names if name in outputs]
+                )
+        return outputs
 
 
 def is_export(directory: Path) -> bool:

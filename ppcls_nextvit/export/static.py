@@ -20,6 +20,7 @@ from paddle import nn
 
 from ..models.recording import paddle_inference
 from ..startup import threads as usable_threads
+from .agreement import check_inputs
 from .noise import without_noise
 from .process import in_own_process
 from .quantize import required_images
@@ -208,6 +209,10 @@ def load(
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError) as error:  # Paddle's own, from C++
         raise ExportError(f"the exported files do not run: {error}") from error
+    try:
+        check_inputs({"Export": {"inputs": signature.inputs}}, predictor.get_input_names())
+    except ValueError as error:
+        raise ExportError(f"{folder}: {error}") from None
 
     def run(batch: Batch) -> Dict[str, np.ndarray]:
         for name in signature.inputs:

@@ -113,14 +113,23 @@ def load_weights(
 
 def resolve(path: Path) -> str:
     """`path` if it exists, else `path` + '.pdparams' if that is a file, else the file of the zoo's
-    weights of that name, else `path`.
+    weights of that name, else `path`. FileNotFoundError, saying how to get it, for the name of a
+    published file that is not there.
     """
     path = os.fspath(path)
     if os.path.exists(path):
         return path
     if os.path.isfile(f"{path}.pdparams"):
         return f"{path}.pdparams"
-    return zoo.file_of(path) if zoo.is_name(path) else path
+    if zoo.is_name(path):
+        return zoo.file_of(path)
+    record = zoo.record_of_file(os.path.basename(path))
+    if record is not None:
+        raise FileNotFoundError(
+            f"{path}: no such file. It has the name of published weights: `nextvit weights get "
+            f"{record.name}` fetches them or says where they are; then give that name, or the path"
+        )
+    return path
 
 
 def _check_record(source: str, where: str, model: nn.Layer) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "get",
     "is_name",
     "list_weights",
+    "record_of_file",
     "register",
 ]
 
@@ -113,6 +114,11 @@ def cache_folder() -> str:
         caches["win32"] = os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local")
     default = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     return os.path.join(caches.get(sys.platform, default), "ppcls_nextvit", DEFAULT_DIRECTORY)
+
+
+def record_of_file(file: str) -> Optional[Weights]:
+    """The record of the published file of this name; None if there is none."""
+    return next((record for record in WEIGHTS.values() if record.file == file), None)
 
 
 def file_of(name: str) -> str:
