@@ -20,7 +20,7 @@ from ppcls_nextvit.export.verify import Signature
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.models.backbones import positions, transnext
 from ppcls_nextvit.models.backbones.sliding_window import FORMS
-from ppcls_nextvit.models.backbones.tokens import unit
+from ppcls_nextvit.models.backbones.tokens import map_size, unit
 from ppcls_nextvit.models.complexity import count_macs, count_parameters
 from ppcls_nextvit.models.layers import DropPath
 from ppcls_nextvit.tasks.classification.losses import build_loss
@@ -437,6 +437,50 @@ def test_parameters_of_detectors_and_segmentors(head, name, variant):
 )
 def test_multiply_adds(name, size, published_g):
     assert round(count_macs(create_model(name).eval(), size) / 1e9, 3) == published_g
+
+
+def test_multiply_adds_of_a_map_and_of_the_same_on_its_side():
+    model = create_model("TransNeXt_micro", **SMALLEST).eval()
+    assert count_macs(model, (64, 128)) == count_macs(model, (128, 64)) < count_macs(model, 128)
+
+
+def test_multiply_adds_do_not_depend_on_the_compiled_operator(monkeypatch):
+    """It takes the place of the MLP that gives the position bias of each distance."""
+    attention = create_model("TransNeXt_micro", **SMALLEST).block1[0].attn
+    places = positions.find_places((8, 6), (2, 3), 15, 3)
+    monkeypatch.setattr(type(attention), "compiles_position_bias", lambda self, places: False)
+    assert attention.hidden_macs(places) == 0
+    monkeypatch.setattr(type(attention), "compiles_position_bias", lambda self, places: True)
+    distances = places.table.reshape([-1, 2]).shape[0]
+    heads = attention.cpb_fc2.weight.shape[1]
+    assert attention.hidden_macs(places) == distances * (2 * 512 + 512 * heads)
+
+
+def test_blocks_are_computed_again_where_that_is_asked_for_alone(monkeypatch):
+    again = []
+    monkeypatch.setattr(
+        transnext, "recompute_block", lambda block, *given: again.append(block) or block(*given)
+    )
+    model, x = create_model("TransNeXt_micro", **SMALLEST), image(1, 3, 32, 32)
+    for recompute, training in ((False, True), (True, False), (True, True)):
+        assert not again
+        model.recompute = recompute
+        model.train() if training else model.eval()
+        model(x)
+    assert len(again) == 4
+
+
+def test_the_size_of_a_map_in_a_program_for_any():
+    paddle.enable_static()
+    try:
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            sizes = list(map_size(paddle.static.data("x", [None, 3, None, None])))
+        given = {"x": np.zeros((2, 3, 4, 6), np.float32)}
+        found = paddle.static.Executor().run(program, given, sizes)
+    finally:
+        paddle.disable_static()
+    assert [int(n) for n in found] == [4, 6]
 
 
 @pytest.mark.slow
