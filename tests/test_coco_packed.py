@@ -175,7 +175,8 @@ def test_odd_files_are_the_other_ways(folder, caplog, monkeypatch):
     for rng in generators(160):
         made = content(rng)
         for _ in range(int(rng.integers(1, 3))):
-            if all(isinstance(made[key], list) and made[key] for key in ("images", "annotations")):
+            parts = [made[key] for key in ("images", "annotations", "categories")]
+            if all(isinstance(part, list) and part for part in parts):
                 if all(
                     isinstance(entry, dict) and entry
                     for part in made.values()
