@@ -19,9 +19,9 @@ HEADER = f"""\
 
 Written by `scripts/model_zoo.py --write` from `ppcls_nextvit/zoo/`; change it there.
 
-Every published weight file of Next-ViT and TransNeXt that is known here. `nextvit weights get NAME` or `pretrained=` [fetches one](weights.md); or fetch a
-file from its source, save it under the name in the last column into `./{zoo.DEFAULT_DIRECTORY}/` (or the folder that `{zoo.DIRECTORY_VARIABLE}` names), and use
-the name in the first column:
+This page lists every published weight file of Next-ViT and TransNeXt that the package knows. `nextvit weights get NAME` or `pretrained=`
+[fetches one](weights.md). You can also download a file from its source and save it under the name in the last column in `./{zoo.DEFAULT_DIRECTORY}/` (or in the
+folder that `{zoo.DIRECTORY_VARIABLE}` names). Then use the name in the first column:
 
 ```python
 import ppcls_nextvit
@@ -40,9 +40,9 @@ ppcls_nextvit.load_weights(segmentor, "nextvit_small.upernet_160k_in1k.official"
 ```bash
 python tools/reproduce.py --weights nextvit_small.in1k_224.official --data dataset/ILSVRC2012
 ```
-Figures in % are as published; **measured** ones are this project's own, and there are none before their log is in the repository.
-The three sources of Next-ViT give the same networks in other files, but evaluate them differently: compare figures within one table only. The official
-384 px figures of Next-ViT are for crop ratio 0.875, PaddleClas's and timm's for 1.0, which alone is worth about 0.2 to 0.5 points.
+Figures in % are as published. **Measured** figures are this project's own; there is none as long as its log is not in the repository. The three sources
+of Next-ViT give the same networks in different files, but they evaluate them differently: compare figures within one table only. The official 384 px
+figures of Next-ViT are for crop ratio 0.875, PaddleClas's and timm's for 1.0; this difference alone is worth about 0.2 to 0.5 points.
 """
 
 
