@@ -17,6 +17,7 @@ from typing import Iterator, Optional, Type, Union
 from .schema import ConfigError, shown_text
 
 __all__ = [
+    "BLOCKWISE_LIST_BYTES",
     "CONFIG_BYTES",
     "CONFIG_DEPTH",
     "CONFIG_NODES",
@@ -43,6 +44,7 @@ __all__ = [
 
 IMAGE_BYTES = 1 << 30  # of an image file, and of an image in a zip file once it is unpacked
 LIST_BYTES = 4 << 30  # of a text file: lists of images, class names
+BLOCKWISE_LIST_BYTES = 16 << 30  # of a list of images that is read a block at a time
 JSON_BYTES = 16 << 30  # of a COCO json; Objects365's has 6 GB
 LABEL_BYTES = 256 << 20  # of the label file of one image; labelme's hold the image, too
 MASK_BYTES = 8 << 30  # of the masks of one image, a byte for each pixel

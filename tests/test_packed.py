@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ppcls_nextvit.data import packed
 from ppcls_nextvit.data.lists import read_label_list
 from ppcls_nextvit.data.packed import BLOCK_BYTES, PackedNames, read_packed_list
 from ppcls_nextvit.schema import ConfigError
@@ -107,6 +108,21 @@ def test_complaints_are_the_plain_reader_s(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_packed_list(tmp_path / "list.txt", 3)
+
+
+def test_a_list_too_long_to_be_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "LIST_BYTES", 20)
+    path = tmp_path / "list.txt"
+    path.write_text("one.jpg 0\n" * 3)
+    assert read_packed_list(path, 1)[1].tolist() == [0, 0, 0]
+    for text, classes in (("one.jpg 0\n" * 3 + "two.jpg\n", 1), ("one.jpg 1\n" * 3, 1)):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="some line is not .* is not searched for it"):
+            read_packed_list(path, classes)
+    monkeypatch.setattr(packed, "BLOCKWISE_LIST_BYTES", 20)
+    path.write_text("one.jpg 0\n" * 3)
+    with pytest.raises(ConfigError, match="is not read at all"):
+        read_packed_list(path, 1)
 
 
 def test_no_file_is_named(tmp_path):

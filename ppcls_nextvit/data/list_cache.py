@@ -17,7 +17,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from ..files import LIST_BYTES, described, open_file, read_file
+from ..files import BLOCKWISE_LIST_BYTES, described, open_file, read_file
 from ..schema import shown_text
 from .lists import Path
 from .packed import PackedNames, checked_labels, entries_of, read_packed_list
@@ -58,7 +58,7 @@ def read_shared_list(
 def _shared(path: Path, folder: Folder, delimiter: str) -> Optional[Entries]:
     try:
         with open_file(path) as file:
-            if not LEAST_BYTES <= os.fstat(file.fileno()).st_size <= LIST_BYTES:
+            if not LEAST_BYTES <= os.fstat(file.fileno()).st_size <= BLOCKWISE_LIST_BYTES:
                 return None
             digest = _digest(delimiter)
             while block := file.read(BLOCK_BYTES):

@@ -19,7 +19,8 @@ from typing import (
 
 import numpy as np
 
-from ..files import LIST_BYTES, open_file
+from ..files import BLOCKWISE_LIST_BYTES, LIST_BYTES, open_file
+from ..schema import ConfigError, shown_text
 from .lists import MOST_CLASSES, Path, read_label_list, split_line
 
 __all__ = ["PackedNames", "read_packed_list"]
@@ -108,7 +109,7 @@ def read_packed_list(
     memory: the names, and the labels as int32 [N].
 
     Lines as lists have them are taken apart a block at a time. Whatever that cannot do, and every
-    complaint, is left to `read_label_list`.
+    complaint, is left to `read_label_list`, of lists that are not too long for it.
     """
     entries = _read_entries(path, delimiter)
     if entries is not None:
@@ -116,8 +117,24 @@ def read_packed_list(
         found = checked_labels(labels, class_num, relabel)
         if found is not None:
             return names, found
+    _check_searchable(path, delimiter)
     plain_names, plain_labels = read_label_list(path, class_num, delimiter, relabel)
     return PackedNames.of(plain_names), np.asarray(plain_labels, np.int32)
+
+
+def _check_searchable(path: Path, delimiter: str) -> None:
+    """ConfigError for a list too long to be searched for what is wrong with it."""
+    try:
+        size = os.path.getsize(path)
+    except OSError:  # which the search tells of
+        return
+    if size > LIST_BYTES:
+        raise ConfigError(
+            f"cls_label_path: {shown_text(os.fspath(path))}: some line is not "
+            f"`path{delimiter}label` in UTF-8 with a label that the model has; a list of more than "
+            f"{LIST_BYTES >> 30} GiB is not searched for it, and one of more than "
+            f"{BLOCKWISE_LIST_BYTES >> 30} GiB is not read at all"
+        )
 
 
 def checked_labels(
@@ -139,7 +156,7 @@ def _read_entries(path: Path, delimiter: str) -> Optional[Tuple[PackedNames, np.
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size > LIST_BYTES:
+            if size > BLOCKWISE_LIST_BYTES:
                 return None
             text = np.empty(size + 1, np.uint8)  # the last line may lack its end
             for block, part in entries_of(file, delimiter):
