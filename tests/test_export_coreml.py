@@ -22,6 +22,7 @@ from ppcls_nextvit.models.registry import variant_of
 from ppcls_nextvit.models.resizing import resize
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 from ppcls_nextvit.tasks.segmentation.export import export_segmentor
+from support.dense_exports import ARCH
 from support.goldens import max_difference, seeded_model
 from support.paths import ROOT
 from support.programs import program_at
@@ -526,6 +527,59 @@ def test_tool_and_program(tmp_path, monkeypatch, capsys):
     path.write_bytes(path.read_bytes()[:-1])
     assert deploy.main(command) == 1
     assert "weights/weight.bin is missing, damaged or of another export" in capsys.readouterr().err
+
+
+@pytest.mark.chain
+def test_tool_and_program_for_a_segmentor(tmp_path, monkeypatch, capsys):
+    """As above: the labels of tools/infer.py, as run lengths."""
+    arch = ARCH["SemanticFPN"]
+    paddle.seed(0)
+    model = create_model("SemanticFPN", num_classes=2, **arch)
+    # both classes in each picture
+    head = model.decode_head.conv_seg.weight
+    head.set_value(head - head.mean(axis=1, keepdim=True))
+    paddle.save(model.state_dict(), str(tmp_path / "w.pdparams"))
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((ROOT / "dataset/nuclei/images/validation").glob("*.png"))[:2]:
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 96, 64)).save(images / path.name)
+    settings = {
+        "Global.pretrained_model": tmp_path / "w.pdparams",
+        "Global.image_shape": "[3,64,96]",
+        "Global.save_inference_dir": tmp_path / "model",
+        "Arch.fpn_channels": arch["fpn_channels"],
+        "Arch.channels": arch["channels"],
+        "Infer.infer_imgs": images,
+        "Infer.PostProcess.class_id_map_file": ROOT / "dataset/nuclei/labels.txt",
+    }
+    options = ["-c", str(ROOT / "configs/quickstart/nuclei_semfpn.yaml")]
+    options += [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
+    assert program_at("tools/export_model.py").main([*options, "--to", "coreml"]) == 0
+    told = [tmp_path / "infer.json", tmp_path / "predict.json"]
+    drawn = ["--out", str(tmp_path / "infer")]
+    assert program_at("tools/infer.py").main([*options, "--json", str(told[0]), *drawn]) == 0
+    monkeypatch.setattr(deploy, "load_package", StandIn)
+    command = ["--model", str(tmp_path / "model"), "--images", str(images)]
+    drawn = ["--out", str(tmp_path / "predict")]
+    assert deploy.main([*command, "--json", str(told[1]), *drawn]) == 0
+    expected, found = (json.loads(path.read_text()) for path in told)
+    assert len(found) == len(list((tmp_path / "predict").glob("*_labels.png"))) == 2
+    for ours, theirs in zip(found, expected, strict=True):
+        shares = [
+            {one["class_id"]: one["share"] for one in told["classes"]} for told in (ours, theirs)
+        ]
+        assert shares[0] == pytest.approx(shares[1], abs=2e-3) and len(shares[0]) == 2
+        assert {one["mask"]["size"] == [64, 96] for one in ours["classes"]} == {True}
+    capsys.readouterr()
+    assert deploy.main([*command, "--topk", "3"]) == 1
+    assert "--topk: not of an export for segmentation" in capsys.readouterr().err
+    with Image.open(next(images.iterdir())) as picture:
+        picture.crop((0, 0, 90, 64)).save(images / "small.png")
+    assert deploy.main(command) == 1
+    assert "64 x 90 pixels when transformed; the exported program takes 64 x 96" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS alone")

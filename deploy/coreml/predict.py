@@ -1,5 +1,5 @@
-"""Classify images with an exported Core ML package, on a Mac: python predict.py --model DIRECTORY
---images FILE_OR_DIRECTORY
+"""Classify images, or label their pixels, with an exported Core ML package, on a Mac:
+python predict.py --model DIRECTORY --images FILE_OR_DIRECTORY
 
 Copy this file, the folder ../python as python beside it, and the directory. Needs macOS 13 or
 later, coremltools, numpy and Pillow.
@@ -18,7 +18,10 @@ try:
     import numpy as np
     from classify import common_arguments, predict
     from decoding import one_line
+    from dense import predict_dense
     from description import parse_description
+    from engines import Engine
+    from fields import TASKS, task_of
     from PIL import Image
 except ModuleNotFoundError as error:
     raise SystemExit(
@@ -26,6 +29,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 PACKAGE = "inference.mlpackage"
+SEGMENTATION = "segmentation"
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 
 
@@ -42,8 +46,10 @@ def read_package(folder: str | Path) -> dict:
     makes the 8-bit pixels that the package takes, one picture at a time. FileNotFoundError or
     ValueError, one line.
     """
-    description = parse_description(folder)
+    description = parse_description(folder, tasks=(TASKS[0], SEGMENTATION))
     check_package(Path(folder), description["Files"])
+    if task_of(description) == SEGMENTATION:
+        return without_normalisation(description)
     # Normalisation is in the package. PIL's pixels are red first, and Core ML turns them where the
     # model wants blue first.
     steps = []
@@ -60,6 +66,19 @@ def read_package(folder: str | Path) -> dict:
         "PreProcess": {"transform_ops": steps},
         "Model": {**model, "input": source},
     }
+
+
+def without_normalisation(description: dict) -> dict:
+    """A segmentor's description, whose preprocessing ends in 8-bit pixels. Nor is there padding:
+    it is 0 after normalisation, which no 8-bit pixel is, so that images have the package's size.
+    """
+    steps = [
+        {name: arguments}
+        for step in description["PreProcess"]["transform_ops"]
+        for name, arguments in step.items()
+        if name not in ("Normalize", "Pad")
+    ]
+    return {**description, "PreProcess": {"transform_ops": steps}}
 
 
 def check_package(folder: Path, files: dict) -> None:
@@ -110,6 +129,22 @@ def coreml_engine(
     return lambda batch: np.stack([scores(pixels) for pixels in batch])
 
 
+def segmentor_engine(folder: str | Path, description: dict, units: str) -> Engine:
+    """The package of a segmentor: from float32 [1, 3, H, W], 0 ... 255, to what `Export.outputs`
+    names.
+    """
+    package = load_package(Path(folder) / PACKAGE, units)
+    exported = description["Export"]
+    (name,) = exported["inputs"]
+
+    def run(arrays: Any) -> list[np.ndarray]:
+        pixels = arrays[name][0].transpose(1, 2, 0).astype(np.uint8)
+        found = package.predict({name: Image.fromarray(pixels)})
+        return [np.asarray(found[output]) for output in exported["outputs"]]
+
+    return Engine([name], run)
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = common_arguments(__doc__)
     parser.add_argument(
@@ -118,6 +153,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="all",
         help="where it may run (all); ane: the Neural Engine",
     )
+    parser.add_argument("--out", metavar="DIR", help="of a segmentor: draw the labels here")
     return parser.parse_args(argv)
 
 
@@ -125,6 +161,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         description = read_package(args.model)
+        task = task_of(description)
+        for option in ("topk", "batch_size") if task == SEGMENTATION else ("out",):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option.replace('_', '-')}: not of an export for {task}")
+        if task == SEGMENTATION:
+            args.memory = None
+            engine = segmentor_engine(args.model, description, args.units)
+            return predict_dense(args, description, engine)
         return predict(args, description, coreml_engine(args.model, description, args.units))
     except (OSError, ValueError, RuntimeError) as error:
         print("error:", one_line(error), file=sys.stderr)

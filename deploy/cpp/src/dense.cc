@@ -13,7 +13,7 @@ namespace nextvit {
 namespace {
 
 constexpr int ONE = 2048;  // of OpenCV's weights
-constexpr int TILE = 32;   // pixels of the sides of the parts of a label map that are worked on
+constexpr int TILE = 16;   // pixels of the sides of the parts of a label map that are worked on
 
 // Where the pixels of a resized axis lie in the original one: `low`, and the weights of it and of the next.
 struct FixedAxis {
@@ -158,9 +158,27 @@ class PartLabels {
   PartLabels(const std::vector<float>& scores, int classes, Size cells, float slack)
       : scores_(scores), classes_(classes), cells_(cells), slack_(slack) {}
 
+  // The parts that follow have the rows `down`: each score of them is read here, once.
+  void enter(const Axis::Part& down) {
+    const size_t width = cells_[1];
+    most_.assign(classes_ * width, -std::numeric_limits<float>::infinity());
+    least_.assign(classes_ * width, std::numeric_limits<float>::infinity());
+    for (int candidate = 0; candidate < classes_; ++candidate) {
+      float* most = most_.data() + candidate * width;
+      float* least = least_.data() + candidate * width;
+      for (int y = 0; y < down.cells; ++y) {
+        const float* values = scores_.data() + (static_cast<size_t>(candidate) * cells_[0] + down.first + y) * width;
+        for (size_t x = 0; x < width; ++x) {
+          most[x] = most[x] < values[x] ? values[x] : most[x];
+          least[x] = values[x] < least[x] ? values[x] : least[x];
+        }
+      }
+    }
+  }
+
   // Writes the labels of the pixels of `down` and `across` to `labels`, a row of the image being `stride` long.
   void operator()(const Axis::Part& down, const Axis::Part& across, int* labels, int stride) {
-    find_candidates(down, across);
+    find_candidates(across);
     best_.assign(static_cast<size_t>(down.count) * across.count, -std::numeric_limits<float>::infinity());
     for (int y = 0; y < down.count; ++y) std::fill_n(labels + static_cast<size_t>(y) * stride, across.count, candidates_[0]);
     if (candidates_.size() == 1) return;
@@ -180,22 +198,18 @@ class PartLabels {
     return scores_.data() + (static_cast<size_t>(candidate) * cells_[0] + down.first + y) * cells_[1] + across.first;
   }
 
-  void find_candidates(const Axis::Part& down, const Axis::Part& across) {
-    std::vector<float> most(classes_, -std::numeric_limits<float>::infinity());
+  void find_candidates(const Axis::Part& across) {
+    reach_.resize(classes_);
     float bound = -std::numeric_limits<float>::infinity();
     for (int candidate = 0; candidate < classes_; ++candidate) {
-      float least = std::numeric_limits<float>::infinity();
-      for (int y = 0; y < down.cells; ++y) {
-        const float* values = row(candidate, down, across, y);
-        const auto [low, high] = std::minmax_element(values, values + across.cells);
-        least = std::min(least, *low);
-        most[candidate] = std::max(most[candidate], *high);
-      }
-      bound = std::max(bound, least);
+      const size_t start = static_cast<size_t>(candidate) * cells_[1] + across.first;
+      reach_[candidate] = *std::max_element(most_.begin() + start, most_.begin() + start + across.cells);
+      const float least = *std::min_element(least_.begin() + start, least_.begin() + start + across.cells);
+      if (least < std::numeric_limits<float>::infinity()) bound = std::max(bound, least);
     }
     candidates_.clear();
     for (int candidate = 0; candidate < classes_; ++candidate) {
-      if (!(most[candidate] < bound - slack_)) candidates_.push_back(candidate);
+      if (!(reach_[candidate] < bound - slack_)) candidates_.push_back(candidate);
     }
     if (candidates_.empty()) candidates_.push_back(0);
   }
@@ -226,6 +240,7 @@ class PartLabels {
   const Size cells_;
   const float slack_;
   std::vector<int> candidates_;
+  std::vector<float> most_, least_, reach_;  // of each class and column, of each class
   std::vector<float> rows_, found_, best_;
 };
 
@@ -397,10 +412,13 @@ std::vector<int> best_class(const std::vector<float>& scores, int classes, Size 
   const Axis rows(cells[0], padded[0], shape[0], original[0]), columns(cells[1], padded[1], shape[1], original[1]);
   std::vector<int> labels(static_cast<size_t>(original[0]) * original[1]);
   PartLabels part(scores, classes, cells, 1e-5f * largest);  // for rounding
+  std::vector<Axis::Part> acrosses;
+  for (int left = 0; left < original[1]; left += TILE) acrosses.push_back(columns.part(left));
   for (int top = 0; top < original[0]; top += TILE) {
     const Axis::Part down = rows.part(top);
-    for (int left = 0; left < original[1]; left += TILE)
-      part(down, columns.part(left), labels.data() + static_cast<size_t>(top) * original[1] + left, original[1]);
+    part.enter(down);
+    int* labels_of_part = labels.data() + static_cast<size_t>(top) * original[1];
+    for (const Axis::Part& across : acrosses) part(down, across, labels_of_part, original[1]), labels_of_part += TILE;
   }
   return labels;
 }
