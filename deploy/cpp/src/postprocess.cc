@@ -15,6 +15,12 @@ std::vector<float> softmax(std::vector<float> logits) {
   return logits;
 }
 
+bool are_told(const std::vector<float>& scores, bool probabilities) {
+  const double off = std::abs(std::accumulate(scores.begin(), scores.end(), 0.0) - 1);
+  const bool negative = std::any_of(scores.begin(), scores.end(), [](float x) { return x < 0; });
+  return probabilities ? !negative && off <= 0.1 : scores.size() < 2 || negative || off >= 1e-4;
+}
+
 std::vector<int> top_k(const std::vector<float>& scores, int k) {
   std::vector<int> order(scores.size());
   std::iota(order.begin(), order.end(), 0);

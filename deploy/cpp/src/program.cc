@@ -293,6 +293,10 @@ class Program {
       std::vector<float> values(scores.begin() + row * classes, scores.begin() + (row + 1) * classes);
       if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }))
         throw Error("the model's output is not finite");
+      if (!are_told(values, description_.softmax)) {
+        throw Error(description_.softmax ? "Model.softmax is true, but the program gives no probabilities; export again"
+                                         : "Model.softmax is false, but the program gives probabilities; export again");
+      }
       if (!description_.softmax) values = softmax(values);
       Result& result = results_[members[row]];
       result.class_ids = top_k(values, topk_);
