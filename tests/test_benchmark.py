@@ -349,3 +349,15 @@ def test_a_failing_engine_is_named_with_its_last_words(part, tmp_path):
 def test_a_chart_needs_latencies(part, capsys):
     assert part("compare").main(["--task", "train", "--chart", "chart.png"]) == 1
     assert "--chart draws latencies, and --task is train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (("bf16", "it has A"), "bf16 is native here: it has A"),
+        (("fp32", "B"), "is emulated here: B"),
+    ],
+)
+def test_a_row_of_bf16_says_whether_it_is_native(found, said):
+    deployed = importlib.import_module("timed_engines.deployed")
+    assert said in deployed.said_of_bf16(SimpleNamespace(native_precision=lambda: found))

@@ -112,6 +112,28 @@ def test_thresholds_are_the_client_s(folder, models):
     assert thin != usual and len(thin["objects"]) == len(usual["objects"])
 
 
+def test_a_thousand_objects(folder, tmp_path):
+    many = toy_detector(tmp_path / "many", count=1000, threshold=0.0)
+    model = workers.SceneModel(options_of(many), classifier.read_description(many))
+    pictures = sorted((folder / "scenes").iterdir())
+    given = ["--model", str(many), "--images", str(folder / "scenes"), "--json"]
+    assert deploy.main([*given, str(tmp_path / "told.json")]) == 0
+    expected = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    for ours, theirs in zip(answers(model, pictures), expected, strict=True):
+        assert len(ours["objects"]) == 1000 and ours["objects"] == theirs["objects"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_label_map_larger_than_memory_is_refused(folder, monkeypatch, task):
+    model = workers.SceneModel(
+        options_of(folder / task), classifier.read_description(folder / task)
+    )
+    model.model.prepare.memory = 1000
+    made = model.run([(folder / "scenes" / "0.png").read_bytes()], [{}])
+    ((status, text),) = made["answers"]
+    assert status == 413 and "0.0 GB may be used; give a smaller image" in text
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_bad_picture_costs_no_other(folder, task):
     model = workers.SceneModel(

@@ -25,10 +25,20 @@ class Deployed(PaddleEager):
         self.run = programs.ENGINES[engine](directory, description, "cpu", threads)
         package = programs.PACKAGES[engine]
         self.version = f"{package} {metadata.version(package)}"
+        if precision == "bf16":
+            self.version += f"; {said_of_bf16(programs)}"
 
     def latency(self, batch):
         images = self.images(batch)
         return lambda: self.run(images)
+
+
+def said_of_bf16(programs):
+    """Whether bf16 is native here, without which a row of it says nothing of other machines.
+    programs: deploy/python's engines.
+    """
+    found, why = programs.native_precision()
+    return f"bf16 is {'native' if found == 'bf16' else 'emulated'} here: {why}"
 
 
 def deploy_program(name):
