@@ -112,7 +112,7 @@ def best_class(logits: Tensor, padded: Sequence[int], shape: Size, original: Siz
     On a CPU, whose resizing is slow, only what can win is resized, see `winners.best_class`.
     """
     if paddle.device.get_device() == "cpu":
-        sizes = tuple(padded), tuple(shape), tuple(original)
+        sizes: Any = (tuple(padded), tuple(shape), tuple(original))
         labels = winners.best_class(logits.numpy(), *sizes)
         return paddle.to_tensor(labels.astype(np.int64))
     scores = resize(logits.unsqueeze(0), padded)[:, :, : shape[0], : shape[1]]
