@@ -1,5 +1,5 @@
 """No program shows what libraries say to everybody: Paddle's search for a compiler cache, its
-advice on OMP_NUM_THREADS, glog's lines of warnings and information.
+advice on OMP_NUM_THREADS, glog's lines of warnings and information, our lines in Paddle's form.
 """
 
 import os
@@ -14,7 +14,10 @@ from support.paths import ROOT
 from support.pictures import clothes
 from support.tiny_run import write_config
 
-NOISE = re.compile(r"ccache|^[IWE]\d{4} [\d:.]+ |OMP_NUM_THREADS set to|WISELY|\w+Warning: |!!!!!")
+NOISE = re.compile(
+    r"ccache|^[IWE]\d{4} [\d:.]+ |OMP_NUM_THREADS set to|WISELY|\w+Warning: |!!!!!"
+    r"|^\[20\d\d-\d\d-\d\d [\d:,]+\] |are left out"
+)
 FOLDERS = ("benchmarks", "deploy", "scripts", "test_tipc", "tools", "weight_conversion")
 # parts of other programs, which start them with arguments of their own
 PARTS = {"benchmarks/worker.py", "test_tipc/chains/seeded.py"}
@@ -60,6 +63,7 @@ def test_what_noise_is():
         "I1129 08:06:31.540849  8635 pir_interpreter.cc:1606] New Executor is Running ...",
         "WARNING: OMP_NUM_THREADS set to 2, not 1. The computation speed will not be optimized",
         "PLEASE USE OMP_NUM_THREADS WISELY.",
+        "[2026-11-29 12:27:35,490] [    INFO] common.py:87 - weights from best_model: 217 loaded",
     ]
     kept = ["threads: 2 (OMP_NUM_THREADS)", "2026-11-29 08:44:16 Coat  5  3", "error: no images"]
     done = subprocess.CompletedProcess(
@@ -95,8 +99,8 @@ def test_a_run_from_training_to_predictions(tmp_path):
         ["tools/infer.py", "--model", model, "--images", images],
         ["tools/export_model.py", "--model", model, "-o", destination],
         ["deploy/python/predict.py", "--model", exported, "--images", images],
-        ["tools/export_model.py", "--model", model, "--to", "onnx", "-o", destination],
-        ["deploy/python/predict.py", "--model", exported, "--images", images],
+        ["tools/export_model.py", "--model", model, "--to", "onnx", "-o", f"{destination}_onnx"],
+        ["deploy/python/predict.py", "--model", f"{exported}_onnx", "--images", images],
         ["-m", "ppcls_nextvit", "explain", "cam", "--model", model, "--images", images]
         + ["--out", tmp_path / "cam"],
     ):

@@ -180,12 +180,12 @@ def test_a_segmentor_s_labels_are_the_program_s_where_they_are_exact(precision, 
     """Here its labels say 1 and its scores 0."""
     transforms = [{"Resize": {"scale": [64, 64]}}] if resized else []
     description = {
-        "Export": {"precision": precision},
+        "Export": {"precision": precision, "outputs": ["labels", "logits"]},
         "PreProcess": {
             "transform_ops": [*transforms, {"Normalize": {}}, {"Pad": {"size": [64, 64]}}]
         },
         "PostProcess": {"label_list": ["a", "b"]},
-        "Model": {"input": {"min_size": 32}},
+        "Model": {"class_num": 2, "input": {"min_size": 32}},
     }
     logits = np.zeros((1, 2, 16, 16), np.float32)
     logits[:, 0] = 1

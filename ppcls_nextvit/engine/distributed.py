@@ -22,7 +22,7 @@ from paddle.autograd import PyLayer
 
 from ..startup import is_chosen
 from .addresses import use_own_address
-from .logger import logger, use_format
+from .logger import logger
 from .peers import LostProcessError, Peers
 
 __all__ = ["Processes", "start_processes", "statistics_of", "synchronise_batch_norms"]
@@ -121,7 +121,6 @@ def start_processes(device: str = "auto", lost_after_s: float = 60.0) -> Process
     device: auto, cpu, gpu, xpu, npu, mlu. One that this Paddle or machine does not have is replaced
     by the CPU, with a warning. lost_after_s: see Peers. Returns Processes.
     """
-    use_format()
     compiled = {
         "gpu": paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0,
         "xpu": paddle.is_compiled_with_xpu(),

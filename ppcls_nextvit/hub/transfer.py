@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 from ..engine.lock import FileLock, LockedError
-from ..engine.logger import logger, use_format
+from ..engine.logger import logger
 from ..files import UnreadableError, read_file
 from ..schema import shown_text
 from ..weights import WeightFileError
@@ -85,7 +85,6 @@ def fetch(url: str, path: Path, name: str, sha256: Optional[str] = None, hint: s
     """
     if path.is_file():
         return path
-    use_format()
     by_hand = f". By hand: {hint}" if hint else ""
     if is_offline():
         raise FetchError(f"{name}: is not on this disk, and {OFFLINE} is set{by_hand}")

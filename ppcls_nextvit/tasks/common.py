@@ -34,6 +34,7 @@ __all__ = [
     "build_model",
     "class_names",
     "class_names_text",
+    "compared_photos",
     "images_of",
     "json_text",
     "list_images",
@@ -47,7 +48,7 @@ __all__ = [
 Images = Union[str, Path, Sequence[str]]  # see list_images
 
 CLASS_NAMES = "class_names.txt"  # of a run
-PHOTOS = Path(export.__file__).parent / "photos"  # which exports are compared on by default
+PHOTOS = Path(export.__file__).parent / "photos"
 
 
 def build_model(config: Config, training: bool = False) -> paddle.nn.Layer:
@@ -243,6 +244,11 @@ def list_images(source: Images) -> List[Path]:
         matches = sorted(map(Path, glob.iglob(str(source), recursive=True)))
         return _images_among([match for match in matches if not match.is_dir()], path)
     raise FileNotFoundError(f"{source}: no such file or directory")
+
+
+def compared_photos(source: Optional[Images]) -> List[Path]:
+    """The photos that an export is compared on: those of `source`, else those of the package."""
+    return list_images(source) if source else sorted(PHOTOS.glob("*.jpg"))
 
 
 def _images_among(paths: Sequence[Path], source: Path) -> List[Path]:

@@ -25,7 +25,7 @@ from ...models.forms import export_form
 from ...schema import ConfigError
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
-from ..common import PHOTOS, class_names, list_images, trained_model
+from ..common import class_names, compared_photos, trained_model
 from .attending import (
     ATTENTION,
     WithAttention,
@@ -112,7 +112,7 @@ def export(config: Config, request: ExportRequest) -> Exported:
     if size is None and not request.any_size and not target.dynamic_size:
         size = config.Global.image_shape[1:]
     names, preprocess = class_names(config), preprocess_of(config)
-    photos = [preprocess(str(path)) for path in list_images(request.photos or PHOTOS)]
+    photos = [preprocess(str(path)) for path in compared_photos(request.photos)]
     model, weights = trained_model(config)
     options: Dict[str, Any] = {
         "precision": request.precision,

@@ -18,7 +18,7 @@ from ...models.resizing import resize_like
 from ...models.segmentors.inference import Inference
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
-from ..common import PHOTOS, class_names, list_images, trained_model
+from ..common import class_names, compared_photos, trained_model
 from ..joint import ONE_SIZE, check_request
 from .views import Views
 
@@ -142,7 +142,7 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     written.
     """
     check_request(config, request)
-    photos = list_images(request.photos or PHOTOS)
+    photos = compared_photos(request.photos)
     model, weights = trained_model(config)
     names, transforms = class_names(config), config.section("Infer").transforms
     views = Views(transforms, Inference(), "Infer.transforms", model.min_size)
