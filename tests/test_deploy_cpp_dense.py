@@ -24,7 +24,14 @@ def folder(tmp_path_factory):
     scenes(folder / "scenes")
     toy_detector(folder / "detection")
     toy_segmentor(folder / "segmentation")
-    for task in ("detection", "segmentation"):  # as exports to paddle are described twice
+    toy_detector(folder / "many", count=1000, threshold=0.0)
+    toy_segmentor(folder / "fixed", sides=(64, 64))
+    for task in (
+        "detection",
+        "segmentation",
+        "many",
+        "fixed",
+    ):  # as exports to paddle are described twice
         shutil.copy(folder / task / "export.json", folder / task / "inference.yml")
     return folder
 
@@ -80,6 +87,18 @@ def test_thresholds(folder, tmp_path):
 def test_nothing_is_found(folder, tmp_path):
     expected, found = told(folder, "detection", tmp_path, "--score-threshold", "1")
     assert found == expected and not any(one["objects"] for one in found)
+
+
+def test_a_thousand_objects(folder, tmp_path):
+    expected, found = told(folder, "many", tmp_path)
+    assert [len(one["objects"]) for one in found] == [1000] * 5
+    assert_alike(found, expected)
+
+
+def test_an_image_of_another_size_than_the_program_s_is_refused(folder):
+    done = classify("--model", folder / "fixed", "--images", folder / "scenes")
+    assert done.returncode == 1 and done.stderr.count("error: ") == 5
+    assert "the exported program takes 64 x 64" in done.stderr
 
 
 @pytest.mark.parametrize("task, kind", [("detection", "objects"), ("segmentation", "labels")])
