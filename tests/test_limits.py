@@ -2,6 +2,7 @@
 
 import pytest
 
+from ppcls_nextvit import create_model
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.data import BATCH_TRANSFORMS, JOINT_TRANSFORMS, TRANSFORMS
 from ppcls_nextvit.data.datasets.registry import SECTIONS
@@ -330,6 +331,10 @@ def test_cycles_have_a_tick_up_and_down():
             cycle(up, down)
 
 
+def small_nextvit(**arguments):
+    return create_model("NextViT_small", depths=(1, 1, 5, 1), num_classes=2, **arguments)
+
+
 @pytest.mark.parametrize(
     "check, taken, refused",
     [
@@ -337,6 +342,8 @@ def test_cycles_have_a_tick_up_and_down():
         (lambda value: NextViTConfig((1, 1, value, 1), 0.0), [5, 10], [0, 4, 6]),
         (lambda value: NextViTConfig((1, 1, 5, 1), value), [0.0, 1 - EPS], [-EPS, 1.0]),
         (lambda value: NextViTConfig((1, 1, 5, 1), 0.0, (1, 1, value)), [1], [0]),
+        (lambda value: small_nextvit(drop_rate=value), [0.0, 1 - EPS], [-EPS, 1.0]),
+        (lambda value: small_nextvit(attn_drop_rate=value), [0.0, 1 - EPS], [-EPS, 1.0]),
         (lambda value: TransNeXtConfig((8,) * 4, (1, 1, 1, value), 0.0), [1], [0]),
         (lambda value: TransNeXtConfig((8,) * 4, (1,) * 4, value), [0.0, 1 - EPS], [-EPS, 1.0]),
         (

