@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "postprocess.h"
 #include "program.h"
 
 namespace {
@@ -16,7 +17,9 @@ class Mean : public nextvit::Engine {
     for (int i = 0; i < shape[0]; ++i) {
       const auto first = batch.begin() + 3 * area * i;
       const float mean = std::accumulate(first, first + area, 0.0f) / static_cast<float>(area);
-      for (size_t k = 0; k < classes_; ++k) scores.push_back(-std::abs(mean - static_cast<float>(k)));
+      std::vector<float> near;
+      for (size_t k = 0; k < classes_; ++k) near.push_back(-std::abs(mean - static_cast<float>(k)));
+      for (const float share : nextvit::softmax(near)) scores.push_back(share);
     }
     return scores;
   }
