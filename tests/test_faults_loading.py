@@ -196,6 +196,28 @@ def test_what_the_reader_brings_to_a_device_is_the_same(tmp_path, monkeypatch, l
     assert len(read) == 8 and all(map(np.array_equal, batches, read))
 
 
+def test_the_reader_s_errors_and_end_are_the_loader_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    loader = build_loader(classified(tmp_path, OPS), "Train", num_classes=1)
+    before = workers()
+    batches = loader.epoch(0)
+    next(batches)
+    assert len(workers(before)) == 2
+    batches.close()
+    assert workers(before) == []
+    load = loader.dataset.load
+
+    def missing(index, rng):
+        if rng.random() < 0.1:
+            raise PermissionError("0.jpg: may not be read")
+        return load(index, rng)
+
+    loader.dataset.load = missing
+    with pytest.raises(PermissionError, match="^0.jpg: may not be read$"):
+        list(loader.epoch(0))
+    assert workers(before) == []
+
+
 def workers(before=()):
     """The worker processes of the epoch that has begun. before: those of other tests' loaders."""
     return [child.pid for child in multiprocessing.active_children() if child.pid not in before]

@@ -4,7 +4,7 @@ for every number of worker processes.
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import paddle
@@ -113,14 +113,25 @@ def _tensors(batch: Batch) -> Batch:
     }
 
 
-def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _read_ahead(batches: Generator[Batch, None, None]) -> Iterator[Batch]:
     """`batches` with tensors on the device, brought there by a thread of Paddle's reader."""
+    errors: List[Exception] = []
 
     class Stream(paddle.io.IterableDataset):
         def __iter__(self) -> Iterator[Batch]:
-            return batches
+            try:
+                yield from batches
+            except Exception as error:  # of which Paddle would say that some thread failed
+                errors.append(error)
 
-    yield from paddle.io.DataLoader(Stream(), batch_size=None, return_list=True)
+    reader = iter(paddle.io.DataLoader(Stream(), batch_size=None, return_list=True))
+    try:
+        yield from reader
+    finally:
+        reader._try_shutdown_all()  # Paddle keeps the last one
+        batches.close()
+    if errors:
+        raise errors[0]
 
 
 class Loader:
@@ -171,7 +182,7 @@ class Loader:
 
     def _loaded(
         self, batches: EpochBatches, convert: Optional[Callable[[Batch], Batch]] = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """What `convert` makes of the items of `batches`, loaded by the workers where there are any
         and while they live; without it the items, with arrays that are good until the next is asked
         for.
