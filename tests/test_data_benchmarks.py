@@ -58,7 +58,8 @@ def test_rates_and_table(tmp_path, capsys):
     arguments = ["--images", "24", "--rounds", "1", "--workers", "1", "--json", str(file)]
     assert data_scale.main(arguments) == 0
     found = json.loads(file.read_text())
-    places = ["memory", "files", "zip", "shards", "http", "loader, files", "loader, shards"]
+    places = ["memory", "files", "zip", "shards", "http", data_scale.AT_ONCE]
+    places += ["loader, files", "loader, shards"]
     assert list(found["rates"]) == places and len(found["needs"]) == 6
     assert all(rate > 0 for (rate,) in found["rates"].values())
     assert "Assumed: a GPU trains 1000 images/s" in capsys.readouterr().out
