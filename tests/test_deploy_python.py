@@ -645,6 +645,7 @@ def test_copied_away_it_runs_without_this_project(exported, tmp_path):
         "paddle",
         "preprocess",
         "startup",
+        "winners",
         "yaml",
     }
     images = clothes(tmp_path / "clothes", 2)
