@@ -87,7 +87,8 @@ def test_a_transfer_that_breaks_off_goes_on(server, target, no_pauses):
     assert no_pauses == [1.0, 2.0]
 
 
-def test_what_is_said_while_fetching_has_the_form_of_a_run_s_lines(server, target):
+def test_what_is_said_while_fetching_has_the_form_of_a_run_s_lines(server, target, monkeypatch):
+    monkeypatch.setattr(transfer.logger, "propagate", True)  # a run before kept its log to itself
     paddles = "[%(asctime)s] [%(levelname)8s] %(filename)s:%(lineno)s - %(message)s"
     handler = logging.StreamHandler(io.StringIO())
     handler.setFormatter(logging.Formatter(paddles))
