@@ -5,6 +5,8 @@ none was traced, and what a target cannot take is said.
 import json
 import shutil
 
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
@@ -160,6 +162,8 @@ def int8_pair(folder, name):
 )
 def test_int8_is_close_and_small(tmp_path, name, most):
     """Of random weights and noise; of trained ones OpenVINO's is as close, see docs/performance."""
+    if name == "openvino" and "vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("OpenVINO's sums of 8-bit products saturate on a processor without VNNI")
     folders = int8_pair(tmp_path, name)
     x = np.random.default_rng(1).standard_normal((4, 3, 64, 64), np.float32)
     exact, rough = (
