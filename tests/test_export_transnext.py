@@ -4,7 +4,6 @@ none was traced, and what a target cannot take is said.
 
 import json
 import shutil
-
 from pathlib import Path
 
 import numpy as np
