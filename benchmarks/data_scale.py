@@ -273,10 +273,10 @@ def main(argv=None) -> int:
         found, image_bytes = measure(args, Path(folder))
     best = {name: max(values) for name, values in found.items()}
     print("| from | images/s of a core | share of memory's |\n|---|---|---|")
-    alone = True
+    whole = "memory"
     for name, values in found.items():
-        alone = alone and name != AT_ONCE
-        pairs = zip(values, found["memory" if alone else AT_ONCE])
+        whole = AT_ONCE if name == AT_ONCE else whole
+        pairs = zip(values, found[whole])
         share = statistics.median(one / other for one, other in pairs)
         print(f"| {name} | {statistics.median(values):.0f} (best {best[name]:.0f}) | {share:.3f} |")
     rate = statistics.median(found["loader, shards"])

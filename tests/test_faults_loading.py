@@ -196,6 +196,20 @@ def test_what_the_reader_brings_to_a_device_is_the_same(tmp_path, monkeypatch, l
     assert len(read) == 8 and all(map(np.array_equal, batches, read))
 
 
+def test_the_reader_brings_what_has_no_elements(tmp_path, monkeypatch):
+    pytest.importorskip("cv2", reason="needs the extra `cv2`")
+    section = annotated(tmp_path, 0, [{"Normalize": {}}])
+    section["dataset"]["filter_empty"] = False
+    loader = build_loader(section, "Train", num_classes=1)
+    (expected,) = loader.epoch(0)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    (found,) = loader.epoch(0)
+    assert expected["boxes"].shape == [0, 4] and found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key].shape == value.shape and found[key].dtype == value.dtype
+        assert np.array_equal(found[key].numpy(), value.numpy())
+
+
 def test_the_reader_s_errors_and_end_are_the_loader_s(tmp_path, monkeypatch):
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     loader = build_loader(classified(tmp_path, OPS), "Train", num_classes=1)

@@ -4,8 +4,6 @@ another image in the place of one that cannot be read.
 
 from typing import Any, Dict, List
 
-import numpy as np
-
 from .datasets.registry import Dataset, Sample
 from .images import ImageError
 from .samplers import Sampler, generator
@@ -14,12 +12,9 @@ __all__ = ["EpochBatches"]
 
 
 class EpochBatches:
-    """The batches of one epoch from `first_step` on, a sequence: item i is batch
-    first_step + i, a dict of arrays.
-
-    It holds also `bad`, a list: the numbers of the images that were replaced; `empty`: {key:
-    (shape, type)} of the arrays without elements, which Paddle's reader (3.3) cannot bring; and
-    in place of all that `error`, if an image could not be replaced.
+    """The batches of one epoch from `first_step` on, a sequence: item i is batch first_step + i, a
+    dict of arrays and of `bad`, the numbers of the images that were replaced. ImageError if one
+    could not be.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, epoch: int, first_step: int):
@@ -33,15 +28,7 @@ class EpochBatches:
         return max(0, len(self.sampler) - self.first_step)
 
     def __getitem__(self, item: int) -> Dict[str, Any]:
-        try:
-            return self.batch(self.first_step + item)
-        except ImageError as error:
-            # as data: the training process raises one plain line, not a worker's traceback
-            return {"error": np.frombuffer(str(error).encode(), np.uint8)}
-
-    def batch(self, step: int) -> Dict[str, Any]:
-        """Batch number `step` of the epoch, from its own random streams: see the class."""
-        size = self.sampler.batch_size
+        step, size = self.first_step + item, self.sampler.batch_size
         part = slice(step * size, (step + 1) * size)
         indices = self.indices[part].tolist()
         places = zip(indices, self.occurrences[part].tolist())
@@ -50,14 +37,7 @@ class EpochBatches:
         bad: List[int] = []
         samples = [self.sample(index, occurrence, bad) for index, occurrence in places]
         rng = generator("batch", self.sampler.seed, self.epoch, step, self.sampler.rank)
-        batch = self.dataset.collate(samples, rng)
-        empty = {
-            key: (list(array.shape), str(array.dtype))
-            for key, array in batch.items()
-            if not array.size
-        }
-        filled = {key: array for key, array in batch.items() if array.size}
-        return {**filled, "empty": empty, "bad": bad}
+        return {**self.dataset.collate(samples, rng), "bad": bad}
 
     def sample(self, index: int, occurrence: int, bad: List[int]) -> Sample:
         """What the dataset loads as number `index`, or, by the policy, as another in its place;

@@ -3,8 +3,9 @@ for every number of worker processes.
 """
 
 import logging
+from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import paddle
@@ -14,7 +15,7 @@ from .batches import EpochBatches
 from .datasets.registry import DATASETS, ONCE, SECTIONS, Dataset
 from .images import ImageError
 from .samplers import SAMPLERS, Sampler
-from .workers import Workers, can_fork
+from .workers import Workers, usable_workers
 
 __all__ = ["Loader", "build_loader", "check_loader"]
 
@@ -103,6 +104,7 @@ def build_loader(
 
 
 Batch = Dict[str, Any]
+Convert = Callable[[Batch], Batch]
 
 
 def _tensors(batch: Batch) -> Batch:
@@ -116,17 +118,22 @@ def _tensors(batch: Batch) -> Batch:
 def _read_ahead(batches: Generator[Batch, None, None]) -> Iterator[Batch]:
     """`batches` with tensors on the device, brought there by a thread of Paddle's reader."""
     errors: List[Exception] = []
+    without: Deque[Batch] = deque()  # of each batch what has no elements, which Paddle cannot bring
 
     class Stream(paddle.io.IterableDataset):
         def __iter__(self) -> Iterator[Batch]:
             try:
-                yield from batches
+                for batch in batches:
+                    empty = {key: value for key, value in batch.items() if not np.size(value)}
+                    without.append(empty)
+                    yield {key: value for key, value in batch.items() if key not in empty}
             except Exception as error:  # of which Paddle would say that some thread failed
                 errors.append(error)
 
     reader = iter(paddle.io.DataLoader(Stream(), batch_size=None, return_list=True))
     try:
-        yield from reader
+        for batch in reader:
+            yield {**batch, **_tensors(without.popleft())}
     finally:
         reader._try_shutdown_all()  # Paddle keeps the last one
         batches.close()
@@ -153,7 +160,7 @@ class Loader:
         self.batch_size = sampler.batch_size
         self.replaced: Set[int] = set()
         self.lost_worker: Optional[str] = None
-        self.num_workers = options.num_workers if can_fork(options.num_workers) else 0
+        self.num_workers = usable_workers(options.num_workers)
 
     def __len__(self) -> int:
         """Batches per epoch of this process."""
@@ -173,45 +180,50 @@ class Loader:
         on_cpu = paddle.device.get_device() == "cpu"
         source = self._loaded(batches, _tensors) if on_cpu else _read_ahead(self._loaded(batches))
         for batch in source:
-            if "error" in batch:
-                raise ImageError(np.asarray(batch["error"]).tobytes().decode())
             self._count(batch.pop("bad"))
-            for key, (shape, kind) in batch.pop("empty").items():
-                batch[key] = paddle.to_tensor(np.zeros(shape, kind))
             yield batch
 
     def _loaded(
-        self, batches: EpochBatches, convert: Optional[Callable[[Batch], Batch]] = None
+        self, batches: EpochBatches, convert: Optional[Convert] = None
     ) -> Generator[Batch, None, None]:
         """What `convert` makes of the items of `batches`, loaded by the workers where there are any
         and while they live; without it the items, with arrays that are good until the next is asked
         for.
         """
-        done = 0
-        size = self.batch_size * self.dataset.sample_bytes if self.num_workers else 0
+        made = 0
+        if self.num_workers:
+            made = yield from self._from_workers(batches, convert)
+        for item in range(made, len(batches)):
+            yield convert(batches[item]) if convert else batches[item]
+
+    def _from_workers(
+        self, batches: EpochBatches, convert: Optional[Convert]
+    ) -> Generator[Batch, None, int]:
+        """As `_loaded`, until a worker is lost; returns how many items there were."""
+        shared = (
+            self.batch_size * self.dataset.sample_bytes if self.options.use_shared_memory else 0
+        )
         workers = Workers(
             batches.__getitem__,
             len(batches),
             self.num_workers,
             self.options.prefetch_factor,
-            size if self.options.use_shared_memory else 0,
+            shared,
         )
         try:
-            while self.num_workers and done < len(batches):
+            for made in range(len(batches)):
                 batch = workers.take()
                 if batch is None:
                     self.lost_worker = workers.lost
                     log.warning("%s; this process loads the rest of the epoch", workers.lost)
-                    break
+                    return made
                 if convert:
                     batch = convert(batch)
                     workers.give_back()
-                done += 1
                 yield batch
         finally:
             workers.end()
-        for item in range(done, len(batches)):
-            yield convert(batches[item]) if convert else batches[item]
+        return len(batches)
 
     def _count(self, bad: List[int]) -> None:
         """Count the images that were replaced. ImageError above the limit."""

@@ -26,7 +26,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import paddle
 
-__all__ = ["LostWorkerError", "Workers", "can_fork"]
+from .images import ImageError
+
+__all__ = ["LostWorkerError", "Workers", "usable_workers"]
 
 GRACE_S = 60  # how long a worker outlives a SIGTERM
 ALIGNED = 64  # bytes: arrays begin at multiples of it
@@ -44,18 +46,13 @@ class LostWorkerError(OSError):
     """
 
 
-def can_fork(workers: int) -> bool:
-    """Whether processes can load here; if not, and `workers` were asked for, a warning says so."""
-    if sys.platform == "linux":
-        return True
-    if workers:
-        _warn_of_no_workers(workers)
-    return False
-
-
 @functools.cache
-def _warn_of_no_workers(workers: int) -> None:
-    log.warning("num_workers: %d: on this system the training process loads the images", workers)
+def usable_workers(asked: int) -> int:
+    """How many of the processes that were asked for can load here: all, or none, with a warning."""
+    if not asked or sys.platform == "linux":
+        return asked
+    log.warning("num_workers: %d: on this system the training process loads the images", asked)
+    return 0
 
 
 def start_worker(parent: int) -> None:
@@ -102,7 +99,9 @@ class _Placed:
 
 @dataclass(frozen=True)
 class _Failed:
-    """An exception in a worker: its class, its message and its traceback."""
+    """An exception in a worker: its class, its message and its traceback, empty where the message
+    says all.
+    """
 
     kind: type
     message: str
@@ -114,7 +113,8 @@ class _Failed:
             error = self.kind(self.message)
         except Exception:  # a class that takes other arguments
             error = RuntimeError(f"{self.kind.__name__}: {self.message}")
-        error.__cause__ = RuntimeError(f"in a data worker:\n{self.trace}")
+        if self.trace:
+            error.__cause__ = RuntimeError(f"in a data worker:\n{self.trace}")
         return error
 
 
@@ -154,7 +154,8 @@ def _work(
         try:
             found: Any = _place(make(item), slots[number % len(slots)])
         except Exception as error:
-            found = _Failed(type(error), str(error), traceback.format_exc())
+            trace = "" if isinstance(error, ImageError) else traceback.format_exc()
+            found = _Failed(type(error), str(error), trace)
         pipe.send(found)
 
 

@@ -55,9 +55,9 @@ class Dataset(Protocol):
     of the model (None: unknown) and the user's keys.
 
     bad_images: what to do with an image that cannot be read. sample_bytes: the memory of one sample
-    in a batch, or more, for which the loader shares memory with its workers; it may load
-    some to know. source: the file or folder that says what is in it, for messages. class_names: in
-    the order of the classes, None where the source has none. A dataset that knows the sizes of its
+    in a batch, or more, for which the loader shares memory with its workers; it may load some to
+    know. source: the file or folder that says what is in it, for messages. class_names: in the
+    order of the classes, None where the source has none. A dataset that knows the sizes of its
     images has `aspect_ratios`, width / height as float [len(dataset)], too; one whose images take
     time to come has `read_ahead(indices)`, which begins to read those of the next batch.
     """
