@@ -37,7 +37,8 @@ ITERATIONS = 2  # of an epoch of theirs, so that the shortest training takes sec
 class Variant:
     """A model of the chains: `model` is its Arch.name, `config` its YAML, `overrides` what is
     changed of that, `epochs` the recipe's; `family` the folder of its files. batch, training,
-    start: of training, the last the weights that it begins with. images: to predict; batches: what a program predicts at once, null for image by image.
+    start: of training, the last the weights that it begins with. images: to predict; batches: what
+    a program predicts at once, null for image by image.
     """
 
     model: str

@@ -4,7 +4,6 @@ none was traced, and what a target cannot take is said.
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -12,12 +11,13 @@ import pytest
 
 from ppcls_nextvit.export import TARGETS
 from ppcls_nextvit.export.target import Signature
-from ppcls_nextvit.export.verify import ExportError
+from ppcls_nextvit.export.verify import TOLERANCES, ExportError
 from ppcls_nextvit.models import export_form
 from ppcls_nextvit.tasks.classification.export import export_classifier, export_features
 from ppcls_nextvit.tasks.classification.quantize import export_pair
 from support.paths import ROOT
 from support.pictures import varied_pictures
+from support.processor import has_vnni
 from support.programs import program_at
 from support.random_models import small_transnext
 from support.tiny_run import write_config
@@ -159,22 +159,36 @@ def int8_pair(folder, name):
 @pytest.mark.parametrize(
     "name, most", [("onnx", 0.12), pytest.param("openvino", 0.6, marks=pytest.mark.chain)]
 )
-def test_int8_is_close_and_small(tmp_path, name, most):
+def test_int8_is_close_and_small(tmp_path, monkeypatch, name, most):
     """Of random weights and noise; of trained ones OpenVINO's is as close, see docs/performance."""
-    if name == "openvino" and "vnni" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("OpenVINO's sums of 8-bit products saturate on a processor without VNNI")
+    if name == "openvino" and not has_vnni():  # where its kernels are refused, see docs/performance
+        monkeypatch.setitem(TOLERANCES, "int8", 1.0)
     folders = int8_pair(tmp_path, name)
     x = np.random.default_rng(1).standard_normal((4, 3, 64, 64), np.float32)
     exact, rough = (
         TARGETS[name].load(path, Signature({"x": ()}, ("logits",)), precision)({"x": x})["logits"]
         for precision, path in folders.items()
     )
+    if name == "openvino":
+        rounded = np.sqrt(((rounded_in_float(folders["int8"], x) - exact) ** 2).mean())
+        assert 1e-4 < rounded / exact.std() < 0.3
     error = np.sqrt(((rough - exact) ** 2).mean()) / exact.std()
     assert 1e-4 < error < most, "of the logits' spread; 0 would mean that nothing was quantised"
     sizes = [sum(p.stat().st_size for p in path.iterdir()) for path in folders.values()]
     assert sizes[1] < 0.5 * sizes[0]
     if name == "onnx":
         assert_scores_are_float(folders["int8"] / "inference.onnx")
+
+
+def rounded_in_float(folder, x):
+    """The logits of an OpenVINO model whose rounding to 8 bits is computed in float: those of the
+    quantised numbers, whatever the processor's kernels make of them.
+    """
+    import openvino
+
+    settings = {"LP_TRANSFORMS_MODE": "NO", "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    return core.compile_model(core.read_model(folder / "inference.xml"), "CPU", settings)(x)[0]
 
 
 def assert_scores_are_float(path):

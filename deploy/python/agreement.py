@@ -3,7 +3,7 @@ other gets an error, and no figure. Needs numpy; the same file lies in deploy/py
 and ppcls_nextvit/export.
 """
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -11,9 +11,10 @@ ROUNDED = 0.1  # by which an image's probabilities may miss a sum of 1, in bfloa
 EXACT = 1e-4  # no nearer to it come an image's logits
 
 
-def check_inputs(description: Mapping[str, Any], found: Sequence[str]) -> None:
-    """ValueError where a program takes other inputs, `found`, than the description names."""
-    told = (description.get("Export") or {}).get("inputs")
+def check_inputs(told: Optional[Iterable[str]], found: Sequence[str]) -> None:
+    """ValueError where a program takes other inputs, `found`, than Export.inputs has, `told`: None
+    where a description does not say.
+    """
     if told is not None and sorted(told) != sorted(found):
         raise ValueError(
             f"Export.inputs: the description has {few(told)}, the program takes {few(found)}; "

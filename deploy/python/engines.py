@@ -311,5 +311,5 @@ def load_engine(
         raise ValueError(
             f"--engine {name} is not installed: pip install {PACKAGES[name]} ({error})"
         ) from None
-    check_inputs(description, engine.inputs)
+    check_inputs((description.get("Export") or {}).get("inputs"), engine.inputs)
     return engine

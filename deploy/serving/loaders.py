@@ -30,7 +30,7 @@ def load(folder: str | Path, description: dict, device: str, threads: int) -> En
     engine = LOADERS[export["target"]](
         files, device, threads, export.get("precision", "fp32"), export.get("outputs")
     )
-    check_inputs(description, engine.inputs)
+    check_inputs(export.get("inputs"), engine.inputs)
     return engine
 
 

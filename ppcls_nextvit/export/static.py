@@ -210,7 +210,7 @@ def load(
     except (RuntimeError, ValueError) as error:  # Paddle's own, from C++
         raise ExportError(f"the exported files do not run: {error}") from error
     try:
-        check_inputs({"Export": {"inputs": signature.inputs}}, predictor.get_input_names())
+        check_inputs(signature.inputs, predictor.get_input_names())
     except ValueError as error:
         raise ExportError(f"{folder}: {error}") from None
 

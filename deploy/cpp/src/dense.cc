@@ -418,7 +418,10 @@ std::vector<int> best_class(const std::vector<float>& scores, int classes, Size 
     const Axis::Part down = rows.part(top);
     part.enter(down);
     int* labels_of_part = labels.data() + static_cast<size_t>(top) * original[1];
-    for (const Axis::Part& across : acrosses) part(down, across, labels_of_part, original[1]), labels_of_part += TILE;
+    for (const Axis::Part& across : acrosses) {
+      part(down, across, labels_of_part, original[1]);
+      labels_of_part += TILE;
+    }
   }
   return labels;
 }
