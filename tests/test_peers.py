@@ -108,6 +108,7 @@ def test_a_closed_connection_is_a_loss_at_once(three, rank):
     threads = [meeting(one) for one in others]
     time.sleep(0.2)
     began = time.monotonic()
+    freeze(three[rank])  # the killed one does not tell the others what it makes of its connections
     for peer in three[rank].peers:
         peer.connection.shutdown(socket.SHUT_RDWR)
     for thread in threads:
@@ -240,9 +241,10 @@ def test_strangers_are_sent_away():
             b"",
         ):
             stranger = socket.create_connection(("127.0.0.1", port))
-            stranger.sendall(text)
-            stranger.shutdown(socket.SHUT_WR)
             strangers.append(stranger)
+            with contextlib.suppress(OSError):  # sent away before it has said all
+                stranger.sendall(text)
+                stranger.shutdown(socket.SHUT_WR)
 
     everyone = joined(2, come)
     threads = [meeting(one) for one in everyone]

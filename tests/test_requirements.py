@@ -115,7 +115,7 @@ def test_what_cannot_move_is_where_it_says():
         (found,) = {str(r.specifier) for _, r in LISTED if r.name == name}
         assert found == held and least(Requirement(name + held)) < Version(safe)
     page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-    assert "paddle2onnx` takes no `onnx` after 1.17" in page
+    assert "paddle2onnx` does not work with an `onnx` later than 1.17" in page
 
 
 def test_what_is_affected_in_onnx_is_not_called():

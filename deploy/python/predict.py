@@ -122,10 +122,9 @@ def load(args: argparse.Namespace, description: dict) -> Engine:
     """The model in the engine that `args` name, or else the export is for. ValueError, one line."""
     engine = args.engine or engine_of(args.model, description)
     args.precision = precision_for(engine, args, description)
+    chosen = args.threads is None and args.device == "cpu"
     if args.threads is None:
         args.threads = startup.threads()
-        if args.device == "cpu":
-            print(startup.threads_text(), file=sys.stderr)
     given = {
         name: getattr(args, name) for name in PADDLE_OPTIONS if getattr(args, name) is not None
     }
@@ -134,7 +133,10 @@ def load(args: argparse.Namespace, description: dict) -> Engine:
     elif given and not (engine == "openvino" and set(given) == {"precision"}):
         names = ", ".join(f"--{name}" for name in given)
         raise ValueError(f"{names}: for Paddle Inference alone; {engine} runs this model")
-    return load_engine(engine, args.model, description, args.device, args.threads, **given)
+    loaded = load_engine(engine, args.model, description, args.device, args.threads, **given)
+    if chosen:
+        print(startup.threads_text(), file=sys.stderr)
+    return loaded
 
 
 def main(argv: list[str] | None = None) -> int:
