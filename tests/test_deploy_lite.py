@@ -460,7 +460,9 @@ def test_makefile_builds_for_the_phone_with_the_ndk(tmp_path):
         assert done.returncode == 0, done.stderr
         *compiled, linked = (line for line in done.stdout.splitlines() if "-std=c++17" in line)
         objects = [re.search(r"-o (\S+\.o) \S+\.cc$", line)[1] for line in compiled]
-        assert objects and all(f"/bin/{compiler} -std=c++17" in line for line in [*compiled, linked])
+        assert objects and all(
+            f"/bin/{compiler} -std=c++17" in line for line in [*compiled, linked]
+        )
         assert sorted(objects) == sorted(re.findall(r"\S+\.o\b", linked))
         assert "libc++_shared.so" in done.stdout
     assert (

@@ -419,7 +419,10 @@ def test_exports_that_cannot_be_prepared(folder, tmp_path, capsys):
     for change, message in (
         ({"Export": {**whole["Export"], "target": "openvino"}}, "an export for 'openvino'; expect"),
         ({"Model": {"task": "tracking"}}, "expected a classifier, a detector or a segmentor"),
-        ({"Model": {"task": "classification"}}, "export.json is no description of an export: 'Topk'"),
+        (
+            {"Model": {"task": "classification"}},
+            "export.json is no description of an export: 'Topk'",
+        ),
         (
             {"Export": {**whole["Export"], "outputs": ["labels", "scores"]}},
             "has the outputs labels, logits, export.json labels, scores",
