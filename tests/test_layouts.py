@@ -279,6 +279,70 @@ def test_one_coco_json_is_split(tmp_path):
     assert recognised(tmp_path / "robo").images == (12, 12)
 
 
+def one_of_each(root, parts=("",)):
+    """Folders of two classes with an image each."""
+    for part in parts:
+        for name in ("cat", "dog"):
+            picture(root / part / name / "0.png")
+    return root
+
+
+def table(root, head="image,label", end=""):
+    for name in ("cat", "dog"):
+        picture(root / f"{name}.png")
+    lines = [f"{name}.png,{name}{end}\n" for name in ("cat", "dog")]
+    written(root / "data.csv", "".join([f"{head}\n", *lines]))
+    return root
+
+
+def one_json(root, name="annotations.json"):
+    content = json.loads((NUCLEI / "instances_training.json").read_text())
+    first = content["images"][0]
+    found = [each for each in content["annotations"] if each["image_id"] == first["id"]]
+    written(root / name, json.dumps({**content, "images": [first], "annotations": found}))
+    shutil.copytree(NUCLEI / "images" / "training", root / "images")
+    return root
+
+
+def one_list(root):
+    picture(root / "cat.png")
+    written(root / "val_list.txt", "cat.png 0\n")
+    return root
+
+
+def pair_list(root):
+    pixels(root, parts=("x",))
+    written(root / "val.txt", "images/x/0.jpg annotations/x/0.png\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "make, count",
+    [
+        (one_of_each, 2),
+        (lambda root: one_of_each(root, ["test"]), 2),
+        (table, 2),
+        (lambda root: table(root, "image,label,split", ",val"), 2),
+        (one_json, 1),
+        (lambda root: one_json(root, "val.json"), 1),
+        (lambda root: voc(root, count=1, lists=False), 1),
+        (lambda root: labelme(root / "val", count=1).parent, 1),
+        (one_list, 1),
+        (pair_list, 1),
+        (lambda root: pixels(root, parts=("val",)), 5),
+    ],
+)
+def test_what_cannot_be_trained_on_can_be_evaluated(tmp_path, make, count):
+    data = recognised(make(tmp_path / "data"), whole=True)
+    assert data.images == (count, count)
+    assert [len(part) for part in datasets(data, tmp_path / "run")] == [count, count]
+
+
+def test_a_part_for_evaluation_is_all_that_is_evaluated(tmp_path):
+    assert recognised(one_of_each(tmp_path / "a", ["train", "val"]), whole=True).images[1] == 2
+    assert recognised(voc(tmp_path / "b"), whole=True).images == (4, 2)
+
+
 # What is decided.
 
 

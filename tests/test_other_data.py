@@ -47,6 +47,7 @@ def test_evaluation_on_other_data(run, tmp_path, capsys):
     model = loaded(run)
     found = model.evaluate(tmp_path / "all")
     assert found["images"] == 7 and 0 <= found["top1"] <= 1  # nothing is kept back
+    assert model.evaluate(photos(tmp_path / "one", a_cat=1, dog=1))["images"] == 2
     photos(tmp_path / "parts" / "train", a_cat=1, dog=1)
     photos(tmp_path / "parts" / "val", a_cat=2, dog=1)
     assert model.evaluate(tmp_path / "parts")["images"] == 3

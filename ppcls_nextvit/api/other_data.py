@@ -1,10 +1,9 @@
 """A model, or an export, evaluated on other data than its run's."""
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from ..config import Config
 from ..config.recipes import located
@@ -14,13 +13,11 @@ from ..tasks import check, evaluate, load_config
 from ..tasks.common import class_names
 from ..tasks.exported import config_of_export
 from .layouts import recognised
-from .own_data import HERE, OwnData
 
 __all__ = ["YAML", "evaluate_on", "on_data"]
 
 YAML = (".yaml", ".yml")
 
-ALL = "all"  # of the file for images that were not split
 SAMPLER = {
     "name": "DistributedBatchSampler",
     "drop_last": False,
@@ -56,10 +53,8 @@ def on_data(
     """
     if root.suffix in YAML:
         return check(_as_evaluated_by(config, str(root)), exported)
-    data = recognised(root, layout)
+    data = recognised(root, layout, whole=True)
     _check_classes(config, str(root), data.class_num, data.names)
-    if data.split:
-        data = _whole(data)
     data.write_lists(folder)
     batch_size = 16 if data.holds == "class" else 1
     sampler = {**SAMPLER, "batch_size": batch_size}
@@ -98,33 +93,3 @@ def _check_classes(config: Config, where: str, count: int, names: Optional[Seque
             f"{shown_text(ours[index], 40)!r} in the model; both must have the same classes in the "
             f"same order"
         )
-
-
-def _whole(data: OwnData) -> OwnData:
-    """The data without a division that was made here."""
-    texts = list(data.lists.values())
-    ending = Path(next(iter(data.lists))).suffix
-    name = f"{ALL}{ending}"
-    text = _joined(texts) if ending == ".json" else "".join(texts)
-    section = {
-        key: f"{HERE}/{name}" if isinstance(value, str) and value.startswith(HERE) else value
-        for key, value in data.evaluation.items()
-    }
-    return replace(data, evaluation=section, lists={name: text})
-
-
-def _joined(texts: List[str]) -> str:
-    """Several COCO json of the same categories as one, numbered anew."""
-    images: List[Dict[str, Any]] = []
-    annotations: List[Dict[str, Any]] = []
-    categories: List[Dict[str, Any]] = []
-    for text in texts:
-        content = json.loads(text)
-        categories = content["categories"]
-        numbers = {image["id"]: len(images) + i for i, image in enumerate(content["images"], 1)}
-        images += [{**image, "id": numbers[image["id"]]} for image in content["images"]]
-        annotations += [
-            {**each, "id": len(annotations) + i, "image_id": numbers[each["image_id"]]}
-            for i, each in enumerate(content["annotations"], 1)
-        ]
-    return json.dumps({"images": images, "categories": categories, "annotations": annotations})

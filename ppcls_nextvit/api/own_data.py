@@ -5,7 +5,7 @@ parts train and which evaluate, and splitting where the folder does not say.
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ __all__ = [
 TRAIN = ("train", "training")
 EVALUATION = ("val", "valid", "validation", "test", "eval")
 NAME_FILES = ("labels.txt", "label_list.txt", "class_names.txt", "classes.txt", "obj.names")
+Part = TypeVar("Part")
 HERE = "{here}"  # in a section: the folder of the configuration
 
 
@@ -85,17 +86,23 @@ def _placed(section: Mapping[str, Any], folder: Path) -> Dict[str, Any]:
 @dataclass(frozen=True)
 class Search:
     """Where data are looked for, and how what the folder does not say is decided. val_share: of a
-    class's images that evaluate; seed: by which they are chosen.
+    class's images that evaluate; seed: by which they are chosen. whole: nothing is chosen and no
+    part need be there; all images evaluate, and both parts of OwnData are the same.
     """
 
     root: Path
     val_share: float
     seed: int
+    whole: bool = False
 
     @cached_property
     def files(self) -> FoundFiles:
         """All files below the root."""
         return files_below(self.root)
+
+    def parts(self, train: Part, evaluation: Part) -> Tuple[Part, Part]:
+        """What is there of both parts. Where all evaluates, either stands for one that is not."""
+        return (train or evaluation, evaluation or train) if self.whole else (train, evaluation)
 
     def ending_in(self, *endings: str) -> List[str]:
         """The files that are no images and whose names end so, relative to the root."""

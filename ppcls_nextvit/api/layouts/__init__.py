@@ -50,10 +50,15 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def recognised(
-    root: Path, layout: Optional[str] = None, val_share: float = 0.2, seed: int = 0
+    root: Path,
+    layout: Optional[str] = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+    whole: bool = False,
 ) -> OwnData:
     """The OwnData of the folder `root`. layout: a key of LAYOUTS; None: the first that fits.
-    val_share: of a class's images that evaluate, where the folder does not say.
+    val_share: of a class's images that evaluate, where the folder does not say. whole: there all
+    do, which nothing may be trained on.
 
     ConfigError, with what is expected, where none fits; FileNotFoundError for no folder.
     """
@@ -63,7 +68,7 @@ def recognised(
         raise ConfigError(f"the share of images to evaluate on must be in (0, 1), got {val_share}")
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    search = Search(root, val_share, seed)
+    search = Search(root, val_share, seed, whole)
     for name, each in LAYOUTS.items():
         if layout in (None, name):
             found = each.find(search)

@@ -23,7 +23,7 @@ def find_coco(search: Search) -> Optional[OwnData]:
     files = [*root.glob("*.json"), *root.glob("annotations/*.json"), *root.glob("*/*.coco.json")]
     files = sorted(path for path in files if not path.name.startswith(OTHER_JSON))
     files = [path for path in files if path.stem not in search.by_stem]  # those are labelme's
-    train, evaluation = (_called(files, words) for words in (TRAIN, EVALUATION))
+    train, evaluation = search.parts(*(_called(files, words) for words in (TRAIN, EVALUATION)))
     if train is None or evaluation is None:
         alone = [path for path in files if any(word in path.name.lower() for word in ALONE)]
         return _split(search, alone[0]) if len(alone) == 1 else None
@@ -103,12 +103,15 @@ def _split(search: Search, path: Path) -> OwnData:
         {names[annotation["category_id"]] for annotation in of_image[image["id"]]}
         for image in content["images"]
     ]
-    held = held_out(search, classes)
-    texts = []
+    held = set() if search.whole else held_out(search, classes)
+    texts, sizes = [], []
     for inside in (False, True):
         images = [
-            image for index, image in enumerate(content["images"]) if (index in held) == inside
+            image
+            for index, image in enumerate(content["images"])
+            if search.whole or (index in held) == inside
         ]
+        sizes.append(len(images))
         annotations = [annotation for image in images for annotation in of_image[image["id"]]]
         part = {"images": images, "categories": content["categories"], "annotations": annotations}
         texts.append(json.dumps(part) + "\n")
@@ -129,7 +132,7 @@ def _split(search: Search, path: Path) -> OwnData:
         _names(content),
         sections[0],
         sections[1],
-        (len(classes) - len(held), len(held)),
+        (sizes[0], sizes[1]),
         lists=dict(zip(PARTS, texts)),
         holds="objects",
         masks=_outlined(content),

@@ -148,7 +148,7 @@ def _parts(tables: Dict[Path, List[Row]], search: Search) -> Tuple[List[Row], Li
     path = train or next(iter(tables))
     rows = tables[path]
     if any(row.part for row in rows):
-        return *_stated(rows, path), False
+        return *search.parts(*_stated(rows, path)), False
     return *_split(rows, search), True
 
 
@@ -166,6 +166,8 @@ def _stated(rows: List[Row], path: Path) -> Tuple[List[Row], List[Row]]:
 
 def _split(rows: List[Row], search: Search) -> Tuple[List[Row], List[Row]]:
     """Each class by itself."""
+    if search.whole:
+        return rows, rows
     of_label: Dict[str, List[Row]] = {}
     for row in rows:
         of_label.setdefault(row.label, []).append(row)

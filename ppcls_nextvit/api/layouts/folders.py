@@ -11,7 +11,9 @@ __all__ = ["find_folders"]
 
 
 def find_folders(search: Search) -> Optional[OwnData]:
-    """train/CLASS/... and val/CLASS/..., or CLASS/... alone, which is split."""
+    """train/CLASS/... and val/CLASS/..., or CLASS/... alone, which is split; where all is evaluated
+    also val/CLASS/... alone.
+    """
     root = search.root
     inside = subfolders(root)
     trained = [root / name for name in inside if name.lower() in TRAIN]
@@ -22,7 +24,8 @@ def find_folders(search: Search) -> Optional[OwnData]:
         (root / name for word in EVALUATION for name in inside if name.lower() == word), None
     )
     if train is None:
-        return _split(search, root)
+        alone = evaluation if search.whole and len(inside) == 1 else None
+        return _split(search, alone or root)
     if evaluation is None:
         return _split(search, train)
     names = subfolders(train)
@@ -71,7 +74,7 @@ def _split(search: Search, folder: Path) -> Optional[OwnData]:
             lines = [
                 f"{image}\t{label}\n"
                 for index, image in enumerate(images)
-                if (index in chosen) == inside
+                if search.whole or (index in chosen) == inside
             ]
             part += lines
             count.append(len(lines))

@@ -20,7 +20,7 @@ LIST_ENDS = ("_list.txt", ".txt")
 def find_lists(search: Search) -> Optional[OwnData]:
     """train_list.txt and val_list.txt with lines `path class`."""
     root = search.root
-    train, evaluation = list_called(root, TRAIN), list_called(root, EVALUATION)
+    train, evaluation = search.parts(*(list_called(root, words) for words in (TRAIN, EVALUATION)))
     if train is None or evaluation is None:
         return None
     names = class_names_in(root)

@@ -112,6 +112,8 @@ def _parted(
     counts = Counter(stated.get(image.image) for image in images)
     held = next((word for word in EVALUATION if counts[word]), None)
     if held is None or not counts[TRAIN[0]]:
+        if search.whole:
+            return list(images), list(images), True
         if held is not None:
             raise ConfigError(f"{search.root}: images of {held}/, but none of train/")
         chosen = held_out(search, [{one.name for one in image.objects} for image in images])

@@ -51,7 +51,7 @@ def find_pixels(search: Search) -> Optional[OwnData]:
     """images/ and labels/ (or masks/, annotations/, ...) whose folders name the parts, or that are
     split; or train.txt and val.txt with lines `image label.png`.
     """
-    found = _listed(search.root)
+    found = _listed(search)
     notes: List[str] = []
     if found is None:
         pairs = _pairs(search, notes)
@@ -94,9 +94,10 @@ def find_pixels(search: Search) -> Optional[OwnData]:
     )
 
 
-def _listed(root: Path) -> Optional[Tuple[List[Pair], List[Pair], bool]]:
+def _listed(search: Search) -> Optional[Tuple[List[Pair], List[Pair], bool]]:
     """The pairs of PaddleSeg's lists; None without lists of that kind."""
-    paths = [list_called(root, words) for words in (TRAIN, EVALUATION)]
+    root = search.root
+    paths = search.parts(*(list_called(root, words) for words in (TRAIN, EVALUATION)))
     parts = []
     for path in paths:
         lines = [] if path is None else numbered_lines(path)[:1]
@@ -174,6 +175,8 @@ def _parted(search: Search, pairs: List[Pair]) -> Tuple[List[Pair], List[Pair], 
     held = next((word for word in EVALUATION if word in parts), None)
     if held is not None and TRAIN[0] in parts:
         return parts[TRAIN[0]], parts[held], False
+    if search.whole:
+        return pairs, pairs, True
     chosen = evaluated(len(pairs), 0, search)
     return (
         [pair for index, pair in enumerate(pairs) if index not in chosen],
