@@ -3,6 +3,7 @@ real browser without network.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,7 +22,7 @@ from support.programs import program_at
 from support.random_models import random_weights, small_transnext
 from support.tiny_run import DATA, NORMALIZE, write_config
 from support.toy_exports import described
-from support.web_page import FOLDER, NODE, Handler, built_page, driven, needs_node
+from support.web_page import FOLDER, NODE, Handler, built_page, driven, needs_node, page_copy
 from test_deploy_python import CHW, DECODE, IMAGENET, PIPELINES, resize
 
 PHOTOS = sorted((ROOT / "ppcls_nextvit" / "export" / "photos").glob("*.jpg"))
@@ -267,6 +268,24 @@ def test_the_map_of_a_class_has_its_logit_as_mean(exported, expected):
 
 
 @pytest.mark.slow
+def test_what_was_prepared_is_said(exported, tmp_path, capsys):
+    prepare = program_at("deploy/web/prepare.py")
+    assert prepare.main(["--model", str(exported), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    megabytes = (tmp_path / "model.onnx").stat().st_size / 1e6
+    model = f"model.onnx ({megabytes:.1f} MB, classification)"
+    assert said == f"in {tmp_path}: {model}, export.json\n"
+
+
+@needs_node
+def test_what_was_built_is_said(tmp_path):
+    copy = page_copy(tmp_path)
+    done = subprocess.run([NODE, "build.mjs"], cwd=copy, check=True, capture_output=True, text=True)
+    said = re.findall(r"([\w.-]+) \((\d+\.\d\d) MB\)", done.stdout.removeprefix("in dist: "))
+    sizes = {path.name: f"{path.stat().st_size / 1e6:.2f}" for path in (copy / "dist").iterdir()}
+    assert dict(said) == sizes and {"index.html", "page.js", "worker.js"} < set(sizes)
+
+
 def test_models_that_cannot_be_prepared(exported, tmp_path, capsys):
     prepare = program_at("deploy/web/prepare.py")
     assert (

@@ -1,5 +1,5 @@
 // Bundles the page into dist/, which then needs no network: `npm ci && npm run build`. The model comes from prepare.py.
-import {cp, mkdir} from "node:fs/promises";
+import {cp, mkdir, readdir, stat} from "node:fs/promises";
 import {build} from "esbuild";
 
 await mkdir("dist", {recursive: true});
@@ -13,3 +13,6 @@ for (const name of ["index.html", "style.css"]) {
 for (const name of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
   await cp(`node_modules/onnxruntime-web/dist/${name}`, `dist/${name}`);
 }
+const files = (await readdir("dist", {withFileTypes: true})).filter(entry => entry.isFile()).map(entry => entry.name).sort();
+const sizes = await Promise.all(files.map(async name => `${name} (${((await stat(`dist/${name}`)).size / 1e6).toFixed(2)} MB)`));
+console.log(`in dist: ${sizes.join(", ")}`);

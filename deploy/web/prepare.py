@@ -110,8 +110,10 @@ def _added(graph: Any, value: str, arrays: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def prepare(source: Path, out: Path) -> None:
-    """Write model.onnx, of a classifier with the output `cam`, and export.json into `out`."""
+def prepare(source: Path, out: Path) -> str:
+    """Write model.onnx, of a classifier with the output `cam`, and export.json into `out`; returns
+    what was written, in a line.
+    """
     import onnx
 
     description = read_description(source)
@@ -146,6 +148,7 @@ def prepare(source: Path, out: Path) -> None:
     description["Files"] = {"model.onnx": {"sha256": hashlib.sha256(data).hexdigest()}}
     text = json.dumps(description, indent=1, ensure_ascii=False)
     (out / "export.json").write_text(f"{text}\n", encoding="utf-8")
+    return f"in {out}: model.onnx ({len(data) / 1e6:.1f} MB, {task}), export.json"
 
 
 def read_description(source: Path) -> dict:
@@ -185,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("dist/model"))
     args = parser.parse_args(argv)
     try:
-        prepare(args.model, args.out)
+        print(prepare(args.model, args.out))
     except (OSError, ValueError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1

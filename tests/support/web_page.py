@@ -37,17 +37,22 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def page_copy(tmp_path):
+    """The page's sources in a folder of their own, to be built there."""
+    if not (FOLDER / "node_modules").is_dir():
+        pytest.skip("needs the page's packages: npm ci --prefix deploy/web")
+    ignored = shutil.ignore_patterns("node_modules", "dist")
+    copy = shutil.copytree(FOLDER, tmp_path / "web", ignore=ignored)
+    (copy / "node_modules").symlink_to(FOLDER / "node_modules")
+    return copy
+
+
 @contextlib.contextmanager
 def built_page(prepared, tmp_path):
     """(the page's URL, the folder it is built in) with the model of the folder `prepared`."""
     if not NODE or not CHROMIUM:
         pytest.skip("needs Node.js and Chromium (apt-get install nodejs npm chromium)")
-    if not (FOLDER / "node_modules").is_dir():
-        pytest.skip("needs the page's packages: npm ci --prefix deploy/web")
-    copy = shutil.copytree(
-        FOLDER, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist")
-    )
-    (copy / "node_modules").symlink_to(FOLDER / "node_modules")
+    copy = page_copy(tmp_path)
     subprocess.run([NODE, "build.mjs"], cwd=copy, check=True)
     shutil.copytree(prepared, copy / "dist" / "model")
     handler = functools.partial(Handler, directory=str(copy / "dist"))
