@@ -1,8 +1,10 @@
 """report.html and results.csv of a run: whole in one file, right numbers, whatever the names."""
 
 import csv
+import html
 import json
 import re
+import shlex
 
 import numpy as np
 from PIL import Image
@@ -42,6 +44,15 @@ def test_a_page_that_needs_nothing_else(tmp_path):
     assert 'name="viewport"' in page
     for tag in ("table", "tr", "details", "pre", "div"):
         assert len(re.findall(f"<{tag}[ >]", page)) == page.count(f"</{tag}>")
+
+
+def test_its_commands_can_be_pasted(tmp_path):
+    folder = tmp_path / "my run; it's"
+    folder.mkdir()
+    write_page(run(folder), "x", "y", {})
+    page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+    (infer,) = re.findall("^.*nextvit infer.*$", page, re.M)
+    assert shlex.split(infer.partition("<pre>")[2])[2:4] == ["--model", str(folder)]
 
 
 def test_the_evaluations_as_csv(tmp_path):

@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
@@ -144,9 +145,10 @@ def _speeds(*found: Mapping[str, Table]) -> Table:
 
 
 def _use(directory: Union[str, Path]) -> str:
+    model = shlex.quote(str(directory))
     commands = (
-        f"nextvit infer --model {directory} --images IMAGES\n"
-        f"nextvit export --model {directory} --to onnx -o Global.save_inference_dir=DIR"
+        f"nextvit infer --model {model} --images IMAGES\n"
+        f"nextvit export --model {model} --to onnx -o Global.save_inference_dir=DIR"
     )
     python = (
         "import ppcls_nextvit as nv\n\n"
