@@ -250,6 +250,7 @@ def test_objects_worth_a_look(objects):
 def test_the_page_has_histograms_and_needs_nothing_else(folder, tmp_path, capsys):
     (folder / "val/cat/copy <b>.png").write_bytes((folder / "train/cat/1.png").read_bytes())
     assert main(["check", str(folder), "--html", str(tmp_path / "c.html")]) == 1
+    assert capsys.readouterr().out.endswith(f"\nwritten: {tmp_path / 'c.html'}\n")
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert "<h2>Errors: 1</h2>" in page and "copy &lt;b&gt;.png" in page
     assert page.count('src="data:image/png;base64,') == 2 and "http" not in page

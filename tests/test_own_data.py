@@ -4,6 +4,7 @@ written, and the written YAML is what trains; runs go on, end early, and leave e
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -370,6 +371,28 @@ def test_training_in_python(tmp_path, monkeypatch):
     (config,) = began
     assert run == config.output_dir == Path("output/photos/NextViT_small")
     assert config.Global.epochs == 3 and config.Arch.arguments["depths"] == (1, 1, 5, 1)
+    assert load_config("output/photos/recipe.yaml") == config
+
+
+def test_the_written_yaml_has_what_was_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photos(Path("photos"), red=6, blue=6)
+    words = ["train", "--data", "photos", "--model", "NextViT_small", "--batch", "2", "--dry-run"]
+    changes = ["-o", "Arch.depths=[1, 1, 5, 1]", "-o", "Optimizer.clip_global_norm=null"]
+    assert main([*words, *changes]) == 0
+    config = load_config("output/photos/recipe.yaml")
+    assert config.Arch.arguments["depths"] == (1, 1, 5, 1)
+    assert "clip_global_norm" not in config.Optimizer
+    made_by = Path("output/photos/recipe.yaml").read_text().splitlines()[0]
+    assert made_by.endswith(f"--batch 2 {shlex.join(changes)}")
+
+
+def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    path = write_config(tmp_path, train=8, test=8)
+    monkeypatch.setattr("ppcls_nextvit.tasks.train", lambda *_: 130)
+    assert main(["train", "-c", str(path)]) == 130
+    folder = load_config(path).output_dir
+    assert capsys.readouterr().out == f"go on: nextvit train --resume {folder}\n"
 
 
 def test_null_takes_a_key_away(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union
 
 from ..config import Config
+from ..config.overrides import apply_override
 from ..config.recipes import located
 from ..engine.distributed import start_processes
 from ..schema import ConfigError
@@ -60,14 +61,15 @@ def prepare(
     seed: int = 0,
     device: str = "auto",
     command: str = "",
+    overrides: Sequence[str] = (),
     **choices: Any,
 ) -> Prepared:
     """Recognise the folder `data` and write a YAML that trains `model` on it; nothing is trained.
 
     output: the folder of the run, by default output/NAME of the data; one that is taken is left as
     it is, and `output-2`, ... is used, unless `overwrite` is given: then `Prepared.make_room`
-    empties it of its run. layout, val_share: see layouts.recognised. choices: of Choices.
-    ConfigError, FileNotFoundError as they say.
+    empties it of its run. layout, val_share: see layouts.recognised. overrides: `-o` texts, which
+    become part of the YAML. choices: of Choices. ConfigError, FileNotFoundError as they say.
     """
     root = Path(data)
     found = recognised(root, layout, val_share, seed)
@@ -82,17 +84,20 @@ def prepare(
     memory = free_memory(processes.device)
     decided = Choices(model, folder, device, memory, seed=seed, workers=workers, **choices)
     made = plan(found.placed(folder), decided)
+    for override in overrides:
+        apply_override(made.content, override)
     found.write_lists(folder)
     if found.names is not None:
         names = class_names_text(found.names)
         (folder / CLASS_NAMES).write_text(names, encoding="utf-8", errors="backslashreplace")
     recipe = folder / RECIPE
-    recipe.write_text(made.text(command or _command(root, model)), encoding="utf-8")
+    recipe.write_text(made.text(command or _command(root, model, overrides)), encoding="utf-8")
     return Prepared(folder, recipe, made, run_with(wanted) if overwrite else None)
 
 
-def _command(root: Path, model: str) -> str:
-    return shlex.join(["nextvit", "train", "--data", str(root), "--model", model])
+def _command(root: Path, model: str, overrides: Sequence[str]) -> str:
+    changes = [word for override in overrides for word in ("-o", override)]
+    return shlex.join(["nextvit", "train", "--data", str(root), "--model", model, *changes])
 
 
 def _free(wanted: Path) -> Path:
@@ -139,9 +144,10 @@ def train(
     """
     texts = list(override_texts(options or {}))
     if data is not None:
-        prepared = prepare(data, os.fspath(source), overwrite=overwrite, **choices)
+        model = os.fspath(source)
+        prepared = prepare(data, model, overwrite=overwrite, overrides=texts, **choices)
         print("\n".join([*prepared.plan.said, f"written as {prepared.recipe}"]))
-        path = str(prepared.recipe)
+        path, texts = str(prepared.recipe), []
     else:
         if choices:
             raise ConfigError(f"{next(iter(choices))}: is for training with data=FOLDER")

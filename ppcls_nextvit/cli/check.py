@@ -52,11 +52,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(findings.errors)} errors, {len(findings.warnings)} warnings")
     if args.json:
         write_json(args.json, findings.to_dict())
+        print(f"written: {args.json}")
     if args.html:
         from ..api.doctor_page import write_findings
 
         described_as = (described(data), *data.notes)
         write_findings(Path(args.html), f"Check of {data.root}", described_as, findings)
+        print(f"written: {args.html}")
     return int(bool(findings.errors))
 
 

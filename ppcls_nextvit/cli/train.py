@@ -39,7 +39,7 @@ CHOICES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(refuse=parser.error, infer=sibling(parser, "infer"))
-    parser.set_defaults(export=sibling(parser, "export"))
+    parser.set_defaults(export=sibling(parser, "export"), train=sibling(parser, "train"))
     add_config(parser, required=False, model=False)
     parser.add_argument(
         "--resume",
@@ -129,6 +129,8 @@ def _command(args: argparse.Namespace) -> str:
         if value is not None:
             words.append(f"--{option.replace('_', '-')}")
             words += [] if value is True else [str(value)]
+    for override in args.override:
+        words += ["-o", override]
     return shlex.join(words)
 
 
@@ -157,22 +159,28 @@ def _on_own_data(args: argparse.Namespace) -> int:
         for option, keyword in CHOICES.items()
         if getattr(args, option) is not None
     }
-    prepared = prepare(args.data, args.model, command=_command(args), **choices)
+    command, overrides = _command(args), args.override
+    prepared = prepare(args.data, args.model, command=command, overrides=overrides, **choices)
     for line in prepared.plan.said:
         print(line)
     print(f"written as {prepared.recipe}", flush=True)
     if args.dry_run:
         return 0
-    args.config, args.model = str(prepared.recipe), None
+    args.config, args.model, args.override = str(prepared.recipe), None, []
     config = load(args)
     prepared.make_room()
-    return _say_what_next(args, prepared.folder, train(config))
+    return _say_what_next(args, Path(config.Global.output_dir), train(config))
 
 
 def _say_what_next(args: argparse.Namespace, folder: Path, status: int) -> int:
-    """The two commands that use a run that is done; returns its exit status."""
-    if status == 0 and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+    """The two commands that use a run that is done, or the one by which a run that was stopped goes
+    on; returns its exit status.
+    """
+    if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
         run = shlex.quote(str(folder))
-        print(f"predict: {args.infer} --model {run} --images IMAGES")
-        print(f"ship: {args.export} --model {run} -o Global.save_inference_dir=DIR")
+        if status == 0:
+            print(f"predict: {args.infer} --model {run} --images IMAGES")
+            print(f"ship: {args.export} --model {run} -o Global.save_inference_dir=DIR")
+        elif status > 128 and os.environ.get("PADDLE_TRAINERS_NUM", "1") == "1":
+            print(f"go on: {args.train} --resume {run}")
     return status

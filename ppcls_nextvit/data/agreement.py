@@ -248,11 +248,13 @@ def _say_counts(
 
 
 def _range(dataset: Dataset, found: ClassCounts, some: np.ndarray) -> str:
-    """'2 of 2 classes, from 5 images of class 0 to 9 of class 1'."""
+    """'2 of 2 classes, from 5 images of class 0 to 9 of class 1', or '..., 5 images of each'."""
     ends = [some[np.argmin(found.counts[some])], some[np.argmax(found.counts[some])]]
     least, most = (f"class {_classes(dataset, np.array([end]))}" for end in ends)
     fewest, largest = found.counts[ends]
     of = f"{len(some)} of {len(found.counts)} classes"
+    if fewest == largest and len(some) > 1:
+        return f"{of}, {fewest} {found.unit} of each"
     return f"{of}, from {fewest} {found.unit} of {least} to {largest} of {most}"
 
 
