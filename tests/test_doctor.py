@@ -46,7 +46,7 @@ def test_clean_data_have_no_findings(folder, capsys):
     assert main(["check", str(folder), "--json", str(folder / "out.json")]) == 0
     out = capsys.readouterr().out
     assert "folders of images: 2 classes, 8 images to train, 4 of each class, 4 to evaluate" in out
-    assert out.endswith("0 errors, 0 warnings\n")
+    assert out.endswith(f"0 errors, 0 warnings\nwritten: {folder / 'out.json'}\n")
     assert json.loads((folder / "out.json").read_text()) == findings.to_dict()
 
 
