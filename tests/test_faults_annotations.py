@@ -368,6 +368,7 @@ def test_a_picture_of_two_entries_of_a_json(tmp_path, caplog):
             "x: 4 images, 2 of 2 classes, from 1 images of class 1 'b' to 3 of class",
         ),
         ([2, 2], 4, "INFO", "x: 4 images, 2 of 2 classes, 2 images of each"),
+        ([1, 1], 4, "INFO", "x: 4 images, 2 of 2 classes, 1 image of each"),
         ([3, 0, 2], 4, "WARNING", "x: 4 images: no images of class 1 'b' (why)"),
         ([3, 0, 2], 2, "INFO", "x: 4 images, 2 of which were looked at, 2 of 3 classes"),
         (

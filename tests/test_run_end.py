@@ -355,11 +355,12 @@ def test_processes_ask_each_other_about_every_second(monkeypatch, step_s, every)
     assert any(check() for _ in range(4))
 
 
-def test_messages_outside_of_a_run_have_its_form():
+@pytest.mark.parametrize("name", ["ppcls_nextvit", "ppcls_nextvit.data.agreement"])
+def test_messages_outside_of_a_run_have_its_form(name):
     """Paddle gives the root logger a handler with a form of its own."""
     code = (
         "from ppcls_nextvit.engine.distributed import start_processes; start_processes('cpu');"
-        "from ppcls_nextvit.engine.logger import logger; logger.warning('said')"
+        f"import logging, ppcls_nextvit.data; logging.getLogger({name!r}).warning('said')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d said\n", done.stderr), done.stderr

@@ -254,7 +254,8 @@ def _range(dataset: Dataset, found: ClassCounts, some: np.ndarray) -> str:
     fewest, largest = found.counts[ends]
     of = f"{len(some)} of {len(found.counts)} classes"
     if fewest == largest and len(some) > 1:
-        return f"{of}, {fewest} {found.unit} of each"
+        unit = found.unit.removesuffix("s") if fewest == 1 else found.unit
+        return f"{of}, {fewest} {unit} of each"
     return f"{of}, from {fewest} {found.unit} of {least} to {largest} of {most}"
 
 

@@ -11,14 +11,20 @@ FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 PADDLES = "%(filename)s:%(lineno)s"  # in the form that paddle.distributed gives the root logger
 
 
-def _use_format(record: logging.LogRecord) -> bool:
-    """Where Paddle prints our messages outside of a run, they have the form of a run's. A filter
-    that lets all pass: Paddle makes its handlers when it is imported, whenever that is.
+class _InOurForm(logging.Handler):
+    """Prints nothing: gives the root logger's handlers that Paddle made, whenever it was imported,
+    the form of a run's lines before they print a message of any of our modules.
     """
-    for handler in logging.getLogger().handlers:
-        if handler.formatter is not None and PADDLES in str(handler.formatter._fmt):
-            handler.setFormatter(FORMAT)
-    return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Change their formatters; without such handlers the message is Python's to print."""
+        handlers = logging.getLogger().handlers
+        for handler in handlers:
+            if handler.formatter is not None and PADDLES in str(handler.formatter._fmt):
+                handler.setFormatter(FORMAT)
+        last = logging.lastResort
+        if not handlers and last is not None and record.levelno >= last.level:
+            last.handle(record)
 
 
-logger.addFilter(_use_format)
+logger.addHandler(_InOurForm())
