@@ -31,6 +31,7 @@ from timed_engines.pipelines import AVERAGE, pictures
 from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.data import build_loader
 from ppcls_nextvit.data.shards import make_shards
+from ppcls_nextvit.engine.memory import keep_freed_memory
 from ppcls_nextvit.tasks import load_config
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -269,6 +270,7 @@ def parser():
 @program
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
+    keep_freed_memory()  # as training does
     with tempfile.TemporaryDirectory() as folder:
         found, image_bytes = measure(args, Path(folder))
     best = {name: max(values) for name, values in found.items()}

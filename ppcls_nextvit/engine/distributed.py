@@ -23,6 +23,7 @@ from paddle.autograd import PyLayer
 from ..startup import is_chosen
 from .addresses import use_own_address
 from .logger import logger
+from .memory import keep_freed_memory
 from .peers import LostProcessError, Peers
 
 __all__ = ["Processes", "start_processes", "statistics_of", "synchronise_batch_norms"]
@@ -138,6 +139,7 @@ def start_processes(device: str = "auto", lost_after_s: float = 60.0) -> Process
             device,
         )
         device = "cpu"
+    keep_freed_memory()
     if device != "cpu" and is_chosen():
         paddle.base.core.set_num_threads(1)  # the cores are for the data workers
     if "PADDLE_LOCAL_RANK" in os.environ:  # which the launcher sets, and no cluster

@@ -75,8 +75,11 @@ def has_onednn() -> bool:
 
 
 def compiler_name() -> str:
-    """The C++ compiler: $CXX, c++, g++ or clang++. BuildError if there is none."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    """The C++ compiler: $CXX, c++ or g++. BuildError if there is none.
+
+    Not clang++: its OpenMP would be a second one beside Paddle's, with threads of its own.
+    """
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++"]
     for name in names:
         found = shutil.which(name)
         if found:
