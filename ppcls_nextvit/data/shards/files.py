@@ -5,7 +5,7 @@ import os
 import zlib
 from typing import Dict, Optional, Sequence, Tuple
 
-from ...schema import shown_text
+from ...schema import ConfigError, shown_text
 from ..images import ImageError
 from ..parts import ListedFiles, PartsFile
 from ..remote import RemoteIndex, RemoteOptions, RemoteStore, address_of, is_remote
@@ -41,8 +41,19 @@ class ShardFiles(ListedFiles):
 
     @functools.cached_property
     def members(self) -> Dict[str, int]:  # type: ignore[override]
-        """Where in the index each name stands: for whoever knows names alone."""
-        return {name: number for number, name in enumerate(self.index.names)}
+        """Where in the index each name stands: for whoever knows names alone. ConfigError for two
+        images of one name, of which a name alone tells none.
+        """
+        found: Dict[str, int] = {}
+        for number, name in enumerate(self.index.names):
+            first = found.setdefault(name, number)
+            if first != number:
+                one, other = (self.index.shards[self.index.places[0][n]] for n in (first, number))
+                raise ConfigError(
+                    f"{shown_text(self.root)}: {shown_text(name)} is in {shown_text(one)} and in "
+                    f"{shown_text(other)}, and is asked for by its name; rename one"
+                )
+        return found
 
     def check(self, names: Sequence[str], each: bool = True) -> None:
         """As ListedFiles; the index's own names need no looking up."""

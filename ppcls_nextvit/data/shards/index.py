@@ -63,6 +63,11 @@ class ShardIndex:
         self.names = PackedNames(arrays["text"], arrays["starts"], arrays["lengths"])
         self.places = arrays["shards"], arrays["offsets"], arrays["sizes"]
         self.checksums, self.labels = arrays["checksums"], arrays["labels"]
+        if self.class_names is not None and self.labels.max() >= len(self.class_names):
+            raise ConfigError(
+                f"{what}: label {self.labels.max()}, but {len(self.class_names)} class_names; "
+                f"{AGAIN}"
+            )
         if copy is None:
             self._compare_with_files(shard_bytes)
         elif any(os.path.basename(name) != name for name in self.shards):
@@ -84,8 +89,10 @@ class ShardIndex:
 
 
 def _class_names(names: Any) -> Optional[List[str]]:
-    if names is not None and not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names must be texts, got {shown(names)}")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be a list of texts, got {shown(names)}")
     return names
 
 
@@ -100,14 +107,19 @@ def _mapped(folder: str, name: str) -> np.ndarray:
 def _check(arrays: Dict[str, np.ndarray], shard_bytes: np.ndarray, what: str) -> None:
     """ConfigError unless every name lies in the text and every image in its shard."""
     count = len(arrays["starts"])
-    lengths = {len(array) for name, array in arrays.items() if name != "text"}
-    if lengths != {count} or not count:
-        raise ConfigError(f"{what}: its arrays have {sorted(lengths)} entries; {AGAIN}")
-    ends = arrays["starts"] + arrays["lengths"]
-    if arrays["starts"].min() < 0 or ends.max() > len(arrays["text"]):
+    counts = {len(array) for name, array in arrays.items() if name != "text"}
+    if counts != {count} or not count:
+        raise ConfigError(f"{what}: its arrays have {sorted(counts)} entries; {AGAIN}")
+    # without a sum, which could exceed int64
+    starts, lengths = arrays["starts"], arrays["lengths"]
+    if starts.min() < 0 or (starts > len(arrays["text"]) - lengths.astype(np.int64)).any():
         raise ConfigError(f"{what}: names outside of their text; {AGAIN}")
     offsets, sizes = arrays["offsets"], arrays["sizes"]
-    if arrays["shards"].max() >= len(shard_bytes) or min(offsets.min(), sizes.min()) < 0:
+    if (
+        arrays["shards"].max() >= len(shard_bytes)
+        or min(offsets.min(), sizes.min()) < 0
+        or (shard_bytes < 0).any()
+    ):
         raise ConfigError(f"{what}: images in no shard; {AGAIN}")
     if (sizes > shard_bytes[arrays["shards"]] - offsets).any() or sizes.max() > IMAGE_BYTES:
         raise ConfigError(f"{what}: images that end behind their shard; {AGAIN}")
