@@ -22,6 +22,7 @@ HUB = "https://huggingface.co"
 HUB_FILE = "model.safetensors"
 HUB_NAME = re.compile(r"hf:([\w.-]+)/([\w.-]+)(?:/([\w./-]+?))?(?:@([\w./-]+))?")
 SSLD = "in1k6m"
+LONGEST_NAME = 150  # bytes of a file's in the cache; endings are yet to come
 
 
 @dataclass(frozen=True)
@@ -140,15 +141,30 @@ def _on_hub(text: str) -> Place:
     file, revision = file or HUB_FILE, revision or "main"
     url = f"{HUB}/{owner}/{name}/resolve/{urllib.parse.quote(revision, safe='')}/{file}"
     stored = "--".join([owner, name, revision, file]).replace("/", "--")
+    if len(stored.encode()) > LONGEST_NAME:
+        stored = _short(text, stored)
     path = Path(zoo.cache_folder()) / "hf" / stored
     return Place(text, path, _mirrored(url), f"get {url} and save it as {path}")
 
 
 def _at_address(text: str) -> Place:
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:  # of what stands for the host or its port
+        named = False
+    if not named or parts.scheme not in ("http", "https"):
         raise ConfigError(f"pretrained: {shown(text)}: expected an address with http or https")
-    file = re.sub(r"[^\w.-]", "_", parts.path.rpartition("/")[2])[-100:] or "weights"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    path = Path(zoo.cache_folder()) / "url" / f"{digest}-{file}"
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            "pretrained: an address with a user's name or password in it: such are not used; get "
+            "the file and give its path"
+        )
+    path = Path(zoo.cache_folder()) / "url" / _short(text, parts.path.rpartition("/")[2])
     return Place(text, path, text, f"get {text} and give its path")
+
+
+def _short(text: str, name: str) -> str:
+    """The name of a file for what a user calls `text`: a digest of it and the end of `name`."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{digest}-{re.sub('[^A-Za-z0-9_.-]', '_', name)[-100:] or 'weights'}"

@@ -9,11 +9,15 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import re
 import shutil
+import string
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +25,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from ..engine.lock import FileLock, LockedError
 from ..engine.logger import logger
-from ..files import UnreadableError, read_file
+from ..files import UnreadableError, described, read_file
 from ..schema import shown_text
 from ..weights import WeightFileError
 from ..weights import read_file as read_weights
@@ -34,6 +38,9 @@ OFFLINE_VARIABLES = (OFFLINE, "HF_HUB_OFFLINE")
 ATTEMPTS = 5
 FIRST_PAUSE_S = 1.0  # doubled at each attempt
 TIMEOUT_S = 30.0  # without a byte
+ANSWER_S = 120.0  # until the server's headers are there, redirects followed
+SLOW_S = 120.0  # with fewer than SLOW_BYTES, before the transfer is given up
+SLOW_BYTES = 1 << 14
 WAIT_S = 6 * 3600.0  # for another process that fetches the same file
 BLOCK = 1 << 18
 MOST_BYTES = 16 << 30
@@ -45,6 +52,9 @@ SLEEP: Callable[[float], None] = time.sleep
 
 class FetchError(ValueError):
     """A file that could not be fetched. One line that says why, and how to get it by hand."""
+
+    def __init__(self, message: Any = ""):
+        super().__init__(shown_text(" ".join(str(message).split()), 4000))
 
 
 class _Broken(Exception):
@@ -83,7 +93,7 @@ def fetch(url: str, path: Path, name: str, sha256: Optional[str] = None, hint: s
     name: in messages. sha256: that it must have. hint: how to get it by hand. FetchError, and
     nothing at `path`, for whatever goes wrong.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     by_hand = f". By hand: {hint}" if hint else ""
     if is_offline():
@@ -106,13 +116,13 @@ def recorded(path: Path) -> Optional[Fetched]:
     try:
         told = json.loads(read_file(path.with_name(f"{path.name}.json"), RECORD_BYTES))
         return Fetched(str(told["url"]), str(told["sha256"]), int(told["bytes"]))
-    except (UnreadableError, ValueError, KeyError, TypeError):
+    except (UnreadableError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _fetch(url: str, path: Path, name: str, sha256: Optional[str]) -> None:
     part = path.with_name(f"{path.name}.part")
-    logger.info("fetching %s from %s into %s", name, url, path)
+    logger.info("fetching %s from %s into %s", *map(shown_text, (name, url, path)))
     told = _transferred(url, part)
     digest = sha256_of(part)
     for expected in (sha256, told.sha256):
@@ -141,7 +151,8 @@ def _transferred(url: str, part: Path) -> _Told:
             if attempt == ATTEMPTS:
                 raise FetchError(f"{error}, after {ATTEMPTS} attempts") from None
             pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
-            logger.warning("%s; attempt %d of %d in %.0f s", error, attempt + 1, ATTEMPTS, pause)
+            told = shown_text(error), attempt + 1, ATTEMPTS, pause
+            logger.warning("%s; attempt %d of %d in %.0f s", *told)
             SLEEP(pause)
     raise AssertionError("the last attempt returns or raises")
 
@@ -155,7 +166,8 @@ def _attempt(url: str, part: Path) -> _Told:
     told = _Told()
     opener = urllib.request.build_opener(_Redirects(told))
     try:
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        request = urllib.request.Request(_quoted(url), headers=headers)
+        with _within(ANSWER_S, lambda: opener.open(request, timeout=TIMEOUT_S)) as answer:
             start = done if answer.status == 206 else 0
             _read_headers(answer, told, start)
             _store(answer, part, start, told)
@@ -169,9 +181,42 @@ def _attempt(url: str, part: Path) -> _Told:
         raise FetchError(f"the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise _Broken(f"no connection ({error.reason})") from None
+    except (FetchError, http.client.InvalidURL) as error:
+        raise FetchError(error) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Broken(f"the transfer broke off ({type(error).__name__} {error})") from None
+    except (ValueError, OverflowError) as error:  # of hosts, ports and sizes that are none
+        raise FetchError(f"an address or an answer that is none ({described(error)})") from None
     return told
+
+
+def _quoted(url: str) -> str:
+    """`url` with the letters of its path and query as HTTP has them."""
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host}{slash}{urllib.parse.quote(path, safe=string.punctuation)}"
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What `call` returns. _Broken if that takes longer: the time of a connection counts from its
+    last byte, so that one byte now and then would keep it for ever.
+    """
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((call(), None))
+        except Exception as error:  # raised below, in the thread that waits
+            ended.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        found, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise _Broken(f"no whole answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return found
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -233,12 +278,17 @@ def _store(answer: Any, part: Path, start: int, told: _Told) -> None:
     if told.size is not None and told.size - start > free:
         raise FetchError(f"{told.size - start} bytes to come, but the disk has room for {free}")
     _version_file(part).write_text(told.version, encoding="utf-8")
-    done = start
+    done = begun = start
+    since = time.monotonic()
     with open(part, "r+b" if start else "wb") as file, _meter(told.size) as show:
         file.seek(start)
         file.truncate()
-        while block := answer.read(BLOCK):
+        while block := answer.read1(BLOCK):
             done += len(block)
+            if done - begun >= SLOW_BYTES:
+                begun, since = done, time.monotonic()
+            elif time.monotonic() - since > SLOW_S:
+                raise _Broken(f"fewer than {SLOW_BYTES} bytes came in {SLOW_S:g} s")
             if done > most:
                 raise FetchError(f"more than the {most} bytes that were announced")
             file.write(block)
@@ -254,7 +304,12 @@ def _begun(part: Path) -> Any:
         done = part.stat().st_size
     except (OSError, ValueError):
         return 0, ""
-    strong = bool(version) and not version.startswith("W/") and version.isprintable()
+    strong = (
+        bool(version)
+        and not version.startswith("W/")
+        and version.isascii()
+        and version.isprintable()
+    )
     return (done, version) if strong else (0, "")
 
 
