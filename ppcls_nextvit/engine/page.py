@@ -39,7 +39,7 @@ PICTURES = (  # by file, in the order of the page
 )
 SPEED = "Speed"  # the table of a task that the page adds training's to
 NOT_SHOWN = ("kind", "time", "update")
-WIDE = 900  # pixels of a picture, from which it is not shrunk to a telephone's width
+WIDE = 640  # pixels of a picture, from which it is not shrunk to a telephone's width
 MOST_ROWS = 200  # of a table; a report is read by people
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem;
@@ -53,6 +53,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #888; }
+details { margin-top: 1rem; }
 pre { background: #f4f4f4; padding: .75rem; overflow-x: auto; font-size: .85rem; }
 @media (prefers-color-scheme: dark) {
   body { background: #1b1b1b; color: #ddd; } pre { background: #2a2a2a; }
@@ -140,7 +141,11 @@ def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
 
 def _speeds(*found: Mapping[str, Table]) -> Table:
     """The tables SPEED as one."""
-    rows = [row for tables in found for row in list(tables.get(SPEED, ()))[1:]]
+    rows = [
+        [name, f"{value:.1f}"]
+        for tables in found
+        for name, value in list(tables.get(SPEED, ()))[1:]
+    ]
     return [["", "images per second"], *rows] if rows else []
 
 
