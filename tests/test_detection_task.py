@@ -468,8 +468,6 @@ def test_what_cannot_be_exported(run, tmp_path):
         export(config, ExportRequest(size=(64, 64), photos=tmp_path / "large.png"))
     with pytest.raises(ConfigError, match="does not go to tensorrt: its choice of boxes is a NonZ"):
         export(config, ExportRequest("tensorrt"))
-    with pytest.raises(ConfigError, match="does not go to coreml: its second stage looks at the"):
-        export(config, ExportRequest("coreml"))
     with pytest.raises(ConfigError, match="does not go to lite-x86: Paddle .* its sigmoid as a"):
         export(config, ExportRequest("lite-x86"))
     with pytest.raises(ConfigError, match="goes to paddle in fp32, bf16; got --precision fp16"):

@@ -573,7 +573,8 @@ def test_tool_and_program_for_a_segmentor(tmp_path, monkeypatch, capsys):
         assert {one["mask"]["size"] == [64, 96] for one in ours["classes"]} == {True}
     capsys.readouterr()
     assert deploy.main([*command, "--topk", "3"]) == 1
-    assert "--topk: not of an export for segmentation" in capsys.readouterr().err
+    told = "--topk: for classification; this export is for segmentation"
+    assert told in capsys.readouterr().err
     with Image.open(next(images.iterdir())) as picture:
         picture.crop((0, 0, 90, 64)).save(images / "small.png")
     assert deploy.main(command) == 1

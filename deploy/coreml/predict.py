@@ -1,4 +1,4 @@
-"""Classify images, or label their pixels, with an exported Core ML package, on a Mac:
+"""Classify images, find objects, or label pixels, with an exported Core ML package, on a Mac:
 python predict.py --model DIRECTORY --images FILE_OR_DIRECTORY
 
 Copy this file, the folder ../python as python beside it, and the directory. Needs macOS 13 or
@@ -8,7 +8,7 @@ later, coremltools, numpy and Pillow.
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,21 @@ try:
     import numpy as np
     from classify import common_arguments, predict
     from decoding import one_line
-    from dense import predict_dense
+    from dense import add_arguments, check_options, predict_dense
     from description import parse_description
     from engines import Engine
     from fields import TASKS, task_of
     from PIL import Image
+    from two_stage import TwoStage
 except ModuleNotFoundError as error:
     raise SystemExit(
         f"error: {error}. predict.py needs the folder deploy/python beside it, numpy and Pillow"
     ) from None
 
 PACKAGE = "inference.mlpackage"
-SEGMENTATION = "segmentation"
+CLASSIFICATION, DETECTION, SEGMENTATION = TASKS
+# of a detector: of the image, and of regions that numpy chooses between
+OF_REGIONS = ("inference.boxes.mlpackage", "inference.masks.mlpackage")
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 
 
@@ -42,13 +45,17 @@ def distinct(names: list[str]) -> list[str]:
 
 
 def read_package(folder: str | Path) -> dict:
-    """The description in `folder`, after the package's files were hashed: one whose preprocessing
-    makes the 8-bit pixels that the package takes, one picture at a time. FileNotFoundError or
-    ValueError, one line.
+    """The description in `folder`, after the packages' files were hashed: one whose preprocessing
+    makes what the package takes, 8-bit pixels but for a detector, one picture at a time.
+    FileNotFoundError or ValueError, one line.
     """
-    description = parse_description(folder, tasks=(TASKS[0], SEGMENTATION))
-    check_package(Path(folder), description["Files"])
-    if task_of(description) == SEGMENTATION:
+    description = parse_description(folder, tasks=TASKS)
+    task = task_of(description)
+    more = OF_REGIONS if task == DETECTION else ()
+    check_packages(Path(folder), description["Files"], (PACKAGE, *more))
+    if task == DETECTION:
+        return description
+    if task == SEGMENTATION:
         return without_normalisation(description)
     # Normalisation is in the package. PIL's pixels are red first, and Core ML turns them where the
     # model wants blue first.
@@ -81,13 +88,13 @@ def without_normalisation(description: dict) -> dict:
     return {**description, "PreProcess": {"transform_ops": steps}}
 
 
-def check_package(folder: Path, files: dict) -> None:
-    """Compare the hashes of the package's `files`, {path in `folder`: entry}. ValueError, one
+def check_packages(folder: Path, files: dict, packages: Sequence[str]) -> None:
+    """Compare the hashes of the `files` of `packages`, {path in `folder`: entry}. ValueError, one
     line.
     """
     for name, entry in files.items():
         path = folder / name
-        if name.partition("/")[0] != PACKAGE or ".." in Path(name).parts:
+        if name.partition("/")[0] not in packages or ".." in Path(name).parts:
             raise ValueError(f"{folder}: {name} is no file of a Core ML export (--to coreml)")
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
             raise ValueError(
@@ -145,6 +152,19 @@ def segmentor_engine(folder: str | Path, description: dict, units: str) -> Engin
     return Engine([name], run)
 
 
+def detector_engine(folder: str | Path, description: dict, units: str) -> Engine:
+    """The packages of a detector, joined: from the arrays that `Export.inputs` names to its objects
+    and their masks.
+    """
+    programs = [load_package(Path(folder) / name, units).predict for name in (PACKAGE, *OF_REGIONS)]
+    two_stage = TwoStage(description.get("Model", {}).get("two_stage"), *programs)
+
+    def run(arrays: Any) -> list[np.ndarray]:
+        return list(two_stage(arrays["image"], arrays["im_shape"], arrays["scale_factor"]))
+
+    return Engine(list(description["Export"]["inputs"]), run)
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = common_arguments(__doc__)
     parser.add_argument(
@@ -153,7 +173,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="all",
         help="where it may run (all); ane: the Neural Engine",
     )
-    parser.add_argument("--out", metavar="DIR", help="of a segmentor: draw the labels here")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -162,13 +182,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         description = read_package(args.model)
         task = task_of(description)
-        for option in ("topk", "batch_size") if task == SEGMENTATION else ("out",):
-            if getattr(args, option) is not None:
-                raise ValueError(f"--{option.replace('_', '-')}: not of an export for {task}")
-        if task == SEGMENTATION:
-            args.memory = None
-            engine = segmentor_engine(args.model, description, args.units)
-            return predict_dense(args, description, engine)
+        check_options(args, task)
+        if task != CLASSIFICATION:
+            engine_of = detector_engine if task == DETECTION else segmentor_engine
+            return predict_dense(args, description, engine_of(args.model, description, args.units))
         return predict(args, description, coreml_engine(args.model, description, args.units))
     except (OSError, ValueError, RuntimeError) as error:
         print("error:", one_line(error), file=sys.stderr)

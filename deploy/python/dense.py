@@ -28,6 +28,61 @@ from winners import best_class
 
 LONGEST_NAME = 200  # bytes, of the 255 that systems allow
 SHOWN = 5  # objects or classes in a line
+# options that are not for all tasks
+TASKS_OF = {
+    "topk": ("classification",),
+    "batch_size": ("classification",),
+    "score_threshold": ("detection",),
+    "mask_threshold": ("detection",),
+    "out": ("detection", "segmentation"),
+    "memory": ("detection", "segmentation"),
+}
+
+
+def share(text: str) -> float:
+    """A type of argparse: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A type of argparse: a number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that detectors and segmentors have beside `classify.common_arguments`."""
+    dense = parser.add_argument_group("detectors and segmentors")
+    dense.add_argument("--out", metavar="DIR", help="draw what was found into this folder")
+    dense.add_argument(
+        "--score-threshold",
+        type=share,
+        help="of a detector: objects from this score on; default: that of the export",
+    )
+    dense.add_argument(
+        "--mask-threshold",
+        type=share,
+        help="of a detector: pixels from this probability on are an object's (0.5)",
+    )
+    dense.add_argument(
+        "--memory",
+        type=positive,
+        metavar="GB",
+        help="images that take more are refused before the work; default: what is free",
+    )
+
+
+def check_options(args: argparse.Namespace, task: str) -> None:
+    """ValueError for an option that the export's task has no use for."""
+    for name, tasks in TASKS_OF.items():
+        if getattr(args, name) is not None and task not in tasks:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: for {' and '.join(tasks)}; this export is for {task}")
 
 
 class Result:

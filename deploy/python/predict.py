@@ -15,7 +15,7 @@ try:
     import startup
     from classify import BATCH_SIZE, common_arguments, predict
     from decoding import one_line
-    from dense import predict_dense
+    from dense import add_arguments, check_options, predict_dense
     from description import read_description
     from engines import ENGINES, Engine, engine_of, load_engine, native_precision
     from fields import TASKS, task_of
@@ -26,31 +26,6 @@ except ModuleNotFoundError as error:
 
 # what other engines do not know, but for openvino, which has precisions, too
 PADDLE_OPTIONS = ("onednn", "precision", "tensorrt")
-# options that are not for all tasks
-TASKS_OF = {
-    "topk": ("classification",),
-    "batch_size": ("classification",),
-    "score_threshold": ("detection",),
-    "mask_threshold": ("detection",),
-    "out": ("detection", "segmentation"),
-    "memory": ("detection", "segmentation"),
-}
-
-
-def share(text: str) -> float:
-    """A type of argparse: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
-    return value
-
-
-def positive(text: str) -> float:
-    """A type of argparse: a number above 0."""
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -65,24 +40,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="Paddle Inference: bf16 on a CPU, fp16 on a GPU; OpenVINO: bf16 on a CPU; auto: what "
         "the processor computes in; default: that of the export",
     )
-    dense = parser.add_argument_group("detectors and segmentors")
-    dense.add_argument("--out", metavar="DIR", help="draw what was found into this folder")
-    dense.add_argument(
-        "--score-threshold",
-        type=share,
-        help="of a detector: objects from this score on; default: that of the export",
-    )
-    dense.add_argument(
-        "--mask-threshold",
-        type=share,
-        help="of a detector: pixels from this probability on are an object's (0.5)",
-    )
-    dense.add_argument(
-        "--memory",
-        type=positive,
-        metavar="GB",
-        help="images that take more are refused before the work; default: what is free",
-    )
+    add_arguments(parser)
     paddle = parser.add_argument_group("Paddle Inference")
     paddle.add_argument(
         "--onednn", action=argparse.BooleanOptionalAction, help="on a CPU; default: with oneDNN"
@@ -94,14 +52,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="on a GPU, with a model exported with --format pdmodel",
     )
     return parser.parse_args(argv)
-
-
-def check_options(args: argparse.Namespace, task: str) -> None:
-    """ValueError for an option that the export's task has no use for."""
-    for name, tasks in TASKS_OF.items():
-        if getattr(args, name) is not None and task not in tasks:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option}: for {' and '.join(tasks)}; this export is for {task}")
 
 
 def precision_for(engine: str, args: argparse.Namespace, description: dict) -> str | None:

@@ -6,7 +6,8 @@ cut to size, and normalisation is part
 of the program: Core ML's own ImageType has one scale for all channels, ImageNet's has three. Where
 the description has class names and the outputs are probabilities, the package is a classifier, as
 Vision and Xcode know it. The saved package is checked by mil.py on any system;
-deploy/coreml/predict.py runs it in Core ML itself, on a Mac.
+deploy/coreml/predict.py runs it in Core ML itself, on a Mac. A model in Parts goes out as one
+package each, of arrays, not of pictures, which two_stage.py joins.
 
 Our own rules, one for each ONNX operator of an export, rather than a converter: they are shorter
 than what would have to be checked in one.
@@ -16,6 +17,7 @@ import contextlib
 import io
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
@@ -25,19 +27,27 @@ from ..data.transforms.joint.colour import MEAN, STD
 from .coreml_rules import RULES
 from .mil import MilProgram, import_coremltools
 from .onnx import to_onnx
+from .parts import FIRST, Parts
 from .target import STEM, Target
+from .two_stage import TwoStage
 from .verify import Batch, ExportError, Program, Signature
 
 __all__ = ["TARGET", "load", "to_mil"]
 
 PACKAGE = f"{STEM}.mlpackage"
 RECIPE = "transform_ops"  # in the package's metadata, as JSON
+SETTINGS = "two_stage"  # likewise, of what joins it with others
 # transforms that normalise, with what they take where the recipe does not say
 NORMALIZE: Dict[str, Dict[str, Any]] = {
     "NormalizeImage": {},
     "Normalize": {"mean": MEAN, "std": STD},
 }
 LARGEST_SIZE = 1024  # of a picture of any size: Core ML wants a limit
+
+
+def package_of(part: str) -> str:
+    """The name of the package of a part of Parts."""
+    return PACKAGE if part == FIRST else f"{STEM}.{part}.mlpackage"
 
 
 def write(
@@ -48,7 +58,14 @@ def write(
     images: Iterable[np.ndarray],
     description: Dict[str, Any],
 ) -> int:
-    """inference.mlpackage in `folder`; returns the number of operators. See Target."""
+    """inference.mlpackage in `folder`, and others for other Parts; returns the number of operators.
+    See Target.
+    """
+    if isinstance(layer, Parts):
+        return sum(
+            _write_part(layer, name, folder / package_of(name), precision, description)
+            for name in layer.programs
+        )
     recipe = description.get("PreProcess", {}).get("transform_ops")
     signature = _one_picture(signature) if recipe else signature
     _check_sizes(signature, bool(recipe))
@@ -60,6 +77,20 @@ def write(
         package.user_defined_metadata[RECIPE] = json.dumps(recipe)
     package.save(str(folder / PACKAGE))
     return len(MilProgram(folder / PACKAGE).operators)
+
+
+def _write_part(
+    parts: Parts, name: str, path: Path, precision: str, description: Dict[str, Any]
+) -> int:
+    """The package `path` of one of `parts`; returns the number of operators."""
+    layer, signature = parts.programs[name]
+    program = to_mil(to_onnx(layer, signature), signature)
+    package = _converted(program, signature, precision, None, None)
+    package.short_description = description.get("Global", {}).get("model_name", "")
+    if name == FIRST:
+        package.user_defined_metadata[SETTINGS] = json.dumps(parts.settings)
+    package.save(str(path))
+    return len(MilProgram(path).operators)
 
 
 def _class_names(description: Dict[str, Any]) -> Optional[List[str]]:
@@ -108,7 +139,10 @@ def load(folder: Path, signature: Signature, precision: str = "fp32") -> Program
     one, as Core ML takes them.
     """
     program = MilProgram(folder / PACKAGE)
-    recipe = json.loads(program.spec.description.metadata.userDefined.get(RECIPE, "null"))
+    told = program.spec.description.metadata.userDefined
+    if SETTINGS in told:
+        return _joined(program, folder, signature, json.loads(told[SETTINGS]))
+    recipe = json.loads(told.get(RECIPE, "null"))
     gain, shift = normalization(recipe) if recipe else (None, None)
 
     def outputs(inputs: Batch) -> Dict[str, np.ndarray]:
@@ -130,6 +164,27 @@ def load(folder: Path, signature: Signature, precision: str = "fp32") -> Program
         }
 
     return run
+
+
+def _joined(
+    first: MilProgram, folder: Path, signature: Signature, settings: Dict[str, Any]
+) -> Program:
+    """The packages of Parts in `folder` as the one program that they make."""
+    programs = [first, *(MilProgram(folder / package_of(name)) for name in ("boxes", "masks"))]
+    try:
+        whole = TwoStage(settings, *(partial(_run, program) for program in programs))
+    except ValueError as error:
+        raise ExportError(f"{PACKAGE} does not run: {error}") from None
+
+    def run(batch: Batch) -> Dict[str, np.ndarray]:
+        found = whole(*(batch[name] for name in signature.inputs))
+        return dict(zip(signature.outputs, found))
+
+    return run
+
+
+def _run(program: MilProgram, inputs: Dict[str, np.ndarray]) -> Dict[str, Any]:
+    return program(**inputs)
 
 
 def normalization(recipe: List[Dict[str, Any]]) -> Tuple[np.ndarray, np.ndarray]:

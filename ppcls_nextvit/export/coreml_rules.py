@@ -33,6 +33,36 @@ def _conv(mb, attributes, named, x, weight, *bias):
     )
 
 
+def _conv_transpose(mb, attributes, named, x, weight, *bias):
+    given = {name: attributes.get(name, [0, 0]) for name in ("output_padding", "output_shape")}
+    if any(any(sizes) for sizes in given.values()):
+        raise ExportError("there is no rule for Core ML of ConvTranspose to a size of its own")
+    return mb.conv_transpose(
+        x=x,
+        weight=weight,
+        strides=attributes.get("strides", [1, 1]),
+        pad_type="custom",
+        pad=_pads(attributes),
+        dilations=attributes.get("dilations", [1, 1]),
+        groups=attributes.get("group", 1),
+        **dict(zip(("bias",), bias)),
+        **named,
+    )
+
+
+def _max_pool(mb, attributes, named, x):
+    if attributes.get("ceil_mode", 0):
+        raise ExportError("there is no rule for Core ML of MaxPool that rounds sizes up")
+    return mb.max_pool(
+        x=x,
+        kernel_sizes=attributes["kernel_shape"],
+        strides=attributes.get("strides", [1, 1]),
+        pad_type="custom",
+        pad=_pads(attributes),
+        **named,
+    )
+
+
 def _average_pool(mb, attributes, named, x):
     kernel, pads = attributes["kernel_shape"], _pads(attributes)
     strides = attributes.get("strides", [1, 1])
@@ -172,6 +202,7 @@ RULES: Dict[str, Callable[..., Any]] = {
         values=values, axis=attributes["axis"], **named
     ),
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Div": lambda mb, attributes, named, x, y: mb.real_div(x=x, y=y, **named),
     "Erf": lambda mb, attributes, named, x: mb.erf(x=x, **named),
     "Gemm": _gemm,
@@ -180,6 +211,7 @@ RULES: Dict[str, Callable[..., Any]] = {
     ),
     "LayerNormalization": _layer_norm,
     "MatMul": lambda mb, attributes, named, x, y: mb.matmul(x=x, y=y, **named),
+    "MaxPool": _max_pool,
     "Mul": lambda mb, attributes, named, x, y: mb.mul(x=x, y=y, **named),
     # mb.inverse adds an epsilon
     "Reciprocal": lambda mb, attributes, named, x: mb.real_div(x=np.float32(1), y=x, **named),

@@ -12,7 +12,7 @@ Source: MIL.proto and the operators' documentation of coremltools 9; the layout 
 import logging
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import paddle
@@ -192,6 +192,57 @@ def _conv(
     return out if bias is None else out + _float(bias)[:, None, None]
 
 
+def _conv_transpose(
+    x: np.ndarray,
+    weight: np.ndarray,
+    strides: np.ndarray,
+    pad_type: str,
+    pad: np.ndarray,
+    dilations: np.ndarray,
+    groups: int,
+    bias: Optional[np.ndarray] = None,
+    output_shape: Sequence[int] = (),
+) -> np.ndarray:
+    """x: [B, C, H, W], weight: [C, C_out, h, w] -> [B, C_out, (H - 1) * stride + h, ...], which
+    output_shape may say, too.
+    """
+    plain = groups == 1 and (dilations == 1).all() and (pad_type == "valid" or not pad.any())
+    _only(plain, "conv_transpose", "one group, no padding, no dilation")
+    sides = [(size - 1) * step for size, step in zip(x.shape[2:], strides)]
+    height, width = weight.shape[2:]
+    out = np.zeros((len(x), weight.shape[1], sides[0] + height, sides[1] + width), np.float32)
+    _only(tuple(output_shape) in ((), out.shape), "conv_transpose", f"the shape {out.shape}")
+    flat = _float(x).reshape(*x.shape[:2], -1)
+    for i in range(height):
+        for j in range(width):
+            part = (_float(weight[:, :, i, j]).T @ flat).reshape(*out.shape[:2], *x.shape[2:])
+            _strided(out, i, j, strides, *x.shape[2:])[...] += part
+    return out if bias is None else out + _float(bias)[:, None, None]
+
+
+def _max_pool(
+    x: np.ndarray,
+    kernel_sizes: np.ndarray,
+    strides: np.ndarray,
+    pad_type: str,
+    pad: np.ndarray,
+    ceil_mode: bool = False,
+) -> np.ndarray:
+    """x: [B, C, H, W] -> [B, C, H', W']."""
+    plain = (pad_type == "valid" or not pad.any()) and not ceil_mode
+    _only(plain, "max_pool", "no padding, sizes rounded down")
+    rows, columns = (
+        (size - kernel) // step + 1
+        for size, kernel, step in zip(x.shape[2:], kernel_sizes, strides)
+    )
+    seen = [
+        _strided(x, i, j, strides, rows, columns)
+        for i in range(kernel_sizes[0])
+        for j in range(kernel_sizes[1])
+    ]
+    return np.max(seen, axis=0)
+
+
 def _strided(
     x: np.ndarray, top: int, left: int, strides: np.ndarray, rows: int, columns: int
 ) -> np.ndarray:
@@ -357,12 +408,14 @@ OPERATORS: Dict[str, Callable[..., Any]] = {
     "classify": _classify,
     "concat": lambda values, axis, interleave=False: np.concatenate(values, axis=int(axis)),
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "erf": _erf,
     "gather": _gather,
     "gelu": _gelu,
     "layer_norm": _layer_norm,
     "linear": _linear,
     "matmul": _matmul,
+    "max_pool": _max_pool,
     "maximum": lambda x, y: np.maximum(x, y),
     "mul": lambda x, y: _float(x) * _float(y),
     "real_div": lambda x, y: _float(x) / _float(y),

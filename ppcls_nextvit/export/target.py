@@ -13,7 +13,19 @@ import tempfile
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import paddle
@@ -21,6 +33,7 @@ import PIL
 
 from .. import __version__
 from ..weights.digest import sha256_of
+from .parts import Parts
 from .verify import (
     TOLERANCES,
     Batch,
@@ -102,7 +115,7 @@ class Exported:
 
 
 def export(
-    layer: Callable,
+    layer: Union[Callable, Parts],
     target: Target,
     directory: os.PathLike | str,
     signature: Signature,
@@ -119,8 +132,8 @@ def export(
     """Write `layer` as `target`'s files into `directory`, after they gave what the model gives;
     returns Exported.
 
-    layer: what is recorded (see models/forms.py). reference: the layer before it was reshaped, run
-    eagerly; by default `layer` itself.
+    layer: what is recorded (see models/forms.py), for a target that takes them in Parts. reference:
+    the layer before it was reshaped, run eagerly; by default `layer` itself, which Parts are not.
     batches, compare, classes, any_rows: see `verify`. description: what export.json shall hold
     beside what is measured here.
     images: float32 [C, H, W], to calibrate int8 with.
@@ -142,7 +155,7 @@ def export(
         program = target.load(work, signature, precision)
         report = None
         if program:
-            exact = eager(reference or layer, signature)
+            exact = eager(reference or layer, signature)  # type: ignore[arg-type]
             report = verify(
                 program, exact, batches, TOLERANCES[precision], compare, classes, any_rows
             )
@@ -188,7 +201,10 @@ def _move(work: Path, directory: Path, older: Set[str]) -> List[Path]:
             os.replace(directory / name, work / f"older.{name}")
         os.replace(work / name, directory / name)
     for name in older - set(own):
-        (directory / name).unlink(missing_ok=True)
+        if name.startswith(f"{STEM}.") and (directory / name).is_dir():
+            shutil.rmtree(directory / name)
+        else:
+            (directory / name).unlink(missing_ok=True)
     return [directory / name for name in names]
 
 
@@ -248,7 +264,8 @@ def _older(directory: Path, target: Target) -> Set[str]:
         raise ExportError(
             f"{directory}: holds an export to {name}; give {target.name} a directory of its own"
         )
-    return {name for name in files if Path(name).name == name}
+    packages = {name.partition("/")[0] for name in files if name.startswith(f"{STEM}.")}
+    return packages | {name for name in files if Path(name).name == name}
 
 
 def _existing_parent(directory: Path) -> Path:

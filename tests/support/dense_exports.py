@@ -58,13 +58,13 @@ def dense_export(folder: Path, name: str, to: str = "onnx") -> Path:
     work.mkdir(parents=True)
     paddle.seed(2)
     model = create_model(name, num_classes=len(NAMES), **ARCH[name])
-    paddle.save(_apart(model).state_dict(), str(work / "weights.pdparams"))
+    paddle.save(apart(model).state_dict(), str(work / "weights.pdparams"))
     tool = program_at("tools/export_model.py")
     assert tool.main(["-c", str(_config(work, name, folder)), "--to", to]) == 0
     return folder
 
 
-def _apart(model: paddle.nn.Layer) -> paddle.nn.Layer:
+def apart(model: paddle.nn.Layer) -> paddle.nn.Layer:
     """`model` with statistics and scores that are not all the same."""
     for layer in model.sublayers():
         if hasattr(layer, "_variance"):

@@ -20,6 +20,7 @@ from .detector import Detector
 from .matching import image_names
 from .roi import RoIHead
 from .rpn import RPNHead
+from .stages import Part, parts_of, settings_of
 
 __all__ = ["MaskRCNN"]
 
@@ -46,8 +47,6 @@ class MaskRCNN(Detector):
     # targets that it does not go to
     refused = {
         "tensorrt": "its choice of boxes is a NonZero of ONNX, which TensorRT-RTX (1.7) lacks",
-        "coreml": "its second stage looks at the boxes that the first has chosen, by "
-        "NonMaxSuppression, NonZero and RoiAlign, for which there are no rules",
         **dict.fromkeys(
             ("lite", "lite-x86"),
             "Paddle (3.3.1) cannot write its sigmoid as a .pdmodel, which Paddle Lite reads",
@@ -161,6 +160,12 @@ class MaskRCNN(Detector):
             return F.sigmoid(self.roi_head.masks(maps, boxes * scale, [boxes.shape[0]], labels))
 
         return Detections(boxes, scores, labels, with_one_more(masks, boxes, labels))
+
+    def parts(self, size: Tuple[int, int]) -> Tuple[Dict[str, Part], Dict[str, Any]]:
+        """(programs by name, what joins them) for runtimes whose programs cannot choose boxes:
+        see stages.py. size: (height, width) of the padded image.
+        """
+        return parts_of(self, size), settings_of(self, size)
 
     def losses(
         self, batch: Mapping[str, Any]

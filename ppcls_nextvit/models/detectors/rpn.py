@@ -63,14 +63,16 @@ class RPNHead(nn.Layer):
             grid_anchors(base, size[0], size[1], stride)
             for base, size, stride in zip(self.base, sizes, self.strides)
         ]
+        return (*self.rows(logits, deltas), anchors)
+
+    def rows(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor]
+    ) -> Tuple[List[Tensor], List[Tensor]]:
+        """The first two of `flat`, without the anchors."""
         logits, deltas = (
             [x.astype("float32").transpose([0, 2, 3, 1]) for x in maps] for maps in (logits, deltas)
         )
-        return (
-            [x.flatten(1) for x in logits],
-            [x.reshape([x.shape[0], -1, 4]) for x in deltas],
-            anchors,
-        )
+        return [x.flatten(1) for x in logits], [x.reshape([x.shape[0], -1, 4]) for x in deltas]
 
     def proposals(
         self,

@@ -13,16 +13,19 @@ from ...config import Config
 from ...data.images import ImageError, decode_image
 from ...engine.logger import logger
 from ...export import TARGETS
+from ...export.coreml import package_of
+from ...export.parts import Parts
 from ...export.target import Exported
 from ...export.target import export as export_layer
 from ...export.trunk import WithTrunk
 from ...export.verify import TOLERANCES, Compare, ExportError, Signature, eager
-from ...models import export_form
+from ...models import export_form, variant_of
 from ...models.recording import with_one_more
+from ...schema import ConfigError
 from ...weights.digest import sha256_of
 from ..base import ExportRequest
 from ..common import class_names, images_of, list_images, trained_model
-from ..joint import check_request
+from ..joint import ONE_SIZE, check_request
 from .differences import matched_difference, score_difference, set_difference
 from .predict import check_post_process, model_inputs, transforms_of
 
@@ -34,6 +37,8 @@ INPUTS, OUTPUTS = ("image", "im_shape", "scale_factor"), ("objects", "masks")
 PHOTOS = 4
 # up to where int8 and the files of fp16 go: suppression and what leads to it stay in float32
 TRUNK, UP_TO_TRUNK = "model.neck", ("int8", "fp16")
+# whose programs cannot choose boxes, so that a program in Python does it between them
+IN_PARTS = ("coreml",)
 # by which an image is moved, as a share of its scale, and how often
 ROUNDING, MOVES = 2e-6, 2
 
@@ -78,6 +83,12 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was written.
     """
     check_request(config, request)
+    family = variant_of(config.Arch.name).family
+    if request.to in IN_PARTS and not getattr(family, "parts", None):
+        raise ConfigError(
+            f"{config.path}: {config.Arch.name} does not go to {request.to}: its programs cannot "
+            f"choose boxes, and the model has no `parts` that leave that to another"
+        )
     if request.batch not in (None, 1):
         raise ValueError(
             f"an exported detector takes one image at a time; got a batch of {request.batch}"
@@ -87,9 +98,12 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     names, threshold = class_names(config), check_post_process(infer.PostProcess)
     model, weights = trained_model(config)
     reference = ObjectTable(model)
-    batches = _batches(model, config, paths, request.size)
+    size = request.size
+    if request.to in ONE_SIZE:
+        size = size or config.Global.image_shape[1:]
+    batches = _batches(model, config, paths, size)
     outputs = _outputs(reference, batches, paths)
-    shape = (1, model.in_channels, *(request.size or (None, None)))
+    shape = (1, model.in_channels, *(size or (None, None)))
     signature = Signature(
         {"image": shape, "im_shape": (1, 2), "scale_factor": (1, 2)}, outputs, model.min_size
     )
@@ -102,7 +116,7 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
                 "name": INPUTS[0],
                 "dtype": "float32",
                 "shape": list(shape),
-                "image_size": list(request.size or config.Global.image_shape[1:]),
+                "image_size": list(size or config.Global.image_shape[1:]),
                 "min_size": model.min_size,
             },
         },
@@ -112,9 +126,8 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     }
     options: Dict[str, Any] = {"format": request.format} if request.format else {}
     compared, compare = _comparison(reference, batches, request.precision)
-    recorded = export_form(reference)
     return export_layer(
-        WithTrunk(recorded, TRUNK) if request.precision in UP_TO_TRUNK else recorded,
+        _recorded(reference, request, description, size),
         TARGETS[request.to],
         config.Global.save_inference_dir,
         signature,
@@ -127,6 +140,37 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
         images=images,
         **options,
     )
+
+
+def _recorded(
+    reference: ObjectTable,
+    request: ExportRequest,
+    description: Dict[str, Any],
+    size: Optional[Sequence[int]],
+) -> Union[nn.Layer, Parts]:
+    """What is written of `reference`. Where programs cannot choose boxes, Parts, of which
+    `description` tells then.
+    """
+    if request.to not in IN_PARTS:
+        recorded = export_form(reference)
+        return WithTrunk(recorded, TRUNK) if request.precision in UP_TO_TRUNK else recorded
+    programs, settings = reference.model.parts(tuple(size or ()))
+    description["Model"]["two_stage"] = {
+        **settings,
+        "programs": {
+            package_of(name): {"inputs": _lists(part.inputs), "outputs": list(part.outputs)}
+            for name, part in programs.items()
+        },
+    }
+    made = {
+        name: (export_form(part.layer), Signature(part.inputs, part.outputs))
+        for name, part in programs.items()
+    }
+    return Parts(made, settings)
+
+
+def _lists(shapes: Dict[str, Tuple[int, ...]]) -> Dict[str, List[int]]:
+    return {name: list(shape) for name, shape in shapes.items()}
 
 
 def _comparison(
