@@ -21,6 +21,7 @@ pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 from ppcls_nextvit.data import DATASETS, SAMPLERS, build_loader, check_loader  # noqa: E402
 from ppcls_nextvit.data.images import ImageError  # noqa: E402
+from ppcls_nextvit.data.packed import PackedNames  # noqa: E402
 from ppcls_nextvit.data.rle import decompressed  # noqa: E402
 from ppcls_nextvit.schema import ConfigError  # noqa: E402
 
@@ -701,6 +702,7 @@ def relabel(folder, image):
 
 def test_labels(labelled):
     for data in (ade(labelled), listed(labelled)):
+        assert isinstance(data.labels, PackedNames)  # workers share them
         sample = data.load(0, RNG)
         assert sample["segmentation"].dtype == np.uint8 and sample["segmentation"][
             0, ::5

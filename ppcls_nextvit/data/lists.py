@@ -97,7 +97,7 @@ def read_multilabel_list(
     a file that cannot be read.
     """
     names: List[str] = []
-    rows: List[List[int]] = []
+    rows: List[np.ndarray] = []
     for number, line in numbered_lines(path, f"cls_label_path: {path}"):
         name, found, text = line.rpartition(delimiter)
         try:
@@ -113,15 +113,16 @@ def read_multilabel_list(
     if not names:
         raise ConfigError(f"{path}: the list is empty; expected lines 'path{delimiter}labels'")
     if label_format == "vector":
-        return names, np.array(rows, np.uint8)
-    labels = np.zeros((len(rows), class_num or 1 + max(map(max, filter(None, rows)), default=0)))
+        return names, np.stack(rows)
+    largest = max((int(row.max()) for row in rows if row.size), default=0)
+    labels = np.zeros((len(rows), class_num or 1 + largest), np.uint8)
     for index, row in enumerate(rows):
         labels[index, row] = 1
-    return names, labels.astype(np.uint8)
+    return names, labels
 
 
-def _vector(text: str, class_num: int) -> List[int]:
-    """The labels of an image, for each class 0 or 1."""
+def _vector(text: str, class_num: int) -> np.ndarray:
+    """The labels of an image, for each class 0 or 1: uint8 [class_num]."""
     values = [value.strip() for value in text.split(",")]
     wrong = [value for value in values if value not in ("0", "1")]
     if len(values) != class_num or wrong:
@@ -130,11 +131,11 @@ def _vector(text: str, class_num: int) -> List[int]:
             f"expected for each of {class_num} classes 0 or 1, with commas between, got {got}; "
             f"for numbers of classes set label_format: classes"
         )
-    return [int(value) for value in values]
+    return np.array([value == "1" for value in values], np.uint8)
 
 
-def _class_numbers(text: str, class_num: Optional[int]) -> List[int]:
-    """The labels of an image, as numbers of classes."""
+def _class_numbers(text: str, class_num: Optional[int]) -> np.ndarray:
+    """The labels of an image, as numbers of classes: int32 [N]."""
     end = MOST_CLASSES if class_num is None else class_num
     values = [value.strip() for value in text.split(",")] if text.strip() else []
     for value in values:
@@ -142,7 +143,7 @@ def _class_numbers(text: str, class_num: Optional[int]) -> List[int]:
             raise ValueError(f"expected numbers of classes, 0 to {end - 1}, got {shown(value)}")
     if len({int(value) for value in values}) != len(values):
         raise ValueError(f"a class is named twice in {shown(text)}")
-    return [int(value) for value in values]
+    return np.array([int(value) for value in values], np.int32)
 
 
 def read_pair_list(path: Path, delimiter: Optional[str] = None) -> Tuple[List[str], List[str]]:

@@ -10,6 +10,7 @@ from PIL import ImageFile
 from ...schema import ConfigError, shown_text
 from ..images import ImageError, use_picture
 from ..lists import read_pair_list
+from ..packed import PackedNames
 from ..remote import local_copy
 from ..transforms.joint import IGNORE
 from .annotated import AnnotatedDataset, thinned
@@ -53,7 +54,7 @@ class LabelledPixels(AnnotatedDataset):
             )
         names = thinned(names, sample_num)
         super().__init__(class_num, source, files, names, mode, transform_ops, bad_images)
-        self.labels = files.named(thinned(labels, sample_num))
+        self.labels = PackedNames.of(files.named(thinned(labels, sample_num)))
         self.reduce_zero_label = reduce_zero_label
         files.check(self.labels, each=self.bad_images.policy == "raise")
 
