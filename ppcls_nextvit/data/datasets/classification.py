@@ -157,13 +157,14 @@ class ImageNetDataset(LabelledFiles):
         remote: Optional[dict] = None,
     ):
         options = remote_options(remote)
-        names, labels = read_shared_list(
-            local_copy(cls_label_path, options),
-            options.folder,
-            class_num,
-            " " if delimiter is None else delimiter,
-            relabel,
-        )
+        with local_copy(cls_label_path, options) as path:
+            names, labels = read_shared_list(
+                path,
+                options.folder,
+                class_num,
+                " " if delimiter is None else delimiter,
+                relabel,
+            )
         super().__init__(
             class_num,
             cls_label_path,

@@ -56,18 +56,20 @@ class COCODataset(AnnotatedDataset):
         bad_images: Optional[dict] = None,
         remote: Optional[dict] = None,
     ):
-        file = open_coco(local_copy(annotation_path, remote_options(remote), JSON_BYTES))
+        with local_copy(annotation_path, remote_options(remote), JSON_BYTES) as path:
+            file = open_coco(path)
+            if class_num is not None and class_num != len(file.categories):
+                raise ConfigError(
+                    f"{path}: {len(file.categories)} categories, but the model has {class_num} "
+                    f"classes; set Arch.class_num (training's and validation's json must have the "
+                    f"same)"
+                )
+            coco = file.objects()
         categories = sorted(file.categories, key=lambda category: category["id"])
         self.annotation_path = annotation_path
         self.class_names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]
-        if class_num is not None and class_num != len(categories):
-            raise ConfigError(
-                f"{annotation_path}: {len(categories)} categories, but the model has {class_num} "
-                f"classes; set Arch.class_num (training's and validation's json must have the same)"
-            )
         _warn_of_equal_names(self.class_names, annotation_path)
-        coco = file.objects()
         self.outlined = coco.objects.outlined
         used = np.arange(len(coco.images.ids))
         if mode == "train":

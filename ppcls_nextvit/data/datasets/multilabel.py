@@ -40,10 +40,10 @@ class MultiLabelDataset(LabelledFiles):
         bad_images: Optional[dict] = None,
         remote: Optional[dict] = None,
     ):
-        path = local_copy(cls_label_path, remote_options(remote))
-        names, labels = read_multilabel_list(
-            path, class_num, "\t" if delimiter is None else delimiter, label_format
-        )
+        with local_copy(cls_label_path, remote_options(remote)) as path:
+            names, labels = read_multilabel_list(
+                path, class_num, "\t" if delimiter is None else delimiter, label_format
+            )
         super().__init__(
             class_num,
             cls_label_path,

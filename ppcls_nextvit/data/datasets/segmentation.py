@@ -180,8 +180,8 @@ class SegmentationDataset(LabelledPixels):
         bad_images: Optional[dict] = None,
         remote: Optional[dict] = None,
     ):
-        path = local_copy(list_path, remote_options(remote))
-        names, labels = read_pair_list(path, delimiter)
+        with local_copy(list_path, remote_options(remote)) as path:
+            names, labels = read_pair_list(path, delimiter)
         super().__init__(
             class_num,
             list_path,

@@ -1,14 +1,15 @@
 """Images on a server by their names, and copies of the lists that say which there are."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 from urllib.parse import quote
 
 from ...files import IMAGE_BYTES, LIST_BYTES
-from ...schema import shown_text
+from ...schema import ConfigError, shown_text
 from ..images import ImageError
 from .options import RemoteOptions, is_remote
 from .store import RemoteError, RemoteStore
@@ -140,7 +141,7 @@ class RemoteIndex:
         path = address_of(self.root, name)
         try:
             told = self.store.info(path)
-            if not isinstance(told.get("size"), int):
+            if not isinstance(told.get("size"), int) or told["size"] < 0:
                 raise RemoteError("the server does not say how large it is")
             if told["size"] > limit:
                 raise RemoteError(f"{told['size']} bytes are more than the limit of {limit} bytes")
@@ -193,9 +194,20 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def local_copy(path: str, options: Optional[RemoteOptions], limit: int = LIST_BYTES) -> str:
-    """`path`, or where a copy of it lies if it is an address."""
+@contextlib.contextmanager
+def local_copy(
+    path: str, options: Optional[RemoteOptions], limit: int = LIST_BYTES
+) -> Iterator[str]:
+    """`path`, or where a copy of it lies if it is an address, which what is raised within the block
+    then names in place of the copy.
+    """
     if not is_remote(path):
-        return path
+        yield path
+        return
     root, _, name = path.rpartition("/")
-    return str(RemoteIndex(root, options or RemoteOptions()).copy([name], limit) / name)
+    copy = str(RemoteIndex(root, options or RemoteOptions()).copy([name], limit) / name)
+    try:
+        yield copy
+    except (ConfigError, FileNotFoundError) as error:
+        kind = ConfigError if isinstance(error, ConfigError) else FileNotFoundError
+        raise kind(str(error).replace(copy, path)) from error

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import re
 import threading
 import time
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from ...files import described, is_mistake
+from ...files import IMAGE_BYTES, described, is_mistake
 from ...schema import ConfigError, shown_text
 from .cache import BlockCache
 from .options import RemoteOptions
@@ -22,6 +23,7 @@ TOLD_EVERY_S = 30.0  # how often a process says that a server fails or is slow
 SLOW_SHARE = 0.5  # of the time is spent waiting: then it says how fast data come
 TEMPORARY = (408, 425, 429)  # statuses below 500 that another attempt may not meet
 MISSING = (404, 410)
+RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 SLEEP: Callable[[float], None] = time.sleep
 
 log = logging.getLogger(__name__)
@@ -159,13 +161,52 @@ class _WrongSizeError(OSError):
     """More bytes than were asked for."""
 
 
+def _bounded_response() -> type:
+    """aiohttp's answers, of which no more is kept than was asked for, or IMAGE_BYTES."""
+    from aiohttp import ClientResponse
+
+    class Bounded(ClientResponse):
+        async def read(self) -> bytes:
+            """See the base class. _WrongSizeError."""
+            if self._body is None:
+                self._body = await _bounded_body(self)
+            return await super().read()
+
+    return Bounded
+
+
+async def _bounded_body(answer: Any) -> bytes:
+    wanted = RANGE.fullmatch(answer.request_info.headers.get("Range", ""))
+    limit = int(wanted[2]) - int(wanted[1]) + 1 if wanted else IMAGE_BYTES
+    parts, size = [], 0
+    try:
+        async for part in answer.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise _WrongSizeError(
+                    f"the server gave {size} bytes where {limit} were asked for; it must answer "
+                    f"requests for a range of bytes"
+                    if wanted
+                    else f"more than the limit of {limit} bytes"
+                )
+            parts.append(part)
+    except BaseException:
+        answer.close()
+        raise
+    return b"".join(parts)
+
+
 class _Connection:
     """What one process has of a server."""
 
     def __init__(self, protocol: str, root: str, options: RemoteOptions):
         self.process = os.getpid()
-        made = _file_system_class(protocol, root)
-        self.system = made(skip_instance_cache=True, use_listings_cache=False, **options.options)
+        made, given = _file_system_class(protocol, root), dict(options.options)
+        if protocol in ("http", "https"):
+            sessions = {"response_class": _bounded_response(), **given.get("client_kwargs", {})}
+            given["client_kwargs"] = sessions
+        self.system = made(skip_instance_cache=True, use_listings_cache=False, **given)
+        self.is_here = protocol in ("file", "local")
         self.threads = ThreadPoolExecutor(options.connections)
         self.begun: Dict[_Piece, Future] = {}
         self.meter = _Meter(root)
@@ -176,6 +217,8 @@ class _Connection:
         """A piece of a file, or all of it; of the size that was asked for, or an error."""
         if size == 0:
             return b""
+        if self.is_here:  # where opening a pipe would wait for ever
+            self.info(path, timeout_s)
         if start is None or size is None:
             return bytes(self._call("cat_file", timeout_s, path))
         data = bytes(self._call("cat_file", timeout_s, path, start=start, end=start + size))
@@ -189,8 +232,11 @@ class _Connection:
         return data
 
     def info(self, path: str, timeout_s: float) -> Dict[str, Any]:
-        """What the file system knows of a file."""
-        return dict(self._call("info", timeout_s, path))
+        """What the file system knows of a file. IsADirectoryError for what is none."""
+        told = dict(self._call("info", timeout_s, path))
+        if told.get("type") == "other":
+            raise IsADirectoryError("not a regular file")
+        return told
 
     def _call(self, name: str, timeout_s: float, path: str, **more: int) -> Any:
         """A call of the file system's, ended after `timeout_s` where it can be. more: by name,
