@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from subprocess import PIPE
 
 import paddle
 import pytest
@@ -104,6 +105,22 @@ def test_the_help_fits_a_screen_and_names_every_command(capsys, monkeypatch):
     assert len(lines) <= SCREEN[0] and max(map(len, lines)) <= SCREEN[1]
     named = [line.split()[0] for line in lines if line.startswith("  ") and line[2].isalpha()]
     assert named == list(COMMANDS)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_is_not_read_to_its_end_is_no_error(unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "ppcls_nextvit", "configs", "list"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=PIPE, stderr=PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_without_a_command_all_are_listed(capsys):
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert all(f"\n  {command} " in said for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

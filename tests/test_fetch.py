@@ -240,7 +240,8 @@ def test_no_network(target):
 def test_offline(server, target, variable, monkeypatch):
     url = server.put("/w.npz", BODY)
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(FetchError, match="is not on this disk, and PPCLS_NEXTVIT_OFFLINE is set"):
+    forbidden = f"is not on this disk, and --offline or .*{variable}.* forbids fetching"
+    with pytest.raises(FetchError, match=forbidden):
         fetch(url, target, "w")
     assert server.requests == []
     monkeypatch.setenv(variable, "0")

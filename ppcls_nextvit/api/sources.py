@@ -125,7 +125,8 @@ def _of_network(asked: Asked) -> Config:
     if not asked.weights:
         raise ConfigError(
             f"{asked.source}: no weights, and an untrained model predicts noise; give "
-            f"pretrained=True to fetch the published ones, or weights=FILE"
+            f"pretrained=True to fetch the published ones, or weights=FILE; in a command --model "
+            f"FILE, or -c NAME.yaml -o Arch.pretrained=True"
         )
     path = resolve(asked.weights)
     record = zoo.WEIGHTS.get(asked.weights) or zoo.record_of_file(Path(path).name)

@@ -209,7 +209,11 @@ def program(main: Callable[[Optional[Sequence[str]]], int]) -> Main:
             # a name that the terminal has no letters for costs no results
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError as error:
+            return _cut_off(error)
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
             print("error:", _one_line(error), file=sys.stderr)
             return 1
@@ -218,6 +222,20 @@ def program(main: Callable[[Optional[Sequence[str]]], int]) -> Main:
             return 130
 
     return guarded
+
+
+def _cut_off(error: BrokenPipeError) -> int:
+    """The exit status of a program whose output nobody reads to its end, as with `| head`; of one
+    that lost another pipe, which is said.
+    """
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # what is left would be an error when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as of SIGPIPE
+    print("error:", _one_line(error), file=sys.stderr)
+    return 1
 
 
 def main_of(command: ModuleType, description: Optional[str], prog: Optional[str] = None) -> Main:

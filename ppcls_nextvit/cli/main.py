@@ -70,7 +70,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     words = imported(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    args = parser_for(words).parse_args(words)
+    parser = parser_for(words)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    args = parser.parse_args(words)
     return args.run(args)
 
 

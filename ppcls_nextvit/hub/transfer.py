@@ -97,7 +97,10 @@ def fetch(url: str, path: Path, name: str, sha256: Optional[str] = None, hint: s
         return path
     by_hand = f". By hand: {hint}" if hint else ""
     if is_offline():
-        raise FetchError(f"{name}: is not on this disk, and {OFFLINE} is set{by_hand}")
+        forbidden = " or ".join(("--offline", *OFFLINE_VARIABLES))
+        raise FetchError(
+            f"{name}: is not on this disk, and {forbidden} forbids fetching it{by_hand}"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock"), WAIT_S):
