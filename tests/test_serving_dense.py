@@ -235,6 +235,12 @@ def copy(tmp_path):
     return tmp_path
 
 
+def test_the_page_s_command_asks_the_service_that_shows_it():
+    told = {"model": "m", "task": "detection", "classes": 2, "max_bytes": 9, "max_pixels": 9}
+    page = program_at("deploy/serving/guide.py").guide({"model": told}, "host<:9")
+    assert "curl -F file=@photo.jpg http://host&lt;:9/predict</pre>" in page
+
+
 @pytest.mark.chain
 def test_the_service_says_where_it_is_and_what_it_did(folder, copy, models):
     server = Server(copy, folder / "detection")
@@ -255,6 +261,7 @@ def test_the_service_says_where_it_is_and_what_it_did(folder, copy, models):
         assert status == code and said in data.decode()
     status, page = server.request("GET", "/docs")
     assert status == 200 and b"score_threshold=X" in page and b"http" not in page.split(b"curl")[0]
+    assert f"@photo.jpg http://127.0.0.1:{server.port}/predict<" in page.decode()
     assert json.loads(server.request("GET", "/info")[1])["model"]["task"] == "detection"
     first, *rows = [line for line in server.stop().splitlines() if "127.0.0.1" in line]
     where = f"http://127.0.0.1:{server.port}"

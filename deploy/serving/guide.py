@@ -35,7 +35,7 @@ pre {{ background: #f2f2f2; padding: .7rem; overflow: auto; max-height: 24rem }}
 <code>Content-Type: image/...</code>; at most {max_bytes} bytes and {max_pixels} pixels.
 In the address:</p>
 <ul>{options}</ul>
-<pre>curl -F file=@photo.jpg http://127.0.0.1:8000/predict</pre>
+<pre>curl -F file=@photo.jpg http://{host}/predict</pre>
 <p>The answer: <code>{answer}</code></p>
 <p>What cannot be used has its reason in <code>detail</code>: 400, 413 too large, 415 no picture,
 422 damaged, 503 busy, 504 no answer in time.</p>
@@ -50,12 +50,13 @@ In the address:</p>
 """
 
 
-def guide(about: dict) -> str:
-    """The page, as HTML. about: what /info tells."""
+def guide(about: dict, host: str) -> str:
+    """The page, as HTML. about: what /info tells. host: as whom the client asked the service."""
     model = about["model"]
     task = model["task"]
     return PAGE.format(
         name=html.escape(str(model["model"])),
+        host=html.escape(host),
         task=task,
         classes=model["classes"],
         max_bytes=model["max_bytes"],

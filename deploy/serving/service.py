@@ -63,8 +63,9 @@ def make_app(
     app = FastAPI(openapi_url=None, lifespan=lifespan)
 
     @app.get("/docs")
-    async def docs() -> Response:
-        return HTMLResponse(guide(about(options, description)))
+    async def docs(request: Request) -> Response:
+        host = request.headers.get("host", f"127.0.0.1:{options.port}")
+        return HTMLResponse(guide(about(options, description), host))
 
     @app.get("/")
     async def alive() -> Response:
