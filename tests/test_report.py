@@ -18,7 +18,14 @@ EVALUATIONS = [
     {"kind": "train", "epoch": 1, "loss": 3.0},
     {"kind": "eval", "time": 1.0, "update": 5, "epoch": 1, "top1": 0.25, "loss": 2.0},
     {"kind": "eval_ema", "time": 1.0, "update": 5, "epoch": 1, "top1": 0.5, "loss": 1.0},
-    {"kind": "eval", "epoch": 2, "top1": 0.75, "images": 9, "class_iou": {"a<b": 0.5, "c": None}},
+    {
+        "kind": "eval",
+        "epoch": 2,
+        "top1": 0.75,
+        "images": 9,
+        "class_iou": {"a<b": 0.5, "c": None},
+        "class_acc": {"a<b": 0.25, "c": 1.0},
+    },
 ]
 
 
@@ -31,14 +38,16 @@ def run(folder):
 
 def test_a_page_that_needs_nothing_else(tmp_path):
     table = [["class", "F1"], ["猫 & <b>", 0.5], ["\udcff", None]]
-    write_page(run(tmp_path), "NextViT_small", "best 0.7500 at epoch 2", {"Classes": table})
+    write_page(run(tmp_path), "NextViT_small", "best 0.7500 at epoch 2", {"Of a task": table})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
     loaded = re.findall(r"""(?:src|href)=["']([a-z]+:)|url\(|@import""", page)
     assert loaded == ["data:"], "nothing is loaded from elsewhere"
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
     assert "<td>猫 &amp; &lt;b&gt;</td><td>0.5000</td>" in page and "<td>-</td>" in page
-    assert "<td>a&lt;b</td><td>0.5000</td>" in page, "figures of classes are a table"
+    assert page.count("<h2>Classes</h2>") == 1, "figures of classes are a table"
+    assert "<th>class</th><th>iou</th><th>acc</th>" in page
+    assert "<td>a&lt;b</td><td>0.5000</td><td>0.2500</td>" in page
     assert page.count("data:image/png;base64,") == 1 and "Confusion matrix" not in page
     assert f"nextvit infer --model {tmp_path} --images IMAGES" in page
     assert 'name="viewport"' in page

@@ -37,6 +37,7 @@ PICTURES = (  # by file, in the order of the page
     ("worst.png", "The images with the most wrong pixels"),
     ("predictions.png", "Predictions on evaluation images"),
 )
+CLASSES = "Classes"
 SPEED = "Speed"  # the table of a task that the page adds training's to
 NOT_SHOWN = ("kind", "time", "update")
 WIDE = 640  # pixels of a picture, from which it is not shrunk to a telephone's width
@@ -108,8 +109,8 @@ def write_html(path: Path, title: str, parts: Sequence[str]) -> None:
 
 
 def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
-    """(a table of the numbers of all evaluations, further tables of the last one: figures that are
-    mappings, such as the IoU of each class).
+    """(a table of the numbers of all evaluations, further tables: of the classes in the last one,
+    of its figures that are mappings, such as class_iou; of the training's speed).
     """
     found = [each for each in read_figures(directory) if each["kind"].startswith("eval")]
     keys: Dict[str, None] = {}
@@ -127,11 +128,14 @@ def _evaluations(directory: Path) -> Tuple[List[List[Any]], Dict[str, Table]]:
         kind = "averaged" if figures["kind"] == "eval_ema" else "trained"
         rows.append([kind, *(figures.get(key, "") for key in keys)])
     last = found[-1] if found else {}
-    tables: Dict[str, Table] = {
-        name: [["class", name], *value.items()]
-        for name, value in last.items()
-        if isinstance(value, dict)
-    }
+    of_class = {name: value for name, value in last.items() if isinstance(value, dict)}
+    tables: Dict[str, Table] = {}
+    if of_class:
+        classes = dict.fromkeys(name for value in of_class.values() for name in value)
+        tables[CLASSES] = [
+            ["class", *(name.removeprefix("class_") for name in of_class)],
+            *([name, *(value.get(name) for value in of_class.values())] for name in classes),
+        ]
     if trained:
         speeds = sorted(each["images_per_s"] for each in trained)
         row = ["training (median)", speeds[len(speeds) // 2]]
