@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.models.api import Instances
+from ppcls_nextvit.tasks.detection.results import DetectionResult
 from ppcls_nextvit.tasks.inputs import InputImage
 from ppcls_nextvit.tasks.joint import ImagePredictor
 from ppcls_nextvit.tasks.results import Result, output_stems, predictions, save_results
+from ppcls_nextvit.tasks.segmentation.results import SegmentationResult
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,28 @@ def test_one_image_costs_no_other(tmp_path, caplog):
     assert (tmp_path / "out/taken_overlay.png").is_file()
 
 
+class Told(Drawn):
+    def line(self):
+        return "1 object: a\nb"
+
+
+def test_a_line_says_what_was_found_in_each_image(tmp_path, capsys):
+    grey().save(tmp_path / "good.png")
+    images = [InputImage(name, tmp_path / name) for name in ("good.png", "gone.png")]
+    assert ImagePredictor(["object"], Told).write(images, out=str(tmp_path / "out")) == 1
+    assert capsys.readouterr().out == "good.png: 1 object: a\\nb\n"
+
+
+def test_what_the_line_says(tmp_path):
+    grey(2).save(tmp_path / "a.png")
+    image, names = InputImage("a.png", tmp_path / "a.png"), ["none", "cell"]
+    labels = SegmentationResult(image, np.array([[1, 1], [0, 1]]), names)
+    assert repr(labels) == "SegmentationResult(a.png: cell 75.0 %, none 25.0 %)"
+    found = Instances(np.zeros((3, 4)), np.array([0.9, 0.8, 0.1]), np.array([1, 0, 1]), None)
+    assert DetectionResult(image, found, names, 0.5).line() == "2 objects: cell 0.9000, none 0.8000"
+    assert DetectionResult(image, found, names, 1.0).line() == "0 objects"
+
+
 def test_a_file_where_the_folder_should_be_is_an_error_before_the_work(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(FileExistsError):
@@ -94,7 +119,6 @@ def test_a_file_where_the_folder_should_be_is_an_error_before_the_work(tmp_path)
 
 def test_pictures_of_all_sizes_and_kinds_are_drawn(tmp_path):
     """Sides of one pixel, more objects than colours, names that no font draws."""
-    from ppcls_nextvit.models.api import Instances
     from ppcls_nextvit.tasks.detection.pictures import draw_objects
     from ppcls_nextvit.tasks.segmentation.pictures import draw_labels
 
@@ -130,7 +154,6 @@ def test_texts_of_objects_stand_apart_within_the_picture():
 
 
 def test_objects_have_their_classes_colours_and_a_legend():
-    from ppcls_nextvit.models.api import Instances
     from ppcls_nextvit.tasks.detection.pictures import comparison_sheet, draw_objects
     from ppcls_nextvit.tasks.pictures import palette
 

@@ -4,7 +4,19 @@ can be exported to.
 """
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import paddle
@@ -13,7 +25,7 @@ from ..config import Config
 from ..data.images import ImageError
 from ..data.transforms.joint import JointPipeline
 from ..models import variant_of
-from ..schema import ConfigError
+from ..schema import ConfigError, shown_text
 from .base import ExportRequest, Step
 from .common import images_of, write_json
 from .inputs import InputImage
@@ -112,10 +124,10 @@ class ImagePredictor(Predictor):
         sheet: Optional[str] = None,
         out: Optional[str] = None,
     ) -> int:
-        """See Predictor: pictures in the folder `out`. The status is 1, too, where one could not be
-        written.
+        """See Predictor: a line for each image, and pictures in the folder `out`. The status is 1,
+        too, where one could not be written.
         """
-        told = save_results(predictions(self, images), images, out or OUT)
+        told = save_results(_said(predictions(self, images)), images, out or OUT)
         if json:
             write_json(json, told)
         return int(any("error" in entry for entry in told))
@@ -125,6 +137,14 @@ class ImagePredictor(Predictor):
             return self.result(image, self.names)
         except ImageError as error:
             return Failed(image, self.names, error)
+
+
+def _said(results: Iterator[Result]) -> Iterator[Result]:
+    """`results`, of each of which a line is printed; what is wrong with an image is logged."""
+    for result in results:
+        if result.error is None:
+            print(f"{shown_text(result.file_name)}: {shown_text(result.line())}", flush=True)
+        yield result
 
 
 def infer_with(

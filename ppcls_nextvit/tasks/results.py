@@ -51,6 +51,13 @@ class Result:
         """The path of the image, or the name of one in memory."""
         return self.image.name
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.file_name}: {self.line()})"
+
+    def line(self) -> str:
+        """What a terminal says of the image, in a line."""
+        return self.error or f"{len(self.rows())} found"
+
     def to_dict(self) -> Dict[str, Any]:
         """What JSON says of the image."""
         raise NotImplementedError

@@ -21,7 +21,7 @@ from ..inputs import InputImage
 from ..pictures import TEXT, fitted, fitting
 from ..results import Failed, Predictor, Result, predictions
 from .kind import is_multi_label
-from .results import NO_LABEL, ClassificationResult, LabelsResult
+from .results import ClassificationResult, LabelsResult
 
 __all__ = ["ClassPredictor", "contact_sheet", "predict", "predictor", "preprocess_of"]
 
@@ -107,8 +107,7 @@ class ClassPredictor(Predictor):
             if not isinstance(result, ClassificationResult):
                 print("error:", result.error, file=sys.stderr)
                 continue
-            line = ", ".join(f"{name} {score:.4f}" for _, name, score in result.top())
-            print(f"{shown_text(result.file_name)}: {line or NO_LABEL}", flush=True)
+            print(f"{shown_text(result.file_name)}: {result.line()}", flush=True)
         if json:
             write_json(json, [result.to_dict() for result in results])
         if sheet:

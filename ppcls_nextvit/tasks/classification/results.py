@@ -37,9 +37,9 @@ class ClassificationResult(Result):
         self.probabilities = probabilities
         self.topk = min(topk, len(names))
 
-    def __repr__(self) -> str:
-        best = ", ".join(f"{name} {score:.4f}" for _, name, score in self.top())
-        return f"ClassificationResult({self.file_name}: {best})"
+    def line(self) -> str:
+        """The names that are listed, with their probabilities."""
+        return ", ".join(f"{name} {score:.4f}" for _, name, score in self.top()) or NO_LABEL
 
     def top(self, count: int = 0) -> List[ClassScore]:
         """The `count` most probable classes (0: `topk`), best first."""
@@ -95,10 +95,6 @@ class LabelsResult(ClassificationResult):
     ) -> None:
         super().__init__(image, probabilities, names)
         self.threshold = threshold
-
-    def __repr__(self) -> str:
-        found = ", ".join(f"{name} {score:.4f}" for _, name, score in self.top())
-        return f"LabelsResult({self.file_name}: {found or NO_LABEL})"
 
     def top(self, count: int = 0) -> List[ClassScore]:
         """The classes that are there, in their order; or the `count` most probable ones, be they

@@ -40,9 +40,10 @@ class DetectionResult(Result):
         self.size = image.pixels().shape[:2]
         self._shown = found.scoring(threshold)
 
-    def __repr__(self) -> str:
-        listed = ", ".join(f"{one.label_name} {one.score:.2f}" for one in self.top(5))
-        return f"DetectionResult({self.file_name}: {len(self)} objects: {listed})"
+    def line(self) -> str:
+        """How many objects, and the best five."""
+        best = ", ".join(f"{one.label_name} {one.score:.4f}" for one in self.top(5))
+        return f"{len(self)} objects" + (f": {best}" if best else "")
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -28,9 +28,9 @@ class SegmentationResult(Result):
         super().__init__(image, names)
         self.labels = labels
 
-    def __repr__(self) -> str:
-        listed = ", ".join(f"{one.label_name} {100 * one.share:.1f} %" for one in self.top(5))
-        return f"SegmentationResult({self.file_name}: {listed})"
+    def line(self) -> str:
+        """The five largest classes."""
+        return ", ".join(f"{one.label_name} {100 * one.share:.1f} %" for one in self.top(5))
 
     def top(self, count: int = 0) -> List[ClassArea]:
         """The `count` largest classes of the image (0: all that are in it), largest first."""
