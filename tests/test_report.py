@@ -104,8 +104,8 @@ def test_precision_recall_and_f1():
 def test_speeds_are_one_table_and_only_wide_pictures_scroll(tmp_path):
     lines = [{"kind": "train", "images_per_s": speed} for speed in (5.0, 7.0, 6.0)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    Image.new("RGB", (641, 20)).save(tmp_path / "curves.png")
-    Image.new("RGB", (640, 20)).save(tmp_path / "calibration.png")
+    Image.new("RGB", (801, 20)).save(tmp_path / "curves.png")
+    Image.new("RGB", (800, 20)).save(tmp_path / "calibration.png")
     speed = {"Speed": [["", "images per second"], ["evaluation", 30.5]]}
     write_page(tmp_path, "x", "y", speed)
     page = (tmp_path / "report.html").read_text()

@@ -40,7 +40,7 @@ PICTURES = (  # by file, in the order of the page
 CLASSES = "Classes"
 SPEED = "Speed"  # the table of a task that the page adds training's to
 NOT_SHOWN = ("kind", "time", "update")
-WIDE = 640  # pixels of a picture, from which it is not shrunk to a telephone's width
+WIDE = 800  # pixels of a picture, from which it is not shrunk to a telephone's width
 MOST_ROWS = 200  # of a table; a report is read by people
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem;
