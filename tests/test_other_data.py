@@ -57,6 +57,9 @@ def test_evaluation_on_other_data(run, tmp_path, capsys):
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
     assert main([*words, "--report", str(tmp_path / "report")]) == 0
+    said = capsys.readouterr()
+    assert said.err.endswith(f"written: {tmp_path / 'report' / 'report.html'}\n")
+    assert json.loads(said.out) == found
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert f"top1: {found['top1']:.4f} of 7 images" in page and "Calibration" in page
     assert f"nextvit infer --model {weights}" in page and (tmp_path / "report/results.csv").exists()

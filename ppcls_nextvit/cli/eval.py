@@ -11,6 +11,8 @@ A YAML in PaddleDetection's dialect goes to that suite (-o weights=WEIGHTS), one
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 
 from .common import LAYOUTS, add_config, export_of, load, say_threads
@@ -50,4 +52,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(evaluate_on(model, Path(args.data), args.layout, report)))
     else:
         print(json.dumps(evaluate(model, report)))
+    if report and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        print(f"written: {report / 'report.html'}", file=sys.stderr)
     return 0
