@@ -281,8 +281,8 @@ def test_what_was_prepared_is_said(exported, tmp_path, capsys):
 def test_what_was_built_is_said(tmp_path):
     copy = page_copy(tmp_path)
     done = subprocess.run([NODE, "build.mjs"], cwd=copy, check=True, capture_output=True, text=True)
-    said = re.findall(r"([\w.-]+) \((\d+\.\d\d) MB\)", done.stdout.removeprefix("in dist: "))
-    sizes = {path.name: f"{path.stat().st_size / 1e6:.2f}" for path in (copy / "dist").iterdir()}
+    said = re.findall(r"([\w.-]+) \((\d+\.\d) kB\)", done.stdout.removeprefix("in dist: "))
+    sizes = {path.name: f"{path.stat().st_size / 1e3:.1f}" for path in (copy / "dist").iterdir()}
     assert dict(said) == sizes and {"index.html", "page.js", "worker.js"} < set(sizes)
 
 

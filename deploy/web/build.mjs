@@ -14,5 +14,5 @@ for (const name of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]
   await cp(`node_modules/onnxruntime-web/dist/${name}`, `dist/${name}`);
 }
 const files = (await readdir("dist", {withFileTypes: true})).filter(entry => entry.isFile()).map(entry => entry.name).sort();
-const sizes = await Promise.all(files.map(async name => `${name} (${((await stat(`dist/${name}`)).size / 1e6).toFixed(2)} MB)`));
+const sizes = await Promise.all(files.map(async name => `${name} (${((await stat(`dist/${name}`)).size / 1e3).toFixed(1)} kB)`));
 console.log(`in dist: ${sizes.join(", ")}`);
