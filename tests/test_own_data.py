@@ -387,6 +387,20 @@ def test_the_written_yaml_has_what_was_changed(tmp_path, monkeypatch, capsys):
     assert made_by.endswith(f"--batch 2 {shlex.join(changes)}")
 
 
+def test_a_run_that_could_not_begin_takes_no_folder(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tqdm", reason="the extra train")
+    monkeypatch.chdir(tmp_path)
+    photos(Path("photos"), red=6, blue=6)
+    words = ["train", "--data", "photos", "--model", "NextViT_small", "--batch", "2"]
+    words += ["--device", "cpu"]
+    for _ in range(2):
+        assert command(*words, "--pretrained", "nowhere.pdparams", **FAST) == 1
+        assert "written as output/photos/recipe.yaml" in capsys.readouterr().out
+    Path("output/photos/NextViT_small/notes.txt").write_text("mine")
+    assert main([*words, "--dry-run"]) == 0
+    assert "written as output/photos-2/recipe.yaml" in capsys.readouterr().out
+
+
 def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
     path = write_config(tmp_path, train=8, test=8)
     monkeypatch.setattr("ppcls_nextvit.tasks.train", lambda *_: 130)

@@ -101,9 +101,15 @@ def _command(root: Path, model: str, overrides: Sequence[str]) -> str:
 
 
 def _free(wanted: Path) -> Path:
-    """`wanted`, or the first of wanted-2, wanted-3, ... that no run has written into."""
+    """`wanted`, or the first of wanted-2, wanted-3, ... that no run has written into: one that
+    could not begin leaves empty files.
+    """
     folder, number = wanted, 1
-    while folder.exists() and {path.name for path in folder.iterdir()} - OWN:
+    while any(
+        path.is_file() and path.stat().st_size
+        for path in folder.rglob("*")
+        if path.parent != folder or path.name not in OWN
+    ):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
