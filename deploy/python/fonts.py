@@ -62,7 +62,7 @@ def font_for(text: str, size: int) -> Any:
     lacks = _lacking(None, text)
     for font in _installed() if lacks else ():
         left = _lacking(font, text)
-        if len(left) < len(lacks):
+        if len(left) < len(lacks) and _draws(font, text, size):
             best, lacks = font, left
         if not lacks:
             break
@@ -78,7 +78,21 @@ def _has(font: Font, letter: str) -> bool:
     if letter.isspace() or unicodedata.category(letter) == "Cf":  # nothing is to be seen of it
         return True
     drawn = _font(font, 13)
-    return bytes(drawn.getmask(letter)) != bytes(drawn.getmask(NO_LETTER))
+    try:
+        return bytes(drawn.getmask(letter)) != bytes(drawn.getmask(NO_LETTER))
+    except Exception:  # of a damaged font, whatever it is
+        return False
+
+
+def _draws(font: tuple[str, int], text: str, size: int) -> bool:
+    """Whether the font can draw `text`: a damaged one may fail at some sizes or outlines alone."""
+    drawn = _font(font, size)
+    try:
+        for outline in (0, 1, 2):
+            drawn.getmask(text, stroke_width=outline)
+        return drawn.getlength(text) >= 0
+    except Exception:
+        return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,6 +111,6 @@ def _installed() -> list[tuple[str, int]]:
 def _opens(font: tuple[str, int]) -> bool:
     try:
         _font(font, 13)
-    except OSError:
+    except Exception:  # OSError where there is none, anything where it is damaged
         return False
     return True

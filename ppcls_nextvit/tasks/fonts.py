@@ -87,14 +87,20 @@ def with_letters_of(texts: Sequence[str]) -> Iterator[None]:
 
     files = {getattr(_font_for(text, 12), "path", None) for text in texts}
     families = ["DejaVu Sans"]
-    for path in sorted(path for path in files if isinstance(path, str)):
-        font_manager.fontManager.addfont(path)
-        name = font_manager.FontProperties(fname=path).get_name()
-        families += [name] * (name not in families)
-    with rc_context({"font.family": families}), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # of which there was one warning already
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield
+        for path in sorted(path for path in files if isinstance(path, str)):
+            try:
+                for text in texts:
+                    font_manager.get_font(path).set_text(text)
+                font_manager.fontManager.addfont(path)
+                name = font_manager.FontProperties(fname=path).get_name()
+            except Exception:  # of a font that is damaged in a part which Pillow does not use
+                continue
+            families += [name] * (name not in families)
+        with rc_context({"font.family": families}):
+            yield
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -103,7 +109,7 @@ def _font_for(text: str, size: int) -> Any:
     best, lacks = None, _lacking(None, text)
     for file in _files() if lacks else ():
         left = _lacking(file, text)
-        if len(left) < len(lacks):
+        if len(left) < len(lacks) and _draws(file, text, size):
             best, lacks = file, left
         if not lacks:
             break
@@ -128,7 +134,21 @@ def _has(file: Optional[FontFile], letter: str) -> bool:
     if letter.isspace() or unicodedata.category(letter) == "Cf":  # nothing is to be seen of it
         return True
     font = _font(file, 13)
-    return bytes(font.getmask(letter)) != bytes(font.getmask(NO_LETTER))
+    try:
+        return bytes(font.getmask(letter)) != bytes(font.getmask(NO_LETTER))
+    except Exception:  # of a damaged font, whatever it is
+        return False
+
+
+def _draws(file: FontFile, text: str, size: int) -> bool:
+    """Whether the font can draw `text`: a damaged one may fail at some sizes or outlines alone."""
+    font = _font(file, size)
+    try:
+        for outline in (0, 1, 2):
+            font.getmask(text, stroke_width=outline)
+        return font.getlength(text) >= 0
+    except Exception:
+        return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -153,6 +173,6 @@ def _files() -> List[FontFile]:
 def _opens(file: FontFile) -> bool:
     try:
         _font(file, 13)
-    except OSError:
+    except Exception:  # OSError where there is none, anything where it is damaged
         return False
     return True
