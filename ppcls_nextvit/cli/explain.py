@@ -96,14 +96,13 @@ def run(args: argparse.Namespace) -> int:
     given: Dict[str, Any] = {
         name: value
         for name in vars(Settings())
-        if (value := getattr(args, name)) not in (None, False)
+        # 0 is given, and is refused where it cannot be meant
+        if (value := getattr(args, name)) is not None and value is not False
     }
     if args.points:
         given["points"] = tuple(map(tuple, args.points))
     for name in ("classes", "sizes"):
         if name in given:
             given[name] = tuple(given[name])
-    written = explain(args.kind, load(args), Settings(**given), args.out, args.images)
-    for path in written:
-        print(path)
+    explain(args.kind, load(args), Settings(**given), args.out, args.images, said=print)
     return 0

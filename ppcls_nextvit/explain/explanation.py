@@ -13,6 +13,7 @@ from ..tasks.common import write_json
 __all__ = ["Explanation", "rounded"]
 
 DPI = 120
+MOST_PIXELS = 40_000  # along a side; Matplotlib draws up to 65,535
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ class Explanation:
         paths.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         picture, numbers = folder / f"{self.name}.png", folder / f"{self.name}.json"
+        picture.parent.mkdir(parents=True, exist_ok=True)  # names of images in folders have theirs
         figure = self.figure()
         with warnings.catch_warnings():
             # of letters that no font here has there was a warning already
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             # without Matplotlib's version: equal numbers give equal files
-            figure.savefig(picture, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+            dpi = min(DPI, MOST_PIXELS / max(figure.get_size_inches()))
+            figure.savefig(picture, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
         pyplot().close(figure)
         write_json(numbers, self.numbers)
         return [picture, numbers]

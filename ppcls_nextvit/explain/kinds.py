@@ -45,6 +45,7 @@ NOTHING = (
     "nothing was found that could be looked at; name classes or points, or lower "
     "Infer.PostProcess.score_threshold"
 )
+MOST_ALONG = 16  # points along an axis
 TRAINED, UNTRAINED = "after training", "before training"
 
 
@@ -81,8 +82,10 @@ class Settings:
             raise ConfigError("method eigen knows no classes; leave classes out, or choose another")
         if isinstance(self.classes, str):
             raise ConfigError(f"classes: expected a list of names or indices, got {self.classes!r}")
-        if not 0 <= self.grid <= 16:
-            raise ConfigError(f"grid: must be from 1 to 16, got {self.grid}")
+        if not 0 <= self.grid <= MOST_ALONG:
+            raise ConfigError(f"grid: must be from 1 to {MOST_ALONG}, got {self.grid}")
+        if len(self.points) > MOST_ALONG**2:
+            raise ConfigError(f"points: at most {MOST_ALONG**2}, got {len(self.points)}")
 
 
 class Kind(NamedTuple):
@@ -94,6 +97,13 @@ class Kind(NamedTuple):
     make: Callable[..., Iterator[Explanation]]
     settings: Tuple[str, ...]
     steps: Callable[..., int]
+
+    @property
+    def of_each(self) -> bool:
+        """Whether there is an Explanation for each image, not one of all: then `make` takes
+        `failed`, see for_each.
+        """
+        return self.steps is one_each
 
 
 def explain(
@@ -158,13 +168,22 @@ def for_each(
     images: Sequence[InputImage],
     settings: Settings,
     told: Callable[[], Any],
+    failed: Optional[Callable[[ImageError], Any]] = None,
 ) -> Iterator[Explanation]:
     """An Explanation for each image of what `look` finds: (arrays, numbers, drawing), or None where
-    there is nothing to look at, of which a warning tells.
+    there is nothing to look at, of which a warning tells. failed: called with the error of an image
+    that cannot be looked at; without it that is raised.
     """
     subject = subject_of(config)
     for image, stem in zip(images, stems(images, kind)):
-        view = subject.view(image)
+        try:
+            view = subject.view(image)
+        except ImageError as error:
+            if failed is None:
+                raise
+            failed(error)
+            told()
+            continue
         seen = look(subject, view, settings)
         if seen is None:
             logger.warning("%s: %s", image.name, NOTHING)

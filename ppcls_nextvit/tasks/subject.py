@@ -85,7 +85,7 @@ def class_indices(names: Sequence[str], wanted: Sequence[Union[str, int]]) -> Li
 def _class_index(names: Sequence[str], word: str) -> int:
     if word in names:
         return list(names).index(word)
-    if word.isdecimal() and int(word) < len(names):
+    if word.isdecimal() and len(word) < 10 and int(word) < len(names):
         return int(word)
     hint, _, _ = nearest(word, names).partition(" Expected")
     raise ConfigError(
