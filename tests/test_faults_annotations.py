@@ -15,6 +15,7 @@ from ppcls_nextvit.data import DATASETS
 from ppcls_nextvit.data.agreement import NamesFile, check_data, compare_transforms
 from ppcls_nextvit.data.datasets.registry import ClassCounts
 from ppcls_nextvit.data.images import ImageError
+from ppcls_nextvit.data.rle import mask_tools, run_lengths
 from ppcls_nextvit.schema import ConfigError
 from support.faults import (
     COUNT,
@@ -189,7 +190,17 @@ def test_run_lengths_that_no_image_has(tmp_path, counts):
     start = time.process_time()
     with pytest.raises(ConfigError, match="annotation 1: segmentation: "):
         written_coco(tmp_path, coco_content([annotation]))
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 5, "no more is read than an image can have"
+
+
+def test_as_many_run_lengths_as_an_image_has_pixels():
+    """A run for each, and an empty one before the first."""
+    pytest.importorskip("pycocotools.mask", reason="needs the extra `det`")
+    tools = mask_tools()
+    found = run_lengths({"size": [8, 5], "counts": [0, *[1] * 40]}, 8, 5)
+    assert tools.decode(found).ravel(order="F").tolist() == [1, 0] * 20
+    packed = {"size": [8, 5], "counts": found["counts"].decode()}
+    assert run_lengths(packed, 8, 5) == found
 
 
 def test_sizes_beyond_any_image_are_refused_before_their_masks_are_drawn(tmp_path):

@@ -76,9 +76,12 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
             f"{width}"
         )
     counts = segmentation["counts"]
+    most = 2 * height * width + 2  # numbers: a run of each pixel, and an empty one before it
     # pycocotools trusts such a text, to the point of a crash
     if isinstance(counts, str):
-        counts = decompressed(counts.encode())
+        counts = decompressed(counts.encode(), most)
+    if len(counts) > most:
+        raise ValueError(f"{len(counts)} run lengths for {height * width} pixels")
     if not all(isinstance(count, int) for count in counts):
         raise ValueError("run lengths must be whole numbers")
     if sum(counts) != height * width or min(counts) < 0:
@@ -86,9 +89,11 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
     return tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
-def decompressed(text: bytes) -> List[int]:
+def decompressed(text: bytes, most: float = math.inf) -> List[int]:
     """The run lengths in COCO's compressed bytes: 5-bit digits from '0' on, lowest first; from the
-    fourth number on less the one two before. ValueError for other bytes."""
+    fourth number on less the one two before. ValueError for other bytes, and for more numbers than
+    `most`.
+    """
     counts: List[int] = []
     value = shift = 0
     for byte in text:
@@ -104,6 +109,8 @@ def decompressed(text: bytes) -> List[int]:
             value -= (digit & 16) << (shift - 4)
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value = shift = 0
+            if len(counts) > most:
+                raise ValueError(f"more than {most:g} run lengths")
     if shift or not counts:
         raise ValueError(f"{text[:20]!r}... ends in the middle of a number")
     return counts
