@@ -634,10 +634,22 @@ def test_probes_need_no_key_and_all_else_does(guarded):
             {"detail": "the header X-API-Key is missing or wrong"},
         )
     for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}):
-        status, body = guarded.request("POST", "/predict", photo, "image/jpeg", headers=headers)
-        assert status == 200 and json.loads(body)["predictions"]
+        assert json.loads(answer_of(guarded, photo, headers))["predictions"]
         status, body = guarded.request("GET", "/metrics", headers=headers)
         assert status == 200 and b'nextvit_requests_total{status="401"}' in body
+
+
+def answer_of(guarded, photo, headers):
+    """The answer to `photo`; again, for a minute, while the machine is too busy for the second that
+    --timeout gives, and says so.
+    """
+    end = time.monotonic() + 60
+    while True:
+        status, body = guarded.request("POST", "/predict", photo, "image/jpeg", headers=headers)
+        if status == 200:
+            return body
+        assert status in (503, 504) and time.monotonic() < end, (status, body)
+        time.sleep(0.2)
 
 
 def test_metrics_are_open_unless_closed():
@@ -681,9 +693,8 @@ def test_a_hung_worker_is_replaced_and_all_ends_with_the_first_process(guarded):
     assert (status, json.loads(body)) == (504, {"detail": "no answer within 1 s"})
     guarded.wait_for(lambda: guarded.get("/health")[0] == 503, 20)
     guarded.wait_for(lambda: guarded.get("/health")[0] == 200, 60)
-    assert guarded.children("spawn_main") != [worker]
-    status, _ = guarded.request("POST", "/predict", photo, "image/jpeg", headers=key)
-    assert status == 200
+    assert worker not in guarded.children("spawn_main")
+    assert json.loads(answer_of(guarded, photo, key))["predictions"]
     processes = guarded.children("")
     guarded.process.kill()
     assert_gone(processes)
@@ -788,7 +799,7 @@ def has_event_loop(pid):
 
 
 def assert_gone(processes):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while left := [pid for pid in processes if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < end, left
         time.sleep(0.1)
