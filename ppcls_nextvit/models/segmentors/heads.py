@@ -73,7 +73,8 @@ class Doubling(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, C, 2 * H, 2 * W]."""
-        return resize(x, paddle.shape(x)[2:] * 2)
+        size = paddle.shape(x)[2:]
+        return resize(x, size + size)  # times 2 would be computed in floats in ONNX
 
 
 class FPNHead(DecodeHead):
