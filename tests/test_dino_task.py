@@ -188,13 +188,14 @@ def test_an_image_with_too_few_tokens_is_named(run):
         pytest.param("onnx", (160, 224), marks=pytest.mark.chain),
         pytest.param("openvino", None, marks=pytest.mark.chain),
         pytest.param("openvino", (160, 224), marks=pytest.mark.chain),
+        pytest.param("coreml", (160, 224), marks=pytest.mark.chain),
     ],
 )
 def test_exported_files_find_the_same_objects(run, decided, tmp_path, to, size):
     """The best pairs of query and class are chosen by the file itself, at any size or one."""
     if to != "paddle":
-        for package in ("paddle2onnx", "onnxruntime", to):
-            pytest.importorskip(package, reason="the extras onnx, openvino")
+        for package in ("paddle2onnx", "onnxruntime", "coremltools" if to == "coreml" else to):
+            pytest.importorskip(package, reason="the extras onnx, openvino, coreml")
     folder, _ = run
     weights = f"Global.pretrained_model={decided}"
     config = dino_config(folder, weights, f"Global.save_inference_dir={tmp_path / to}")
@@ -283,12 +284,12 @@ def inputs_of(size, padded):
 
 def test_where_it_cannot_go(run):
     _, config = run
-    for to, reason in (
-        ("lite", r"Paddle \(3.3.1\) cannot write its square roots"),
-        ("coreml", "it samples its maps at places .* GridSample, TopK and GatherElements"),
-    ):
+    for to in ("lite", "lite-x86"):
+        reason = r"Paddle \(3.3.1\) cannot write its square roots"
         with pytest.raises(ConfigError, match=f"DINO does not go to {to}: {reason}"):
             check_request(config, ExportRequest(to))
+    with pytest.raises(ConfigError, match="DINO goes to coreml in fp32: half precision cannot"):
+        export(config, ExportRequest("coreml", "fp16"))
 
 
 def test_its_speed_is_measured(run):

@@ -110,9 +110,40 @@ def test_configurations_that_cannot_be_meant(tmp_path, overrides, message):
 
 def test_targets_that_it_does_not_go_to(tmp_path):
     config = configured(tmp_path)
-    for to in ("lite", "coreml"):
+    for to in ("lite", "lite-x86"):
         with pytest.raises(ConfigError, match=f"Mask2Former does not go to {to}: "):
             export(config, ExportRequest(to=to))
+
+
+def decided():
+    """A small model that looks at places between cells, and whose pixels are not all of one
+    class.
+    """
+    paddle.seed(0)
+    model = create_model("Mask2Former", num_classes=4, backbone=TINY, **Mask2Former.toy)
+    for layer in model.decode_head.sublayers():
+        if isinstance(layer, paddle.nn.Linear) and not float(layer.weight.abs().max()):
+            layer.weight.set_value(0.1 * paddle.randn(layer.weight.shape))
+    classes = model.decode_head.cls_embed.weight
+    classes.set_value(paddle.randn(classes.shape))
+    return model
+
+
+@pytest.mark.chain
+def test_a_core_ml_package_of_one_size(tmp_path):
+    """Of pictures, run by mil.py."""
+    for package in ("paddle2onnx", "coremltools"):
+        pytest.importorskip(package, reason="needs the extra `coreml`")
+    description = {"PreProcess": {"transform_ops": [{"Normalize": {}}]}}
+    options = {"size": (64, 96), "batch": 1}
+    where = tmp_path / "out"
+    exported = export_segmentor(
+        decided(), TARGETS["coreml"], where, description, (64, 96), **options
+    )
+    assert exported.report.difference["logits"] < 1e-4
+    assert exported.report.difference["labels"] < 1e-3
+    (shape,) = {tuple(shape) for shape in exported.report.shapes}
+    assert shape == (1, 3, 64, 96)
 
 
 @pytest.mark.chain
@@ -120,13 +151,7 @@ def test_targets_that_it_does_not_go_to(tmp_path):
 def test_exported_files_equal_the_model_at_any_size(tmp_path, to):
     for package in PACKAGES[to]:
         pytest.importorskip(package, reason=f"needs the extra `{to}`")
-    paddle.seed(0)
-    model = create_model("Mask2Former", num_classes=4, backbone=TINY, **Mask2Former.toy)
-    for layer in model.decode_head.sublayers():
-        if isinstance(layer, paddle.nn.Linear) and not float(layer.weight.abs().max()):
-            layer.weight.set_value(0.1 * paddle.randn(layer.weight.shape))
-    classes = model.decode_head.cls_embed.weight  # so that not all pixels are of one
-    classes.set_value(paddle.randn(classes.shape))
+    model = decided()
     exported = export_segmentor(model, TARGETS[to], tmp_path / "out", {}, image_size=(64, 96))
     report = exported.report
     assert len({tuple(shape) for shape in report.shapes}) == 3

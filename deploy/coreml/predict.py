@@ -31,8 +31,9 @@ except ModuleNotFoundError as error:
 
 PACKAGE = "inference.mlpackage"
 CLASSIFICATION, DETECTION, SEGMENTATION = TASKS
-# of a detector: of the image, and of regions that numpy chooses between
+# of a detector in parts: what looks at the regions that numpy chooses
 OF_REGIONS = ("inference.boxes.mlpackage", "inference.masks.mlpackage")
+INPUTS = ("image", "im_shape", "scale_factor")  # of a detector
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 
 
@@ -51,7 +52,7 @@ def read_package(folder: str | Path) -> dict:
     """
     description = parse_description(folder, tasks=TASKS)
     task = task_of(description)
-    more = OF_REGIONS if task == DETECTION else ()
+    more = OF_REGIONS if in_parts(description) else ()
     check_packages(Path(folder), description["Files"], (PACKAGE, *more))
     if task == DETECTION:
         return description
@@ -73,6 +74,11 @@ def read_package(folder: str | Path) -> dict:
         "PreProcess": {"transform_ops": steps},
         "Model": {**model, "input": source},
     }
+
+
+def in_parts(description: dict) -> bool:
+    """Whether the model is several packages, between which numpy chooses boxes."""
+    return "two_stage" in description.get("Model", {})
 
 
 def without_normalisation(description: dict) -> dict:
@@ -147,22 +153,35 @@ def segmentor_engine(folder: str | Path, description: dict, units: str) -> Engin
     def run(arrays: Any) -> list[np.ndarray]:
         pixels = arrays[name][0].transpose(1, 2, 0).astype(np.uint8)
         found = package.predict({name: Image.fromarray(pixels)})
-        return [np.asarray(found[output]) for output in exported["outputs"]]
+        return outputs_of(found, exported["outputs"])
 
     return Engine([name], run)
 
 
+def outputs_of(found: dict, names: Sequence[str]) -> list[np.ndarray]:
+    """Those of `names` that a package gave. ValueError where it gave others."""
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"Export.outputs: the package gives no {missing[0]!r}; export again")
+    return [np.asarray(found[name]) for name in names]
+
+
 def detector_engine(folder: str | Path, description: dict, units: str) -> Engine:
-    """The packages of a detector, joined: from the arrays that `Export.inputs` names to its objects
-    and their masks.
+    """The package of a detector, or its packages, joined: from the arrays that `Export.inputs`
+    names to what `Export.outputs` does.
     """
-    programs = [load_package(Path(folder) / name, units).predict for name in (PACKAGE, *OF_REGIONS)]
-    two_stage = TwoStage(description.get("Model", {}).get("two_stage"), *programs)
+    exported = description["Export"]
+    names = (PACKAGE, *OF_REGIONS) if in_parts(description) else (PACKAGE,)
+    programs = [load_package(Path(folder) / name, units).predict for name in names]
 
-    def run(arrays: Any) -> list[np.ndarray]:
-        return list(two_stage(arrays["image"], arrays["im_shape"], arrays["scale_factor"]))
+    def whole(arrays: Any) -> list[np.ndarray]:
+        found = programs[0]({name: arrays[name] for name in INPUTS})
+        return outputs_of(found, exported["outputs"])
 
-    return Engine(list(description["Export"]["inputs"]), run)
+    if not in_parts(description):
+        return Engine(INPUTS, whole)
+    two_stage = TwoStage(description["Model"]["two_stage"], *programs)
+    return Engine(INPUTS, lambda arrays: list(two_stage(*(arrays[name] for name in INPUTS))))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -66,7 +66,9 @@ def write(
             _write_part(layer, name, folder / package_of(name), precision, description)
             for name in layer.programs
         )
-    recipe = description.get("PreProcess", {}).get("transform_ops")
+    # a detector takes its picture's size, too, and pads pictures by what no pixel is
+    alone = len(signature.inputs) == 1
+    recipe = description.get("PreProcess", {}).get("transform_ops") if alone else None
     signature = _one_picture(signature) if recipe else signature
     _check_sizes(signature, bool(recipe))
     normalize = normalization(recipe) if recipe else None

@@ -125,10 +125,10 @@ def _gemm(mb, attributes, named, x, weight, bias):
 
 
 def _clip(mb, attributes, named, x, low, high=None):
-    """With a lower limit; the upper one may be there if it is the largest number."""
-    if high is not None and high < np.finfo(np.float32).max:
-        raise ExportError("there is no rule for Core ML of Clip with an upper limit")
-    return mb.maximum(x=x, y=low, **named)
+    """With a lower limit, and an upper one unless that is the largest number."""
+    if high is None or high >= np.finfo(np.float32).max:
+        return mb.maximum(x=x, y=low, **named)
+    return mb.minimum(x=mb.maximum(x=x, y=low), y=high, **named)
 
 
 def _batch_norm(mb, attributes, named, x, gain, shift, mean, variance):
@@ -144,7 +144,8 @@ LINEAR, NEAREST = (b"linear", b"half_pixel"), (b"nearest", b"asymmetric")
 
 
 def _resize(mb, attributes, named, x, _roi, _scales, sizes):
-    """A map [B, C, H, W] to a known size."""
+    """A map [B, C, H, W] to a known size, or one that follows from known ones."""
+    sizes = getattr(sizes, "val", sizes)
     mode = attributes["mode"], attributes.get("coordinate_transformation_mode", b"half_pixel")
     floor = attributes.get("nearest_mode", b"floor") == b"floor"
     if not isinstance(sizes, np.ndarray) or mode not in (LINEAR, NEAREST) or not floor:
@@ -181,6 +182,95 @@ def _cast(mb, attributes, named, x):
     return mb.cast(x=x, dtype=CASTS[attributes["to"]], **named)
 
 
+def _cum_sum(mb, attributes, named, x, axis):
+    if attributes.get("exclusive", 0) or attributes.get("reverse", 0):
+        raise ExportError("there is no rule for Core ML of CumSum but forward, itself included")
+    return mb.cumsum(x=x, axis=int(axis), **named)
+
+
+def _expand(mb, attributes, named, x, shape):
+    """To a shape that is known, or follows from known ones."""
+    shape = getattr(shape, "val", shape)
+    if not isinstance(shape, np.ndarray):
+        raise ExportError("there is no rule for Core ML of Expand to a size that is not known")
+    if len(shape) > len(x.shape):
+        x = mb.expand_dims(x=x, axes=list(range(len(shape) - len(x.shape))))
+    reps = [int(size) if old == 1 else 1 for size, old in zip(shape, x.shape)]
+    return mb.tile(x=x, reps=reps, **named)
+
+
+def _grid_sample(mb, attributes, named, x, grid):
+    mode, padding = attributes.get("mode", b"bilinear"), attributes.get("padding_mode", b"zeros")
+    if (mode, padding) != (b"bilinear", b"zeros"):
+        raise ExportError(
+            f"there is no rule for Core ML of GridSample with mode {mode!r} and padding {padding!r}"
+        )
+    return mb.resample(
+        x=x,
+        coordinates=grid,
+        sampling_mode="bilinear",
+        padding_mode="constant",
+        padding_value=0.0,
+        coordinates_mode="normalized_minus_one_to_one",
+        align_corners=bool(attributes.get("align_corners", 0)),
+        **named,
+    )
+
+
+def _top_k(mb, attributes, named, x, count):
+    if not attributes.get("largest", 1):
+        raise ExportError("there is no rule for Core ML of TopK of the smallest")
+    axis = attributes.get("axis", -1)
+    return mb.topk(x=x, k=int(np.reshape(count, ())), axis=axis, ascending=False)
+
+
+def _mod(mb, attributes, named, x, y):
+    if attributes.get("fmod", 0):
+        raise ExportError("there is no rule for Core ML of Mod with fmod")
+    return mb.mod(x=x, y=y, **named)
+
+
+def _extreme(operator):
+    def rule(mb, attributes, named, x):
+        keep = bool(attributes.get("keepdims", 1))
+        return getattr(mb, operator)(x=x, axes=attributes["axes"], keep_dims=keep, **named)
+
+    return rule
+
+
+def _of_two(operator):
+    """The rule of an operator that MIL calls so, of x and y."""
+
+    def rule(mb, attributes, named, x, y):
+        return getattr(mb, operator)(x=x, y=y, **named)
+
+    return rule
+
+
+def _of_one(operator):
+    """The rule of an operator that MIL calls so, of x."""
+
+    def rule(mb, attributes, named, x):
+        return getattr(mb, operator)(x=x, **named)
+
+    return rule
+
+
+def _sum(mb, attributes, named, first, *others):
+    for index, value in enumerate(others):
+        first = mb.add(x=first, y=value, **(named if index == len(others) - 1 else {}))
+    return first
+
+
+def _axes(operator):
+    """The rule of Squeeze or Unsqueeze, of known axes."""
+
+    def rule(mb, attributes, named, x, axes):
+        return getattr(mb, operator)(x=x, axes=[int(axis) for axis in axes], **named)
+
+    return rule
+
+
 def _reduce_sum(mb, attributes, named, x, axes):
     keep = bool(attributes.get("keepdims", 1))
     return mb.reduce_sum(x=x, axes=[int(axis) for axis in axes], keep_dims=keep, **named)
@@ -192,7 +282,8 @@ def _reduce_mean(mb, attributes, named, x):
 
 
 RULES: Dict[str, Callable[..., Any]] = {
-    "Add": lambda mb, attributes, named, x, y: mb.add(x=x, y=y, **named),
+    "Add": _of_two("add"),
+    "And": _of_two("logical_and"),
     "ArgMax": _arg_max,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
@@ -203,24 +294,42 @@ RULES: Dict[str, Callable[..., Any]] = {
     ),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Div": lambda mb, attributes, named, x, y: mb.real_div(x=x, y=y, **named),
-    "Erf": lambda mb, attributes, named, x: mb.erf(x=x, **named),
+    "CumSum": _cum_sum,
+    "Div": _of_two("real_div"),
+    "Erf": _of_one("erf"),
+    "Expand": _expand,
+    "Floor": _of_one("floor"),
+    "GatherElements": lambda mb, attributes, named, x, indices: mb.gather_along_axis(
+        x=x, indices=indices, axis=attributes.get("axis", 0), **named
+    ),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda mb, attributes, named, x: mb.reduce_mean(
         x=x, axes=[2, 3], keep_dims=True, **named
     ),
+    "Greater": _of_two("greater"),
+    "GridSample": _grid_sample,
     "LayerNormalization": _layer_norm,
-    "MatMul": lambda mb, attributes, named, x, y: mb.matmul(x=x, y=y, **named),
+    "Less": _of_two("less"),
+    # without an epsilon
+    "Log": lambda mb, attributes, named, x: mb.log(x=x, epsilon=0.0, **named),
+    "MatMul": _of_two("matmul"),
     "MaxPool": _max_pool,
-    "Mul": lambda mb, attributes, named, x, y: mb.mul(x=x, y=y, **named),
+    "Min": _of_two("minimum"),
+    "Mod": _mod,
+    "Mul": _of_two("mul"),
+    "Not": _of_one("logical_not"),
     # mb.inverse adds an epsilon
     "Reciprocal": lambda mb, attributes, named, x: mb.real_div(x=np.float32(1), y=x, **named),
+    "ReduceMax": _extreme("reduce_max"),
     "ReduceMean": _reduce_mean,
+    "ReduceMin": _extreme("reduce_min"),
     "ReduceSum": _reduce_sum,
-    "Relu": lambda mb, attributes, named, x: mb.relu(x=x, **named),
+    "Relu": _of_one("relu"),
     "Reshape": _reshape,
     "Resize": _resize,
-    "Shape": lambda mb, attributes, named, x: mb.shape(x=x, **named),
+    "Shape": _of_one("shape"),
+    "Sigmoid": _of_one("sigmoid"),
+    "Sin": _of_one("sin"),
     "Slice": _slice,
     "Softmax": lambda mb, attributes, named, x: mb.softmax(
         x=x, axis=attributes.get("axis", -1), **named
@@ -228,11 +337,19 @@ RULES: Dict[str, Callable[..., Any]] = {
     "Split": lambda mb, attributes, named, x, sizes: mb.split(
         x=x, split_sizes=sizes.astype(np.int32), axis=attributes["axis"]
     ),
-    "Sqrt": lambda mb, attributes, named, x: mb.sqrt(x=x, **named),
+    "Sqrt": _of_one("sqrt"),
+    "Squeeze": _axes("squeeze"),
+    "Sub": _of_two("sub"),
+    "Sum": _sum,
     "Tile": lambda mb, attributes, named, x, reps: mb.tile(
         x=x, reps=reps.astype(np.int32), **named
     ),
+    "TopK": _top_k,
     "Transpose": lambda mb, attributes, named, x: mb.transpose(
         x=x, perm=attributes["perm"], **named
+    ),
+    "Unsqueeze": _axes("expand_dims"),
+    "Where": lambda mb, attributes, named, condition, x, y: mb.select(
+        cond=condition, a=x, b=y, **named
     ),
 }

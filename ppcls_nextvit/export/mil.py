@@ -297,6 +297,11 @@ def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return exponents / exponents.sum(axis=int(axis), keepdims=True)
 
 
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-_float(x)))
+
+
 def _reshape(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return x.reshape([int(size) for size in shape])
 
@@ -388,6 +393,76 @@ def _reduce_sum(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
     return _float(x).sum(axis=tuple(axes), keepdims=bool(keep_dims))
 
 
+def _reduce_max(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
+    return x.max(axis=tuple(axes), keepdims=bool(keep_dims))
+
+
+def _reduce_min(x: np.ndarray, axes: np.ndarray, keep_dims: bool) -> np.ndarray:
+    return x.min(axis=tuple(axes), keepdims=bool(keep_dims))
+
+
+def _log(x: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # of what `select` leaves out
+        return np.log(_float(x) + _float(epsilon))
+
+
+def _cumsum(x: np.ndarray, axis: int, exclusive: bool = False, reverse: bool = False) -> np.ndarray:
+    _only(not (exclusive or reverse), "cumsum", "sums forward, which include the last")
+    return np.cumsum(_float(x), int(axis))
+
+
+def _topk(
+    x: np.ndarray, k: int, axis: int, ascending: bool, **rest: Any
+) -> Tuple[np.ndarray, np.ndarray]:
+    """The k largest along an axis and their places, largest first; of equal ones the first."""
+    plain = not ascending and rest.get("sort", True) and rest.get("return_indices", True)
+    _only(plain, "topk", "the largest, sorted, with their places")
+    order = np.argsort(-x, int(axis), kind="stable")
+    places = np.take(order, np.arange(int(k)), int(axis))
+    return np.take_along_axis(x, places, int(axis)), places
+
+
+def _gather_along_axis(x: np.ndarray, indices: np.ndarray, axis: int, **rest: Any) -> np.ndarray:
+    _only(not any(np.any(value) for value in rest.values()), "gather_along_axis", "no checks")
+    return np.take_along_axis(x, indices, int(axis))
+
+
+def _resample(
+    x: np.ndarray,
+    coordinates: np.ndarray,
+    sampling_mode: str,
+    padding_mode: str,
+    padding_value: np.ndarray,
+    coordinates_mode: str,
+    align_corners: bool,
+) -> np.ndarray:
+    """x: [B, C, H, W], coordinates: [B, h, w, 2], (x, y), -1 and 1 at the map's outer edges -> [B,
+    C, h, w], bilinear, 0 outside.
+    """
+    told = (
+        sampling_mode,
+        padding_mode,
+        float(padding_value),
+        coordinates_mode,
+        bool(align_corners),
+    )
+    known = ("bilinear", "constant", 0.0, "normalized_minus_one_to_one", False)
+    _only(told == known, "resample", "bilinear samples, 0 outside, and -1 and 1 at the edges")
+    height, width = x.shape[2:]
+    places = (_float(coordinates) + 1) * np.array([width, height], np.float32) / 2 - np.float32(0.5)
+    low = np.floor(places)
+    share, low = places - low, np.clip(low, -2, max(height, width)).astype(np.int64)
+    image, out = np.arange(len(x))[:, None, None], np.float32(0)
+    for j in (0, 1):
+        for i in (0, 1):
+            column, row = low[..., 0] + i, low[..., 1] + j
+            weight = np.abs(1 - i - share[..., 0]) * np.abs(1 - j - share[..., 1])
+            inside = (0 <= column) & (column < width) & (0 <= row) & (row < height)
+            seen = _float(x)[image, :, row.clip(0, height - 1), column.clip(0, width - 1)]
+            out = out + seen * (weight * inside)[..., None]
+    return np.moveaxis(out, -1, 1)
+
+
 def _classify(probabilities: np.ndarray, classes: List[str]) -> Tuple[str, Dict[str, float]]:
     scores = probabilities.reshape(-1)
     as_many = f"as many scores as classes, {len(classes)}; got {len(scores)}"
@@ -409,28 +484,48 @@ OPERATORS: Dict[str, Callable[..., Any]] = {
     "concat": lambda values, axis, interleave=False: np.concatenate(values, axis=int(axis)),
     "conv": _conv,
     "conv_transpose": _conv_transpose,
+    "cumsum": _cumsum,
     "erf": _erf,
+    "expand_dims": lambda x, axes: np.expand_dims(x, tuple(axes)),
+    "floor": lambda x: np.floor(x),
     "gather": _gather,
+    "gather_along_axis": _gather_along_axis,
     "gelu": _gelu,
+    "greater": lambda x, y: x > y,
     "layer_norm": _layer_norm,
+    "less": lambda x, y: x < y,
     "linear": _linear,
+    "log": _log,
+    "logical_and": lambda x, y: x & y,
+    "logical_not": lambda x: ~x,
     "matmul": _matmul,
     "max_pool": _max_pool,
     "maximum": lambda x, y: np.maximum(x, y),
+    "minimum": lambda x, y: np.minimum(x, y),
+    "mod": lambda x, y: np.mod(x, y),
     "mul": lambda x, y: _float(x) * _float(y),
     "real_div": lambda x, y: _float(x) / _float(y),
     "reduce_argmax": _reduce_argmax,
+    "reduce_max": _reduce_max,
     "reduce_mean": _reduce_mean,
+    "reduce_min": _reduce_min,
     "reduce_sum": _reduce_sum,
     "relu": lambda x: np.maximum(x, 0),
+    "resample": _resample,
     "reshape": _reshape,
     "resize_bilinear": _resize_bilinear,
     "shape": lambda x: np.array(x.shape, np.int32),
     "rsqrt": lambda x, epsilon=0: 1 / np.sqrt(_float(x) + _float(epsilon)),
+    "select": lambda cond, a, b: np.where(cond, a, b),
+    "sigmoid": _sigmoid,
+    "sin": lambda x: np.sin(_float(x)),
     "slice_by_index": _slice_by_index,
     "softmax": _softmax,
     "split": _split,
+    "squeeze": lambda x, axes: np.squeeze(x, tuple(axes)),
+    "sub": lambda x, y: _float(x) - _float(y),
     "sqrt": lambda x: np.sqrt(_float(x)),
     "tile": lambda x, reps: np.tile(x, reps),
+    "topk": _topk,
     "transpose": lambda x, perm: x.transpose(perm),
 }

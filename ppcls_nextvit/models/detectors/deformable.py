@@ -47,18 +47,29 @@ def multi_scale_deformable_attention(
     value: [B, S, heads, D]; locations: [B, Q, heads, levels, points, 2], (x, y); weights: [B, Q,
     heads, levels, points] -> [B, Q, heads * D], in the locations' type.
     """
+    levels = range(len(shapes))
+    places, shares = ([x[:, :, :, level] for level in levels] for x in (locations, weights))
+    return _sampled(value, shapes, places, shares)
+
+
+def _sampled(
+    value: Tensor, shapes: Shapes, locations: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    """The same, of each level's locations [B, Q, heads, points, 2] and weights [B, Q, heads,
+    points].
+    """
     _, _, heads, channels = value.shape
-    queries = locations.shape[1]
-    queries = queries if queries >= 0 else paddle.shape(locations)[1]
-    value = value.astype(locations.dtype)
-    grids, start, parts = 2 * locations - 1, 0, []
-    for level, (height, width) in enumerate(shapes):
+    queries = locations[0].shape[1]
+    queries = queries if queries >= 0 else paddle.shape(locations[0])[1]
+    value = value.astype(locations[0].dtype)
+    start, parts = 0, []
+    for (height, width), places, shares in zip(shapes, locations, weights):
         tokens = value[:, start : start + height * width]
         start = start + height * width
         maps = tokens.transpose([0, 2, 3, 1]).reshape([-1, channels, height, width])
-        grid = grids[:, :, :, level].transpose([0, 2, 1, 3, 4]).flatten(0, 1)
+        grid = (2 * places - 1).transpose([0, 2, 1, 3, 4]).flatten(0, 1)
         samples = F.grid_sample(maps, grid, align_corners=False)  # [B * heads, D, Q, points]
-        shares = weights[:, :, :, level].transpose([0, 2, 1, 3]).flatten(0, 1).unsqueeze(1)
+        shares = shares.transpose([0, 2, 1, 3]).flatten(0, 1).unsqueeze(1)
         parts.append((samples * shares.astype(samples.dtype)).sum(axis=-1))
     return paddle.add_n(parts).reshape([-1, heads * channels, queries]).transpose([0, 2, 1])
 
@@ -121,11 +132,31 @@ class MultiScaleDeformableAttention(nn.Layer):
         value = value.reshape([0, 0, self.heads, value.shape[-1] // self.heads])
         kinds = [0, 0, self.heads, self.levels * self.points]
         weights = F.softmax(self.attention_weights(query).reshape(kinds), axis=-1)
-        weights = weights.reshape([*kinds[:3], self.levels, self.points])
         offsets = self.sampling_offsets(query).astype(references.dtype)
+        if not paddle.in_dynamic_mode():
+            return self.output_proj(self._recorded(value, shapes, references, offsets, weights))
+        weights = weights.reshape([*kinds[:3], self.levels, self.points])
         offsets = offsets.reshape([*kinds[:3], self.levels, self.points, 2])
         locations = self._locations(references, offsets, shapes)
         return self.output_proj(self.sampled(value, shapes, locations, weights))
+
+    def _recorded(self, value, shapes, references, offsets, weights):
+        """`sampled` level by level: Core ML has no tensor of six axes. offsets: [B, Q, heads *
+        levels * points * 2], weights: [B, Q, heads, levels * points].
+        """
+        of_all = offsets.reshape([0, 0, self.heads, self.levels * self.points, 2])
+        cells, locations, shares = _widths_and_heights(shapes), [], []
+        for level in range(self.levels):
+            own = slice(level * self.points, (level + 1) * self.points)
+            offsets = of_all[:, :, :, own]
+            reference = references[:, :, level].unsqueeze([2, 3])  # [B, Q, 1, 1, 2 or 4]
+            if reference.shape[-1] == 2:
+                locations.append(reference + offsets / cells[level].astype(offsets.dtype))
+            else:
+                sides = reference[..., 2:]
+                locations.append(reference[..., :2] + offsets / self.points * sides * 0.5)
+            shares.append(weights[..., own])
+        return _sampled(value, shapes, locations, shares)
 
     def sampled(self, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
         """See multi_scale_deformable_attention; by the compiled operator where it can be."""

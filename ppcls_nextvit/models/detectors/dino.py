@@ -76,12 +76,8 @@ class DINO(Detector):
     }
     # targets that it does not go to
     refused = {
-        "coreml": "it samples its maps at places that it finds on the way, by GridSample, TopK and "
-        "GatherElements, for which there are no rules",
-        **dict.fromkeys(
-            ("lite", "lite-x86"),
-            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads",
-        ),
+        to: "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads"
+        for to in ("lite", "lite-x86")
     }
     # those of its methods that are no network, for who measures them apart
     postprocessing = ("bbox_head.found", "instances")

@@ -40,12 +40,8 @@ class Mask2Former(HoldsBackbone):
     discontinuous = True
     # targets that it does not go to
     refused = {
-        "coreml": "it samples its maps at places that it finds on the way, by GridSample, for "
-        "which there is no rule",
-        **dict.fromkeys(
-            ("lite", "lite-x86"),
-            "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads",
-        ),
+        to: "Paddle (3.3.1) cannot write its square roots as a .pdmodel, which Paddle Lite reads"
+        for to in ("lite", "lite-x86")
     }
     # the arguments of a small one, for tests
     toy = {

@@ -37,7 +37,7 @@ INPUTS, OUTPUTS = ("image", "im_shape", "scale_factor"), ("objects", "masks")
 PHOTOS = 4
 # up to where int8 and the files of fp16 go: suppression and what leads to it stay in float32
 TRUNK, UP_TO_TRUNK = "model.neck", ("int8", "fp16")
-# whose programs cannot choose boxes, so that a program in Python does it between them
+# whose programs cannot choose boxes by suppression: numpy does it between those of `parts`
 IN_PARTS = ("coreml",)
 # by which an image is moved, as a share of its scale, and how often
 ROUNDING, MOVES = 2e-6, 2
@@ -84,10 +84,10 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     """
     check_request(config, request)
     family = variant_of(config.Arch.name).family
-    if request.to in IN_PARTS and not getattr(family, "parts", None):
+    if request.to in IN_PARTS and request.precision == "fp16" and not hasattr(family, "parts"):
         raise ConfigError(
-            f"{config.path}: {config.Arch.name} does not go to {request.to}: its programs cannot "
-            f"choose boxes, and the model has no `parts` that leave that to another"
+            f"{config.path}: {config.Arch.name} goes to {request.to} in fp32: half precision "
+            f"cannot hold the places that it finds in one program"
         )
     if request.batch not in (None, 1):
         raise ValueError(
@@ -148,10 +148,10 @@ def _recorded(
     description: Dict[str, Any],
     size: Optional[Sequence[int]],
 ) -> Union[nn.Layer, Parts]:
-    """What is written of `reference`. Where programs cannot choose boxes, Parts, of which
-    `description` tells then.
+    """What is written of `reference`. Of a model that has parts, for programs that cannot choose
+    boxes, Parts, of which `description` tells then.
     """
-    if request.to not in IN_PARTS:
+    if request.to not in IN_PARTS or not hasattr(reference.model, "parts"):
         recorded = export_form(reference)
         return WithTrunk(recorded, TRUNK) if request.precision in UP_TO_TRUNK else recorded
     programs, settings = reference.model.parts(tuple(size or ()))
