@@ -382,7 +382,7 @@ def _export(target="paddle", files=None):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_detector(tmp_path):
     pytest.importorskip("pycocotools", reason="the extra det")
     path, weights = quickstart(
@@ -420,7 +420,7 @@ def test_a_detector(tmp_path):
     same_figures(nv.evaluate(tmp_path / "model", data=path), model.evaluate())
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_segmentor(tmp_path):
     pytest.importorskip("cv2", reason="the extra cv2")
     path, weights = quickstart(tmp_path, "nuclei_semfpn", fpn_channels=32, channels=16)

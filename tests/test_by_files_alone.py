@@ -26,7 +26,7 @@ from ppcls_nextvit.data.transforms.joint import JointPipeline  # noqa: E402
 from ppcls_nextvit.tasks.detection.predict import model_inputs  # noqa: E402
 from ppcls_nextvit.weights import read_file  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.chain
 STEPS = 2
 SHORT = f"-o Global.epochs=1 -o Global.iter_per_epoch={STEPS}"
 CLASSIFIER = "-c my_parts/plain_conv.yaml"

@@ -562,6 +562,7 @@ def test_bf16_export(tmp_path, exported):
     )
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "network", ["NextViT_small", pytest.param("TransNeXt_micro", marks=pytest.mark.chain)]
 )

@@ -110,7 +110,7 @@ def convert(*arguments, **environment):
     return cpp_programs.run(LITE / "convert.sh", *arguments, env={**os.environ, **environment})
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "target, megabytes",
     [("arm", 57.6), ("arm-fp16", 57.6), ("arm-int8", 14.7), ("opencl", 57.6), ("x86", 57.6)],
@@ -193,7 +193,7 @@ def test_x86_logits_are_paddle_s(opt, tmp_path, size, batch):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_x86_logits_of_nextvit_small(opt, tmp_path):
     """The published architecture, all seeded, at 224 x 224."""
     result = export_classifier(
@@ -347,7 +347,7 @@ def model(opt, exported, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_phone_s_program_predicts_what_python_does(program, exported, model, tmp_path):
     expected = python_predictions(exported, PHOTOS, tmp_path, "--topk", "5")
     for options in ([], ["--batch-size", "1"], ["--threads", "2", "--batch-size=3"]):

@@ -183,6 +183,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert got[name] == expected[name]
 
 
+@pytest.mark.chain
 def test_two_processes_evaluate_as_one(run, tmp_path):
     _, config = run
     one = evaluate(config)
@@ -406,6 +407,7 @@ def test_the_number_of_classes_must_be_the_sets(tmp_path):
         DetectionTask(config_of(tmp_path, "Arch.class_num=2"), Processes())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("to", ["paddle", "onnx"])
 def test_exported_files_find_the_same_objects(run, tmp_path, to):
     if to == "onnx":

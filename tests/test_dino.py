@@ -140,7 +140,7 @@ def test_forward_in_single_precision(levels, monkeypatch):
     assert len(left) <= 2, left
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_one_training_step_in_double_precision(monkeypatch):
     arrays = golden(TRAINING)
     paddle.set_default_dtype("float64")

@@ -179,6 +179,7 @@ def test_an_image_with_too_few_tokens_is_named(run):
         model_inputs(image, transforms_of(config), "small.png", model.min_size)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "to, size",
     [

@@ -89,7 +89,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_the_saved_best_model_is_the_one_that_was_measured(tmp_path):
     """Without synchronised BatchNorm each process has statistics of its own; evaluation uses those
     that are saved, for EMA weights too.
@@ -155,7 +155,7 @@ def workers_of(path):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_processes_stop_within_seconds_whatever_they_log(tmp_path, number):
     """Told by their launcher, or as it is gone; each epoch is a minute long and logs its end

@@ -259,7 +259,7 @@ def test_window_pool_variant(tmp_path, name):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "variant, operators",
     [

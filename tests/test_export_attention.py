@@ -39,7 +39,7 @@ def attended(model, x, point):
     return last.weights.mean(0)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "name, target",
     [

@@ -216,6 +216,7 @@ def test_feature_maps_of_blue_first_pictures(tmp_path):
     assert described.input[0].type.imageType.colorSpace == described.input[0].type.imageType.BGR
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "variant",
     [

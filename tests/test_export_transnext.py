@@ -155,7 +155,7 @@ def int8_pair(folder, name):
     return folders
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "name, most", [("onnx", 0.12), pytest.param("openvino", 0.6, marks=pytest.mark.chain)]
 )
@@ -235,7 +235,7 @@ def results_of(program, folder, *arguments):
     return json.loads((folder / "results.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("name", ["paddle", "onnx"])
 def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):
     named = written_by_the_tool(tmp_path, name)
@@ -250,7 +250,7 @@ def test_the_deployed_program_predicts_as_infer_does(tmp_path, name):
         assert np.allclose(one["scores"], other["scores"], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_the_service_predicts_as_infer_does(tmp_path):
     from test_serving import Service  # which skips where the extra `serving` is missing
 

@@ -96,7 +96,7 @@ def test_forward():
     assert (best == arrays["argmax_sample"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_one_training_step_in_double_precision():
     """In single precision a few of the points at which maps are sampled lie on the other side of a
     cell's centre, where gradients jump.

@@ -212,7 +212,7 @@ def truths(folder):
     return np.array([[int(v) for v in line.split("\t")[1].split(",")] for line in lines])
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_garments_are_learnt_above_chance(run):
     path, folder = run
     evaluated = evaluate(load_config(path, [f"Global.pretrained_model={folder / 'best_model'}"]))

@@ -256,7 +256,7 @@ def command(*words, **options):
     return main([*map(str, words), *overrides])
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_from_a_folder_to_predictions_and_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     photos(Path("photos"), red=6, a_blue=6)
@@ -311,7 +311,7 @@ def test_from_a_folder_to_predictions_and_on(tmp_path, monkeypatch, capsys):
     assert notes.read_text() == "mine" and not notes.with_name("epoch_9.pdparams").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_run_ends_early_and_one_goes_on_without_a_path(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = write_config(tmp_path, train=8, test=8, Global={"epochs": 6, "patience": 2})

@@ -69,7 +69,7 @@ def pair(config, tmp_path_factory):
     return make
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("target", EXTRAS)
 def test_int8_is_close_and_small(pair, config, target):
     pair, folders = pair(target)

@@ -394,6 +394,7 @@ def test_raw_weights_win_a_tie_with_the_averaged_ones(tmp_path, monkeypatch):
     assert (states["best_weights"], states["weights"]) == ("raw", "raw")
 
 
+@pytest.mark.chain
 @pytest.mark.slow  # whole runs
 def test_a_run_that_is_started_twice_sets_the_first_aside(tmp_path, monkeypatch):
     """The path that was given is the newest run's; the earlier ones stay whole, in folders of their
@@ -441,6 +442,7 @@ def test_a_run_may_take_the_place_of_an_earlier_one(tmp_path, monkeypatch):
     assert len(read_figures(config.output_dir)) == 3
 
 
+@pytest.mark.chain
 @pytest.mark.slow  # whole runs
 def test_a_better_best_model_stays_when_an_epoch_before_it_is_resumed(tmp_path, monkeypatch):
     given = "Global.eval_during_train=True", "Global.epochs=2"

@@ -333,6 +333,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
         np.testing.assert_allclose(weights[1][key], value, atol=2e-5, rtol=2e-3, err_msg=key)
 
 
+@pytest.mark.chain
 def test_two_processes_evaluate_every_image_once(trained, tmp_path):
     config, where = trained
     command = [

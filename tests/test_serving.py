@@ -553,6 +553,7 @@ def test_pipelined_requests_are_answered_in_their_order(service):
     assert [answer() for _ in range(3)] == [200, 415, 200]
 
 
+@pytest.mark.chain
 @pytest.mark.faults
 def test_a_storm_of_bad_requests_costs_no_good_one(service):
     """Noise, damaged images, damaged forms and clients that hang up, for ten seconds, and until
@@ -684,6 +685,7 @@ def test_connections_without_a_request_are_closed(guarded):
         assert connection.recv(1) == b""
 
 
+@pytest.mark.chain
 def test_a_hung_worker_is_replaced_and_all_ends_with_the_first_process(guarded):
     """Hung: five times the --timeout without an answer."""
     (worker,) = guarded.children("spawn_main")
@@ -763,6 +765,7 @@ def test_a_picture_s_fault_is_its_own_answer_s(capfd):
     assert capfd.readouterr().err.count("Traceback") == 3, "for whoever mends it"
 
 
+@pytest.mark.chain
 def test_a_killed_worker_is_replaced_and_a_killed_http_process_ends_all(copy, exported):
     service = Service(copy, exported, "--batch-ms", 800, "--timeout", 6)
     (worker,) = service.children("spawn_main")

@@ -296,7 +296,7 @@ def test_ema_follows_its_formula_and_gives_the_weights_back():
     assert {"weight", "bias", "_mean", "_variance"} == set(ema.state())
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_to_static_trains_to_the_same_weights(tmp_path):
     ends = []
     for flag in ("False", "True"):
@@ -440,7 +440,7 @@ def test_low_precision_weights_are_averaged_in_float32_and_saved_as_float32():
     assert {value.dtype for value in float32_state(layer).values()} == {np.dtype("float32")}
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_the_official_recipe_takes_a_step_on_real_images(tmp_path):
     """configs/NextViT_small_224.yaml as it is, but for the data, the batch size and the length."""
     write_config(tmp_path, train=4, test=2)

@@ -483,7 +483,7 @@ def test_the_size_of_a_map_in_a_program_for_any():
     assert [int(n) for n in found] == [4, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_fixed_pool_makes_the_cost_linear():
     """The reference's 55.8 G and 48.9 G at 640 leave norms and pools out, 0.18 G."""
     whole = create_model("TransNeXt_tiny").eval()

@@ -55,7 +55,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     assert not any("table" in key or "index" in key for key in raw)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_the_static_graph_trains_to_the_same_weights(tmp_path):
     sections = {"Arch": {**SHALLOW, "drop_path_rate": 0.0}, "train": 16}
     still = ("Global.epochs=1", "Global.eval_during_train=False")

@@ -347,7 +347,7 @@ def use(page, photos, bad):
     return driven(page, "drive.mjs", photos=photos, bad=bad, downloads=str(page[1]))
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @NETWORKS
 def test_the_page_in_a_browser(page, exported, expected, tmp_path):
     bad = [

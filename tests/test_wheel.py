@@ -130,6 +130,7 @@ def test_it_is_the_wheel_that_is_imported_and_nothing_beside_it(run, environment
     assert Path(where).is_relative_to(environment) and others == "[]"
 
 
+@pytest.mark.chain
 def test_train_evaluate_export_predict(run):
     dataset = {
         "name": "ImageFolder",

@@ -124,7 +124,7 @@ def test_it_trains_without_a_figure_of_memory(trained):
     assert not (output / "run.lock").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_it_resumes_evaluates_exports_and_predicts(trained, tmp_path):
     config, output = trained
     pictures = clothes(tmp_path / "clothes", 3)
