@@ -388,7 +388,7 @@ def graph_of(operator, **attributes):
 @pytest.mark.parametrize(
     "operator, attributes, message",
     [
-        ("Acos", {}, "no rule for Core ML of the operators Acos; there are for Add, ArgMax, "),
+        ("Acos", {}, "no rule for Core ML of the operators Acos; there are for Add, And, ArgMax, "),
         (
             "AveragePool",
             {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"},
