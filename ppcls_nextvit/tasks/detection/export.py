@@ -78,9 +78,10 @@ def export(config: Config, request: ExportRequest, images: Sequence[np.ndarray] 
     """The detector of `config` with its weights, written into Global.save_inference_dir.
 
     request.batch: 1 or None; the program takes one image. request.size: of the padded image,
-    multiples of 32, or None for any, or where a target takes one alone for Global.image_shape's. request.photos: on which the files are compared with the
-    model; by default the first of Infer.infer_imgs. images: to calibrate int8 with. ConfigError,
-    ValueError, ExportError, ImageError, ImportError (a missing extra): nothing was written.
+    multiples of 32; None for any or, where a target takes one alone, for Global.image_shape's.
+    request.photos: on which the files are compared with the model; by default the first of
+    Infer.infer_imgs. images: to calibrate int8 with. ConfigError, ValueError, ExportError,
+    ImageError, ImportError (a missing extra): nothing was written.
     """
     check_request(config, request)
     family = variant_of(config.Arch.name).family
