@@ -220,7 +220,12 @@ def cpp(variant):
         "cpp_infer_params",
         {
             "model_name": variant.model,
+            "cpp_infer_type": {"detection": "det", "segmentation": "seg"}.get(
+                variant.family, "cls"
+            ),
             "cls_inference_model_dir": f"./test_tipc/models/{variant.model}",
+            "image_dir": variant.images,
+            "batch_size": variant.batches,
         },
     )
 
@@ -228,7 +233,12 @@ def cpp(variant):
 def serving(variant):
     return section(
         "serving_params",
-        {"model_name": variant.model, "inference_model_dir": f"./test_tipc/models/{variant.model}"},
+        {
+            "model_name": variant.model,
+            "inference_model_dir": f"./test_tipc/models/{variant.model}",
+            "--batch-size": variant.batches,
+            "--images": variant.images,
+        },
     )
 
 
@@ -269,7 +279,7 @@ FILES = {
     "{model}_lite_arm_cpu_cpp.txt": lite,
 }
 NO_INT8 = ("TransNeXt",)  # families that have none in Paddle, and say so
-OF_DENSE = (train, paddle2onnx)
+OF_DENSE = (train, cpp, serving, paddle2onnx)
 
 
 def chains(family: str) -> list:

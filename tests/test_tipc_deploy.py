@@ -469,9 +469,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/health" else 404, "ok")
     def do_POST(self):
         size = len(self.rfile.read(int(self.headers["Content-Length"])))
-        topk = int(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["topk"][0])
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        topk = int(query.get("topk", ["5"])[0])
         best = [{"class_id": size + i, "label": f"c{i}", "score": 0.5 - i / 10} for i in range(topk)]
-        self.answer(500 if kind == "error" else 200, json.dumps({"predictions": best, "batch_size": 1}))
+        told = {"predictions": best, "batch_size": 1}
+        if kind in ("objects", "classes"):
+            told = {"height": 2, "width": 3, kind: [{"class_id": size}], **query}
+        self.answer(500 if kind == "error" else 200, json.dumps(told))
     def log_message(self, *rest):
         pass
 
@@ -510,6 +514,18 @@ def test_client_asks_for_every_image(images, capfd):
         "2 answers, at most 1 images at once; the server ended with exit status 0"
         in capfd.readouterr().out
     )
+
+
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_client_of_a_detector_or_a_segmentor(images, capfd, kind):
+    assert ask(images, kind) == 0
+    found = json.loads((images.parent / "p.json").read_text())
+    names = [str(images / name) for name in ("a.jpg", "b.png")]
+    assert found == [
+        {"file_name": name, "height": 2, "width": 3, kind: [{"class_id": size}]}
+        for name, size in zip(names, (1, 2), strict=True)
+    ]
+    assert f"a.jpg: 1 {kind}\n" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -749,6 +765,19 @@ def test_cpp_infer(checkout):
         and "compare_results.py" in failed[0]
         and f"expected {score * 1.01:.7g}" in out
     )
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("model", status.DENSE)
+def test_cpp_and_serving_infer_of_a_detector_and_a_segmentor(checkout, model):
+    if not shutil.which("cmake"):
+        cpp_programs.unavailable("no CMake")
+    pytest.importorskip("pycocotools", reason="the extra det")
+    done = bash(checkout, "prepare.sh", FILES[cpp].format(model), "cpp_infer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_runs(checkout, "test_inference_cpp.sh", cpp, 2 + 4 + 1, "no GPU", model)
+    # the same export in the service
+    assert_runs(checkout, "test_serving_infer_python.sh", serving, 1 + 1, "no GPU", model)
 
 
 @pytest.mark.chain

@@ -247,6 +247,8 @@ def test_every_model_has_the_files_of_every_chain():
     for folder, name in (("detection", "MaskRCNN"), ("segmentation", "SemanticFPN")):
         assert {path.name for path in (generator.CONFIGS / folder).iterdir()} == {
             f"{name}_train_infer_python.txt",
+            f"{name}_linux_gpu_normal_normal_infer_cpp_linux_gpu_cpu.txt",
+            f"{name}_linux_gpu_normal_normal_serving_python_linux_gpu_cpu.txt",
             f"{name}_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt",
         }
     for family, names in sizes.items():

@@ -63,14 +63,17 @@ def wait_until_ready(server, port):
         time.sleep(0.2)
 
 
-def ask(port, path, topk):
-    """The prediction for an image file as the programs of deploy/ write it, with the size of the
-    batch that it ran in.
+def ask(port, path, topk=None):
+    """What is found in an image file, as the programs of deploy/ write it; of a classifier with the
+    size of the batch that it ran in.
     """
-    status, body = request(port, "POST", f"/predict?topk={topk}", path.read_bytes())
+    query = f"?topk={topk}" if topk else ""
+    status, body = request(port, "POST", f"/predict{query}", path.read_bytes())
     if status != 200:
         raise RuntimeError(f"{path}: status {status}: {body.decode(errors='replace')}")
     answer = json.loads(body)
+    if "predictions" not in answer:  # a detector's or a segmentor's
+        return {"file_name": str(path), **answer}
     found = answer["predictions"]
     return {
         "file_name": str(path),
@@ -79,6 +82,15 @@ def ask(port, path, topk):
         "label_names": [best["label"] for best in found],
         "batch_size": answer["batch_size"],
     }
+
+
+def shown(found):
+    """The answer for an image in a line."""
+    if "class_ids" in found:
+        best = zip(found["label_names"], found["scores"], strict=True)
+        return ", ".join(f"{name} {score:.4f}" for name, score in best)
+    what = "objects" if "objects" in found else "classes"
+    return f"{len(found[what])} {what}"
 
 
 def main(argv=None) -> int:
@@ -91,7 +103,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--images", required=True, type=Path, metavar="DIR")
     parser.add_argument("--clients", type=int, default=1, help="requests at the same time")
-    parser.add_argument("--topk", type=int, default=5)
+    parser.add_argument("--topk", type=int, help="classes of an image, if not the server's own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions")
     args = parser.parse_args(argv)
     # the chain ends its command so; the server must end with it
@@ -113,12 +125,10 @@ def main(argv=None) -> int:
         server.kill()
         server.wait()
     for found in predictions:
-        best = zip(found["label_names"], found["scores"], strict=True)
-        shown = ", ".join(f"{name} {score:.4f}" for name, score in best)
-        print(f"{found['file_name']}: {shown}")
+        print(f"{found['file_name']}: {shown(found)}")
     print(
         f"{len(predictions)} answers, at most "
-        f"{max((found['batch_size'] for found in predictions), default=0)} images at once; "
+        f"{max((found.get('batch_size', 1) for found in predictions), default=0)} images at once; "
         f"the server ended with exit status {status}"
     )
     if args.json:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from . import stored
+from .params import command_options
 from .run import Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "cpp_infer_"
@@ -31,13 +32,13 @@ def build(chain, folder):
 def main(params, mode, gpu_id=None) -> int:
     use_gpu(gpu_id)
     section = params["cpp_infer_params"]
-    for key, only in (
-        ("cpp_infer_type", "cls"),
-        ("infer_quant", "False"),
-        ("use_tensorrt", "False"),
-        ("precision", "fp32"),
+    for key, known in (
+        ("cpp_infer_type", ("cls", "det", "seg")),
+        ("infer_quant", ("False",)),
+        ("use_tensorrt", ("False",)),
+        ("precision", ("fp32",)),
     ):
-        section.list(key, of=(only,))  # what classify can do
+        section.list(key, of=known)  # what classify can do
     model, images = (
         prepared(section.text(key), params, mode)
         for key in ("cls_inference_model_dir", "image_dir")
@@ -48,22 +49,23 @@ def main(params, mode, gpu_id=None) -> int:
         f"--images={images}",
     ]
     program += ["--repeat=10"] if section.flags("benchmark") == [True] else []
-    devices, batches = section.flags("use_gpu"), section.numbers("batch_size")
+    devices, batches = section.flags("use_gpu"), section.numbers("batch_size", or_none=True)
     cpu_options = section.flags("enable_mkldnn"), section.numbers("cpu_threads")
     chain = Chain("cpp", section.text("model_name"), mode)
     stored.remove_logs(chain, LOGS)
     if not build(chain, Path(program[0]).parent):
         return chain.status()
     for gpu, batch in itertools.product(devices, batches):
-        command = [*program, f"--batch-size={batch}"]
+        command = [*program, *command_options("--batch-size", batch)]
+        kind = f"precision_fp32_batchsize_{batch or 1}"
         if not gpu:
             for onednn, threads in itertools.product(*cpu_options):
                 chain.predict(
                     [*command, f"--threads={threads}", *([] if onednn else ["--no-onednn"])],
-                    f"{LOGS}cpu_usemkldnn_{onednn}_threads_{threads}_precision_fp32_batchsize_{batch}",
+                    f"{LOGS}cpu_usemkldnn_{onednn}_threads_{threads}_{kind}",
                 )
         elif gpus():
-            chain.predict([*command, "--device=gpu"], f"{LOGS}gpu_precision_fp32_batchsize_{batch}")
+            chain.predict([*command, "--device=gpu"], f"{LOGS}gpu_{kind}")
         else:
             chain.skip(shlex.join([*command, "--device=gpu"]), "no GPU")
     stored.compare(chain, LOGS)

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from . import stored
+from .params import command_options
 from .run import Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "serving_infer_"
@@ -23,7 +24,7 @@ def main(params, mode, gpu_id=None) -> int:
     options = (
         section.list("--device", of=("cpu", "gpu")),
         section.numbers("--threads"),
-        section.numbers("--batch-size"),
+        section.numbers("--batch-size", or_none=True),
     )
     chain = Chain("serving", section.text("model_name"), mode, section.text("python"))
     stored.remove_logs(chain, LOGS)
@@ -33,20 +34,20 @@ def main(params, mode, gpu_id=None) -> int:
             f"--model={model}",
             f"--device={device}",
             f"--threads={threads}",
-            f"--batch-size={batch}",
+            *command_options("--batch-size", batch),
             f"--timeout={TIMEOUT}",
         ]
         command = chain.program(
             section.text("pipeline"),
             f"--images={images}",
-            f"--clients={batch}",
+            f"--clients={batch or 1}",
             f"--server={shlex.join(server)}",
         )
         if device == "gpu" and not gpus():
             chain.skip(shlex.join(command), "no GPU")
         else:
             chain.predict(
-                command, f"{LOGS}{device}_threads_{threads}_precision_fp32_batchsize_{batch}"
+                command, f"{LOGS}{device}_threads_{threads}_precision_fp32_batchsize_{batch or 1}"
             )
     stored.compare(chain, LOGS)
     return chain.status()

@@ -50,6 +50,8 @@ OF_DENSE = (
         ("python", mode)
         for mode in ("lite_train_lite_infer", "whole_train_whole_infer", "whole_infer")
     ),
+    ("cpp", "cpp_infer"),
+    ("serving", "serving_infer"),
     ("paddle2onnx", "paddle2onnx_infer"),
 )
 # of a chain, beside paddlepaddle
