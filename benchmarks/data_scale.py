@@ -30,8 +30,8 @@ from timed_engines.pipelines import AVERAGE, pictures
 
 from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.data import build_loader
+from ppcls_nextvit.data.memory import keep_freed_memory
 from ppcls_nextvit.data.shards import make_shards
-from ppcls_nextvit.engine.memory import keep_freed_memory
 from ppcls_nextvit.tasks import load_config
 
 CONTEXT = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""engine/memory.py: what a process freed is used again."""
+"""data/memory.py: what a process freed is used again, and is not kept by those that it forks."""
 
 import json
 import subprocess
@@ -8,9 +8,12 @@ import pytest
 
 from support.paths import ROOT
 
-ARRAYS = """
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told")
+HELPERS = """
 import json, resource
+from pathlib import Path
 import paddle
+from ppcls_nextvit.data.workers import Workers
 from ppcls_nextvit.engine import distributed
 
 def faults():
@@ -19,18 +22,42 @@ def faults():
         paddle.full([16 << 20], 1.0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+def anonymous_kb():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+"""
+
+
+def told(lines):
+    """What a process printed in which these lines ran."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELPERS + lines],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_pages_are_mapped_once():
+    """Of arrays of 64 MB, one after the other, once a command of ours has begun."""
+    before, after = told("""
 before = faults()
 distributed.start_processes("cpu")
 faults()
 print(json.dumps([before, faults()]))
-"""
+""")
+    assert after < before / 8
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told")
-def test_pages_are_mapped_once():
-    """Of arrays of 64 MB, one after the other, once a command of ours has begun."""
-    done = subprocess.run(
-        [sys.executable, "-c", ARRAYS], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    before, after = json.loads(done.stdout)
-    assert after < before / 8, done.stderr
+def test_workers_do_not_keep_what_the_trainer_freed():
+    kept, shared = told("""
+distributed.start_processes("cpu")
+faults()
+kept = anonymous_kb()
+workers = Workers(lambda number: {"kb": anonymous_kb()}, 1, 1, 1, 0)
+print(json.dumps([kept, workers.take()["kb"]]))
+""")
+    assert shared < kept - 32 * 1024  # of the 64 MB

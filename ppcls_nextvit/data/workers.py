@@ -27,6 +27,7 @@ import numpy as np
 import paddle
 
 from .images import ImageError
+from .memory import return_freed_memory
 
 __all__ = ["LostWorkerError", "Workers", "usable_workers"]
 
@@ -230,6 +231,7 @@ class Workers:
         # also where whoever takes the batches never ends it
         self.end = weakref.finalize(self, _end, workers, os.getpid())
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        return_freed_memory()
         for first in range(min(count, total)):
             workers.append(_Worker(make, range(first, total, count), ahead, size))
         self._turn = itertools.cycle(workers)

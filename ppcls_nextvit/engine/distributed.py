@@ -20,10 +20,10 @@ from paddle import Tensor, nn
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
 
+from ..data.memory import keep_freed_memory
 from ..startup import is_chosen
 from .addresses import use_own_address
 from .logger import logger
-from .memory import keep_freed_memory
 from .peers import LostProcessError, Peers
 
 __all__ = ["Processes", "start_processes", "statistics_of", "synchronise_batch_norms"]
