@@ -288,7 +288,7 @@ def test_dense_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
         assert rows[first + 3]["share"] == rows[first + 4]["share"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("engine, reduced", [("ours onnx", "int8"), ("ours paddle", "bf16")])
 def test_what_is_too_far_from_the_model_leaves_out_itself_alone(
     part, tmp_path, monkeypatch, engine, reduced

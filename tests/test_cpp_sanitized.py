@@ -20,7 +20,7 @@ from support.faults import SEED, lasting
 from support.odd_images import PIXELS, WITH_NOTES, damaged, turned
 from test_deploy_cpp import CHW, DECODE, describe, png, resize
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]  # the library is built anew, unoptimised
+pytestmark = [pytest.mark.chain, pytest.mark.faults]  # the library is built anew, unoptimised
 
 SECONDS = lasting(10)
 REPORT = ("runtime error", "Sanitizer", "DEADLYSIGNAL")

@@ -139,7 +139,7 @@ def test_convert_sh(opt, exported, tmp_path, target, megabytes):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "name, precision, megabytes",
     [
@@ -367,7 +367,7 @@ def test_phone_s_program_predicts_what_python_does(program, exported, model, tmp
         assert_same(json.loads((tmp_path / "out.json").read_text()), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_bad_input_of_the_phone_s_program_is_one_line(program, model, tmp_path):
     def fails(message, *arguments, status=1):
         done = cpp_programs.run(program, "--model", model, "--images", PHOTOS, *arguments)

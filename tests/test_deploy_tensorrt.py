@@ -332,7 +332,7 @@ def exported(request, tmp_path_factory):
     return folder / request.param
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_tensorrt_rtx_builds_our_files(exported, capsys):
     """The whole graph, in each precision, ahead of time for a GPU that is not here. The size shows
     that weights are in that precision.

@@ -545,6 +545,7 @@ class Corners(HoldsBackbone):
         return [Instances(*(part.numpy() for part in one[:3]), None) for one in found]
 
 
+@pytest.mark.chain
 def test_a_detector_of_another_kind_needs_no_edit_of_the_task(tmp_path, monkeypatch):
     """No masks, queries for proposals: train, evaluate, predict, export, measure."""
     monkeypatch.setitem(MODELS._items, "Corners", Corners)

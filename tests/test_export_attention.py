@@ -83,7 +83,7 @@ def test_the_output_is_what_explain_finds_and_changes_no_score(name, target, tmp
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("name", SHALLOW)
 def test_the_command_and_those_who_read_its_export(name, tmp_path, capsys):
     needs("onnx")

@@ -174,6 +174,7 @@ def test_names_that_occur_twice():
     assert deploy.distinct(NAMES) == coreml.distinct(NAMES)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_any_size(tmp_path, precision):
     """Sizes that the export did not see, odd ones among them, where pools round up."""
@@ -189,6 +190,7 @@ def test_any_size(tmp_path, precision):
     assert (sizes.heightRange.lowerBound, sizes.widthRange.upperBound) == (32, 1024)
 
 
+@pytest.mark.chain
 def test_feature_maps_of_blue_first_pictures(tmp_path):
     """Four float32 outputs; the window-pool variant; the picture's colours as the recipe says."""
     result = exported(
@@ -239,6 +241,7 @@ def test_published_architectures_on_photos(tmp_path, variant, precision):
     )
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.chain)])
 def test_transnext_at_one_size(tmp_path, precision):
     model = small_transnext(num_classes=10)
@@ -256,6 +259,7 @@ def test_transnext_at_any_size_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "name, precision",
     [
@@ -470,6 +474,7 @@ class StandIn:
         )
 
 
+@pytest.mark.chain
 def test_tool_and_program(tmp_path, monkeypatch, capsys):
     """A user's two commands, with mil.py in place of Core ML: the predictions of tools/infer.py."""
     config, model, found = write_config(tmp_path), tmp_path / "model", {}

@@ -78,7 +78,7 @@ def initializers(folder):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "name",
     ["paddle", *(pytest.param(name, marks=pytest.mark.chain) for name in ("onnx", "openvino"))],

@@ -228,7 +228,7 @@ def test_garments_are_learnt_above_chance(run):
     assert "confusion_matrix.png" not in written
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_predictions_are_those_that_were_evaluated_and_exports_tell_the_same(run, tmp_path):
     path, folder = run
     weights = f"Global.pretrained_model={folder / 'best_model'}"

@@ -42,6 +42,7 @@ def loaded(run):
     return nv.load(path, weights=weights, device="cpu", options={"Infer.PostProcess": post})
 
 
+@pytest.mark.chain
 def test_evaluation_on_other_data(run, tmp_path, capsys):
     photos(tmp_path / "all", a_cat=3, dog=4)
     model = loaded(run)
@@ -90,6 +91,7 @@ def test_one_json_is_evaluated_as_a_whole(tmp_path):
     assert found["transform_ops"] == config.DataLoader["Eval"]["dataset"]["transform_ops"]
 
 
+@pytest.mark.chain
 def test_an_export_predicts_in_the_command(run, tmp_path, capsys):
     model = loaded(run)
     folder = tmp_path / "model"
@@ -113,6 +115,7 @@ def test_an_export_predicts_in_the_command(run, tmp_path, capsys):
     assert "which can predict and be evaluated; for this give its run" in capsys.readouterr().err
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize(
     "to",
     ["paddle", *(pytest.param(to, marks=pytest.mark.chain) for to in ("onnx", "openvino"))],

@@ -85,7 +85,7 @@ def test_int8_is_close_and_small(pair, config, target):
     assert pair.exported["int8"].report.images == 8
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_openvino_grouped_convolutions_are_int8_per_channel(pair):
     """They are a tenth of the work; behind a reshape NNCF scaled their weights along the kernel's
     width, so that they ran in float.
@@ -113,7 +113,7 @@ def test_openvino_grouped_convolutions_are_int8_per_channel(pair):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_onnx_scores_before_a_softmax_stay_float(pair):
     _, folders = pair("onnx")
     import onnx

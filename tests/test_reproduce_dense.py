@@ -212,7 +212,7 @@ def test_miou_is_that_of_a_plain_loop(
         assert list(curve.get_ydata()) == sorted(shares, reverse=True)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_map_is_that_of_the_detections(small, coco, tmp_path, monkeypatch, capsys):
     """The published figures are set to what pycocotools makes of the model's answers here: both
     match; one moved, they do not.
@@ -304,7 +304,7 @@ def test_a_detector_without_masks_has_figures_of_boxes(small, coco, tmp_path, mo
     assert "mask_map" not in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("kind, batch", [("coco", 1), ("coco", 3), ("ade20k", 1)])
 def test_an_interrupted_evaluation_continues(
     small, kind, batch, coco, ade, tmp_path, monkeypatch, capsys

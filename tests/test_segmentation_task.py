@@ -504,6 +504,7 @@ def random_segmentor(name, **widths):
     return model
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("to", ["paddle", "onnx", "openvino"])
 @pytest.mark.parametrize(
     "name, widths",

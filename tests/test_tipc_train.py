@@ -885,7 +885,7 @@ def test_a_broken_command_turns_the_chain_red(checkout, broken, status, succeede
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_whole_infer_compares_with_the_stored_predictions(checkout):
     tipc = checkout / "test_tipc"
     (tipc / "data" / "whole").symlink_to("lite")

@@ -37,7 +37,7 @@ def losses(folder):
     return [line["loss"] for line in read_figures(folder) if line["kind"] == "train"]
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     whole = run(tmp_path / "whole", **EVERYTHING)
     part = run(tmp_path / "part", f"Global.checkpoints={whole / 'epoch_1'}", **EVERYTHING)

@@ -63,7 +63,7 @@ def use(page, points):  # noqa: F811
     return driven(page, "drive_attention.mjs", **given)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("run", NETWORKS.args[1], indirect=True)
 def test_the_pixel_under_the_pointer_attends_to_what_explain_says(page, run):  # noqa: F811
     config, weights = run
@@ -94,7 +94,7 @@ def test_the_pixel_under_the_pointer_attends_to_what_explain_says(page, run):  #
     assert seen["label"].startswith(f"{PHOTOS[0].name}: ") and seen["tabbable"] == -1
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 @pytest.mark.parametrize("exported", [[]], indirect=True)
 def test_an_export_without_attention_says_how_to_get_it(page):  # noqa: F811
     seen = use(page, [])

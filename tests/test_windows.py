@@ -115,7 +115,7 @@ def trained(tmp_path_factory):
     return config, log.parent
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_it_trains_without_a_figure_of_memory(trained):
     config, output = trained
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
