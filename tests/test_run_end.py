@@ -237,7 +237,7 @@ def killed(*arguments, number=signal.SIGTERM):
     pytest.fail("the signal was not heard")
 
 
-@pytest.mark.chain
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_an_evaluation_leaves_it_at_once(tmp_path, monkeypatch, number):
     path = write_config(tmp_path, train=16, test=10, EMA={"decay": 0.5})
