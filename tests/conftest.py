@@ -14,8 +14,12 @@ from ppcls_nextvit.models import MODELS
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """What is marked chain is slow too: `-m "not slow"` leaves the fast tests."""
+    """What is marked long is of the chain, and that is slow: `-m "not slow"` leaves the fast
+    tests.
+    """
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("chain")
         if item.get_closest_marker("chain"):
             item.add_marker("slow")
 

@@ -227,7 +227,7 @@ def test_parts_of_dense_inference(part):
     assert [row["share"] for row in rows] == pytest.approx([1 / 11, 10 / 11, 1] * 2)
 
 
-@pytest.mark.chain
+@pytest.mark.long
 def test_dense_engines_in_their_processes(part, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cv2", reason="needs the extra `cv2`")
     (tmp_path / "paddleseg.py").write_text(

@@ -550,7 +550,7 @@ def test_cuda_errors_carry_their_name():
     assert cuda("cudaFree", 8) is None and cuda("cudaStreamCreate") == 5
 
 
-@pytest.mark.chain
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["UPerNet", "DINO"])
 def test_tensorrt_rtx_builds_what_finds_and_what_segments(name, tmp_path):
     """At any size, ahead of time for a GPU that is not here."""

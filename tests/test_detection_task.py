@@ -147,7 +147,7 @@ def test_a_run_s_sheet_shows_images_truths_and_predictions(run):
             np.testing.assert_array_equal(part, np.asarray(picture))
 
 
-@pytest.mark.chain
+@pytest.mark.long
 def test_the_quickstart_learns(tmp_path, monkeypatch):
     """In two epochs; its eight reach what the file's header says. (After one alone the masks depend
     on the processor's rounding: an AP50 of 0.03 on one, above 0.2 on another.)

@@ -186,8 +186,8 @@ def test_an_image_with_too_few_tokens_is_named(run):
         ("paddle", None),
         pytest.param("paddle", (160, 224), marks=pytest.mark.chain),
         pytest.param("onnx", None, marks=pytest.mark.chain),
-        pytest.param("onnx", (160, 224), marks=pytest.mark.chain),
-        pytest.param("openvino", None, marks=pytest.mark.chain),
+        pytest.param("onnx", (160, 224), marks=pytest.mark.long),
+        pytest.param("openvino", None, marks=pytest.mark.long),
         pytest.param("openvino", (160, 224), marks=pytest.mark.chain),
         pytest.param("coreml", (160, 224), marks=pytest.mark.chain),
     ],
@@ -225,7 +225,7 @@ def test_exported_files_find_the_same_objects(run, decided, tmp_path, to, size):
         assert set_difference(found, expected.numpy()) < 1e-3
 
 
-@pytest.mark.chain
+@pytest.mark.long
 @pytest.mark.parametrize(
     "to, size, position_bias",
     [

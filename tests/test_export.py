@@ -264,8 +264,8 @@ def test_window_pool_variant(tmp_path, name):
     "variant, operators",
     [
         ("NextViT_small", 241),
-        pytest.param("NextViT_base", 355, marks=pytest.mark.chain),
-        pytest.param("NextViT_large", 469, marks=pytest.mark.chain),
+        pytest.param("NextViT_base", 355, marks=pytest.mark.long),
+        pytest.param("NextViT_large", 469, marks=pytest.mark.long),
     ],
 )
 def test_published_architectures_on_photos(tmp_path, photos, variant, operators):

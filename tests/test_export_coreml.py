@@ -223,10 +223,7 @@ def test_feature_maps_of_blue_first_pictures(tmp_path):
     "variant",
     [
         "NextViT_small",
-        *(
-            pytest.param(name, marks=pytest.mark.chain)
-            for name in ("NextViT_base", "NextViT_large")
-        ),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("NextViT_base", "NextViT_large")),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -192,7 +192,7 @@ for wait_s in (0, 35):
 """
 
 
-@pytest.mark.chain
+@pytest.mark.long
 def test_a_late_process_is_waited_for(tmp_path):
     """By itself gloo ends with an error after 30 s."""
     (tmp_path / "late.py").write_text(LATE)
@@ -204,7 +204,7 @@ def test_a_late_process_is_waited_for(tmp_path):
 
 
 @needs_wires
-@pytest.mark.chain
+@pytest.mark.long
 def test_a_wire_is_cut(tmp_path):
     """Both machines end; the first has saved the last whole step, from which the run goes on to the
     same bits as one that was never cut, with everything that is drawn.

@@ -153,7 +153,7 @@ def test_a_segmentor_is_reduced_and_compared(tmp_path, monkeypatch, capsys, prec
     assert f"| {precision} to fp32 |" in capsys.readouterr().out
 
 
-@pytest.mark.chain
+@pytest.mark.long
 def test_a_detector_is_reduced_up_to_its_neck(tmp_path, monkeypatch, capsys):
     for package in EXTRAS:
         pytest.importorskip(package, reason="needs the extras `openvino` and `int8`")

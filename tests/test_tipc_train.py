@@ -986,7 +986,9 @@ def test_a_detector_and_a_segmentor(checkout, model):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("model", ["NextViT_small", "TransNeXt_micro"])
+@pytest.mark.parametrize(
+    "model", ["NextViT_small", pytest.param("TransNeXt_micro", marks=pytest.mark.long)]
+)
 def test_lite_train_lite_infer(checkout, model):
     """Training, evaluation, export and 8 predictions of the real model."""
     config, mode = f"{model}_train_infer_python.txt", "lite_train_lite_infer"
