@@ -81,7 +81,6 @@ TURNED = b"4d4d002a00000008000101120003000000010006000000000000"
 ODD_TYPE = TURNED.replace(b"01120003", b"01120002")  # a text
 
 
-@pytest.mark.chain
 @pytest.mark.parametrize(
     "chunk, orientation",
     [
@@ -178,7 +177,6 @@ def test_an_earlier_runs_results_stay_until_there_are_new_ones(programs, tmp_pat
     assert json.loads((tmp_path / "out.json").read_text())[0]["class_ids"] == [0]
 
 
-@pytest.mark.chain
 def test_images_drawn_anew(programs, tmp_path):
     """Images with odd notes are decoded, to the pixels that Python decodes; damaged ones decoded or
     refused.

@@ -184,12 +184,12 @@ def test_an_image_with_too_few_tokens_is_named(run):
     "to, size",
     [
         ("paddle", None),
-        pytest.param("paddle", (160, 224), marks=pytest.mark.chain),
-        pytest.param("onnx", None, marks=pytest.mark.chain),
+        ("paddle", (160, 224)),
+        ("onnx", None),
         pytest.param("onnx", (160, 224), marks=pytest.mark.long),
         pytest.param("openvino", None, marks=pytest.mark.long),
-        pytest.param("openvino", (160, 224), marks=pytest.mark.chain),
-        pytest.param("coreml", (160, 224), marks=pytest.mark.chain),
+        ("openvino", (160, 224)),
+        ("coreml", (160, 224)),
     ],
 )
 def test_exported_files_find_the_same_objects(run, decided, tmp_path, to, size):

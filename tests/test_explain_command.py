@@ -40,14 +40,17 @@ def saved(path, name, constant=False, **arguments):
     return path
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def explained(folder):
     """(arguments of a command for a small TransNeXt with its weights, a folder of two images)."""
-    folder = tmp_path_factory.mktemp("tiny")
     config = write_config(folder, test=10, Arch=MICRO)
     weights = saved(folder / "w.pdparams", MICRO["name"], num_classes=10, depths=(1, 1, 1, 1))
     images = clothes(folder / "images", 2)
     return ["-c", str(config), "-o", f"Global.pretrained_model={weights}"], images
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return explained(tmp_path_factory.mktemp("tiny"))
 
 
 def told(folder, name):

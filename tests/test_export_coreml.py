@@ -239,7 +239,7 @@ def test_published_architectures_on_photos(tmp_path, variant, precision):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.chain)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_transnext_at_one_size(tmp_path, precision):
     model = small_transnext(num_classes=10)
     result = exported(tmp_path, precision, model, 40, batch=1, photos=PHOTOS[:2])
@@ -261,8 +261,8 @@ def test_transnext_at_any_size_is_refused(tmp_path):
     "name, precision",
     [
         ("SemanticFPN", "fp32"),
-        pytest.param("SemanticFPN", "fp16", marks=pytest.mark.chain),
-        pytest.param("UPerNet", "fp32", marks=pytest.mark.chain),
+        ("SemanticFPN", "fp16"),
+        ("UPerNet", "fp32"),
     ],
 )
 def test_a_segmentor_of_pictures(tmp_path, name, precision):

@@ -103,7 +103,6 @@ class StandIn:
         return self.program(**arrays)
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_the_export_describes_itself(folder):
     told = json.loads((folder / "export.json").read_text())
@@ -172,7 +171,6 @@ def assert_same(found, expected):
                 assert (pixels_of(one["mask"]) != pixels_of(other["mask"])).mean() < 1e-3
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_the_program_finds_what_the_model_finds(
     folder, images, expected, tmp_path, monkeypatch, capsys
@@ -193,7 +191,6 @@ def test_the_program_finds_what_the_model_finds(
     assert [image["objects"] for image in none] == [[]] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_the_folder_answers_as_the_model(folder, images, expected, tmp_path):
     """`nextvit infer --model FOLDER`."""
@@ -203,7 +200,6 @@ def test_the_folder_answers_as_the_model(folder, images, expected, tmp_path):
     assert_same(json.loads(told.read_text()), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_dino_is_one_package(tmp_path, monkeypatch, capsys):
     """Its queries are chosen in the program: the objects of tools/infer.py."""
@@ -228,7 +224,6 @@ def test_dino_is_one_package(tmp_path, monkeypatch, capsys):
     assert "Export.outputs: the package gives no 'boxes'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_half_precision(folder, tmp_path):
     """Packages of half the size; what is found is compared object by object."""
@@ -239,7 +234,6 @@ def test_half_precision(folder, tmp_path):
     assert 1e-4 < exported.report.difference["objects"] < 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "change, message",
@@ -283,7 +277,6 @@ def test_what_does_not_belong_together(
     assert message in errors and all(line.startswith("error: ") for line in errors.splitlines())
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_options_of_other_tasks(folder, images, capsys):
     for option, message in (
@@ -294,7 +287,6 @@ def test_options_of_other_tasks(folder, images, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.chain
 def test_images_larger_than_the_program_s(folder, tmp_path, monkeypatch, capsys):
     """Are refused, and smaller ones padded, as the description of one size says."""

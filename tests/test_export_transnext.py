@@ -81,7 +81,7 @@ def initializers(folder):
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "name",
-    ["paddle", *(pytest.param(name, marks=pytest.mark.chain) for name in ("onnx", "openvino"))],
+    ["paddle", "onnx", "openvino"],
 )
 def test_any_size_is_right_where_none_was_traced(tmp_path, name):
     """Not square, odd, a strip, and the smallest, whose last map is one token."""
@@ -156,9 +156,7 @@ def int8_pair(folder, name):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize(
-    "name, most", [("onnx", 0.12), pytest.param("openvino", 0.6, marks=pytest.mark.chain)]
-)
+@pytest.mark.parametrize("name, most", [("onnx", 0.12), ("openvino", 0.6)])
 def test_int8_is_close_and_small(tmp_path, monkeypatch, name, most):
     """Of random weights and noise; of trained ones OpenVINO's is as close, see docs/performance."""
     if name == "openvino" and not has_vnni():  # where its kernels are refused, see docs/performance

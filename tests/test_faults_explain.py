@@ -19,21 +19,14 @@ from ppcls_nextvit.tasks import load_config
 from ppcls_nextvit.tasks.subject import class_indices
 from support import odd_images
 from support.faults import assert_one_line, generators, many
-from support.pictures import clothes
-from support.tiny_run import write_config
-from test_explain_command import MICRO, saved
+from test_explain_command import explained
 
 pytest.importorskip("matplotlib", reason="needs the extra `train`")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """(arguments of a command for a small TransNeXt with its weights, a folder of two images)."""
-    folder = tmp_path_factory.mktemp("tiny")
-    config = write_config(folder, test=10, Arch=MICRO)
-    weights = saved(folder / "w.pdparams", MICRO["name"], num_classes=10, depths=(1, 1, 1, 1))
-    images = clothes(folder / "images", 2)
-    return ["-c", str(config), "-o", f"Global.pretrained_model={weights}"], images
+    return explained(tmp_path_factory.mktemp("tiny"))
 
 
 NUMBERS = [

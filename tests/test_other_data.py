@@ -118,7 +118,7 @@ def test_an_export_predicts_in_the_command(run, tmp_path, capsys):
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "to",
-    ["paddle", *(pytest.param(to, marks=pytest.mark.chain) for to in ("onnx", "openvino"))],
+    ["paddle", "onnx", "openvino"],
 )
 def test_an_export_is_evaluated_by_the_command(run, tmp_path, capsys, to):
     for package in {"onnx": ("paddle2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(to, ()):

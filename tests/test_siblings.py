@@ -193,6 +193,7 @@ def test_the_copies_are_equal(copied):
     assert startups == {text("ppcls_nextvit/startup.py")}
     agreements = {text(f"{place}/agreement.py") for place in ("deploy/python", "deploy/serving")}
     assert agreements == {text("ppcls_nextvit/export/agreement.py")}
+    assert text("deploy/python/two_stage.py") == text("ppcls_nextvit/export/two_stage.py")
     for name in ("FORMATS", "EXTENSIONS", "MAX_PIXELS", "UPRIGHT"):
         assert getattr(copied, name) == getattr(images, name)
     assert copied.MAX_BYTES == images.IMAGE_BYTES
