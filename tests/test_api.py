@@ -300,7 +300,7 @@ def run(tmp_path_factory):
     return nv.train(path)
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_a_run_s_folder_is_a_model(run, photos, tmp_path, monkeypatch, capsys):
     assert run.name == "NextViT_small"
     assert (run / "class_names.txt").read_text() == "0 a bag\n1 boot\n"

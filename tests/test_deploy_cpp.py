@@ -477,6 +477,7 @@ def test_predictions_are_those_of_python(exported, pictures, tmp_path, form):
         )
 
 
+@pytest.mark.chain
 def test_export_for_one_size_and_batch(tmp_path, exported, pictures):
     """Images run in parts of the one batch that the model takes, the last one filled up; another
     size is an error of the image.

@@ -64,7 +64,7 @@ def predict(model, images, *options):
     return status, json.loads(path.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_same_predictions_as_infer(trained, exported, tmp_path):
     folder, arguments = trained
     pictures = varied_pictures(tmp_path / "pictures")

@@ -92,7 +92,7 @@ def selection(logits, boxes, indices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("levels", [4, pytest.param(5, marks=pytest.mark.chain)])
 def test_forward_in_single_precision(levels, monkeypatch):
     arrays = golden(FORWARD[levels])
     model = filled(levels, arrays).eval()

@@ -45,7 +45,7 @@ def test_synchronising_changes_neither_weights_nor_keys():
     assert synchronise_batch_norms(lone, "cpu").weight is lone.weight
 
 
-@pytest.mark.slow
+@pytest.mark.chain
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     """Synchronised BatchNorm makes the mathematics equal; what is left is the order of float32
     sums.

@@ -599,7 +599,7 @@ def test_batches_have_every_photo_and_several_sizes(photos):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("softmax", [True, pytest.param(False, marks=pytest.mark.chain)])
 def test_wrong_files_are_not_written_and_older_ones_stay(tmp_path, monkeypatch, softmax):
     name, model, write = "paddle", random_model(), TARGETS["paddle"].write
     folder = tmp_path / "model"

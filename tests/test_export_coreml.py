@@ -89,7 +89,7 @@ def types(program, nodes):
     return {output.type.tensorType.dataType for node in nodes for output in node.outputs}
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
+@pytest.fixture(scope="module", params=["fp32", pytest.param("fp16", marks=pytest.mark.chain)])
 def classifier(request, tmp_path_factory):
     """(precision, Exported, folder) of the tiny model with Softmax at 64 x 64."""
     folder = tmp_path_factory.mktemp("coreml") / "model"

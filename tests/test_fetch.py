@@ -17,6 +17,7 @@ import pytest
 import ppcls_nextvit as nv
 from ppcls_nextvit import zoo
 from ppcls_nextvit.cli.main import main
+from ppcls_nextvit.engine.logger import _InOurForm
 from ppcls_nextvit.hub import FetchError, fetch, place_of, places, pretrained_source, transfer
 from ppcls_nextvit.hub.transfer import recorded
 from ppcls_nextvit.schema import ConfigError
@@ -88,7 +89,9 @@ def test_a_transfer_that_breaks_off_goes_on(server, target, no_pauses):
 
 
 def test_what_is_said_while_fetching_has_the_form_of_a_run_s_lines(server, target, monkeypatch):
-    monkeypatch.setattr(transfer.logger, "propagate", True)  # a run before kept its log to itself
+    # As in a process without a run: one that ended before here has left its own handlers.
+    monkeypatch.setattr(transfer.logger, "propagate", True)
+    monkeypatch.setattr(transfer.logger, "handlers", [_InOurForm()])
     paddles = "[%(asctime)s] [%(levelname)8s] %(filename)s:%(lineno)s - %(message)s"
     handler = logging.StreamHandler(io.StringIO())
     handler.setFormatter(logging.Formatter(paddles))

@@ -491,7 +491,10 @@ def test_what_has_no_fused_form_says_so(backbone, kind):
 
 @pytest.mark.slow
 @every_backbone
-@pytest.mark.parametrize("kind", ["classifier", "features", *SEGMENTORS])
+@pytest.mark.parametrize(
+    "kind",
+    ["classifier", "features", *(pytest.param(n, marks=pytest.mark.chain) for n in SEGMENTORS)],
+)
 def test_the_export_form_can_be_recorded(backbone, kind, tmp_path):
     """As a program for any batch and size."""
     made = export_form(built(backbone, kind))

@@ -102,7 +102,10 @@ def resumed(first, directory, *overrides, name="epoch_1"):
 
 
 @pytest.mark.slow  # whole runs
-@pytest.mark.parametrize("batch_size, update_freq", [(4, 1), (16, 1), (4, 2), (2, 4)])
+@pytest.mark.parametrize(
+    "batch_size, update_freq",
+    [(16, 1), (4, 2), *(pytest.param(*c, marks=pytest.mark.chain) for c in ((4, 1), (2, 4)))],
+)
 def test_the_schedule_goes_on_where_it_was_with_other_batches(
     first, tmp_path, batch_size, update_freq
 ):
@@ -326,7 +329,10 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow  # whole runs
-@pytest.mark.parametrize("moment", ["best_model", "epoch_1", "latest"])
+@pytest.mark.parametrize(
+    "moment",
+    ["best_model", *(pytest.param(m, marks=pytest.mark.chain) for m in ("epoch_1", "latest"))],
+)
 def test_each_evaluation_is_logged_once_after_a_kill(tmp_path, monkeypatch, moment):
     config = quick(tmp_path, "Global.eval_during_train=True", EMA={"decay": 0.5})
     save, saves = Saves.save, []

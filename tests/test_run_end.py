@@ -150,6 +150,7 @@ def test_a_list_of_that_name_that_is_there_is_the_one_that_is_read(tmp_path, mon
     assert read_class_names(LIST) == ["mine"]
 
 
+@pytest.mark.chain
 def test_a_run_that_names_paddleclas_list_trains_predicts_and_exports(tmp_path, monkeypatch):
     """To status 0, from anywhere, with the pictures."""
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,10 @@ def run(tool, config, weights, *arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "to, precision",
-    [("paddle", "fp32"), ("onnx", "fp32"), pytest.param("onnx", "fp16", marks=pytest.mark.chain)],
+    [
+        ("paddle", "fp32"),
+        *(pytest.param("onnx", bits, marks=pytest.mark.chain) for bits in ("fp32", "fp16")),
+    ],
 )
 def test_a_segmentor_is_exported(segmentor, tmp_path, capsys, to, precision):
     if to == "onnx":

@@ -140,11 +140,10 @@ def test_a_run_leaves_what_the_readme_promises(uninterrupted):
 @pytest.mark.parametrize(
     "number, update",
     [
-        (signal.SIGTERM, 2),
         (signal.SIGKILL, 6),
         *(
             pytest.param(*case, marks=pytest.mark.chain)
-            for case in ((signal.SIGTERM, 6), (signal.SIGKILL, 2))
+            for case in ((signal.SIGTERM, 2), (signal.SIGTERM, 6), (signal.SIGKILL, 2))
         ),
     ],
 )

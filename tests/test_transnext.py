@@ -660,8 +660,13 @@ def test_fused_is_an_equal_copy():
     "arguments",
     [
         {"attention_form": "native"},
-        {"window": 5, "position_bias": "interpolation", "table_size": 96},
-        {"fixed_pool_size": 1},
+        *(
+            pytest.param(arguments, marks=pytest.mark.chain)
+            for arguments in (
+                {"window": 5, "position_bias": "interpolation", "table_size": 96},
+                {"fixed_pool_size": 1},
+            )
+        ),
     ],
 )
 def test_the_export_form_has_no_unfold_and_computes_the_same(tmp_path, arguments, shape):

@@ -149,7 +149,14 @@ def outputs(name, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, layout", [("MaskRCNN", "leftovers"), ("SemanticFPN", "list"), ("UPerNet", "leftovers")]
+    "name, layout",
+    [
+        ("SemanticFPN", "list"),
+        *(
+            pytest.param(name, "leftovers", marks=pytest.mark.chain)
+            for name in ("MaskRCNN", "UPerNet")
+        ),
+    ],
 )
 def test_published_layouts_go_there_with_the_golden_outputs_and_back(
     tmp_path, capsys, name, layout
