@@ -1,5 +1,7 @@
 """A run on several machines: the same images as on one, and what becomes of it when one dies."""
 
+import importlib.util
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +19,10 @@ from support.tiny_run import write_config
 
 WIRED = have_wires()
 needs_wires = pytest.mark.skipif(not WIRED, reason="network namespaces need root and iproute2")
+needs_etcd = pytest.mark.skipif(
+    not (shutil.which("etcd") and importlib.util.find_spec("etcd3")),
+    reason="no etcd; install etcd-server, and pip install etcd3==0.12.0 grpcio tenacity",
+)
 
 # Every image that a process loads, with the state of the generator that its augmentation draws
 # from: a function of seed, epoch, image and occurrence.
@@ -234,3 +240,34 @@ def test_a_wire_is_cut(tmp_path):
             assert list(content) == list(expected)
             for key in content:
                 assert (content[key] == expected[key]).all(), key
+
+
+@needs_wires
+@needs_etcd
+@pytest.mark.long
+def test_machines_come_and_go(tmp_path):
+    """Paddle's elastic launch: a second machine joins a run of one and is lost again. No image is
+    left out, and each is augmented as in a run that nothing disturbed.
+    """
+    path = write(tmp_path, 64, 27, EXACT, epochs=4)
+    record = tmp_path / "loaded_elastic"
+    record.mkdir()
+    given = [f"Global.output_dir={tmp_path / 'output'}", "DataLoader.Train.sampler.batch_size=4"]
+    environment = {"RECORD": str(record), "PAUSE": "0.3"}
+    with Machines(tmp_path, True) as machines:
+        job = Job(machines, path)
+        machines.serve_etcd()
+        first = machines.join(0, path, *given, environment=environment)
+        job.reach(2)
+        second = machines.join(1, path, *given, environment=environment)
+        of_second = record / "1"
+        wait_until(lambda: of_second.exists() and of_second.read_text().count("64 ") > 8, 180)
+        machines.kill(second)
+        assert first.wait(300) == 0, machines.said(0)[-3000:]
+        never_disturbed = job.whole("one", 1, output="one")
+    loaded, expected = job.loaded(64, "elastic"), job.loaded(64, "one")
+    assert sorted(set(loaded)) == expected and len(expected) == 4 * 64
+    # of two interruptions: a step that was not finished, and the way to the last whole new one
+    assert len(loaded) - len(expected) <= 2 * (8 + 8)
+    last = [read_figures(where)[-1] for where in (job.folder(), never_disturbed)]
+    assert [line["epoch"] for line in last] == [4, 4]

@@ -447,4 +447,4 @@ def test_the_bar_fits_into_80_columns(tmp_path, monkeypatch):
         rows = [row for row in screen.getvalue().replace("\n", "\r").split("\r") if row.strip()]
         assert rows and max(map(len, rows)) <= min(80, columns)
         if columns >= 80:
-            assert "epoch 123/300  50%|" in rows[-1] and "eta 12:34:56" in rows[-1]
+            assert "epoch 123/300  50%, loss 12.345" in rows[-1] and "eta 12:34:56" in rows[-1]

@@ -287,6 +287,35 @@ def test_figures_of_which_every_image_is_right_are_not_told(topk, class_num, exp
     ]
 
 
+FREED_STACK = """
+import ctypes, mmap, os, signal, sys
+from ppcls_nextvit.engine.progress import StopSignal, _SignalStack
+
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+size, private = 1 << 16, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+place = libc.mmap(None, ctypes.c_size_t(size), 0, private, -1, ctypes.c_long(0))
+stack = _SignalStack(place, 0, size)  # which nobody may write to
+assert libc.sigaltstack(ctypes.byref(stack), None) == 0
+if sys.argv[1] == "run":
+    stop = StopSignal()
+else:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+os.kill(os.getpid(), signal.SIGTERM)
+print("heard", stop.number)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's signal stacks")
+@pytest.mark.parametrize("who, status", [("run", 0), ("python", -signal.SIGSEGV)])
+def test_a_signal_is_heard_where_a_library_freed_the_signal_stack(who, status):
+    """As OpenVINO's cores leave it, see StopSignal; Python alone dies of it."""
+    command = [sys.executable, "-c", FREED_STACK, who]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert ("heard 15" in done.stdout) == (who == "run")
+
+
 def test_one_signal_leaves_once():
     stop = StopSignal()
     try:

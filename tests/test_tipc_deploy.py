@@ -19,6 +19,7 @@ from support.paths import ROOT
 from support.programs import program_at
 from support.tipc_checkout import bash, make_checkout, outcomes
 from test_tipc.chains import client, cpp, lite, paddle2onnx, serving, status
+from test_tipc.chains.params import ParamsError, read_params
 
 compare_results = program_at("test_tipc/compare_results.py")
 CONFIGS, RESULTS = ROOT / "test_tipc" / "configs" / "NextViT", ROOT / "test_tipc" / "results"
@@ -668,6 +669,24 @@ def test_a_table_of_something_else_is_refused(tmp_path, monkeypatch, capsys):
     assert status.main(["--write"]) == 0 and status.README.read_text(encoding="utf-8") == text
     status.README.write_text("nothing", encoding="utf-8")
     assert status.main(["--check"]) == 1
+
+
+@pytest.mark.parametrize(
+    "task, right", [("detection", "det"), ("segmentation", "seg"), ("classification", "cls")]
+)
+def test_a_file_for_c_says_the_model_s_task(tmp_path, task, right):
+    (tmp_path / "export.json").write_text(json.dumps({"Model": {"task": task}}))
+    for kind in cpp.TASKS:
+        path = tmp_path / "M.txt"
+        text = (CONFIGS / FILES[cpp].format("NextViT_small")).read_text(encoding="utf-8")
+        path.write_text(text.replace("cpp_infer_type:cls", f"cpp_infer_type:{kind}"))
+        section = read_params(path)["cpp_infer_params"]
+        if kind == right:
+            cpp.check_type(section, tmp_path)
+            continue
+        message = f"cpp_infer_type is '{kind}', expected {right}, as the model's task is {task}"
+        with pytest.raises(ParamsError, match=message):
+            cpp.check_type(section, tmp_path)
 
 
 # Whole chains, for NextViT_small, by the shell files

@@ -163,7 +163,7 @@ class RunLog:
             file=sys.stderr,
             leave=False,
             ncols=min(ROW, shutil.get_terminal_size((ROW, 24)).columns - 1),
-            bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
+            bar_format="{desc} {percentage:3.0f}%{postfix} |{bar}|",
             disable=not (self._prints and sys.stderr.isatty()),
         )
 

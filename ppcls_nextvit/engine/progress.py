@@ -1,9 +1,11 @@
 """Where a run stands, what it measured since its last line, and whether it was asked to stop."""
 
 import contextlib
+import ctypes
 import math
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, fields, replace
 from types import FrameType
@@ -110,6 +112,27 @@ class Stopped(BaseException):
     """A signal came where the work is left at once; see StopSignal.at_once."""
 
 
+class _SignalStack(ctypes.Structure):
+    """stack_t of Linux's signal.h."""
+
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+SS_DISABLE = 2
+
+
+def _answer_signals_on_the_stack() -> None:
+    """Signals of this thread are answered on its own stack, not on another that a library set.
+
+    OpenVINO's processor plugin sets one for each of its cores. Two that do not end in the reverse
+    of their order, such as NNCF's, leave the thread a freed one, and the next signal would end the
+    process with a segmentation fault.
+    """
+    if sys.platform == "linux":
+        none = _SignalStack(None, SS_DISABLE, 0)
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(none), None)
+
+
 class StopSignal:
     """Notes SIGTERM and SIGINT, so that the loop can save and leave between two optimiser steps.
 
@@ -120,6 +143,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.number = 0  # of the signal that came first; 0: none
         self._leaves = False
+        _answer_signals_on_the_stack()
         self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:

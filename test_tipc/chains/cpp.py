@@ -3,6 +3,7 @@ names, and run with its options.
 """
 
 import itertools
+import json
 import os
 import shlex
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from . import stored
 from .params import command_options
-from .run import Chain, chain_program, gpus, prepared, use_gpu
+from .run import ROOT, Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "cpp_infer_"
+TASKS = {"cls": "classification", "det": "detection", "seg": "segmentation"}
 
 
 def build(chain, folder):
@@ -28,12 +30,21 @@ def build(chain, folder):
     ) and chain.run(["cmake", "--build", folder, "--parallel", "2"], "cpp_build")
 
 
+def check_type(section, model):
+    """ParamsError if `cpp_infer_type` is not the task of the export in the folder `model`."""
+    description = json.loads((model / "export.json").read_text(encoding="utf-8"))
+    task = description["Model"].get("task", TASKS["cls"])
+    if TASKS[section.text("cpp_infer_type")] != task:
+        (right,) = [kind for kind in TASKS if TASKS[kind] == task]
+        raise section.wrong(["cpp_infer_type"], f"{right}, as the model's task is {task}")
+
+
 @chain_program(("cpp_infer",))
 def main(params, mode, gpu_id=None) -> int:
     use_gpu(gpu_id)
     section = params["cpp_infer_params"]
     for key, known in (
-        ("cpp_infer_type", ("cls", "det", "seg")),
+        ("cpp_infer_type", tuple(TASKS)),
         ("infer_quant", ("False",)),
         ("use_tensorrt", ("False",)),
         ("precision", ("fp32",)),
@@ -43,6 +54,7 @@ def main(params, mode, gpu_id=None) -> int:
         prepared(section.text(key), params, mode)
         for key in ("cls_inference_model_dir", "image_dir")
     )
+    check_type(section, ROOT / model)
     program = [
         *shlex.split(section.text("inference_cmd")),
         f"--model={model}",

@@ -95,16 +95,40 @@ class Machines:
         port = 6170 if self.wired else _free_port()
         launchers = []
         for rank in range(nnodes):
-            command = [sys.executable, "-m", "paddle.distributed.launch", f"--nnodes={nnodes}"]
+            together = [f"--nnodes={nnodes}", f"--nproc_per_node={processes}", *words]
             if nnodes > 1:
-                command += [f"--master={self.hosts[0]}:{port}", f"--rank={rank}"]
-            command += [f"--host={self.hosts[rank]}", f"--nproc_per_node={processes}", *words]
-            command += ["--log_dir", str(self.directory / f"log{rank}")]
-            command += [str(ROOT / "tools" / "train.py"), "-c", str(path)]
-            for override in overrides:
-                command += ["-o", override]
-            launchers.append(self.start(rank, command, f"machine{rank}.txt", environment))
+                together += [f"--master={self.hosts[0]}:{port}", f"--rank={rank}"]
+            launchers.append(self._launch(rank, together, path, overrides, environment))
         return launchers
+
+    def _launch(self, machine, together, path, overrides, environment, words=()):
+        """The launcher of one machine; together: how it finds the others, words: more of
+        tools/train.py.
+        """
+        command = [sys.executable, "-m", "paddle.distributed.launch", *together]
+        command += [f"--host={self.hosts[machine]}"]
+        command += ["--log_dir", str(self.directory / f"log{machine}")]
+        command += [str(ROOT / "tools" / "train.py"), "-c", str(path), *words]
+        for override in overrides:
+            command += ["-o", override]
+        return self.start(machine, command, f"machine{machine}.txt", environment)
+
+    def serve_etcd(self):
+        """An etcd server on the first machine."""
+        place = f"http://{self.hosts[0]}:2379"
+        command = ["etcd", "--data-dir", str(self.directory / "etcd")]
+        command += ["--listen-client-urls", place, "--advertise-client-urls", place]
+        command += ["--listen-peer-urls", "http://127.0.0.1:0"]
+        return self.start(0, command, "etcd.txt")
+
+    def join(self, machine, path, *overrides, environment=None):
+        """A launcher that finds the others by `serve_etcd`, one or two of them, as docs/training.md
+        tells.
+        """
+        together = ["--nnodes=1:2", f"--master=etcd://{self.hosts[0]}:2379", "--job_id=test"]
+        together += ["--elastic_level=1", "--max_restart=20"]
+        environment = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python", **(environment or {})}
+        return self._launch(machine, together, path, overrides, environment, ["--continue"])
 
     def said(self, machine):
         """What the launcher and the first worker of a machine said."""
