@@ -23,6 +23,7 @@ HANGS_S = 120  # seconds of the processor after which a fast test hangs
 WAITS_S = 1200  # of the clock, after which nobody knows: it may wait for others on a busy machine
 CAUGHT, SURVIVED = 1, 0  # exit statuses of a run of tests
 FAST = "not slow and not chain"
+SLOW = "slow and not chain"  # with the fast ones, the default run
 
 Place = tuple[str, int]  # of a function: its file, relative to the repository, and its first line
 
@@ -213,16 +214,16 @@ class Watch:
 
 
 def run_tests(
-    copy: Path, tests: Sequence[str], limit_s: float, *plugins: Any
+    copy: Path, tests: Sequence[str], limit_s: float, *plugins: Any, marks: str = FAST
 ) -> tuple[Optional[int], str]:
-    """SURVIVED, CAUGHT, or None where it took longer than the limit or than WAITS_S, of fast tests in `copy`, which
-    are files or single ones; and the test that failed.
+    """SURVIVED, CAUGHT, or None where it took longer than the limit or than WAITS_S, of tests with
+    these marks in `copy`, which are files or single ones; and the test that failed.
     """
     note = copy.parent / "failed"
     note.write_text("", encoding="utf-8")
     child = os.fork()
     if not child:
-        _be_pytest(copy, tests, [Watch(tests, note), *plugins])
+        _be_pytest(copy, tests, [Watch(tests, note), *plugins], marks)
     try:
         status = _status(child, time.monotonic() + limit_s)
     finally:
@@ -245,18 +246,19 @@ def _status(child: int, end: float) -> Optional[int]:
     return None
 
 
-def _be_pytest(copy: Path, tests: Sequence[str], plugins: Sequence[Any]) -> None:
+def _be_pytest(copy: Path, tests: Sequence[str], plugins: Sequence[Any], marks: str) -> None:
     """Be the process that runs the tests; does not return."""
     status = CAUGHT
     try:
         os.setsid()
         os.chdir(copy)
         sys.path[:0] = [str(copy), str(copy / "tests")]
+        os.environ["PYTHONPATH"] = str(copy)  # of the programs that tests start
         with open(copy.parent / "log", "w", encoding="utf-8") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         files = sorted({test.partition("::")[0] for test in tests})
-        options = ["-m", FAST, "-p", "no:cacheprovider", f"--basetemp={copy.parent / 'tmp'}"]
+        options = ["-m", marks, "-p", "no:cacheprovider", f"--basetemp={copy.parent / 'tmp'}"]
         status = int(pytest.main([*options, *files], plugins=list(plugins))) if files else SURVIVED
     finally:
         os._exit(SURVIVED if status in (0, 5) else CAUGHT)

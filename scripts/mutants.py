@@ -1,6 +1,6 @@
 """Tests that can fail: wrong numbers, comparisons and conditions, one at a time, in a copy of the
-repository, and the fast tests that reach the function which has it. Prints every mutant that no
-test caught.
+repository, and the fast tests that reach the function which has it; with --slow of a survivor the
+area's slow tests of the default run too. Prints every mutant that no test caught.
 
 Which mutants are drawn is a function of the seed, which is printed. Areas come in an order that
 the seed draws as well, some mutants of one after the other: which of an area's tests reach what is
@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-from mutant_tests import SURVIVED, Reach, copied, preload, run_tests
+from mutant_tests import FAST, SLOW, SURVIVED, Reach, copied, preload, run_tests
 
 PACKAGE = "ppcls_nextvit"
 # {area: (its sources, the tests that cover them, quick ones first)}
@@ -259,15 +259,15 @@ def _in_turn(
 class Campaign:
     """A copy of the repository in which mutants are tried."""
 
-    def __init__(self, copy: Path):
-        self.copy = copy
+    def __init__(self, copy: Path, slow: bool = False):
+        self.copy, self.slow = copy, slow
         self.reach = Reach()
         self.right: set[str] = set()  # tests that pass without a mutant
 
     def outcome(self, mutant: Mutant, text: str, end: float) -> Optional[Outcome]:
-        """What the tests say, before the time `end`: the area's, and of a survivor those that name
-        its module as well. None where there was no time to say it. RuntimeError for a test that
-        fails without the mutant as well.
+        """What the tests say, before the time `end`: the area's, of a survivor those that name its
+        module as well, and at last, if `slow`, the area's slow ones. None where there was no time
+        to say it. RuntimeError for a test that fails without the mutant as well.
         """
         own = tests(self.copy, mutant.area)
         more = [file for file in importers(self.copy, mutant.path) if file not in own]
@@ -280,6 +280,12 @@ class Campaign:
             seconds, count = seconds + took, count + reached_by
             if caught:
                 break
+        if self.slow and not caught:
+            begin = time.monotonic()
+            answer = self._failed(mutant, text, own, end, SLOW)
+            if answer is None:
+                return None
+            caught, seconds = answer, seconds + time.monotonic() - begin
         original = (self.copy / mutant.path).read_text(encoding="utf-8")
         return Outcome(mutant, caught, change(original, text), seconds, count)
 
@@ -290,24 +296,32 @@ class Campaign:
         for file in files:
             if not self.reach.learn(self.copy, file, end - time.monotonic()):
                 return None
-        path = self.copy / mutant.path
-        original = path.read_text(encoding="utf-8")
+        original = (self.copy / mutant.path).read_text(encoding="utf-8")
         reached_by = self.reach.tests(files, mutant.path, original, mutant.place[0])
         known = self.reach.seconds
         values = [test for test in known if test.partition("::")[0] in set(files) & set(VALUES)]
         first = [*values, *(test for test in reached_by if test not in values)]
         begin = time.monotonic()
+        caught = self._failed(mutant, text, first, end, FAST)
+        return None if caught is None else (caught, time.monotonic() - begin, len(reached_by))
+
+    def _failed(
+        self, mutant: Mutant, text: str, tests: Sequence[str], end: float, marks: str
+    ) -> Optional[str]:
+        """The test of these, files or single ones, that fails; "" where none does, None where there
+        was no time to say it.
+        """
+        path = self.copy / mutant.path
+        original = path.read_text(encoding="utf-8")
         try:
             self._write(path, text)
-            status, failed = run_tests(self.copy, first, end - begin)
+            status, failed = run_tests(self.copy, tests, end - time.monotonic(), marks=marks)
         finally:
             self._write(path, original)
-        if status is None:
-            return None
-        if status != SURVIVED:
-            self._passes_without(failed)
-        caught = "" if status == SURVIVED else failed or "the import"
-        return caught, time.monotonic() - begin, len(reached_by)
+        if status is None or status == SURVIVED:
+            return None if status is None else ""
+        self._passes_without(failed, marks)
+        return failed or "the import"
 
     def _write(self, path: Path, text: str) -> None:
         """Write a module, and forget how it was compiled: its time and size may be the same."""
@@ -315,10 +329,10 @@ class Campaign:
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
 
-    def _passes_without(self, test: str) -> None:
+    def _passes_without(self, test: str, marks: str) -> None:
         if "::" not in test or test.endswith(")") or test in self.right:
             return
-        status, _ = run_tests(self.copy, [test], 600)
+        status, _ = run_tests(self.copy, [test], 600, marks=marks)
         if status != SURVIVED:
             log = (self.copy.parent / "log").read_text(encoding="utf-8", errors="replace")
             raise RuntimeError(f"{test} fails without a mutant:\n{log[-4000:]}")
@@ -334,14 +348,14 @@ def shown(outcome: Outcome) -> str:
 
 
 def campaign(
-    areas: Sequence[str], seed: int, each: int, count: int, seconds: float
+    areas: Sequence[str], seed: int, each: int, count: int, seconds: float, slow: bool = False
 ) -> list[Outcome]:
     """Try that many mutants, or as many as the seconds allow; prints a line for each."""
     end, outcomes, undecided = time.monotonic() + seconds, [], 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         copied(copy)
-        runner = Campaign(copy)
+        runner = Campaign(copy, slow)
         for mutant, text in drawn(copy, areas, seed, each):
             if len(outcomes) == count or time.monotonic() >= end:
                 break
@@ -368,6 +382,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--each", type=int, default=4, help="mutants of an area at a time; default 4"
     )
+    parser.add_argument(
+        "--slow", action="store_true", help="of a survivor, the area's slow tests too"
+    )
     parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS), metavar="AREA")
     args = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
@@ -375,20 +392,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     os.environ["OMP_NUM_THREADS"] = "1"
     preload()
-    report(seed, campaign(args.areas, seed, args.each, args.count, args.seconds))
+    outcomes = campaign(args.areas, seed, args.each, args.count, args.seconds, args.slow)
+    report(seed, outcomes, args.slow)
     return 0
 
 
-def report(seed: int, outcomes: Sequence[Outcome]) -> None:
-    """Print the share of those that a fast test reaches, and whatever was not caught."""
-    reached = [outcome for outcome in outcomes if outcome.tests or outcome.caught_by]
+def report(seed: int, outcomes: Sequence[Outcome], slow: bool = False) -> None:
+    """Print the share of those that a fast test reaches, or of all where slow ones ran too, and
+    whatever was not caught.
+    """
+    reached = [outcome for outcome in outcomes if slow or outcome.tests or outcome.caught_by]
     caught = sum(bool(outcome.caught_by) for outcome in reached)
     share = f", {caught / len(reached):.1%}" if reached else ""
     print(f"--seed {seed}: {caught} of {len(reached)} mutants caught{share}; survivors:")
     for outcome in reached:
         if not outcome.caught_by:
             print(f"  {shown(outcome)}")
-    alone = [outcome for outcome in outcomes if not outcome.tests and not outcome.caught_by]
+    alone = [outcome for outcome in outcomes if outcome not in reached]
     if alone:
         print(f"and {len(alone)} that no fast test of the area reaches:")
         for outcome in alone:
