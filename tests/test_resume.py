@@ -6,7 +6,7 @@ import math
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +19,7 @@ from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, sa
 from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import RunLog, read_figures
 from ppcls_nextvit.engine.progress import MOST_STEPS, Pace, Progress, StopSignal
-from ppcls_nextvit.engine.resume import Plan, _continued, read_saved
+from ppcls_nextvit.engine.resume import Plan, Saved, _continued, read_saved
 from ppcls_nextvit.engine.saves import Saves
 from ppcls_nextvit.engine.schedule import build_schedule
 from ppcls_nextvit.schema import ConfigError
@@ -512,6 +512,64 @@ def test_another_seed_is_another_order_within_an_epoch_alone():
     assert _continued("x", between, then, now) == between
     with pytest.raises(CheckpointError, match="in the middle of an epoch with seed 1 .now 2."):
         _continued("x", Progress(epoch=3, batch=4, update=24), then, now)
+
+
+def test_a_set_is_read_as_it_was_saved(tmp_path):
+    plan = Plan(seed=7, world_size=2, batches=4, update_freq=2, batch_images=8)
+    at = Progress(epoch=3, batch=2, update=5, best=0.5, best_epoch=2, best_weights="raw")
+    states = {**asdict(at), **asdict(plan), "schedule": {"last": 5}, "scaler": {"scale": 4.0}}
+    parts = {".pdparams": {"w": 1.0}, ".pdopt": {"m": 2.0}, ".pdstates": states}
+    prefix = str(tmp_path / "latest")
+    save_checkpoint(prefix, parts)
+    expected = Saved(at, 2.625, {"w": 1.0}, {"m": 2.0}, {"last": 5}, {"scale": 4.0}, None)
+    assert read_saved(prefix, plan, with_ema=False) == expected
+    with pytest.raises(CheckpointError, match="it has no EMA, the configuration has one"):
+        read_saved(prefix, plan, with_ema=True)
+    save_checkpoint(prefix, {**parts, ".pdema": {"w": 3.0}})
+    assert read_saved(prefix, plan, with_ema=True) == replace(expected, ema={"w": 3.0})
+    with pytest.raises(CheckpointError, match="it has an EMA, the configuration has none"):
+        read_saved(prefix, plan, with_ema=False)
+    # of runs before the images of a batch were saved
+    del states["batch_images"]
+    save_checkpoint(prefix, parts)
+    assert read_saved(prefix, plan, with_ema=False) == expected
+    for wrong in ([], {key: states[key] for key in states if key != "update"}):
+        save_checkpoint(prefix, {**parts, ".pdstates": wrong})
+        with pytest.raises(CheckpointError, match="was not written by this trainer"):
+            read_saved(prefix, plan, with_ema=False)
+
+
+@pytest.mark.parametrize(
+    "then, now, done, expected",
+    [
+        # 2 of 5 batches of 8 images are 16 images, and 1 of 4 batches of 10 are 10
+        (
+            (5, 1, 8),
+            (4, 1, 10),
+            2,
+            "2 of 5 batches, is taken for 1 of 4; the last 6 images come again",
+        ),
+        ((5, 1, 8), (10, 1, 4), 2, "2 of 5 batches, is taken for 4 of 10, after the same images"),
+        (
+            (5, 1, 8),
+            (5, 2, 8),
+            3,
+            "3 of 5 batches, is taken for 2 of 5; the last 8 images come again",
+        ),
+        # epochs of other images
+        ((4, 1, 8), (9, 1, 8), 2, "2 of 4 batches, is taken for 4 of 9"),
+        # between epochs
+        ((5, 1, 8), (4, 1, 10), 0, None),
+        ((5, 1, 8), (4, 1, 10), 5, None),
+    ],
+)
+def test_the_log_says_which_images_come_again(monkeypatch, then, now, done, expected):
+    said = []
+    logged = SimpleNamespace(warning=lambda form, *values: said.append(form % values))
+    monkeypatch.setattr("ppcls_nextvit.engine.resume.logger", logged)
+    _continued("x", Progress(epoch=3, batch=done), Plan(0, 1, *then), Plan(0, 1, *now))
+    share = [f"the share of epoch 3 that is done, {expected}"] if expected else []
+    assert said[0].startswith("resuming with ") and said[1:] == share
 
 
 def test_states_that_a_run_can_have_said():

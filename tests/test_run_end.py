@@ -356,8 +356,10 @@ class Two(Processes):
         return np.array([flag + self.others, 2 * seconds])
 
 
-@pytest.mark.parametrize("step_s, every", [(0.01, 100), (0.1, 10), (3.0, 1)])
-def test_processes_ask_each_other_about_every_second(monkeypatch, step_s, every):
+@pytest.mark.parametrize(
+    "step_s, every, first", [(0.01, 100, [2, 4]), (0.1, 10, [2, 4]), (0.6, 1, [1]), (3.0, 1, [1])]
+)
+def test_processes_ask_each_other_about_every_second(monkeypatch, step_s, every, first):
     clock = [0.0]
     monkeypatch.setattr("ppcls_nextvit.engine.progress.time.monotonic", lambda: clock[0])
     processes = object.__new__(Two)
@@ -367,8 +369,9 @@ def test_processes_ask_each_other_about_every_second(monkeypatch, step_s, every)
     for processes.step in range(1000):
         clock[0] += step_s
         assert not check()
-    last = np.diff(processes.asked)[-1]
-    assert every * 0.8 <= last <= every
+    steps = np.diff(processes.asked)
+    assert every * 0.8 <= steps[-1] <= every
+    assert processes.asked[0] == 0 and steps[: len(first)].tolist() == first
     # of one who must stop, or another, both hear within two seconds
     for own, others in ((True, 0.0), (False, 1.0)):
         must_stop[0], processes.others = own, others

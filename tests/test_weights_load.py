@@ -12,6 +12,7 @@ import pytest
 
 from ppcls_nextvit import create_model, fuse_bn
 from ppcls_nextvit.weights import LoadError, WeightFileError, load_weights, to_torch
+from ppcls_nextvit.weights.load import _differs_in_channels
 from scripts import seeded
 
 TINY = {"depths": (1, 1, 5, 1), "num_classes": 5}
@@ -230,6 +231,21 @@ def test_images_of_another_number_of_channels():
     message = error_of(tiny(in_channels=4, num_classes=7), source())
     assert "of 3 channels, the model of 4" in message and "another class count" in message
     assert "channels" not in error_of(tiny(num_classes=7), source())
+
+
+@pytest.mark.parametrize(
+    "own, in_channels, differs",
+    [
+        ([8, 1, 3, 3], 1, True),
+        ([8, 3, 3, 3], 3, False),
+        ([4, 1, 3, 3], 1, False),  # another network, whose first convolution differs in more
+        ([8, 1, 3, 5], 1, False),
+        ([8, 1, 3, 3], 4, False),  # a later convolution
+        ([8, 1, 3], 1, False),
+    ],
+)
+def test_what_differs_in_channels_alone(own, in_channels, differs):
+    assert _differs_in_channels([8, 3, 3, 3], own, in_channels) is differs
 
 
 def test_heads_that_one_side_lacks():
