@@ -215,6 +215,15 @@ def test_generalised_iou_of_parts_of_an_image():
     assert np.isfinite(found).all()
 
 
+def test_generalised_iou_where_no_two_sides_are_alike():
+    wide = [0.1, 0.2, 0.5, 0.4]
+    low, inside, above = [0.3, 0.1, 0.6, 0.3], [0.2, 0.25, 0.3, 0.35], [0.0, 0.7, 0.3, 0.8]
+    expected = [0.02 / 0.12 - (0.15 - 0.12) / 0.15, 0.01 / 0.08, -(0.3 - 0.11) / 0.3]
+    a, b = paddle.to_tensor([wide]), paddle.to_tensor([low, inside, above])
+    for found in (generalised_iou(a, b), generalised_iou(b, a)):
+        assert np.allclose(found.numpy(), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "box", [(5, 5, 5, 9), (5, 9, 9, 5), (40, 2, 50, 9), (-9, 2, -3, 9), (2, -9, 9, -3)]
 )
