@@ -8,6 +8,7 @@ import pytest
 from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn, list_models
+from ppcls_nextvit.models import export_form
 from ppcls_nextvit.models.backbones.nextvit import E_MHSA, NCB, NTB, SequencePool, WindowPool
 from ppcls_nextvit.models.folding import as_pointwise
 from ppcls_nextvit.models.layers import (
@@ -159,6 +160,7 @@ def test_fused_equals_unfused_in_float32(name):
     model, images = tiny_model(name), image(2, 3, 70, 45)
     fused = fuse_bn(model)
     assert max_difference(fused(images), model(images)) < 1e-5
+    assert max_difference(export_form(model)(images), model(images)) < 1e-5
     for ours, theirs in zip(
         fused.forward_features(images), model.forward_features(images), strict=True
     ):
