@@ -5,10 +5,10 @@ memory.
 
 Made-up photos of 500 x 375 are read and transformed by the 224 recipe from memory (decoding and
 transforms alone), from files, a zip file, shards, and shards of a local HTTP server (without a
-cache); then from memory by several processes at once, which slow each other down, and by the loader
-with as many workers, whose shares are of that. All take turns. Rates are by processor time, of
-all threads and processes on the reading side, so that other work on the machine changes them
-little: images per second that one core, kept busy, loads.
+cache); then an epoch of the loader from memory by several processes at once, which slow each other
+down, and by the loader with as many workers, whose shares are of that. All take turns. Rates are by
+processor time, of all threads and processes on the reading side, so that other work on the machine
+changes them little: images per second that one core, kept busy, loads.
 
 The table multiplies: nothing in it was run. Its assumptions are printed beside it; each is an
 argument or a figure measured above.
@@ -25,12 +25,12 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy
 from timed_engines.pipelines import AVERAGE, pictures
 
 from ppcls_nextvit.cli.common import program
 from ppcls_nextvit.data import build_loader
 from ppcls_nextvit.data.memory import keep_freed_memory
+from ppcls_nextvit.data.samplers import generator
 from ppcls_nextvit.data.shards import make_shards
 from ppcls_nextvit.tasks import load_config
 
@@ -124,22 +124,31 @@ def spent():
     return times.user + times.system + times.children_user + times.children_system
 
 
-def from_memory(dataset, count):
-    """A function that transforms `count` images, whose files are in memory."""
-    files = [dataset.read(index) for index in range(count)]
+def draws(index, occurrence=0):
+    """The generator that the loader gives the transforms in its first epoch."""
+    return generator("sample", 0, 0, index, occurrence)
+
+
+def from_memory(dataset, places):
+    """A function that transforms images, (index, occurrence), whose files are in memory."""
+    files = [dataset.read(index) for index, _ in places]
 
     def run():
-        for index, data in enumerate(files):
-            dataset.transform(data, numpy.random.default_rng((0, index)), "")
+        for place, data in zip(places, files):
+            dataset.transform(data, draws(*place), "")
 
     return run
 
 
-def at_once(run, processes):
-    """A function that has `run` done by so many processes at the same time."""
+def at_once(loader, processes):
+    """A function that has so many processes transform the images of the loader's first epoch, each
+    its part of them, from memory.
+    """
+    places = list(zip(*(part.tolist() for part in loader.sampler.order(0))))
+    parts = [from_memory(loader.dataset, places[k::processes]) for k in range(processes)]
 
     def runs():
-        running = [CONTEXT.Process(target=run) for _ in range(processes)]
+        running = [CONTEXT.Process(target=part) for part in parts]
         for process in running:
             process.start()
         for process in running:
@@ -154,7 +163,7 @@ def by_itself(dataset, count):
     def run():
         dataset.read_ahead(range(count))
         for index in range(count):
-            dataset.load(index, numpy.random.default_rng((0, index)))
+            dataset.load(index, draws(index))
 
     return run
 
@@ -202,10 +211,10 @@ def measure(args, folder):
         }
         few = max(1, count // SHARE)
         sets = {name: loader_of(dataset, 0, 16).dataset for name, dataset in singly.items()}
-        memory = from_memory(sets["files"], few)
+        memory = from_memory(sets["files"], [(index, 0) for index in range(few)])
         ways = {"memory": (memory, few)}
         ways |= {name: (by_itself(dataset, few), few) for name, dataset in sets.items()}
-        ways[AT_ONCE] = (at_once(memory, args.workers), few * args.workers)
+        ways[AT_ONCE] = (at_once(loader_of(files, 0, 16), args.workers), count)
         for name in ("files", "shards"):
             loader = loader_of(singly[name], args.workers, 16)
             ways[f"loader, {name}"] = (through(loader), count)

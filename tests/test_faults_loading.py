@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import build_loader
+from ppcls_nextvit.data.memory import stacked
 from ppcls_nextvit.data.workers import Workers
 from support.faults import COUNT, box_of, generators
 
@@ -102,7 +103,7 @@ def test_the_memory_of_a_sample_is_not_less_than_it_takes(tmp_path):
         assert loader.dataset.sample_bytes * loader.batch_size >= real
 
 
-def arrays(number):
+def arrays(number, memory=None):
     """A batch of arrays small and large, one without elements, and what is no array."""
     rng = np.random.default_rng(number)
     return {
@@ -132,6 +133,46 @@ def test_batches_come_as_they_were_made(size, count, ahead):
             if number % 2:
                 workers.give_back()
         workers.end()
+
+
+def in_place(number, memory):
+    """`arrays` whose masks, or else images, stand at the beginning of the memory."""
+    batch = arrays(number)
+    key = "masks" if batch["masks"].size else "image"
+    if batch[key].nbytes <= len(memory):
+        place = memory[: batch[key].nbytes].view(batch[key].dtype).reshape(batch[key].shape)
+        np.copyto(place, batch[key])
+        batch[key] = place
+    return batch
+
+
+@pytest.mark.parametrize("size", [0, 1000, 120_000, 1 << 20])
+def test_what_was_made_in_the_memory_stays_there(size):
+    workers = Workers(in_place, 11, 2, 2, size)
+    assert all(same(workers.take(), arrays(number)) for number in range(11))
+    workers.end()
+
+
+def test_images_that_stand_side_by_side_are_a_batch_already():
+    rng = np.random.default_rng(0)
+    rows = rng.random((4, 3, 5, 7), np.float32)
+    batch = stacked(list(rows))
+    assert np.shares_memory(batch, rows) and np.array_equal(batch, rows)
+    batch += 1  # as mixing does
+    assert np.array_equal(batch, rows)
+    others = [
+        list(rows[::-1]),
+        list(rows[::2]),
+        [*rows[:2], rows[2].copy()],
+        [row.copy() for row in rows],
+        list(rows.transpose(0, 1, 3, 2)),
+        [rows[0], rows[1].astype(np.float64)],
+    ]
+    for images in others:
+        batch = stacked(images)
+        assert not np.shares_memory(batch, rows) and np.array_equal(batch, np.stack(images))
+    with pytest.raises(ValueError):
+        stacked([rows[0], rows[1, :, :4]])
 
 
 def test_arrays_stay_until_they_are_given_back():
@@ -167,7 +208,7 @@ class OddError(Exception):
     ],
 )
 def test_an_error_in_a_worker_is_the_trainers(error, kind, text):
-    def make(number):
+    def make(number, memory):
         raise error
 
     workers = Workers(make, 3, 2, 2, 0)
@@ -179,7 +220,7 @@ def test_an_error_in_a_worker_is_the_trainers(error, kind, text):
 
 def test_workers_that_nobody_ends_are_ended():
     before = set(multiprocessing.active_children())
-    workers = Workers(lambda number: time.sleep(600), 3, 2, 2, 0)
+    workers = Workers(lambda number, memory: time.sleep(600), 3, 2, 2, 0)
     processes = set(multiprocessing.active_children()) - before
     assert len(processes) == 2
     del workers

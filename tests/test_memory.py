@@ -57,7 +57,7 @@ def test_workers_do_not_keep_what_the_trainer_freed():
 distributed.start_processes("cpu")
 faults()
 kept = anonymous_kb()
-workers = Workers(lambda number: {"kb": anonymous_kb()}, 1, 1, 1, 0)
+workers = Workers(lambda number, memory: {"kb": anonymous_kb()}, 1, 1, 1, 0)
 print(json.dumps([kept, workers.take()["kb"]]))
 """)
     assert shared < kept - 32 * 1024  # of the 64 MB

@@ -2,7 +2,9 @@
 another image in the place of one that cannot be read.
 """
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
+
+import numpy as np
 
 from .datasets.registry import Dataset, Sample
 from .images import ImageError
@@ -28,6 +30,12 @@ class EpochBatches:
         return max(0, len(self.sampler) - self.first_step)
 
     def __getitem__(self, item: int) -> Dict[str, Any]:
+        return self.made(item)
+
+    def made(self, item: int, memory: Optional[np.ndarray] = None) -> Dict[str, Any]:
+        """Batch `item`. memory: bytes where images that the dataset only stacks may stand; each is
+        moved there while the processor's cache still has it.
+        """
         step, size = self.first_step + item, self.sampler.batch_size
         part = slice(step * size, (step + 1) * size)
         indices = self.indices[part].tolist()
@@ -35,7 +43,12 @@ class EpochBatches:
         if hasattr(self.dataset, "read_ahead"):
             self.dataset.read_ahead(indices)
         bad: List[int] = []
-        samples = [self.sample(index, occurrence, bad) for index, occurrence in places]
+        samples: List[Sample] = []
+        for index, occurrence in places:
+            sample = self.sample(index, occurrence, bad)
+            if memory is not None and getattr(self.dataset, "stacks_images", False):
+                sample = {**sample, "image": _moved(sample["image"], memory, len(samples))}
+            samples.append(sample)
         rng = generator("batch", self.sampler.seed, self.epoch, step, self.sampler.rank)
         return {**self.dataset.collate(samples, rng), "bad": bad}
 
@@ -44,8 +57,7 @@ class EpochBatches:
         `bad` gets the unreadable ones. ImageError where the policy allows no other, or no more.
         """
         place = self.sampler.seed, self.epoch, index, occurrence
-        replacements = generator("replacement", *place)
-        used = index
+        replacements, used = None, index
         while True:
             try:
                 return self.dataset.load(used, generator("sample", *place))
@@ -58,4 +70,17 @@ class EpochBatches:
                     raise ImageError(
                         f"{error}; more than {limit} bad images (bad_images.limit)"
                     ) from error
+                replacements = replacements or generator("replacement", *place)
                 used = int(replacements.integers(len(self.dataset)))
+
+
+def _moved(image: np.ndarray, memory: np.ndarray, number: int) -> np.ndarray:
+    """`image` at the place of image `number` of those of its size in the bytes `memory`, or where
+    it was if there is no room.
+    """
+    start = number * image.nbytes
+    if start + image.nbytes > len(memory):
+        return image
+    place = memory[start : start + image.nbytes].view(image.dtype).reshape(image.shape)
+    np.copyto(place, image)
+    return place

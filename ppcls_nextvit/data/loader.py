@@ -204,7 +204,7 @@ class Loader:
             self.batch_size * self.dataset.sample_bytes if self.options.use_shared_memory else 0
         )
         workers = Workers(
-            batches.__getitem__,
+            batches.made,
             len(batches),
             self.num_workers,
             self.options.prefetch_factor,

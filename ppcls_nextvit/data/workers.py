@@ -27,7 +27,7 @@ import numpy as np
 import paddle
 
 from .images import ImageError
-from .memory import return_freed_memory
+from .memory import address_of, return_freed_memory
 
 __all__ = ["LostWorkerError", "Workers", "usable_workers"]
 
@@ -38,7 +38,7 @@ SMALL = 1 << 12  # bytes of an array that is sent as it is
 log = logging.getLogger(__name__)
 
 Batch = Dict[str, Any]
-Make = Callable[[int], Batch]
+Make = Callable[[int, np.ndarray], Batch]  # which may put arrays into these bytes
 
 
 class LostWorkerError(OSError):
@@ -119,21 +119,29 @@ class _Failed:
         return error
 
 
-def _place(batch: Batch, memory: memoryview) -> Batch:
-    """`batch` with the arrays that are not small in `memory`, while there is room."""
-    placed, end = {}, 0
-    for key, value in batch.items():
-        if isinstance(value, np.ndarray) and SMALL < value.nbytes <= len(memory) - end:
-            at = _Placed(end, value.shape, value.dtype)
-            np.copyto(_array(at, memory), value)
-            end += -(-value.nbytes // ALIGNED) * ALIGNED
-            value = at
-        placed[key] = value
-    return placed
+def _place(batch: Batch, memory: np.ndarray) -> Batch:
+    """`batch` with the arrays that are not small in the bytes `memory`, while there is room. What
+    stands there stays.
+    """
+    arrays = {key: value for key, value in batch.items() if isinstance(value, np.ndarray)}
+    starts = {key: address_of(value) - address_of(memory) for key, value in arrays.items()}
+    placed = {
+        key: _Placed(starts[key], value.shape, value.dtype)
+        for key, value in arrays.items()
+        if value.flags.c_contiguous and 0 <= starts[key] <= len(memory) - value.nbytes
+    }
+    end = max([at.start + arrays[key].nbytes for key, at in placed.items()], default=0)
+    for key in [key for key in arrays if key not in placed]:
+        value, end = arrays[key], -(-end // ALIGNED) * ALIGNED
+        if SMALL < value.nbytes <= len(memory) - end:
+            placed[key] = _Placed(end, value.shape, value.dtype)
+            np.copyto(_array(placed[key], memory), value)
+            end += value.nbytes
+    return {**batch, **placed}
 
 
-def _array(at: _Placed, memory: memoryview) -> np.ndarray:
-    """The array at its place in `memory`."""
+def _array(at: _Placed, memory: np.ndarray) -> np.ndarray:
+    """The array at its place in the bytes `memory`."""
     count = int(np.prod(at.shape))
     return np.frombuffer(memory, at.dtype, count, at.start).reshape(at.shape)
 
@@ -141,7 +149,7 @@ def _array(at: _Placed, memory: memoryview) -> np.ndarray:
 def _work(
     make: Make,
     items: Sequence[int],
-    slots: List[memoryview],
+    slots: List[np.ndarray],
     pipe: Connection,
     parent: int,
 ) -> None:
@@ -152,20 +160,21 @@ def _work(
     for number, item in enumerate(items):
         if number >= len(slots):
             pipe.recv_bytes()
+        slot = slots[number % len(slots)]
         try:
-            found: Any = _place(make(item), slots[number % len(slots)])
+            found: Any = _place(make(item, slot), slot)
         except Exception as error:
             trace = "" if isinstance(error, ImageError) else traceback.format_exc()
             found = _Failed(type(error), str(error), trace)
         pipe.send(found)
 
 
-def _shared(size: int) -> memoryview:
-    """Memory for this process and those that it forks; none, with a warning, where there is not so
-    much.
+def _shared(size: int) -> np.ndarray:
+    """Bytes for this process and those that it forks; none, with a warning, where there is not so
+    much memory.
     """
     try:
-        return memoryview(mmap.mmap(-1, size)) if size else memoryview(b"")
+        return np.frombuffer(mmap.mmap(-1, size) if size else b"", np.uint8)
     except OSError as error:
         log.warning(
             "%d MB cannot be shared (%s): workers send batches through pipes instead, which is "
@@ -173,7 +182,7 @@ def _shared(size: int) -> memoryview:
             size >> 20,
             error,
         )
-        return memoryview(b"")
+        return np.empty(0, np.uint8)
 
 
 class _Worker:
@@ -216,9 +225,9 @@ class _Worker:
 
 
 class Workers:
-    """The batches make(0) to make(total - 1) in their order, by `count` processes, each with
-    `ahead` of them made beforehand, of which `size` bytes stand in shared memory and the rest is
-    sent.
+    """The batches make(0, memory) to make(total - 1, memory) in their order, by `count` processes,
+    each with `ahead` of them made beforehand, of which `size` bytes stand in shared memory and the
+    rest is sent.
 
     lost: what happened to a worker that ended too early, or None. end(): ends the processes,
     whatever they do.

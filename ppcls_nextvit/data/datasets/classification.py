@@ -11,6 +11,7 @@ import numpy as np
 from ...schema import ConfigError, shown, shown_text
 from ..images import ImageError
 from ..list_cache import read_shared_list
+from ..memory import stacked
 from ..mixing import mixing_op
 from ..packed import PackedNames
 from ..remote import is_remote, local_copy
@@ -41,6 +42,7 @@ class LabelledFiles:
     """
 
     class_names: Optional[List[str]] = None
+    stacks_images = True
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class LabelledFiles:
                 "add ResizeImage and CropImage to transform_ops"
             )
         labels = np.array([sample["label"] for sample in samples], np.int64)
-        batch = {"image": np.stack(images), "label": labels}
+        batch = {"image": stacked(images), "label": labels}
         return self.mix(batch, rng) if self.mix else batch
 
 

@@ -59,7 +59,8 @@ class Dataset(Protocol):
     know. source: the file or folder that says what is in it, for messages. class_names: in the
     order of the classes, None where the source has none. A dataset that knows the sizes of its
     images has `aspect_ratios`, width / height as float [len(dataset)], too; one whose images take
-    time to come has `read_ahead(indices)`, which begins to read those of the next batch.
+    time to come has `read_ahead(indices)`, which begins to read those of the next batch; one whose
+    `collate` makes `stacked` (data/memory.py) of its samples' `image` has `stacks_images`, True.
     """
 
     bad_images: BadImages
