@@ -20,6 +20,7 @@ mask_tools = pytest.importorskip("pycocotools.mask", reason="needs the extra `de
 pytest.importorskip("cv2", reason="needs the extra `cv2`")
 
 from ppcls_nextvit.data import DATASETS, SAMPLERS, build_loader, check_loader  # noqa: E402
+from ppcls_nextvit.data.datasets.coco import why_not_learnt  # noqa: E402
 from ppcls_nextvit.data.images import ImageError  # noqa: E402
 from ppcls_nextvit.data.packed import PackedNames  # noqa: E402
 from ppcls_nextvit.data.rle import decompressed  # noqa: E402
@@ -107,6 +108,38 @@ def batches(section, mode="Train", classes=2, epoch=0, **place):
 
 # COCO
 # ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "box, learnt",
+    [
+        ((79, 59, 4, 4), True),
+        ((80, 5, 4, 4), False),
+        ((5, 60, 4, 4), False),
+        ((-3, -3, 4, 4), True),
+        ((-4, 5, 4, 4), False),
+        ((5, -4, 4, 4), False),
+        ((5, 5, 1, 1), True),
+        ((5, 5, 0.5, 4), False),
+        ((5, 5, 4, 0.5), False),
+    ],
+)
+def test_a_box_is_learnt_that_has_a_pixel_of_the_image(tmp_path, box, learnt):
+    others = [annotation(number, 2, (5, 5, 9, 9)) for number in range(2, 101)]
+    write(tmp_path, [annotation(1, 1, box), *others])
+    data = coco(tmp_path)
+    assert data.class_counts().counts.tolist() == [99 + learnt, 0]
+    assert len(data.load(0, RNG)["boxes"]) == learnt
+    assert (why_not_learnt(annotation(1, 1, box), 60, 80) is None) is learnt
+
+
+def test_masks_that_take_too_much_memory_are_refused(tmp_path, monkeypatch):
+    write(tmp_path, [annotation(number, 1, (5, 5, 9, 9)) for number in (1, 2, 3)])
+    monkeypatch.setattr("ppcls_nextvit.data.datasets.coco.MASK_BYTES", 3 * 60 * 80)
+    assert len(coco(tmp_path).load(0, RNG)["masks"]) == 3
+    monkeypatch.setattr("ppcls_nextvit.data.datasets.coco.MASK_BYTES", 3 * 60 * 80 - 1)
+    with pytest.raises(ImageError, match="0.png: the masks of 3 objects in 80 x 60 pixels take"):
+        coco(tmp_path).load(0, RNG)
 
 
 def test_polygons_and_both_run_lengths_are_the_same_mask(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ppcls_nextvit.data import SAMPLERS, build_loader, check_loader
-from ppcls_nextvit.data.datasets import files
+from ppcls_nextvit.data.datasets import classification, files
 from ppcls_nextvit.data.images import ImageError
 from ppcls_nextvit.data.lists import read_class_names, read_label_list, read_pair_list
 from ppcls_nextvit.schema import ConfigError
@@ -100,6 +100,15 @@ def test_batches_of_a_list(images):
         batches[1]["label"].tolist() == [2, 3, 0, 1, 2, 3] and (batches[1]["image"][5] == 11).all()
     )
     assert "lam" not in batches[0]
+
+
+@pytest.mark.parametrize("class_num, expected", [(None, [10, 0, 10]), (5, [10, 0, 10, 0, 0])])
+def test_the_images_of_each_class_are_counted(images, monkeypatch, class_num, expected):
+    monkeypatch.setattr(classification, "COUNTED", 3)
+    (images / "list.txt").write_text("".join(f"{i:02d}.png {i % 4 // 2 * 2}\n" for i in range(20)))
+    counts = build_loader(section(images), "Train", num_classes=class_num).dataset.class_counts()
+    assert counts.counts.tolist() == expected
+    assert (counts.unit, counts.looked_at) == ("images", 20)
 
 
 def test_number_of_workers_changes_nothing(images):
