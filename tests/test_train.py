@@ -17,9 +17,10 @@ import pytest
 from ppcls_nextvit.config import ConfigError
 from ppcls_nextvit.engine import train as loop
 from ppcls_nextvit.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ppcls_nextvit.engine.distributed import Processes
 from ppcls_nextvit.engine.log import read_figures
 from ppcls_nextvit.engine.precision import float32_state
-from ppcls_nextvit.engine.progress import StopSignal
+from ppcls_nextvit.engine.progress import LossWindow, StopSignal, duration
 from ppcls_nextvit.tasks import evaluate, load_config, train
 from support.paths import ROOT
 from support.tiny_run import write_config
@@ -273,6 +274,36 @@ def test_fine_tuning_to_other_classes_names_what_was_not_loaded(tmp_path, caplog
         model.stem[0].conv.weight.numpy(), source.stem[0].conv.weight.numpy()
     )
     assert model.proj_head[0].weight.shape == [1024, 10]
+
+
+def test_the_figures_of_a_line_are_averages_since_the_last(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("ppcls_nextvit.engine.progress.time.time", lambda: clock[0])
+    window = LossWindow(lambda counts: {"top1": counts["right"][0] / counts["right"][1]})
+    for first in (1.0, 5.0):  # the second line knows nothing of the first
+        window.add(first, {"a": paddle.to_tensor(first)}, 4, {"right": np.array([1, 4])})
+        window.add(first + 2, {"a": paddle.to_tensor(first)}, 2, {"right": np.array([2, 2])})
+        clock[0] += 4.0
+        assert window.close(Processes(), batches_left=10) == {
+            "loss": first + 1,
+            "top1": 0.5,
+            "images_per_s": 1.5,
+            "eta_s": 20,
+        }
+    # with more than one part, each of them
+    window.add(3.0, {"a": paddle.to_tensor(1.0), "b": paddle.to_tensor(2.0)}, 4, {"right": [1, 4]})
+    window.add(5.0, {"a": paddle.to_tensor(2.0), "b": paddle.to_tensor(3.0)}, 4, {"right": [1, 4]})
+    figures = window.close(Processes(), batches_left=0)
+    assert (figures["loss"], figures["a"], figures["b"], figures["eta_s"]) == (4.0, 1.5, 2.5, 0)
+
+
+def test_seconds_as_hours_minutes_and_seconds():
+    assert [duration(seconds) for seconds in (0, 59.9, 61, 36_005)] == [
+        "0:00:00",
+        "0:00:59",
+        "0:01:01",
+        "10:00:05",
+    ]
 
 
 def test_evaluation_without_weights_is_refused(tmp_path):
