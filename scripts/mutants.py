@@ -62,13 +62,16 @@ AREAS: dict[str, tuple[str, str]] = {
     ),
     "checkpoints": (
         "engine/{checkpoint,resume,progress,lock}",
-        "checkpoint lock resume",
+        "checkpoint lock resume run_end",
     ),
     "weights": (
         "weights/{load,rules,placement,translation,convert,checkpoint}",
         "weights_load weights_families weight_conversion weights_dense transnext_weights",
     ),
-    "readers": ("weights/reader weights/formats/*", "weights_reader weight_conversion"),
+    "readers": (
+        "weights/reader weights/formats/*",
+        "weights_reader weight_conversion checkpoint",
+    ),
     "transforms": (
         "data/transforms/{evaluation,random_pixels,random_geometry,autoaugment,pipeline}",
         "published_constants public_defaults limits augment preprocess data",
