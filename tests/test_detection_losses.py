@@ -12,9 +12,10 @@ from paddle import nn
 
 from ppcls_nextvit.models.detectors import rpn
 from ppcls_nextvit.models.detectors.mask_rcnn import MaskRCNN
-from ppcls_nextvit.models.detectors.roi import MaskHead, RoIHead, _Sample
+from ppcls_nextvit.models.detectors.roi import BoxHead, MaskHead, RoIHead, _Sample
 from ppcls_nextvit.models.detectors.rpn import RPNHead
 from ppcls_nextvit.models.detectors.targets import sample
+from ppcls_nextvit.models.necks.fpn import FPN
 from scripts import seeded
 from support.goldens import assert_loads, paddle_state_dict
 from support.paths import GOLDEN
@@ -336,3 +337,23 @@ def test_a_mask_head_begins_by_fan_out():
     for weight, fan_out in ((head.upsample.weight, 4 * 64), (head.convs[0].conv.weight, 9 * 64)):
         assert float(weight.std()) == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
     assert float(head.conv_logits.weight.std()) == pytest.approx(math.sqrt(2 / 8), rel=0.15)
+
+
+def test_what_the_other_layers_begin_with():
+    """mmdetection's: normal for the RPN and for the outputs, Xavier's for what is before them."""
+    proposing = RPNHead(64, STRIDES, (8.0,), (0.5, 1.0, 2.0), 0.7, EVERY)
+    boxes, pyramid = BoxHead(16, 256, 40), FPN((32, 64), 128, num_outs=3)
+    xavier = lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))  # noqa: E731
+    for layer, std in (
+        (proposing.rpn_conv, 0.01),
+        (proposing.rpn_cls, 0.01),
+        (proposing.rpn_reg, 0.01),
+        (boxes.fc_cls, 0.01),
+        (boxes.fc_reg, 0.001),
+        (boxes.shared_fcs[0], xavier(16 * 7 * 7, 256)),
+        (boxes.shared_fcs[1], xavier(256, 256)),
+        (pyramid.lateral_convs[1].conv, xavier(64, 128)),
+        (pyramid.fpn_convs[0].conv, xavier(9 * 128, 9 * 128)),
+    ):
+        assert float(layer.weight.std()) == pytest.approx(std, rel=0.2), layer
+        assert not layer.bias.numpy().any()

@@ -389,6 +389,18 @@ def test_recompute_changes_nothing(drop_path_rate, frozen_stages):
     assert all(moved) if not frozen_stages else any(moved)
 
 
+def test_initial_weights():
+    """The reference's: convolutions and Linears of deviation 0.02, biases 0, norms 1 and 0."""
+    for layer in create_model("NextViT_small", **TINY).sublayers():
+        if isinstance(layer, (nn.Conv2D, nn.Linear)):
+            # by the median: of 2e7 numbers Paddle (3.3.1) draws one that is 2, its cut, itself
+            deviation = np.median(np.abs(layer.weight.numpy())) / 0.67449
+            assert deviation == pytest.approx(0.02, rel=6 / layer.weight.size**0.5), layer
+            assert layer.bias is None or not layer.bias.numpy().any()
+        elif isinstance(layer, BATCH_NORMS):
+            assert (layer.weight.numpy() == 1).all() and not layer.bias.numpy().any()
+
+
 def test_train_and_eval_return_the_model():
     model = create_model("NextViT_small", **TINY)
     assert model.eval() is model and not model.training and not model.stem[0].norm.training

@@ -11,6 +11,7 @@ from paddle.nn import functional as F
 
 from ppcls_nextvit import create_model
 from ppcls_nextvit.models.segmentors.heads import (
+    ConvModule,
     FCNHead,
     FPNHead,
     UPerHead,
@@ -282,3 +283,12 @@ def test_the_backbone_holds_still_what_it_is_told_to():
 def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model("SemanticFPN", **arguments)
+
+
+def test_what_a_head_begins_with():
+    """mmsegmentation's: He's of the fan out for convolutions, 0.01 for the classes."""
+    head = FCNHead(32, 64, 50, in_index=0, dropout=0.1)
+    assert float(head.convs[0].conv.weight.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
+    assert float(ConvModule(64, 128, 1).conv.weight.std()) == pytest.approx(0.125, rel=0.1)
+    assert float(head.conv_seg.weight.std()) == pytest.approx(0.01, rel=0.1)
+    assert not head.conv_seg.bias.numpy().any()
