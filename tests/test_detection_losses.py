@@ -341,6 +341,7 @@ def test_a_mask_head_begins_by_fan_out():
 
 def test_what_the_other_layers_begin_with():
     """mmdetection's: normal for the RPN and for the outputs, Xavier's for what is before them."""
+    paddle.seed(0)
     proposing = RPNHead(64, STRIDES, (8.0,), (0.5, 1.0, 2.0), 0.7, EVERY)
     boxes, pyramid = BoxHead(16, 256, 40), FPN((32, 64), 128, num_outs=3)
     xavier = lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))  # noqa: E731

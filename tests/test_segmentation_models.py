@@ -287,6 +287,7 @@ def test_bad_arguments_are_refused_by_name(arguments, message):
 
 def test_what_a_head_begins_with():
     """mmsegmentation's: He's of the fan out for convolutions, 0.01 for the classes."""
+    paddle.seed(0)
     head = FCNHead(32, 64, 50, in_index=0, dropout=0.1)
     assert float(head.convs[0].conv.weight.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
     assert float(ConvModule(64, 128, 1).conv.weight.std()) == pytest.approx(0.125, rel=0.1)
