@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from ppcls_nextvit.engine import lock
-from ppcls_nextvit.engine.lock import FileLock, LockedError
+from ppcls_nextvit.engine.distributed import Processes
+from ppcls_nextvit.engine.lock import FileLock, LockedError, own_folder
 from support.locks import held
 
 
@@ -111,3 +113,20 @@ def test_where_there_are_no_locks_every_process_has_them(monkeypatch, tmp_path):
     monkeypatch.setattr(lock, "fcntl", None)
     with open(tmp_path / "lock", "w") as file:
         assert lock._locks(file.fileno()) is True
+
+
+def test_a_run_s_folder_is_refused_with_its_owner(tmp_path):
+    folder = tmp_path / "runs" / "first"
+    with own_folder(folder, Processes()):
+        assert (folder / "run.lock").exists()
+    assert not (folder / "run.lock").exists()
+    with held(folder / "run.lock", 99) as owner:
+        message = f"first: another run .*: process {owner.pid} on"
+        with pytest.raises(LockedError, match=message), own_folder(folder, Processes()):
+            pytest.fail("it is another's")
+    # the other processes of a run hear it of the first, and take no lock of their own
+    refused = SimpleNamespace(is_main=False, any=lambda flag: True)
+    with pytest.raises(LockedError, match="see the first process"), own_folder(folder, refused):
+        pytest.fail("it is another's")
+    with own_folder(tmp_path / "none", SimpleNamespace(is_main=False, any=bool)):
+        assert not (tmp_path / "none").exists()
