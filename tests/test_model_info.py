@@ -3,6 +3,7 @@ table.
 """
 
 import pytest
+from paddle import nn
 
 from ppcls_nextvit import create_model, fuse_bn
 from ppcls_nextvit.models.backbones.nextvit import VARIANTS
@@ -12,6 +13,27 @@ from support.paths import ROOT
 from support.programs import program_at
 
 model_info = program_at("scripts/model_info.py")
+
+
+@pytest.mark.parametrize(
+    "layer, macs",
+    [
+        # outputs times the inputs that each sees
+        (nn.Conv2D(4, 6, (3, 5), stride=2, padding=(1, 2), groups=2), 6 * 4 * 5 * 2 * 15),
+        (nn.Linear(10, 7), 4 * 8 * 7 * 10),
+        # values times the operations of each
+        (nn.BatchNorm2D(4), 2 * 4 * 8 * 10),
+        (nn.LayerNorm(10), 5 * 4 * 8 * 10),
+        (nn.AdaptiveAvgPool2D(1), 4 * 8 * 10),
+        (nn.ReLU(), 0),
+    ],
+)
+def test_the_rule_of_each_layer(layer, macs):
+    model = nn.Sequential(layer)
+    model.in_channels = 4
+    assert count_macs(model, (8, 10)) == macs and model.training
+    trained = sum(p.size for p in layer.parameters() if not p.stop_gradient)
+    assert count_parameters(model) == trained
 
 
 @pytest.mark.slow
