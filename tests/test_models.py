@@ -18,6 +18,7 @@ from ppcls_nextvit.models.layers import (
     DropPath,
     GroupNorm,
     PointwiseConv2D,
+    make_divisible,
 )
 from scripts import seeded
 from support.goldens import (
@@ -434,6 +435,15 @@ def test_classes_and_channels():
     headless = tiny_model(num_classes=0)
     assert headless(image(2, 3, 32, 32)).shape == [2, 1024]
     assert not [key for key in headless.state_dict() if key.startswith("proj_head")]
+
+
+def test_channels_are_rounded_to_32():
+    """To the nearest, halves up; up where the nearest is less than nine tenths."""
+    widths = {1: 32, 32: 32, 47: 64, 48: 64, 71: 64, 72: 96, 1007: 992, 1008: 1024, 1024: 1024}
+    assert {width: make_divisible(width) for width in widths} == widths
+    assert (
+        make_divisible(20, 8) == 24 and make_divisible(19, 8) == 24 and make_divisible(17, 8) == 16
+    )
 
 
 def test_custom_depths_and_stem():

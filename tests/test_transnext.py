@@ -470,12 +470,13 @@ def test_blocks_are_computed_again_where_that_is_asked_for_alone(monkeypatch):
     assert len(again) == 4
 
 
-def test_the_size_of_a_map_in_a_program_for_any():
+@pytest.mark.parametrize("sides", [(None, None), (4, None), (None, 6)])
+def test_the_size_of_a_map_in_a_program_for_any(sides):
     paddle.enable_static()
     try:
         program = paddle.static.Program()
         with paddle.static.program_guard(program):
-            sizes = list(map_size(paddle.static.data("x", [None, 3, None, None])))
+            sizes = list(map_size(paddle.static.data("x", [None, 3, *sides])))
         given = {"x": np.zeros((2, 3, 4, 6), np.float32)}
         found = paddle.static.Executor().run(program, given, sizes)
     finally:
