@@ -147,6 +147,12 @@ def test_attention_equals_a_naive_one(pool_size, remainder):
     assert max_difference(attention(paddle.to_tensor(x)), expected) < 1e-5
 
 
+@pytest.mark.parametrize("pool, pooled", [("sequence", 5 * 7 // 4), ("window", 3 * 4)])
+def test_multiply_adds_of_attention(pool, pooled):
+    x = paddle.zeros([1, 64, 5, 7])
+    assert E_MHSA(64, 2, pool, 0.0, 0.0).macs(x, x) == 2 * 35 * pooled * 64
+
+
 # ---------------------------------------------------------------- fused inference
 
 
