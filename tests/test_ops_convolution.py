@@ -15,7 +15,7 @@ from paddle.nn import functional as F
 from ppcls_nextvit import create_model, ops
 from ppcls_nextvit.engine import precision
 from ppcls_nextvit.engine.logger import logger
-from ppcls_nextvit.models.layers import Conv2D, PointwiseConv2D
+from ppcls_nextvit.models.layers import Conv2D, PointwiseConv2D, activated
 from support.compiled_ops import (
     check_frozen,
     differences,
@@ -67,6 +67,38 @@ def test_it_equals_paddle_s_in_float64(name):
     expected = result_and_gradients(F.conv2d, arrays, settings, "float64")
     assert [list(x.shape) for x in found] == [list(x.shape) for x in expected]
     assert max(differences(found, expected)) < 2e-6
+
+
+def rectified(x, weight, bias, **settings):
+    return F.relu(F.conv2d(x, weight, bias, **settings))
+
+
+def with_relu(x, weight, bias, **settings):
+    return ops.conv2d(x, weight, bias, relu=True, **settings)
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape[-1]])
+def test_with_a_relu_it_equals_paddle_s_two_in_float64(name):
+    arrays, settings = drawn(name)
+    found = result_and_gradients(with_relu, arrays, settings)
+    expected = result_and_gradients(rectified, arrays, settings, "float64")
+    assert max(differences(found, expected)) < 2e-6
+    if expected[0].size > 100:
+        assert 0.2 < float((found[0] == 0).astype("float32").mean()) < 0.8
+
+
+def test_nothing_passes_a_relu_that_is_zero():
+    x, weight, bias = (
+        paddle.ones([1, 1, 2, 2]),
+        paddle.ones([2, 1, 1, 1]),
+        paddle.to_tensor([-1.0, -2.0]),
+    )
+    for tensor in (x, weight, bias):
+        tensor.stop_gradient = False
+    out = ops.conv2d(x, weight, bias, relu=True)
+    assert not out.any()
+    out.sum().backward()
+    assert not x.grad.any() and not weight.grad.any() and not bias.grad.any()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -135,6 +167,7 @@ def test_an_empty_batch_has_gradients_of_zero():
 @pytest.mark.parametrize("still", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
 def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own(still):
     check_frozen(ops.conv2d, *drawn("pointwise"), still)
+    check_frozen(with_relu, *drawn("pointwise"), still)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -192,6 +225,11 @@ def test_wrong_arguments_are_named(change, kind, message):
         ops.conv2d(**arguments)
 
 
+def test_a_relu_needs_a_bias():
+    with pytest.raises(ValueError, match="relu needs a bias"):
+        ops.conv2d(paddle.ones([1, 1, 2, 2]), paddle.ones([1, 1, 1, 1]), relu=True)
+
+
 # ---------------------------------------------------------------- choosing
 
 
@@ -213,6 +251,24 @@ def test_layers_take_it_where_they_can(monkeypatch):
     recorded(x)
     Conv2D(3, 4, 3, padding=1).to(dtype="float64")(x.astype("float64"))
     assert not calls
+
+
+def test_a_relu_is_written_with_its_convolution_unless_somebody_looks_at_that(monkeypatch):
+    calls = []
+    whole = ops.conv2d
+    monkeypatch.setattr(
+        ops, "conv2d", lambda *a, **k: calls.append(k.get("relu", False)) or whole(*a, **k)
+    )
+    layer, x = PointwiseConv2D(3, 4), paddle.randn([2, 3, 5, 4])
+    expected = F.relu(layer(x))
+    assert max_difference(activated(layer, x), expected) < 1e-6
+    seen = []
+    hook = layer.register_forward_post_hook(lambda layer, given, out: seen.append(out))
+    assert max_difference(activated(layer, x), expected) < 1e-6 and float(seen[0].min()) < 0
+    hook.remove()
+    without = PointwiseConv2D(3, 4, bias_attr=False)
+    assert max_difference(activated(without, x), F.relu(without(x))) == 0
+    assert calls == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,17 @@ class PointwiseConv2D(nn.Conv2D):
         return out if self.bias is None else out + self.bias.unsqueeze(-1)
 
 
+def activated(conv: nn.Layer, x: Tensor) -> Tensor:
+    """relu(conv(x)). For a PointwiseConv2D with a bias, on a CPU, eagerly, it is one compiled
+    operator where that is built.
+    """
+    plain = type(conv) is PointwiseConv2D and conv.bias is not None
+    watched = conv._forward_pre_hooks or conv._forward_post_hooks
+    if plain and not watched and eager_on_cpu(x) and ops.takes_onednn(x):
+        return ops.conv2d(x, conv.weight, conv.bias, relu=True)
+    return F.relu(conv(x))
+
+
 def product(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     """The matrix products of x [..., R, I] and y [..., I, C]. On a CPU, eagerly, the compiled
     operator where that is built.

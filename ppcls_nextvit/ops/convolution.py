@@ -24,11 +24,12 @@ def conv2d(
     padding: Tuple[int, int] = (0, 0),
     dilation: Tuple[int, int] = (1, 1),
     groups: int = 1,
+    relu: bool = False,
 ) -> Tensor:
-    """The convolution of x [B, C, H, W] with weight [O, C / groups, h, w], plus bias [O]: [B, O,
-    H', W']; all float32 on a CPU. stride, padding (zeros on both sides) and dilation are of height
-    and width. Depthwise convolutions, which are bound by memory, stay in float32 within
-    ops.multiplying.
+    """The convolution of x [B, C, H, W] with weight [O, C / groups, h, w], plus bias [O], with
+    `relu`, which needs a bias, no less than 0: [B, O, H', W']; all float32 on a CPU. stride,
+    padding (zeros on both sides) and dilation are of height and width. Depthwise convolutions,
+    which are bound by memory, stay in float32 within ops.multiplying.
 
     RuntimeError where the operator is not built; TypeError and ValueError name an argument of
     another type, shape or range.
@@ -36,6 +37,8 @@ def conv2d(
     if not has_onednn():
         raise RuntimeError("the compiled convolution is not built; run nextvit build-ops")
     _check(x, weight, bias, groups)
+    if relu and bias is None:
+        raise ValueError("relu needs a bias")
     pairs = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1)}
     for name, (pair, least) in pairs.items():
         if len(pair) != 2 or min(pair) < least:
@@ -56,9 +59,8 @@ def conv2d(
         multiplies_bfloat16() and not depthwise,
     )
     wanted = (not x.stop_gradient, any(not given.stop_gradient for given in inputs[1:]))
-    (out,) = paddle.base.core.eager._run_custom_op(
-        NAME if bias is None else f"{NAME}_bias", *dense(inputs), *settings, *wanted
-    )
+    name = NAME + "_bias" * (bias is not None) + "_relu" * relu
+    (out,) = paddle.base.core.eager._run_custom_op(name, *dense(inputs), *settings, *wanted)
     return out
 
 

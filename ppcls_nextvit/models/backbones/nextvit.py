@@ -19,8 +19,10 @@ from ..layers import (
     DropPath,
     Linear,
     PointwiseConv2D,
+    activated,
     make_divisible,
     pooled_from,
+    product,
     recompute_block,
 )
 from ..registry import register_variants
@@ -149,7 +151,7 @@ class Mlp(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> the same shape."""
-        return self.drop(self.conv2(self.drop(F.relu(self.conv1(x)))))
+        return self.drop(self.conv2(self.drop(activated(self.conv1, x))))
 
 
 class NCB(nn.Layer):
@@ -253,7 +255,7 @@ class E_MHSA(nn.Layer):
         tokens, pooled = self.tokens(x)
         attention = self.attn_drop(self.weights(tokens, pooled))
         v = self.heads(self.v(pooled))
-        out = paddle.matmul(attention, v).transpose([0, 2, 1, 3]).flatten(2)  # [B, N, C]
+        out = product(attention, v).transpose([0, 2, 1, 3]).flatten(2)  # [B, N, C]
         return self.proj_drop(self.proj(out))
 
     def tokens(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -263,7 +265,7 @@ class E_MHSA(nn.Layer):
     def weights(self, tokens: Tensor, pooled: Tensor) -> Tensor:
         """[B, N, C], [B, M, C] -> [B, heads, N, M]."""
         q, k = self.heads(self.q(tokens)), self.heads(self.k(pooled))
-        return F.softmax(paddle.matmul(q, k, transpose_y=True) * self.scale, axis=-1)
+        return F.softmax(product(q, k, transpose_y=True) * self.scale, axis=-1)
 
     def rows(self, queries: Sequence[int], x: Tensor) -> Tuple[Tensor, None]:
         """See api.AttentionLayer."""

@@ -58,9 +58,9 @@ struct Geometry {
 
 Type factor(const Convolution& of) { return of.bfloat16 ? BF16 : F32; }
 
-OwnedDescription described_forward(const Convolution& of, const Layouts& as) {
+OwnedDescription described_forward(const Convolution& of, const Layouts& as, bool relu = false) {
   const Geometry at(of);
-  const OwnedAttributes with = attributes();
+  const OwnedAttributes with = attributes({false, relu});
   dnnl_primitive_desc* made = nullptr;
   check(dnnl_convolution_forward_primitive_desc_create(
             &made, engine(), FORWARD_TRAINING, DIRECT, as.any_x.get(), as.any_weight.get(),
@@ -94,7 +94,7 @@ OwnedDescription described_weight(const Convolution& of, const Layouts& as, cons
 
 Plan forward_plan(const Convolution& of) {
   const Layouts as(of, factor(of), factor(of), F32);
-  const OwnedDescription description = described_forward(of, as);
+  const OwnedDescription description = described_forward(of, as, of.relu);
   const auto chosen = [&](Query what) { return dnnl_primitive_desc_query_md(description.get(), what, 0); };
   Plan plan;
   dnnl_memory* const out = plan.given(OUT, as.out.get());
@@ -167,7 +167,7 @@ void convolution_forward(const Convolution& of, const float* x, const float* wei
   tensors[WEIGHT] = read(weight);
   tensors[BIAS_VECTOR] = read(bias);
   tensors[OUT] = out;
-  plans().at(key_of(of, 0), [&] { return forward_plan(of); }).run(tensors);
+  plans().at(key_of(of, of.relu ? 5 : 0), [&] { return forward_plan(of); }).run(tensors);
 }
 
 void convolution_backward(const Convolution& of, const float* x, const float* weight, const float* grad,
@@ -183,6 +183,14 @@ void convolution_backward(const Convolution& of, const float* x, const float* we
   tensors[GRAD_BIAS] = grad_bias;
   const int64_t kind = 1 + input + 2 * filters;
   plans().at(key_of(of, kind), [&] { return backward_plan(of, input, filters); }).run(tensors);
+}
+
+void relu_backward(int64_t count, const float* out, const float* grad, float* before) {
+#pragma omp parallel for simd
+  for (int64_t i = 0; i < count; ++i) {
+    const float given = grad[i];
+    before[i] = out[i] > 0 ? given : 0.0f;
+  }
 }
 
 }  // namespace nextvit

@@ -1,4 +1,5 @@
-// The convolution as Paddle's operators, without and with a bias, with their gradients. Shapes and types
+// The convolution as Paddle's operators, without and with a bias, and with a ReLU after that, with their
+// gradients. Shapes and types
 // are checked by the Python file that calls them.
 #include <cstring>
 
@@ -13,18 +14,20 @@ using Pair = std::vector<int64_t>;
 
 nextvit::Convolution convolution_of(const Tensor& x, const Tensor& weight, const Tensor* bias,
                                     const Pair& stride, const Pair& padding, const Pair& dilation,
-                                    int64_t groups, bool bfloat16) {
+                                    int64_t groups, bool bfloat16, bool relu = false) {
   const auto sizes = x.shape(), filters = weight.shape();
   const auto pair = [](const Pair& of) { return std::array<int64_t, 2>{of[0], of[1]}; };
   return {sizes[0],          sizes[1],     sizes[2],      sizes[3],       filters[0], groups,
-          {filters[2], filters[3]}, pair(stride), pair(padding), pair(dilation), bias != nullptr, bfloat16};
+          {filters[2], filters[3]}, pair(stride), pair(padding), pair(dilation), bias != nullptr, bfloat16,
+          relu};
 }
 
 void zero(Tensor* tensor) { std::memset(tensor->data<float>(), 0, tensor->numel() * sizeof(float)); }
 
 Tensor forward(const Tensor& x, const Tensor& weight, const Tensor* bias, const Pair& stride,
-               const Pair& padding, const Pair& dilation, int64_t groups, bool bfloat16) {
-  const auto of = convolution_of(x, weight, bias, stride, padding, dilation, groups, bfloat16);
+               const Pair& padding, const Pair& dilation, int64_t groups, bool bfloat16,
+               bool relu = false) {
+  const auto of = convolution_of(x, weight, bias, stride, padding, dilation, groups, bfloat16, relu);
   Tensor out = paddle::empty({of.batch, of.out_channels, of.out_size(0), of.out_size(1)}, x.dtype(), x.place());
   if (out.numel())
     guarded([&] {
@@ -82,6 +85,22 @@ std::vector<Tensor> bias_backward(const Tensor& x, const Tensor& weight, const T
   return backward(x, weight, &bias, grad, stride, padding, dilation, groups, bfloat16, for_x, for_weight);
 }
 
+std::vector<Tensor> relu_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                 const Pair& stride, const Pair& padding, const Pair& dilation,
+                                 int64_t groups, bool bfloat16, bool, bool) {
+  return {forward(x, weight, &bias, stride, padding, dilation, groups, bfloat16, true)};
+}
+
+std::vector<Tensor> relu_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                  const Tensor& out, const Tensor& given_grad, const Pair& stride,
+                                  const Pair& padding, const Pair& dilation, int64_t groups,
+                                  bool bfloat16, bool for_x, bool for_weight) {
+  const Tensor grad = given_grad.contiguous();
+  Tensor before = paddle::empty(grad.shape(), grad.dtype(), grad.place());
+  nextvit::relu_backward(grad.numel(), out.data<float>(), grad.data<float>(), before.data<float>());
+  return backward(x, weight, &bias, before, stride, padding, dilation, groups, bfloat16, for_x, for_weight);
+}
+
 std::vector<std::string> attributes() {
   return {"stride: std::vector<int64_t>", "padding: std::vector<int64_t>", "dilation: std::vector<int64_t>",
           "groups: int64_t", "bfloat16: bool", "for_x: bool", "for_weight: bool"};
@@ -112,3 +131,15 @@ PD_BUILD_GRAD_OP(nextvit_conv2d_bias)
     .Outputs({paddle::Grad("x"), paddle::Grad("weight"), paddle::Grad("bias")})
     .Attrs(attributes())
     .SetKernelFn(PD_KERNEL(bias_backward));
+
+PD_BUILD_OP(nextvit_conv2d_bias_relu)
+    .Inputs({"x", "weight", "bias"})
+    .Outputs({"out"})
+    .Attrs(attributes())
+    .SetKernelFn(PD_KERNEL(relu_forward));
+
+PD_BUILD_GRAD_OP(nextvit_conv2d_bias_relu)
+    .Inputs({"x", "weight", "bias", "out", paddle::Grad("out")})
+    .Outputs({paddle::Grad("x"), paddle::Grad("weight"), paddle::Grad("bias")})
+    .Attrs(attributes())
+    .SetKernelFn(PD_KERNEL(relu_backward));

@@ -61,6 +61,7 @@ int dnnl_primitive_attr_set_post_ops(dnnl_primitive_attr*, const dnnl_post_ops*)
 int dnnl_primitive_attr_destroy(dnnl_primitive_attr*);
 int dnnl_post_ops_create(dnnl_post_ops**);
 int dnnl_post_ops_append_sum(dnnl_post_ops*, float scale, int32_t zero_point, int type);
+int dnnl_post_ops_append_eltwise(dnnl_post_ops*, int alg_kind, float alpha, float beta);
 int dnnl_post_ops_destroy(dnnl_post_ops*);
 
 int dnnl_convolution_forward_primitive_desc_create(
@@ -98,7 +99,7 @@ namespace nextvit::dnnl {
 enum Status { SUCCESS = 0, UNIMPLEMENTED = 3 };
 enum Type { BF16 = 2, F32 = 3 };
 enum Tag { ANY = 1, A = 2, ABCD = 5, ABCDE = 6 };  // the library chooses; plain layouts of 1, 4, 5 axes
-enum Kind { CPU = 1, IN_ORDER = 1, FORWARD_TRAINING = 64, DIRECT = 1, USER_SCRATCHPAD = 1 };
+enum Kind { CPU = 1, IN_ORDER = 1, FORWARD_TRAINING = 64, DIRECT = 1, RELU = 32, USER_SCRATCHPAD = 1 };
 // what a primitive's description is asked for
 enum Query {
   QUERY_SRC = 129,

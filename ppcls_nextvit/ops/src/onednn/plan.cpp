@@ -49,7 +49,7 @@ bool expected() {
          is(dnnl_fmt_tag2str(ANY), "any") && is(dnnl_fmt_tag2str(A), "a") &&
          is(dnnl_fmt_tag2str(ABCD), "abcd") && is(dnnl_fmt_tag2str(ABCDE), "abcde") &&
          is(dnnl_prop_kind2str(FORWARD_TRAINING), "forward_training") &&
-         is(dnnl_alg_kind2str(DIRECT), "convolution_direct") && is(dnnl_engine_kind2str(CPU), "cpu") &&
+         is(dnnl_alg_kind2str(DIRECT), "convolution_direct") && is(dnnl_alg_kind2str(RELU), "eltwise_relu") && is(dnnl_engine_kind2str(CPU), "cpu") &&
          is(dnnl_scratchpad_mode2str(USER_SCRATCHPAD), "user");
 }
 
@@ -86,17 +86,18 @@ OwnedLayout strided(const std::vector<int64_t>& sizes, Type type, const std::vec
   return OwnedLayout(made);
 }
 
-OwnedAttributes attributes(bool adds) {
+OwnedAttributes attributes(After after) {
   dnnl_primitive_attr* made = nullptr;
   check(dnnl_primitive_attr_create(&made), "attributes");
   OwnedAttributes owned(made);
   check(dnnl_primitive_attr_set_scratchpad_mode(made, USER_SCRATCHPAD), "attributes");
-  if (adds) {
-    dnnl_post_ops* after = nullptr;
-    check(dnnl_post_ops_create(&after), "attributes");
-    const Owned<dnnl_post_ops, dnnl_post_ops_destroy> held(after);
-    check(dnnl_post_ops_append_sum(after, 1.0f, 0, F32), "attributes");
-    check(dnnl_primitive_attr_set_post_ops(made, after), "attributes");
+  if (after.adds || after.relu) {
+    dnnl_post_ops* steps = nullptr;
+    check(dnnl_post_ops_create(&steps), "attributes");
+    const Owned<dnnl_post_ops, dnnl_post_ops_destroy> held(steps);
+    if (after.adds) check(dnnl_post_ops_append_sum(steps, 1.0f, 0, F32), "attributes");
+    if (after.relu) check(dnnl_post_ops_append_eltwise(steps, RELU, 0.0f, 0.0f), "attributes");
+    check(dnnl_primitive_attr_set_post_ops(made, steps), "attributes");
   }
   return owned;
 }

@@ -35,8 +35,13 @@ OwnedLayout layout(const std::vector<int64_t>& sizes, Type type, Tag tag);
 // The same with the distance between neighbours along each axis.
 OwnedLayout strided(const std::vector<int64_t>& sizes, Type type, const std::vector<int64_t>& strides);
 
-// Attributes of a primitive whose scratch memory is the plan's. adds: to what is in its output.
-OwnedAttributes attributes(bool adds = false);
+// What a primitive does with its result: adds it to what is in its output; writes no less than 0.
+struct After {
+  bool adds = false, relu = false;
+};
+
+// Attributes of a primitive whose scratch memory is the plan's.
+OwnedAttributes attributes(After after = {});
 
 class Plan {
  public:

@@ -46,7 +46,7 @@ Plan plan_of(const Product& of, bool bias, bool adds) {
   };
   const OwnedLayout out = matrices(of.batch, of.rows, of.columns, false, F32);
   const OwnedLayout added = matrices(1, 1, of.columns, false, F32);
-  const OwnedAttributes with = attributes(adds);
+  const OwnedAttributes with = attributes({adds, false});
   dnnl_primitive_desc* made = nullptr;
   check(dnnl_matmul_primitive_desc_create(&made, engine(), left(factor).get(), right(factor).get(),
                                           bias ? added.get() : nullptr, out.get(), with.get()),
