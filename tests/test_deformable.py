@@ -11,6 +11,8 @@ import pytest
 from ppcls_nextvit.models.detectors.deformable import (
     DeformableEncoder,
     MultiScaleDeformableAttention,
+    _numbers,
+    _quotient,
     cell_centres,
     multi_scale_deformable_attention,
     reference_points,
@@ -107,6 +109,28 @@ def test_offsets_from_points_count_cells_and_from_boxes_shares_of_the_box():
     found = attention._locations(boxes, offsets, shapes).numpy()[0, 0, 0]
     centre, size = np.split(boxes.numpy()[0, 0][:, None], 2, axis=-1)
     np.testing.assert_allclose(found, centre + offsets.numpy()[0, 0, 0] / 2 * size * 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("numbers", [2, 4])
+def test_what_is_recorded_gives_the_same_numbers_from_points_and_from_boxes(numbers):
+    draw = np.random.default_rng(0)
+    heads, levels, points = 2, len(SHAPES), 3
+    attention = MultiScaleDeformableAttention(8, heads, levels, points)
+    value = paddle.to_tensor(draw.standard_normal((2, TOKENS, heads, 4), "float32"))
+    references = paddle.to_tensor(draw.uniform(0.2, 0.8, (2, 6, levels, numbers)).astype("float32"))
+    offsets = paddle.to_tensor(
+        draw.standard_normal((2, 6, heads, levels, points, 2), dtype="float32")
+    )
+    weights = paddle.to_tensor(draw.random((2, 6, heads, levels, points), "float32"))
+    locations = attention._locations(references, offsets, SHAPES)
+    expected = attention.sampled(value, SHAPES, locations, weights).numpy()
+    found = attention._recorded(value, SHAPES, references, offsets.flatten(2), weights.flatten(3))
+    assert max_difference(found.numpy(), expected) < 1e-5 < np.abs(expected).mean()
+
+
+def test_numbers_of_which_a_program_knows_some():
+    assert _numbers([3, 4]).tolist() == _numbers([3, paddle.to_tensor(4)]).tolist() == [3.0, 4.0]
+    assert float(_quotient(paddle.to_tensor(3), 4)) == 0.75
 
 
 def test_an_image_sees_nothing_of_its_padding():

@@ -271,6 +271,14 @@ def test_flip_and_scales_average_probabilities():
     assert len(set(labels.numpy().reshape(-1).tolist())) == 2
 
 
+@pytest.mark.parametrize(
+    "more, views",
+    [({}, 1), ({"flip": True}, 2), ({"ratios": (0.5, 1.0)}, 2), ({"ratios": (2.0,)}, 1)],
+)
+def test_an_image_of_several_views_is_averaged(more, views):
+    assert Inference(**more).averages == (views > 1)
+
+
 def test_a_mirrored_view_keeps_its_padding_at_the_right():
     model, image = Recorder(), paddle.zeros([1, 3, 2, 4])
     image[:, :, :, :3] = paddle.to_tensor([1.0, -1.0, -1.0])
