@@ -366,6 +366,8 @@ def campaign(
                 outcome = runner.outcome(mutant, text, end)
             except RuntimeError as error:  # tests that fail without a mutant say nothing of it
                 print(f"{mutant.path}:{mutant.place[0]}: {error}", flush=True)
+                if runner.reach.fails.keys() & set(VALUES):  # which every mutant meets
+                    break
                 outcome = None
             if outcome is None:
                 undecided += 1
