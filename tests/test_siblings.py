@@ -68,6 +68,9 @@ KNOWN = {
         "tarfile.open": "writes",
     },
     "ppcls_nextvit/data/memory.py": {"ctypes.CDLL": "the C library that the process has"},
+    "ppcls_nextvit/engine/progress.py": dict.fromkeys(
+        ("ctypes.CDLL", "ctypes.byref"), "the C library that the process has"
+    ),
     "ppcls_nextvit/export/lite.py": {"np.load": EXPORTED, "subprocess.run": TOOL},
     "ppcls_nextvit/export/onnx.py": {"onnx.load": EXPORTED},
     "ppcls_nextvit/export/opened.py": {"yaml.safe_load": "plain data alone"},
