@@ -96,6 +96,19 @@ def test_at_first_heads_look_in_eight_directions():
     assert not attention.sampling_offsets.weight.any() and not attention.output_proj.bias.any()
 
 
+def test_in_an_encoder_attention_begins_as_it_does_alone():
+    """Values and outputs with Xavier's uniform weights and biases of 0, whatever the others do."""
+    normal = paddle.nn.initializer.Normal(std=1.0)
+    encoder = DeformableEncoder(32, 2, levels=2, points=2, hidden=16, depth=2, weights=normal)
+    for layer in encoder.layers:
+        for linear in (layer.self_attn.value_proj, layer.self_attn.output_proj):
+            assert 0.9 < float(linear.weight.abs().max()) / math.sqrt(6 / 64) <= 1 + 1e-6
+            assert not linear.bias.any()
+        for linear in (layer.self_attn.sampling_offsets, layer.self_attn.attention_weights):
+            assert not linear.weight.any()
+        assert not layer.self_attn.attention_weights.bias.any()
+
+
 def test_offsets_from_points_count_cells_and_from_boxes_shares_of_the_box():
     attention = MultiScaleDeformableAttention(8, heads=1, levels=2, points=2)
     shapes = [(4, 8), (2, 4)]
