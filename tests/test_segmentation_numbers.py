@@ -279,6 +279,19 @@ def test_an_image_of_several_views_is_averaged(more, views):
     assert Inference(**more).averages == (views > 1)
 
 
+def test_of_several_views_probabilities_are_averaged_and_not_logits():
+    """Of three classes: of two, both have the same winner."""
+    views = iter([[4.0, 0.0, 0.0], [-10.0, 1.0, 0.0]])  # whose sum is largest for class 1
+
+    def model(images):
+        logits = paddle.to_tensor(next(views)).reshape([1, 3, 1, 1])
+        return logits.expand([1, 3, *images.shape[2:]])
+
+    image = paddle.zeros([1, 3, 2, 4])
+    (labels,) = segment(model, [(image, [(2, 4)])], [(2, 4)], Inference(flip=True))
+    assert labels.numpy().tolist() == [[0] * 4] * 2
+
+
 def test_a_mirrored_view_keeps_its_padding_at_the_right():
     model, image = Recorder(), paddle.zeros([1, 3, 2, 4])
     image[:, :, :, :3] = paddle.to_tensor([1.0, -1.0, -1.0])
