@@ -20,6 +20,7 @@ from ..layers import (
     Linear,
     PointwiseConv2D,
     activated,
+    draw_truncated,
     make_divisible,
     pooled_from,
     product,
@@ -530,7 +531,7 @@ def _initialise(layer: nn.Layer) -> None:
     0.
     """
     if isinstance(layer, (nn.Conv2D, nn.Linear)):
-        nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
+        draw_truncated(layer.weight)
         if layer.bias is not None:
             nn.initializer.Constant(0.0)(layer.bias)
 

@@ -18,7 +18,15 @@ from paddle.nn import functional as F
 
 from ... import ops
 from ...schema import nearest
-from ..layers import Conv2D, DropPath, Linear, eager_on_cpu, pooled_from, recompute_block
+from ..layers import (
+    Conv2D,
+    DropPath,
+    Linear,
+    draw_truncated,
+    eager_on_cpu,
+    pooled_from,
+    recompute_block,
+)
 from ..registry import register_variants
 from .base import BaseBackbone
 from .positions import Places, find_places, pooled_size
@@ -660,7 +668,7 @@ def _initialise(layer: nn.Layer) -> None:
     their outputs, biases 0.
     """
     if isinstance(layer, nn.Linear):
-        nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
+        draw_truncated(layer.weight)
     elif isinstance(layer, nn.Conv2D):
         outputs = layer.weight.shape[0] * math.prod(layer.weight.shape[2:]) // layer._groups
         nn.initializer.Normal(std=math.sqrt(2 / outputs))(layer.weight)
