@@ -1116,6 +1116,13 @@ def test_triton_repository(repository, exported, tmp_path, capsys):
         make.main(["--model", str(tmp_path / "model"), "--out", str(repository)]) == 1
         and "exists" in capsys.readouterr().err
     )
+    path = tmp_path / "model" / "export.json"
+    description = json.loads(path.read_text())
+    for inputs in ({"x": []}, {"x": [None, 3]}, {"x": [1, 3, 4, 4], "y": [1, 3, 4, 4]}):
+        description["Export"]["inputs"] = inputs
+        path.write_text(json.dumps(description))
+        assert make.main(["--model", str(path.parent), "--out", str(tmp_path / "none")]) == 1
+        assert "Export.inputs: expected " in capsys.readouterr().err
 
 
 def test_triton_configurations_are_what_triton_reads(repository):

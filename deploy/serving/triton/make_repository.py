@@ -16,7 +16,7 @@ from string import Template
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 try:
-    from fields import check_fields, task_of
+    from fields import check_fields, is_one_image, task_of
 except ModuleNotFoundError as error:
     raise SystemExit(f"error: {error}. make_repository.py needs the folder above it, too") from None
 
@@ -31,7 +31,10 @@ def make_repository(model: Path, out: Path, batch_size: int) -> None:
         if task_of(description) != "classification":
             raise ValueError(f"it is for {task_of(description)}")
         export = description["Export"]
-        name, shape = next(iter(export["inputs"].items()))
+        if not is_one_image(export["inputs"]):
+            found = str(export["inputs"])[:60]
+            raise ValueError(f"Export.inputs: expected one of four sizes or nulls, got {found!r}")
+        ((name, shape),) = export["inputs"].items()
         output, target = export["outputs"][0], export["target"]
         height, width = description["Model"]["input"]["image_size"] or (None, None)
         if height is None:  # of an export for any size, which this is not for
