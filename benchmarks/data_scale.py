@@ -174,10 +174,6 @@ def through(loader):
     def run():
         for _ in loader.epoch(0):
             pass
-        while multiprocessing.active_children():
-            if not [one for one in multiprocessing.active_children() if not one.daemon]:
-                break
-            time.sleep(0.05)
 
     return run
 
