@@ -35,7 +35,7 @@ def test_ci_installs_tests_and_checks_as_contributing_says():
     for command in (
         "pip install --no-deps paddleclas==2.6.0 paddledet==2.6.0 paddleseg==2.8.0",
         "npm ci --prefix deploy/web",
-        "python -m pytest -n 2 --dist loadfile -m 'chain and not long'",
+        "python -m pytest -n 2 --dist worksteal -m 'chain and not long'",
     ):
         assert command in in_text and command in CI
     for command in (
