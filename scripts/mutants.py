@@ -321,8 +321,10 @@ class Campaign:
             status, failed = run_tests(self.copy, tests, end - time.monotonic(), marks=marks)
         finally:
             self._write(path, original)
-        if status is None or status == SURVIVED:
-            return None if status is None else ""
+        if status is None:
+            return None
+        if status == SURVIVED:
+            return ""
         self._passes_without(failed, marks)
         return failed or "the import"
 

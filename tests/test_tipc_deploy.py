@@ -676,7 +676,7 @@ def test_a_table_of_something_else_is_refused(tmp_path, monkeypatch, capsys):
 )
 def test_a_file_for_c_says_the_model_s_task(tmp_path, task, right):
     (tmp_path / "export.json").write_text(json.dumps({"Model": {"task": task}}))
-    for kind in cpp.TASKS:
+    for kind in cpp.TYPES.values():
         path = tmp_path / "M.txt"
         text = (CONFIGS / FILES[cpp].format("NextViT_small")).read_text(encoding="utf-8")
         path.write_text(text.replace("cpp_infer_type:cls", f"cpp_infer_type:{kind}"))
@@ -686,6 +686,10 @@ def test_a_file_for_c_says_the_model_s_task(tmp_path, task, right):
             continue
         message = f"cpp_infer_type is '{kind}', expected {right}, as the model's task is {task}"
         with pytest.raises(ParamsError, match=message):
+            cpp.check_type(section, tmp_path)
+    for damaged in ("{", "[]", '{"Model": {"task": "other"}}'):
+        (tmp_path / "export.json").write_text(damaged)
+        with pytest.raises(ParamsError, match="export.json: "):
             cpp.check_type(section, tmp_path)
 
 

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from . import stored
-from .params import command_options
+from .params import ParamsError, command_options
 from .run import ROOT, Chain, chain_program, gpus, prepared, use_gpu
 
 LOGS = "cpp_infer_"
-TASKS = {"cls": "classification", "det": "detection", "seg": "segmentation"}
+TYPES = {"classification": "cls", "detection": "det", "segmentation": "seg"}  # of a task
 
 
 def build(chain, folder):
@@ -32,10 +32,15 @@ def build(chain, folder):
 
 def check_type(section, model):
     """ParamsError if `cpp_infer_type` is not the task of the export in the folder `model`."""
-    description = json.loads((model / "export.json").read_text(encoding="utf-8"))
-    task = description["Model"].get("task", TASKS["cls"])
-    if TASKS[section.text("cpp_infer_type")] != task:
-        (right,) = [kind for kind in TASKS if TASKS[kind] == task]
+    # not above: it imports Paddle, which must see the GPUs that `use_gpu` left
+    from ppcls_nextvit.files import JSON_BYTES, parsing, read_text
+
+    path = model / "export.json"
+    text = read_text(path, limit=JSON_BYTES)
+    with parsing(str(path), ParamsError):
+        task = json.loads(text)["Model"].get("task", "classification")
+        right = TYPES[task]
+    if section.text("cpp_infer_type") != right:
         raise section.wrong(["cpp_infer_type"], f"{right}, as the model's task is {task}")
 
 
@@ -44,7 +49,7 @@ def main(params, mode, gpu_id=None) -> int:
     use_gpu(gpu_id)
     section = params["cpp_infer_params"]
     for key, known in (
-        ("cpp_infer_type", tuple(TASKS)),
+        ("cpp_infer_type", tuple(TYPES.values())),
         ("infer_quant", ("False",)),
         ("use_tensorrt", ("False",)),
         ("precision", ("fp32",)),
