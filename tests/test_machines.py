@@ -131,7 +131,9 @@ def same_figures(where, other):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("shards", [False, True], ids=["files", "shards"])
+@pytest.mark.parametrize(
+    "shards", [pytest.param(False, marks=pytest.mark.long), True], ids=["files", "shards"]
+)
 def test_two_machines_see_what_one_sees(tmp_path, shards):
     """The same images with the same augmentations, each once an epoch; figures within the order of
     sums.

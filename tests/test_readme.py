@@ -9,7 +9,10 @@ from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+CI = [
+    line.partition(" || ")[0]
+    for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+]
 
 
 def commands(text):

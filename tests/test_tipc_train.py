@@ -955,7 +955,7 @@ def test_scripts_say_what_python_is_missing(checkout):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("model", ["MaskRCNN", "SemanticFPN"])
+@pytest.mark.parametrize("model", ["MaskRCNN", pytest.param("SemanticFPN", marks=pytest.mark.long)])
 def test_a_detector_and_a_segmentor(checkout, model):
     """Training, evaluation, export and prediction with and without oneDNN, of the recipes' own
     images.

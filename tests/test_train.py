@@ -142,9 +142,10 @@ def test_a_run_leaves_what_the_readme_promises(uninterrupted):
     "number, update",
     [
         (signal.SIGKILL, 6),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.chain),
         *(
-            pytest.param(*case, marks=pytest.mark.chain)
-            for case in ((signal.SIGTERM, 2), (signal.SIGTERM, 6), (signal.SIGKILL, 2))
+            pytest.param(*case, marks=[pytest.mark.chain, pytest.mark.long])
+            for case in ((signal.SIGTERM, 6), (signal.SIGKILL, 2))
         ),
     ],
 )

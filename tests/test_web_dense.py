@@ -340,8 +340,9 @@ THRESHOLDS = ("1.5", "-0.1", "", "0.6", "1", "0.45")
         *TOYS,
         *(
             pytest.param(name, marks=pytest.mark.chain)
-            for name in ("MaskRCNN", "DINO", "SemanticFPN", "UPerNet")
+            for name in ("MaskRCNN", "SemanticFPN", "UPerNet")
         ),
+        pytest.param("DINO", marks=[pytest.mark.chain, pytest.mark.long]),
     ],
 )
 def test_the_page_finds_what_nextvit_infer_finds(folder, tmp_path, name):

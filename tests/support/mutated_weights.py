@@ -1,5 +1,6 @@
 """Files of weights changed where a checksum or the order of operations would hide the change."""
 
+import copy
 import io
 import json
 import struct
@@ -137,16 +138,16 @@ def mutated_header(content, rng):
         entry = header[key]
         kind = rng.randrange(6)
         if kind == 0 or not isinstance(entry, dict):
-            header[key] = rng.choice(VALUES)
+            header[key] = copy.deepcopy(rng.choice(VALUES))
         elif kind == 1:
             entry.pop(field, None)
         elif kind == 2:
             header[f"\n{key}"] = dict(entry)
         elif kind == 3 and isinstance(entry.get(field), list) and entry[field]:
             numbers = list(entry[field])
-            numbers[rng.randrange(len(numbers))] = rng.choice(VALUES)
+            numbers[rng.randrange(len(numbers))] = copy.deepcopy(rng.choice(VALUES))
             entry[field] = numbers
         else:
-            entry[field] = rng.choice(VALUES)
+            entry[field] = copy.deepcopy(rng.choice(VALUES))
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + size :]

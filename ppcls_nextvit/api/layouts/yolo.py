@@ -2,6 +2,7 @@
 ...` of an outline, as shares of the image; and its data.yaml, of which only values are read.
 """
 
+import os
 from pathlib import Path, PurePath
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -218,7 +219,8 @@ def _at(place: Any, content: Dict[str, Any], path: Path, search: Search) -> List
         tail = tail.partition("/")[2]
     base = str(content.get("path") or "")
     candidates = [search.root / base / place, search.root / place, search.root / tail]
-    found = next((each for each in candidates if each.exists()), None)
+    # os.path takes a path that is too long for one that is not there
+    found = next((each for each in candidates if os.path.exists(each)), None)
     if found is None:
         raise FileNotFoundError(f"{path}: {shown_text(place)}: no such folder or list")
     if found.is_dir():
@@ -228,7 +230,9 @@ def _at(place: Any, content: Dict[str, Any], path: Path, search: Search) -> List
     images = []
     for line in lines:
         beside = [found.parent / line, search.root / line]
-        image = next((each for each in beside if each.is_file() and is_image_name(each.name)), None)
+        image = next(
+            (each for each in beside if os.path.isfile(each) and is_image_name(each.name)), None
+        )
         if image is None:
             raise FileNotFoundError(
                 f"{found}: {shown_text(line)}: no such image (they end in {' '.join(EXTENSIONS)})"
