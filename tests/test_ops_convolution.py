@@ -26,7 +26,9 @@ from support.compiled_ops import (
 )
 from support.goldens import max_difference
 from support.paths import ROOT
+from support.programs import program_at
 
+rounded = program_at("benchmarks/rounded.py")
 TOY = {"depths": (1, 1, 5, 1), "num_classes": 5, "drop_path_rate": 0.0}
 # x, channels out, kernel, stride, padding, dilation, groups, whether there is a bias
 SHAPES = {
@@ -118,6 +120,40 @@ def test_products_in_bfloat16_are_those_of_rounded_values(name):
         *(paddle.to_tensor(a).astype("float64") for a in arrays[2:]),
     ]
     assert differences(found[:1], [F.conv2d(*rounded, **settings)])[0] < 2e-6
+
+
+def of_rounded_factors(arrays, settings):
+    """Result and gradients in float64, where a factor is a value that bfloat16 has."""
+
+    def factor(array):
+        return paddle.to_tensor(array).astype("bfloat16").astype("float64")
+
+    x, weight = map(factor, arrays[:2])
+    x.stop_gradient = weight.stop_gradient = False
+    out = F.conv2d(x, weight, **settings)
+    grad = np.cos(np.arange(out.size, dtype=np.float32)).reshape(out.shape)
+    found = [out, *paddle.grad(out, [x, weight], factor(grad))]
+    if len(arrays) == 3:
+        found[0] = out + paddle.to_tensor(arrays[2].astype("float64")).reshape([1, -1, 1, 1])
+        found.append(paddle.to_tensor(grad.astype("float64").sum((0, 2, 3))))
+    return found
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_benchmark_rounds_what_the_operator_would(name):
+    arrays, settings = drawn(name)
+    with rounded.rounding():
+        found = result_and_gradients(ops.conv2d, arrays, settings)
+    plain = result_and_gradients(ops.conv2d, arrays, settings)
+    if name == "depthwise":
+        assert max(differences(found, plain)) == 0
+        return
+    assert max(differences(found, of_rounded_factors(arrays, settings))) < 2e-6
+    assert 1e-4 < max(differences(found, plain)) < 2e-2
+    if ops.cpu_multiplies_bfloat16():
+        with ops.multiplying(bfloat16=True):
+            native = result_and_gradients(ops.conv2d, arrays, settings)
+        assert max(differences(found, native)) < 2e-6
 
 
 def test_the_mode_ends_with_its_block_and_gradients_keep_that_of_their_convolution(monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .classifiers import (
     InBfloat16,
+    OursEager,
     PaddleEager,
     PaddleInference,
     SizedTorchEager,
@@ -55,7 +56,7 @@ ENGINES = {
     "ours openvino int8": _deployed("openvino", "int8"),
     "ours onnx int8": _deployed("onnx", "int8"),
     "ours paddle int8": _deployed("paddle", "int8"),
-    "ours eager": Engine(PaddleEager, create_ours, ("latency", "train")),
+    "ours eager": Engine(OursEager, create_ours, ("latency", "train")),
     "ours without operators": Engine(WithoutOperators, create_ours, ("latency", "train")),
     "ours bf16": Engine(InBfloat16, create_ours, ("train",)),
     "ours fused": Engine(PaddleEager, create_ours_fused, ("latency",)),

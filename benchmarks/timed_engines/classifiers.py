@@ -116,9 +116,7 @@ class PaddleEager:
         self.model.train()
         images = self.paddle.to_tensor(self.images(batch))
         labels = self.paddle.to_tensor(self.rng.integers(0, 1000, batch))
-        optimizer = self.paddle.optimizer.AdamW(
-            1e-4, weight_decay=0.05, parameters=self.model.parameters()
-        )
+        optimizer = self.adamw()
 
         def run():
             loss = self.paddle.nn.functional.cross_entropy(self.model(images), labels)
@@ -129,8 +127,24 @@ class PaddleEager:
 
         return run
 
+    def adamw(self):
+        return self.paddle.optimizer.AdamW(
+            1e-4, weight_decay=0.05, parameters=self.model.parameters()
+        )
 
-class WithoutOperators(PaddleEager):
+
+class OursEager(PaddleEager):
+    """With the project's own AdamW."""
+
+    def adamw(self):
+        from ppcls_nextvit.engine.optim import build_optimizer
+
+        optimizer = build_optimizer({"name": "AdamW", "weight_decay": 0.05}, self.model)
+        optimizer.set_lr(1e-4)
+        return optimizer
+
+
+class WithoutOperators(OursEager):
     """Paddle, operator by operator, as where `nextvit build-ops` has not run."""
 
     def __init__(self, create, variant, size, threads, folder):
@@ -143,7 +157,7 @@ class WithoutOperators(PaddleEager):
         super().__init__(create, variant, size, threads, folder)
 
 
-class InBfloat16(PaddleEager):
+class InBfloat16(OursEager):
     """Global.cpu_math: bf16."""
 
     def train(self, batch):

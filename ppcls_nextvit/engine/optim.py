@@ -18,6 +18,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from .. import ops
 from ..schema import ConfigError, Registry, coerce, require_keys, shown
 from .parameter_groups import ParameterSetting, parameter_settings, trainable_parameters
 
@@ -121,8 +122,29 @@ class _AdamW(paddle.optimizer.AdamW):
         self._decays = decays
 
     def _append_optimize_op(self, block, param_and_grad):
-        self._weight_decay = self._decays[param_and_grad[0].name]
-        return super()._append_optimize_op(block, param_and_grad)
+        parameter, gradient = param_and_grad
+        self._weight_decay = self._decays[parameter.name]
+        if not _takes_compiled(parameter, gradient):
+            return super()._append_optimize_op(block, param_and_grad)
+        names = [self._moment1_acc_str, self._moment2_acc_str]
+        names += [self._beta1_pow_acc_str, self._beta2_pow_acc_str]
+        ops.adamw_(
+            parameter,
+            gradient,
+            self._create_param_lr(param_and_grad),
+            *(self._get_accumulator_master(name, parameter) for name in names),
+            beta1=self._beta1,
+            beta2=self._beta2,
+            epsilon=self._epsilon,
+            decay=self._weight_decay,
+        )
+        return None
+
+
+def _takes_compiled(parameter: paddle.Tensor, gradient: paddle.Tensor) -> bool:
+    """Whether the compiled step does what Paddle's would."""
+    alike = parameter.dtype == gradient.dtype == paddle.float32
+    return alike and ops.takes(parameter) and ops.is_loaded() and parameter.is_contiguous()
 
 
 @OPTIMIZERS.register

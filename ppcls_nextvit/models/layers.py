@@ -152,11 +152,23 @@ class DropPath(nn.Layer):
         """x: [B, ...] -> the same shape; samples are kept or dropped one by one."""
         if not self.training or self.rate == 0.0:
             return x
+        scale = self._scale(x.shape[0])
+        return x * scale.reshape([-1] + [1] * (x.ndim - 1)).astype(x.dtype)
+
+    def added(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + self(branch); both [B, ...]. On a CPU, eagerly, one compiled operator where that is
+        built.
+        """
+        drops = self.training and self.rate != 0.0
+        alike = x.dtype == branch.dtype == paddle.float32
+        if drops and alike and eager_on_cpu(x) and ops.takes(x) and ops.is_loaded():
+            return ops.residual(x, branch, self._scale(x.shape[0]))
+        return x + self(branch)
+
+    def _scale(self, batch: int) -> Tensor:
+        """[batch]: 0 for a sample that is dropped, 1 / (1 - rate) for one that is kept."""
         keep = 1.0 - self.rate
-        mask = paddle.bernoulli(
-            paddle.full([x.shape[0]] + [1] * (x.ndim - 1), keep, dtype="float32")
-        )
-        return x * (mask / keep).astype(x.dtype)
+        return paddle.bernoulli(paddle.full([batch], keep, dtype="float32")) / keep
 
     def extra_repr(self) -> str:
         """The rate, in a printed model."""

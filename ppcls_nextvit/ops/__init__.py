@@ -19,9 +19,11 @@ from .onednn import (
 )
 from .position import position_bias
 from .product import matmul
+from .training import adamw_, residual
 
 __all__ = [
     "BuildError",
+    "adamw_",
     "aggregated_attention",
     "build",
     "build_cuda",
@@ -35,6 +37,7 @@ __all__ = [
     "multiplies_bfloat16",
     "multiplying",
     "position_bias",
+    "residual",
     "status_line",
     "takes",
     "takes_onednn",

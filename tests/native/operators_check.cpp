@@ -13,9 +13,11 @@
 #include <omp.h>
 #endif
 
+#include "adamw.h"
 #include "attention.h"
 #include "deformable.h"
 #include "position_bias.h"
+#include "residual.h"
 
 using nextvit::Isa;
 
@@ -388,6 +390,49 @@ void check_odd_locations(Isa isa) {
   }
 }
 
+// The third step, from averages that are not zero.
+template <class T>
+void check_adamw(int64_t count, Isa isa, double tolerance) {
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal;
+  std::vector<T> arrays[4];  // gradient, parameter, first, second
+  for (auto& array : arrays)
+    for (int64_t i = 0; i < count; ++i) array.push_back(static_cast<T>(normal(random)));
+  for (T& value : arrays[3]) value = std::abs(value);
+  std::vector<double> expected(count);
+  const double root = std::sqrt(1 - 0.857375);
+  for (int64_t i = 0; i < count; ++i) {
+    const double g = arrays[0][i], m = 0.8 * arrays[2][i] + 0.2 * g, v = 0.95 * arrays[3][i] + 0.05 * g * g;
+    expected[i] = arrays[1][i] * 0.99 - 0.1 * (m / (1 - 0.512)) / (std::sqrt(v) / root + 1e-3);
+  }
+  nextvit::adamw<T>({count, arrays[0].data(), arrays[1].data(), arrays[2].data(), arrays[3].data(), T(0.8),
+                     T(0.95), T(1e-3), T(0.01), T(0.1), 0.512, 0.857375},
+                    isa);
+  expect_close(arrays[1], expected, tolerance,
+               std::string(nextvit::isa_name(isa)) + " adamw of " + std::to_string(count));
+}
+
+void check_residual(int64_t batch, int64_t size) {
+  std::vector<float> x(batch * size), branch(batch * size), out(batch * size), grads[2], scale;
+  std::vector<double> expected, expected_grad;
+  for (int64_t image = 0; image < batch; ++image) {
+    scale.push_back(image % 2 ? 1.25f : 0.0f);
+    for (int64_t i = image * size; i < (image + 1) * size; ++i) {
+      x[i] = i % 13;
+      branch[i] = i % 7;
+      expected.push_back(x[i] + scale[image] * branch[i]);
+      expected_grad.push_back(scale[image] * x[i]);
+    }
+  }
+  const nextvit::Residual of{batch, size, scale.data()};
+  nextvit::residual_forward(of, x.data(), branch.data(), out.data());
+  expect_close(out, expected, 1e-7, "residual");
+  for (auto& grad : grads) grad.resize(x.size());
+  nextvit::residual_backward(of, x.data(), grads[0].data(), grads[1].data());
+  expect_same(grads[0], x, "residual, gradient of x");
+  expect_close(grads[1], expected_grad, 1e-7, "residual, gradient of the branch");
+}
+
 // Larger than a chunk, so that there are several tasks.
 void check_threads(Isa isa) {
 #ifdef _OPENMP
@@ -439,6 +484,13 @@ int main() {
     check_deformable({batch, queries, 2, 4, points}, best);
   for (int level = 0; level <= static_cast<int>(best); ++level)
     check_odd_locations(static_cast<Isa>(level));
+  for (const int64_t count : {0, 1, 7, 19, (1 << 15) + 3})
+    for (int level = 0; level <= static_cast<int>(best); ++level) {
+      check_adamw<float>(count, static_cast<Isa>(level), 1e-5);
+      check_adamw<double>(count, static_cast<Isa>(level), 1e-12);
+    }
+  for (const auto& [batch, size] : {std::array<int64_t, 2>{0, 5}, {2, 0}, {3, 5}, {2, (1 << 14) + 9}})
+    check_residual(batch, size);
   check_threads(best);
   std::printf("%s: %d failures\n", nextvit::isa_name(best), failures);
   return failures != 0;

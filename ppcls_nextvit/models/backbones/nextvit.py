@@ -176,8 +176,8 @@ class NCB(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)  # [B, C, H, W]
-        x = x + self.drop_path(self.mhca(x))
-        return x + self.drop_path(self.mlp(self.norm(x)))
+        x = self.drop_path.added(x, self.mhca(x))
+        return self.drop_path.added(x, self.mlp(self.norm(x)))
 
     def fold_norms(self) -> None:
         """The pre-norm into the MLP."""
@@ -322,12 +322,12 @@ class NTB(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]."""
         x = self.patch_embed(x)  # [B, C_mhsa, H, W]
-        tokens = self.mhsa_drop_path(self.e_mhsa(self.norm1(x)))  # [B, N, C_mhsa]
-        x = x + tokens.transpose([0, 2, 1]).reshape(paddle.shape(x))
+        tokens = self.e_mhsa(self.norm1(x))  # [B, N, C_mhsa]
+        x = self.mhsa_drop_path.added(x, tokens.transpose([0, 2, 1]).reshape(paddle.shape(x)))
         local = self.projection(x)  # [B, C_mhca, H, W]
-        local = local + self.mhca_drop_path(self.mhca(local))
+        local = self.mhca_drop_path.added(local, self.mhca(local))
         x = paddle.concat([x, local], axis=1)  # [B, C, H, W]
-        return x + self.mlp_drop_path(self.mlp(self.norm2(x)))
+        return self.mlp_drop_path.added(x, self.mlp(self.norm2(x)))
 
     def fold_norms(self) -> None:
         """The pre-norms into E-MHSA's and the MLP's first layers."""

@@ -447,8 +447,8 @@ class Block(nn.Layer):
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         """x: tokens [B, N, C] -> the same shape."""
-        x = x + self.drop_path(self.attn(self.norm1(x), places))
-        return x + self.drop_path(self.mlp(self.norm2(x), places.size))
+        x = self.drop_path.added(x, self.attn(self.norm1(x), places))
+        return self.drop_path.added(x, self.mlp(self.norm2(x), places.size))
 
 
 class TransNeXt(BaseBackbone):

@@ -1,6 +1,7 @@
 // What the files of the instruction sets give to attention.cpp.
 #pragma once
 
+#include "adamw.h"
 #include "attention.h"
 #include "deformable.h"
 #include "position_bias.h"
@@ -58,6 +59,9 @@ struct Kernels {
                          int64_t first, int64_t last);
   void (*sample_backward)(const DeformableProblem<T>&, const DeformableGradients<T>&, int64_t image,
                           int64_t head, int64_t level, int64_t start);
+
+  // elements first .. last of a step of AdamW
+  void (*adamw_part)(const AdamW<T>&, int64_t first, int64_t last);
 };
 
 // std::invalid_argument for a set that this processor does not have.

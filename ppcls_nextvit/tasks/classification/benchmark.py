@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 
 from ...engine.log import peak_memory_mb
+from ...engine.optim import build_optimizer
 from ..common import milliseconds
 from .losses import soft_cross_entropy, target_distribution
 
@@ -31,7 +32,8 @@ def measure(
         rng.standard_normal((batch, model.in_channels, *size), dtype=np.float32)
     )
     labels = paddle.to_tensor(rng.integers(0, model.num_classes, batch))
-    optimizer = paddle.optimizer.AdamW(1e-6, parameters=model.parameters())
+    optimizer = build_optimizer({"name": "AdamW"}, model)
+    optimizer.set_lr(1e-6)
 
     def step():
         target = target_distribution({"label": labels}, model.num_classes)

@@ -13,6 +13,7 @@ import paddle
 from ...data.rle import encode_mask
 from ...data.transforms.joint import JointPipeline
 from ...engine.log import peak_memory_mb
+from ...engine.optim import build_optimizer
 from ..common import milliseconds
 from .predict import model_inputs
 
@@ -140,7 +141,8 @@ def _now_ms() -> float:
 
 def _train(model: Any, size: Tuple[int, int], batch: int, runs: int) -> Dict[str, List[float]]:
     data = _training_batch(model.num_classes, size, batch)
-    optimizer = paddle.optimizer.AdamW(1e-6, parameters=model.parameters())
+    optimizer = build_optimizer({"name": "AdamW"}, model)
+    optimizer.set_lr(1e-6)
     model.train()
 
     def step():

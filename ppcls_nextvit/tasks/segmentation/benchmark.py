@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 
 from ...engine.log import peak_memory_mb
+from ...engine.optim import build_optimizer
 from ...models.segmentors.inference import Inference, best_class
 from ..common import milliseconds
 from .losses import CrossEntropyLoss
@@ -71,7 +72,8 @@ def _train(model: Any, size: Tuple[int, int], batch: int, runs: int) -> Dict[str
     images = rng.standard_normal((batch, model.in_channels, *size), dtype=np.float32)
     labels = rng.integers(0, model.num_classes, (batch, *size)).astype(np.uint8)
     data = {"image": paddle.to_tensor(images), "segmentation": paddle.to_tensor(labels)}
-    optimizer = paddle.optimizer.AdamW(1e-6, parameters=model.parameters())
+    optimizer = build_optimizer({"name": "AdamW"}, model)
+    optimizer.set_lr(1e-6)
     if not model.brings_losses:
         loss = CrossEntropyLoss()
         model.criterion = lambda maps, label: (loss(maps, label), {})
