@@ -124,7 +124,7 @@ class _AdamW(paddle.optimizer.AdamW):
     def _append_optimize_op(self, block, param_and_grad):
         parameter, gradient = param_and_grad
         self._weight_decay = self._decays[parameter.name]
-        if not _takes_compiled(parameter, gradient):
+        if not (ops.takes_pass(parameter, gradient) and parameter.is_contiguous()):
             return super()._append_optimize_op(block, param_and_grad)
         names = [self._moment1_acc_str, self._moment2_acc_str]
         names += [self._beta1_pow_acc_str, self._beta2_pow_acc_str]
@@ -139,12 +139,6 @@ class _AdamW(paddle.optimizer.AdamW):
             decay=self._weight_decay,
         )
         return None
-
-
-def _takes_compiled(parameter: paddle.Tensor, gradient: paddle.Tensor) -> bool:
-    """Whether the compiled step does what Paddle's would."""
-    alike = parameter.dtype == gradient.dtype == paddle.float32
-    return alike and ops.takes(parameter) and ops.is_loaded() and parameter.is_contiguous()
 
 
 @OPTIMIZERS.register

@@ -111,6 +111,20 @@ def product(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool =
     return paddle.matmul(x, y, transpose_x, transpose_y)
 
 
+def swapped(x: Tensor) -> Tensor:
+    """x [A, B, C, D] -> [A, C, B, D]: heads before tokens, or back. On a CPU, eagerly, a compiled
+    copy where that is built, or one of each image; what Paddle (3.3.1) copies of such a view takes
+    30 times as long.
+    """
+    if not eager_on_cpu(x):
+        return x.transpose([0, 2, 1, 3])
+    if ops.takes_pass(x):
+        return ops.swap(x)
+    if x.shape[0] > 1:
+        return paddle.stack([image.transpose([1, 0, 2]) for image in x.unbind()])
+    return x.transpose([0, 2, 1, 3])
+
+
 class Linear(nn.Linear):
     """Linear. On a CPU, eagerly, it is the compiled product where that is built."""
 
@@ -160,8 +174,7 @@ class DropPath(nn.Layer):
         built.
         """
         drops = self.training and self.rate != 0.0
-        alike = x.dtype == branch.dtype == paddle.float32
-        if drops and alike and eager_on_cpu(x) and ops.takes(x) and ops.is_loaded():
+        if drops and eager_on_cpu(x) and ops.takes_pass(x, branch):
             return ops.residual(x, branch, self._scale(x.shape[0]))
         return x + self(branch)
 

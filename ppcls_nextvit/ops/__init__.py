@@ -17,9 +17,9 @@ from .onednn import (
     multiplying,
     takes_onednn,
 )
+from .passes import adamw_, residual, swap, takes_pass
 from .position import position_bias
 from .product import matmul
-from .training import adamw_, residual
 
 __all__ = [
     "BuildError",
@@ -39,6 +39,8 @@ __all__ = [
     "position_bias",
     "residual",
     "status_line",
+    "swap",
     "takes",
     "takes_onednn",
+    "takes_pass",
 ]

@@ -18,6 +18,7 @@
 #include "deformable.h"
 #include "position_bias.h"
 #include "residual.h"
+#include "swap.h"
 
 using nextvit::Isa;
 
@@ -433,6 +434,18 @@ void check_residual(int64_t batch, int64_t size) {
   expect_close(grads[1], expected_grad, 1e-7, "residual, gradient of the branch");
 }
 
+void check_swap(int64_t outer, int64_t rows, int64_t columns, int64_t size) {
+  std::vector<float> from(outer * rows * columns * size), to(from.size(), NAN), expected(from.size());
+  for (size_t i = 0; i < from.size(); ++i) from[i] = i;
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        for (int64_t i = 0; i < size; ++i)
+          expected[((o * columns + c) * rows + r) * size + i] = from[((o * rows + r) * columns + c) * size + i];
+  nextvit::swap(outer, rows, columns, size, from.data(), to.data());
+  expect_same(to, expected, "swap");
+}
+
 // Larger than a chunk, so that there are several tasks.
 void check_threads(Isa isa) {
 #ifdef _OPENMP
@@ -491,6 +504,8 @@ int main() {
     }
   for (const auto& [batch, size] : {std::array<int64_t, 2>{0, 5}, {2, 0}, {3, 5}, {2, (1 << 14) + 9}})
     check_residual(batch, size);
+  for (const auto& [outer, rows, columns] : {std::array<int64_t, 3>{0, 2, 3}, {2, 5, 3}, {1, 1, 7}})
+    check_swap(outer, rows, columns, 4);
   check_threads(best);
   std::printf("%s: %d failures\n", nextvit::isa_name(best), failures);
   return failures != 0;

@@ -25,6 +25,7 @@ from ..layers import (
     pooled_from,
     product,
     recompute_block,
+    swapped,
 )
 from ..registry import register_variants
 from .base import BaseBackbone
@@ -249,14 +250,14 @@ class E_MHSA(nn.Layer):
 
     def heads(self, tokens: Tensor) -> Tensor:
         """[B, M, C] -> [B, heads, M, HEAD_DIM]."""
-        return tokens.reshape([0, -1, self.num_heads, HEAD_DIM]).transpose([0, 2, 1, 3])
+        return swapped(tokens.reshape([0, -1, self.num_heads, HEAD_DIM]))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> tokens [B, N, C]. K and V see N // sr_ratio**2 pooled tokens."""
         tokens, pooled = self.tokens(x)
         attention = self.attn_drop(self.weights(tokens, pooled))
         v = self.heads(self.v(pooled))
-        out = product(attention, v).transpose([0, 2, 1, 3]).flatten(2)  # [B, N, C]
+        out = swapped(product(attention, v)).flatten(2)  # [B, N, C]
         return self.proj_drop(self.proj(out))
 
     def tokens(self, x: Tensor) -> Tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Sequence, Tuple, Union
 import paddle
 from paddle import Tensor, nn
 
-from ..layers import eager_on_cpu, product
+from ..layers import eager_on_cpu, product, swapped
 
 __all__ = [
     "ChannelsFirstConv2D",
@@ -92,19 +92,12 @@ def split_heads(x: Tensor, d: int) -> Tensor:
 
 def heads_first(x: Tensor) -> Tensor:
     """[B, N, heads, d] -> [B, heads, N, d]."""
-    return _swapped(x)
+    return swapped(x)
 
 
 def heads_last(x: Tensor) -> Tensor:
     """[B, heads, N, d] -> [B, N, heads, d]."""
-    return _swapped(x)
-
-
-def _swapped(x: Tensor) -> Tensor:
-    """Axes 1 and 2 of four."""
-    if eager_on_cpu(x) and x.shape[0] > 1:
-        return paddle.stack([image.transpose([1, 0, 2]) for image in x.unbind()])
-    return x.transpose([0, 2, 1, 3])
+    return swapped(x)
 
 
 def halves(x: Tensor) -> Sequence[Tensor]:

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from ..layers import Linear
+from ..layers import Linear, swapped
 
 __all__ = [
     "FFN",
@@ -71,7 +71,7 @@ class PackedAttention(nn.Layer):
             nothing, never = (paddle.full([1], x, scores.dtype) for x in (0.0, -math.inf))
             scores = scores + paddle.where(blocked, never, nothing)
         out = paddle.matmul(F.softmax(scores, axis=-1), v)  # [B, heads, Q, C / heads]
-        return self.out_proj(out.transpose([0, 2, 1, 3]).flatten(2))
+        return self.out_proj(swapped(out).flatten(2))
 
     def macs(
         self, query: Tensor, key: Tensor, value: Tensor, blocked: Optional[Tensor], out: Tensor
@@ -95,7 +95,7 @@ class PackedAttention(nn.Layer):
         """[B, N, C] -> [B, heads, N, C / heads]."""
         # 0: as it was, known or not while a program is recorded
         x = x.reshape([0, 0, self.heads, x.shape[-1] // self.heads])
-        return x.transpose([0, 2, 1, 3])
+        return swapped(x)
 
 
 class FFN(nn.Layer):

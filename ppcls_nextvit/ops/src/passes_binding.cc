@@ -1,9 +1,10 @@
-// The optimiser's step and the residual branch as Paddle's operators. Shapes and types are checked by the
-// Python files that call them.
+// What is one pass over memory as Paddle's operators: the optimiser's step, the residual branch, heads and
+// tokens swapped. Shapes and types are checked by the Python file that calls them.
 #include "adamw.h"
 #include "guarded.h"
 #include "paddle/extension.h"
 #include "residual.h"
+#include "swap.h"
 
 namespace {
 
@@ -46,6 +47,14 @@ std::vector<Tensor> residual_backward(const Tensor& scale, const Tensor& given_g
   return grads;
 }
 
+std::vector<Tensor> swap(const Tensor& given) {
+  const Tensor x = given.contiguous();
+  const auto sizes = x.shape();
+  Tensor out = paddle::empty({sizes[0], sizes[2], sizes[1], sizes[3]}, x.dtype(), x.place());
+  nextvit::swap(sizes[0], sizes[1], sizes[2], sizes[3], x.data<float>(), out.data<float>());
+  return {out};
+}
+
 }  // namespace
 
 PD_BUILD_OP(nextvit_adamw)
@@ -68,3 +77,10 @@ PD_BUILD_GRAD_OP(nextvit_residual)
     .Inputs({"scale", paddle::Grad("out")})
     .Outputs({paddle::Grad("x"), paddle::Grad("branch")})
     .SetKernelFn(PD_KERNEL(residual_backward));
+
+PD_BUILD_OP(nextvit_swap).Inputs({"x"}).Outputs({"out"}).SetKernelFn(PD_KERNEL(swap));
+
+PD_BUILD_GRAD_OP(nextvit_swap)
+    .Inputs({paddle::Grad("out")})
+    .Outputs({paddle::Grad("x")})
+    .SetKernelFn(PD_KERNEL(swap));

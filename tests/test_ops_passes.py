@@ -1,5 +1,5 @@
-"""The compiled AdamW and the residual branch: their definitions in float64, Paddle's own, where a
-run and the networks take them, and what they refuse.
+"""The compiled AdamW, the residual branch, and heads swapped with tokens: their definitions,
+Paddle's own, where a run and the networks take them, and what they refuse.
 """
 
 import numpy as np
@@ -8,7 +8,6 @@ import pytest
 from paddle import nn
 
 from ppcls_nextvit import create_model, ops
-from ppcls_nextvit.engine import optim
 from ppcls_nextvit.engine.optim import build_optimizer, optimizer_state
 from ppcls_nextvit.models import layers
 from ppcls_nextvit.models.layers import DropPath
@@ -117,7 +116,7 @@ def test_a_run_takes_it_and_goes_as_with_paddle_s(monkeypatch):
     )
     found = trained()
     assert sorted(steps) == [0] * 4 + [0.3] * 8
-    monkeypatch.setattr(optim, "_takes_compiled", lambda parameter, gradient: False)
+    monkeypatch.setattr(ops, "takes_pass", lambda *given: False)
     expected = trained()
     assert len(steps) == 12 and found.keys() == expected.keys()
     for name, value in expected.items():
@@ -295,11 +294,61 @@ def test_wrong_shapes_of_a_branch_are_named(x, branch, scale, kind, message):
         ops.residual(paddle.zeros(x), paddle.zeros(branch), paddle.zeros(scale))
 
 
+# ---------------------------------------------------------------- heads and tokens
+
+
+def transposed(x):
+    return x.transpose([0, 2, 1, 3])
+
+
+@pytest.mark.parametrize(
+    "shape", [[2, 3, 5, 4], [1, 70, 6, 32], [2, 0, 3, 4], [0, 2, 3, 4]], ids=str
+)
+def test_swapped_axes_are_those_of_a_transpose(shape):
+    array = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    found, expected = (result_and_gradients(form, [array], {}) for form in (ops.swap, transposed))
+    assert found[0].is_contiguous() and found[0].shape == expected[0].shape
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_axes_of_a_view_are_swapped():
+    x = paddle.randn([2, 3, 4, 5])
+    x.stop_gradient = False
+    view = x.transpose([3, 1, 0, 2])
+    assert max_difference(ops.swap(view), transposed(view)) == 0
+    weight = paddle.randn([5, 2, 3, 4])
+    grads = [
+        paddle.grad(form(x.transpose([3, 1, 0, 2])), x, weight)[0]
+        for form in (ops.swap, transposed)
+    ]
+    assert max_difference(*grads) == 0
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_layers_swap_alike_with_and_without_it(batch, monkeypatch):
+    x = paddle.randn([batch, 3, 4, 5])
+    taken = []
+    swap = ops.swap
+    monkeypatch.setattr(ops, "swap", lambda x: (taken.append(1), swap(x))[1])
+    found = layers.swapped(x)
+    monkeypatch.setattr(ops, "takes_pass", lambda *given: False)
+    assert max_difference(found, layers.swapped(x)) == 0 if batch else found.shape == [0, 4, 3, 5]
+    assert len(taken) == 1
+
+
+def test_three_axes_are_refused():
+    with pytest.raises(ValueError, match=r"x must have 4 axes; got shape \[2, 3, 4\]"):
+        ops.swap(paddle.zeros([2, 3, 4]))
+    with pytest.raises(TypeError, match="x must be float32; got float64"):
+        ops.swap(paddle.zeros([2, 3, 4, 5], "float64"))
+
+
 def test_without_the_operators_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr("ppcls_nextvit.ops.loading._failure", lambda: "not built")
     for call in (
         lambda: ops.residual(paddle.zeros([1]), paddle.zeros([1]), paddle.zeros([1])),
         lambda: ops.adamw_(**state_of([3]), **SETTINGS),
+        lambda: ops.swap(paddle.zeros([1, 1, 1, 1])),
     ):
         with pytest.raises(RuntimeError, match="run nextvit build-ops"):
             call()

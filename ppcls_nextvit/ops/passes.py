@@ -1,4 +1,4 @@
-"""What a training step does beside products, in one pass each; float32 on a CPU."""
+"""What Paddle takes several passes over memory for, or a slow one; float32 on a CPU."""
 
 import math
 from typing import Dict
@@ -7,12 +7,17 @@ import paddle
 from paddle import Tensor
 
 from .calling import check_instruction_set, check_types, dense
-from .loading import require
+from .loading import is_loaded, require
 
-__all__ = ["adamw_", "residual"]
+__all__ = ["adamw_", "residual", "swap", "takes_pass"]
 
 SCALARS = ("rate", "beta1_power", "beta2_power")
 WRITTEN = ("parameter", "first", "second")
+
+
+def takes_pass(*given: Tensor) -> bool:
+    """Whether these operators are there and take tensors of these types and places."""
+    return all(x.dtype == paddle.float32 and x.place.is_cpu_place() for x in given) and is_loaded()
 
 
 def adamw_(
@@ -84,6 +89,20 @@ def residual(x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
     if list(scale.shape) != [x.shape[0]]:
         raise ValueError(f"scale must have shape [{x.shape[0]}]; got {list(scale.shape)}")
     (out,) = paddle.base.core.eager._run_custom_op("nextvit_residual", *dense(given.values()))
+    return out
+
+
+def swap(x: Tensor) -> Tensor:
+    """x [A, B, C, D] -> [A, C, B, D], without gaps in memory.
+
+    RuntimeError where the operators are not built; TypeError and ValueError for another type or
+    number of axes.
+    """
+    require()
+    _check_float32({"x": x})
+    if x.ndim != 4:
+        raise ValueError(f"x must have 4 axes; got shape {list(x.shape)}")
+    (out,) = paddle.base.core.eager._run_custom_op("nextvit_swap", *dense([x]))
     return out
 
 
