@@ -33,7 +33,10 @@ AREAS: dict[str, tuple[str, str]] = {
         "models/backbones/{transnext,tokens,sliding_window,positions}",
         "transnext model_contracts",
     ),
-    "layers": ("models/{layers,folding,forms,complexity}", "models model_contracts"),
+    "layers": (
+        "models/{layers,folding,forms,complexity} ops/*",
+        "ops ops_passes ops_convolution ops_product ops_deformable models model_contracts",
+    ),
     "mask r-cnn": (
         "models/detectors/{boxes,masks,targets,rpn,roi,mask_rcnn} models/necks/fpn",
         "published_constants public_defaults limits detection_boxes detection_losses detection_model",
@@ -58,7 +61,7 @@ AREAS: dict[str, tuple[str, str]] = {
     "schedules": ("engine/schedule/*", "public_defaults limits schedule"),
     "optimisers": (
         "engine/{optim,parameter_groups,ema,precision}",
-        "published_constants public_defaults limits optim parameter_groups precision train resume",
+        "published_constants public_defaults limits optim ops_passes parameter_groups precision train resume",
     ),
     "checkpoints": (
         "engine/{checkpoint,resume,progress,lock}",

@@ -287,20 +287,20 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path):
 
 @pytest.mark.chain
 def test_a_few_steps_find_more_nuclei_than_an_untrained_head(tmp_path):
-    """The quickstart with a quarter of its steps and smaller crops. Calling everything a nucleus
-    would score 0.22.
+    """The quickstart with half of its steps and smaller crops: 0.81 to 0.84 for six seeds, where
+    50 steps gave 0.09 to 0.70. Calling everything a nucleus would score 0.22.
     """
     config = config_of(
         tmp_path,
         "Arch.fpn_channels=128",
         "Arch.channels=64",
         "Global.epochs=1",
-        "DataLoader.Train.sampler={name: IterationSampler, batch_size: 6, iterations: 50}",
+        "DataLoader.Train.sampler={name: IterationSampler, batch_size: 6, iterations: 100}",
     )
     paddle.seed(config.Global.seed)
     untrained = SegmentationTask(config, Processes()).evaluate()["class_iou"]["nucleus"]
     assert train(config) == 0
-    assert read_figures(config.output_dir)[-1]["class_iou"]["nucleus"] > max(0.4, 2 * untrained)
+    assert read_figures(config.output_dir)[-1]["class_iou"]["nucleus"] > 0.7 > 2 * untrained
 
 
 @pytest.mark.chain
