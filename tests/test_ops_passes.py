@@ -143,7 +143,7 @@ def test_what_is_not_float32_is_paddle_s(monkeypatch):
             TypeError,
             "first must be float32, as parameter is",
         ),
-        ("parameter", paddle.zeros([3], "float64"), TypeError, "gradient must be float64"),
+        ("parameter", paddle.zeros([3], "float64"), TypeError, "parameter must be float32; got"),
     ],
 )
 def test_wrong_arguments_of_a_step_are_named(name, value, kind, message):

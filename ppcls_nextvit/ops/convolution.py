@@ -2,12 +2,13 @@
 eager convolutions; with its gradients.
 """
 
+import functools
 from typing import Optional, Tuple
 
 import paddle
 from paddle import Tensor
 
-from .calling import check_types, dense
+from .calling import check_float32, dense
 from .onednn import has_onednn, multiplies_bfloat16
 
 __all__ = ["conv2d"]
@@ -36,21 +37,13 @@ def conv2d(
     """
     if not has_onednn():
         raise RuntimeError("the compiled convolution is not built; run nextvit build-ops")
-    _check(x, weight, bias, groups)
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    check_float32(dict(zip(("x", "weight", "bias"), inputs)))
     if relu and bias is None:
         raise ValueError("relu needs a bias")
-    pairs = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1)}
-    for name, (pair, least) in pairs.items():
-        if len(pair) != 2 or min(pair) < least:
-            raise ValueError(f"{name} must be two numbers of {least} or more; got {pair}")
-    for axis in (0, 1):
-        covered = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
-        if x.shape[2 + axis] + 2 * padding[axis] < covered:
-            raise ValueError(
-                f"x, padded, must not be smaller than the kernel, {covered}; got {list(x.shape)}"
-            )
-    inputs = (x, weight) if bias is None else (x, weight, bias)
-    depthwise = groups == x.shape[1] > 1
+    shapes = tuple(tuple(given.shape) for given in inputs)
+    _check_shapes(shapes, tuple(stride), tuple(padding), tuple(dilation), groups)
+    depthwise = groups == shapes[0][1] > 1
     settings = (
         list(stride),
         list(padding),
@@ -64,23 +57,38 @@ def conv2d(
     return out
 
 
-def _check(x: Tensor, weight: Tensor, bias: Optional[Tensor], groups: int) -> None:
-    for name, given in (("x", x), ("weight", weight)):
-        if given.ndim != 4:
-            raise ValueError(f"{name} must have 4 axes; got shape {list(given.shape)}")
-    named = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
-    if x.dtype != paddle.float32:
-        raise TypeError(f"x must be float32; got {str(x.dtype).rpartition('.')[2]}")
-    check_types(named)
-    channels, out_channels = x.shape[1], weight.shape[0]
+@functools.lru_cache(1024)
+def _check_shapes(
+    shapes: Tuple[Tuple[int, ...], ...],
+    stride: Tuple[int, ...],
+    padding: Tuple[int, ...],
+    dilation: Tuple[int, ...],
+    groups: int,
+) -> None:
+    """ValueError unless they go together; a network asks for the same ones in every step."""
+    for name, shape in zip(("x", "weight"), shapes):
+        if len(shape) != 4:
+            raise ValueError(f"{name} must have 4 axes; got shape {list(shape)}")
+    x, weight = shapes[:2]
+    channels, out_channels = x[1], weight[0]
     if groups < 1 or channels % groups or out_channels % groups:
         raise ValueError(
             f"groups must divide the {channels} and {out_channels} channels; got {groups}"
         )
-    if weight.shape[1] != channels // groups or not weight.size:
+    if weight[1] != channels // groups or 0 in weight:
         raise ValueError(
-            f"weight must have shape [., {channels // groups}, ., .] for x {list(x.shape)} and "
-            f"groups {groups}; got {list(weight.shape)}"
+            f"weight must have shape [., {channels // groups}, ., .] for x {list(x)} and "
+            f"groups {groups}; got {list(weight)}"
         )
-    if bias is not None and list(bias.shape) != [out_channels]:
-        raise ValueError(f"bias must have shape [{out_channels}]; got {list(bias.shape)}")
+    if shapes[2:] not in ((), ((out_channels,),)):
+        raise ValueError(f"bias must have shape [{out_channels}]; got {list(shapes[2])}")
+    pairs = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1)}
+    for name, (pair, least) in pairs.items():
+        if len(pair) != 2 or min(pair) < least:
+            raise ValueError(f"{name} must be two numbers of {least} or more; got {pair}")
+    for axis in (0, 1):
+        covered = dilation[axis] * (weight[2 + axis] - 1) + 1
+        if x[2 + axis] + 2 * padding[axis] < covered:
+            raise ValueError(
+                f"x, padded, must not be smaller than the kernel, {covered}; got {list(x)}"
+            )

@@ -1,12 +1,11 @@
 """What Paddle takes several passes over memory for, or a slow one; float32 on a CPU."""
 
 import math
-from typing import Dict
 
 import paddle
 from paddle import Tensor
 
-from .calling import check_instruction_set, check_types, dense
+from .calling import check_float32, check_instruction_set, dense
 from .loading import is_loaded, require
 
 __all__ = ["adamw_", "residual", "swap", "takes_pass"]
@@ -56,7 +55,7 @@ def adamw_(
         "beta1_power": beta1_power,
         "beta2_power": beta2_power,
     }
-    _check_float32(given)
+    check_float32(given)
     shape = parameter.shape
     for name, x in given.items():
         if name in SCALARS:
@@ -80,7 +79,7 @@ def residual(x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
     """
     require()
     given = {"x": x, "branch": branch, "scale": scale}
-    _check_float32(given)
+    check_float32(given)
     if not x.ndim or branch.shape != x.shape:
         raise ValueError(
             f"branch must have x's shape, of an axis or more; got {list(branch.shape)} and "
@@ -99,15 +98,8 @@ def swap(x: Tensor) -> Tensor:
     number of axes.
     """
     require()
-    _check_float32({"x": x})
+    check_float32({"x": x})
     if x.ndim != 4:
         raise ValueError(f"x must have 4 axes; got shape {list(x.shape)}")
     (out,) = paddle.base.core.eager._run_custom_op("nextvit_swap", *dense([x]))
     return out
-
-
-def _check_float32(given: Dict[str, Tensor]) -> None:
-    for name, x in given.items():
-        if x.dtype != paddle.float32 or not x.place.is_cpu_place():
-            check_types(given)
-            raise TypeError(f"{name} must be float32; got {str(x.dtype).rpartition('.')[2]}")

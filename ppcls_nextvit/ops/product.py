@@ -2,12 +2,13 @@
 slow path on AMD processors.
 """
 
-from typing import Optional
+import functools
+from typing import Optional, Tuple
 
 import paddle
 from paddle import Tensor
 
-from .calling import check_types, dense
+from .calling import check_float32, dense
 from .onednn import has_onednn, multiplies_bfloat16
 
 __all__ = ["matmul"]
@@ -33,9 +34,11 @@ def matmul(
     """
     if not has_onednn():
         raise RuntimeError("the compiled product is not built; run nextvit build-ops")
-    _check(x, y, bias, transpose_x, transpose_y)
     inputs = (x, y) if bias is None else (x, y, bias)
-    bfloat16 = multiplies_bfloat16() and 2 in (x.ndim, y.ndim)
+    check_float32(dict(zip(("x", "y", "bias"), inputs)))
+    shapes = tuple(tuple(given.shape) for given in inputs)
+    _check_shapes(shapes, transpose_x, transpose_y)
+    bfloat16 = multiplies_bfloat16() and 2 in (len(shapes[0]), len(shapes[1]))
     wanted = [not given.stop_gradient for given in inputs] + [False] * (bias is None)
     (out,) = paddle.base.core.eager._run_custom_op(
         NAME if bias is None else f"{NAME}_bias",
@@ -48,27 +51,23 @@ def matmul(
     return out
 
 
-def _check(
-    x: Tensor, y: Tensor, bias: Optional[Tensor], transpose_x: bool, transpose_y: bool
+@functools.lru_cache(1024)
+def _check_shapes(
+    shapes: Tuple[Tuple[int, ...], ...], transpose_x: bool, transpose_y: bool
 ) -> None:
-    named = {"x": x, "y": y} if bias is None else {"x": x, "y": y, "bias": bias}
-    if x.dtype != paddle.float32:
-        raise TypeError(f"x must be float32; got {str(x.dtype).rpartition('.')[2]}")
-    check_types(named)
-    for name in ("x", "y"):
-        if named[name].ndim < 2:
-            raise ValueError(f"{name} must have 2 axes or more; got {list(named[name].shape)}")
-    before, after = list(x.shape[:-2]), list(y.shape[:-2])
-    if before and after and before != after:
+    """ValueError unless they go together; a network asks for the same ones in every step."""
+    for name, shape in zip(("x", "y"), shapes):
+        if len(shape) < 2:
+            raise ValueError(f"{name} must have 2 axes or more; got {list(shape)}")
+    x, y = shapes[:2]
+    if x[:-2] and y[:-2] and x[:-2] != y[:-2]:
+        raise ValueError(f"x and y must have the same leading axes; got {list(x)} and {list(y)}")
+    inner = x[-2 if transpose_x else -1]
+    if inner != y[-1 if transpose_y else -2] or not inner:
         raise ValueError(
-            f"x and y must have the same leading axes; got {list(x.shape)} and {list(y.shape)}"
+            f"the axes that are summed must be of one length; got {list(x)} and {list(y)}, "
+            f"transposed: {transpose_x}, {transpose_y}"
         )
-    inner = x.shape[-2 if transpose_x else -1]
-    if inner != y.shape[-1 if transpose_y else -2] or not inner:
-        raise ValueError(
-            f"the axes that are summed must be of one length; got {list(x.shape)} and "
-            f"{list(y.shape)}, transposed: {transpose_x}, {transpose_y}"
-        )
-    columns = y.shape[-2 if transpose_y else -1]
-    if bias is not None and list(bias.shape) != [columns]:
-        raise ValueError(f"bias must have shape [{columns}]; got {list(bias.shape)}")
+    columns = y[-2 if transpose_y else -1]
+    if shapes[2:] not in ((), ((columns,),)):
+        raise ValueError(f"bias must have shape [{columns}]; got {list(shapes[2])}")
