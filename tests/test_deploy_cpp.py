@@ -564,7 +564,9 @@ def test_bf16_export(tmp_path, exported):
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("network", ["NextViT_small", "TransNeXt_micro"])
+@pytest.mark.parametrize(
+    "network", [pytest.param("NextViT_small", marks=pytest.mark.long), "TransNeXt_micro"]
+)
 def test_a_published_network_on_real_photos(network, tmp_path):
     """The published architecture (of TransNeXt one block a stage) with seeded weights, at 224 x 224
     with the recipe of evaluation: the five best of 1000 classes.

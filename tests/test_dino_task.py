@@ -189,7 +189,7 @@ def test_an_image_with_too_few_tokens_is_named(run):
         pytest.param("onnx", (160, 224), marks=pytest.mark.long),
         pytest.param("openvino", None, marks=pytest.mark.long),
         ("openvino", (160, 224)),
-        ("coreml", (160, 224)),
+        pytest.param("coreml", (160, 224), marks=pytest.mark.long),
     ],
 )
 def test_exported_files_find_the_same_objects(run, decided, tmp_path, to, size):
