@@ -396,6 +396,10 @@ def test_largest_size(ops, expected):
             "range needs two scales",
         ),
         ([{"Resize": {"scale": [8, 8], "ratio_range": [2, 1]}}], "ratio_range: expected"),
+        (
+            [{"Resize": {"scale": [[8, 8], [9, 9]], "ratio_range": [1, 2]}}],
+            "ratio_range: expected .* a single scale; got",
+        ),
         ([{"RandomFlip": {"prob": 1.5}}], "prob: expected 0 to 1"),
         ([{"RandomCrop": {"size": [60, 38], "crop_type": "absolute_range"}}], "smallest, largest"),
         ([{"RandomCrop": {"size": [60, 38], "cat_max_ratio": 0}}], "cat_max_ratio"),

@@ -1,5 +1,7 @@
 """Names and labels in arrays: what the plain reader of lists reads, in less time and memory."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,19 @@ def test_names_come_back():
 
 def test_a_character_that_no_name_has():
     assert PackedNames.of(NAMES).may_hold("\\") and not PackedNames.of(NAMES[:-1]).may_hold("\\")
+
+
+def test_blocks_are_whole_lines_and_a_line_is_no_book(monkeypatch):
+    monkeypatch.setattr(packed, "BLOCK_BYTES", 8)
+
+    def blocks(data):
+        return list(packed._blocks(io.BytesIO(data)))
+
+    assert blocks(b"a 0") == [b"a 0\n"]
+    assert blocks(b"a 0\nbb 11\nc 2") == [b"a 0\n", b"bb 11\n", b"c 2\n"]
+    assert blocks(b"x" * 13 + b" 1\n") == [b"x" * 13 + b" 1\n"]
+    with pytest.raises(ValueError, match="a line as long as a book"):
+        blocks(b"x" * 30 + b" 1\n")
 
 
 def outcome(read, path, *arguments):
