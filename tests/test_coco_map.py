@@ -115,6 +115,17 @@ def test_iou_thresholds_recall_and_order(tmp_path):
     assert coco_map(data, hit + alarm)["box_map_50"] == pytest.approx(51 / 101)
 
 
+@pytest.mark.parametrize("side, medium", [(40, 0.5), (20, 1.0)])
+def test_a_false_alarm_counts_in_its_own_size_alone(tmp_path, side, medium):
+    data = dataset(tmp_path, [(0, 7, 10, 10, 40, 0)], categories=(7,))
+    alarm = found(data, 0, 55, 55, side, side, 0.9)
+    figures = coco_map(data, [*found(data, 0, 10, 10, 40, 40, 0.5), *alarm])
+    for kind in ("box", "mask"):
+        assert figures[f"{kind}_map"] == pytest.approx(0.5)
+        assert figures[f"{kind}_map_medium"] == pytest.approx(medium)
+        assert figures[f"{kind}_map_small"] is None is figures[f"{kind}_map_large"]
+
+
 def test_masks_are_judged_by_their_own_pixels(tmp_path):
     """A right box around half of a mask: IoU 1 of the boxes, 0.5 of the masks; and the mask's area,
     not the box's, is its size.
