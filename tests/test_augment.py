@@ -191,6 +191,10 @@ def test_color_jitter():
         for i in range(300)
     ]
     assert 60 <= min(values) < 64 and 136 < max(values) <= 140
+    # all four at once: a grey picture stays one, in other brightness
+    every = build("ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    levels = {tuple(np.asarray(every(grey, np.random.default_rng(i)))[0, 0]) for i in range(50)}
+    assert len(levels) > 20 and all(max(level) - min(level) <= 1 for level in levels)
     red = Image.new("RGB", (1, 1), (255, 0, 0))
     hues = {
         tuple(np.asarray(build("ColorJitter", hue=0.5)(red, np.random.default_rng(i)))[0, 0])

@@ -254,6 +254,28 @@ def test_a_set_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("links", [True, False])
+def test_a_set_that_is_half_another_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
+    """Files of two sets do not go together, which is an error only if the set stays so."""
+    prefix = tmp_path / "latest"
+    save_checkpoint(prefix, content(1))
+    read = checkpoint._read
+
+    def torn(prefix):
+        monkeypatch.setattr(checkpoint, "_read", read)
+        save_checkpoint(prefix, content(2))
+        raise CheckpointError("files of two sets")
+
+    monkeypatch.setattr(checkpoint, "_read", torn)
+    assert value_of(prefix) == 2
+
+    def wrong(prefix):
+        raise CheckpointError("files of two sets")
+
+    monkeypatch.setattr(checkpoint, "_read", wrong)
+    with pytest.raises(CheckpointError, match="files of two sets"):
+        load_checkpoint(prefix)
+
+
 def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch, links):
     """Also one of the same second as another."""
     if not links:
