@@ -729,6 +729,20 @@ def listed(folder, class_num=3, **more):
     return DATASETS.build("SegmentationDataset", arguments, "dataset", class_num)
 
 
+def test_pixels_of_labels_that_cannot_be_read_are_not_counted_where_images_may_be_bad(labelled):
+    folder = labelled
+    (folder / "annotations/training/two.png").write_bytes(b"no picture")
+    (folder / "list.txt").write_text(
+        "".join(
+            f"images/training/one.jpg annotations/training/{name}.png\n" for name in ("one", "two")
+        )
+    )
+    with pytest.raises(ImageError, match="two.png"):
+        listed(folder).class_counts()
+    some = listed(folder, bad_images={"policy": "skip", "limit": 1}).class_counts()
+    assert some.counts.tolist() == [50, 50, 50]
+
+
 def relabel(folder, image):
     image.save(folder / "annotations" / "training" / "one.png")
 
