@@ -253,7 +253,6 @@ def test_a_set_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypa
         load_checkpoint(prefix)
 
 
-@pytest.mark.parametrize("links", [True, False])
 def test_a_set_that_is_half_another_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     """Files of two sets do not go together, which is an error only if the set stays so."""
     prefix = tmp_path / "latest"
@@ -276,6 +275,7 @@ def test_a_set_that_is_half_another_while_it_is_read_is_read_anew(tmp_path, monk
         load_checkpoint(prefix)
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_a_set_that_is_kept_stays_when_it_is_replaced(tmp_path, monkeypatch, links):
     """Also one of the same second as another."""
     if not links:
