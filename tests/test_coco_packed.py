@@ -172,9 +172,9 @@ def test_odd_files_are_the_other_ways(folder, caplog, monkeypatch):
     monkeypatch.setattr(json_stream, "BLOCK_BYTES", 1 << 10)
     path = folder / "coco.json"
     complaints = 0
-    for rng in generators(160):
+    for number, rng in enumerate(generators(160)):
         made = content(rng)
-        for _ in range(int(rng.integers(1, 3))):
+        for _ in range(int(rng.integers(1, 3)) if number else 0):  # the first stays whole
             parts = [made[key] for key in ("images", "annotations", "categories")]
             if all(isinstance(part, list) and part for part in parts):
                 if all(
@@ -189,7 +189,7 @@ def test_odd_files_are_the_other_ways(folder, caplog, monkeypatch):
         quick, plain = both(path, caplog, monkeypatch, mode=str(rng.choice(["train", "val"])))
         assert repr(quick) == repr(plain)
         complaints += not isinstance(quick[0], list)
-    assert complaints > 20
+    assert 20 < complaints < 160
 
 
 def test_one_contradiction_of_many_is_told_as_it_was_written(folder, caplog, monkeypatch):

@@ -84,9 +84,10 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path):
     weights = [load_checkpoint(where / "latest")[".pdparams"] for where in (one, two)]
     assert list(weights[0]) == list(weights[1])
     for key in weights[0]:
-        # the furthest that were seen are 6e-5 apart, running means of values around 0.1
+        # running means of values around 0.1 were up to 6e-5 apart
+        atol = 1e-4 if key.endswith("._mean") else 5e-5
         np.testing.assert_allclose(
-            weights[0][key], weights[1][key], atol=2e-4, rtol=2e-3, err_msg=key
+            weights[0][key], weights[1][key], atol=atol, rtol=2e-3, err_msg=key
         )
 
 

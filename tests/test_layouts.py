@@ -264,6 +264,15 @@ def test_pixels_that_are_split_and_those_of_lists(tmp_path):
     assert recognised(NUCLEI, layout="pixels").names == ["background", "nucleus"]
 
 
+@pytest.mark.parametrize("name", ["gone.png", "x" * 300 + ".png"])
+def test_images_of_a_coco_json_that_are_nowhere(tmp_path, name):
+    content = json.loads((NUCLEI / "instances_training.json").read_text())
+    content["images"][0]["file_name"] = name
+    written(tmp_path / "annotations.json", json.dumps(content))
+    with pytest.raises(ConfigError, match=f"annotations.json: its first image, {name}, is in none"):
+        recognised(tmp_path)
+
+
 def test_one_coco_json_is_split(tmp_path):
     content = json.loads((NUCLEI / "instances_training.json").read_text())
     written(tmp_path / "annotations.json", json.dumps(content))

@@ -23,8 +23,11 @@ from test_tipc.chains.params import ParamsError, read_params
 
 compare_results = program_at("test_tipc/compare_results.py")
 CONFIGS, RESULTS = ROOT / "test_tipc" / "configs" / "NextViT", ROOT / "test_tipc" / "results"
-# status.DENSE; the second goes the same way as the first
-DENSE = ["MaskRCNN", pytest.param("SemanticFPN", marks=pytest.mark.long)]
+# the others go the same way as the first
+DENSE = [
+    status.DENSE[0],
+    *(pytest.param(name, marks=pytest.mark.long) for name in status.DENSE[1:]),
+]
 FILES = {
     cpp: "{}_linux_gpu_normal_normal_infer_cpp_linux_gpu_cpu.txt",
     serving: "{}_linux_gpu_normal_normal_serving_python_linux_gpu_cpu.txt",

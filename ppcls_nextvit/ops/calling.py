@@ -6,7 +6,14 @@ from typing import Dict, Iterable, List
 import paddle
 from paddle import Tensor
 
-__all__ = ["check_float32", "check_instruction_set", "check_types", "dense", "takes"]
+__all__ = [
+    "are_float32",
+    "check_float32",
+    "check_instruction_set",
+    "check_types",
+    "dense",
+    "takes",
+]
 
 TYPES = (paddle.float32, paddle.float64)
 # what $PPCLS_NEXTVIT_ISA may name: nothing better is used than that
@@ -41,9 +48,14 @@ def check_types(given: Dict[str, Tensor]) -> None:
             raise TypeError(f"{name} must be on a CPU; it is on {x.place}")
 
 
+def are_float32(*given: Tensor) -> bool:
+    """Whether all are float32 and on a CPU."""
+    return all(x.dtype == paddle.float32 and x.place.is_cpu_place() for x in given)
+
+
 def check_float32(given: Dict[str, Tensor]) -> None:
     """TypeError unless all are float32 and on a CPU."""
-    if all(x.dtype == paddle.float32 and x.place.is_cpu_place() for x in given.values()):
+    if are_float32(*given.values()):
         return
     name, x = next(iter(given.items()))
     if x.dtype != paddle.float32:

@@ -7,10 +7,10 @@ import functools
 from pathlib import Path
 from typing import Iterator
 
-import paddle
 from paddle import Tensor
 
 from . import building
+from .calling import are_float32
 from .loading import is_loaded
 
 __all__ = [
@@ -33,7 +33,7 @@ def has_onednn() -> bool:
 
 def takes_onednn(x: Tensor) -> bool:
     """Whether they are there and compute tensors where and of which type `x` is."""
-    return x.dtype == paddle.float32 and x.place.is_cpu_place() and has_onednn()
+    return are_float32(x) and has_onednn()
 
 
 @functools.cache

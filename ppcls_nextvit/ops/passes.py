@@ -5,7 +5,7 @@ import math
 import paddle
 from paddle import Tensor
 
-from .calling import check_float32, check_instruction_set, dense
+from .calling import are_float32, check_float32, check_instruction_set, dense
 from .loading import is_loaded, require
 
 __all__ = ["adamw_", "residual", "swap", "takes_pass"]
@@ -16,7 +16,7 @@ WRITTEN = ("parameter", "first", "second")
 
 def takes_pass(*given: Tensor) -> bool:
     """Whether these operators are there and take tensors of these types and places."""
-    return all(x.dtype == paddle.float32 and x.place.is_cpu_place() for x in given) and is_loaded()
+    return are_float32(*given) and is_loaded()
 
 
 def adamw_(

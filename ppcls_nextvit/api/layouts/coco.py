@@ -1,6 +1,7 @@
 """COCO's json files."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -86,7 +87,7 @@ def _images_of(root: Path, path: Path, content: Dict[str, Any]) -> Path:
     split = path.stem.rpartition("_")[2]
     places = [root / split, root / "images" / split, root / "images", root, path.parent]
     for place in places:
-        if (place / first).is_file():
+        if os.path.isfile(place / first):  # also where the name is too long
             return place
     raise ConfigError(
         f"{path}: its first image, {shown_text(first)}, is in none of "
